@@ -1,0 +1,1 @@
+"""What every layer stands on: wire readers and writers, pooled buffers, timers."""

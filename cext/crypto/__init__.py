@@ -1,0 +1,1 @@
+"""Primitives over libcrypto: AEADs, hashes and HKDF, key exchange, signatures, certificates' keys."""

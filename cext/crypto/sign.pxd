@@ -1,0 +1,40 @@
+"""Signing and verifying by TLS SignatureScheme (RFC 9846, section 4.3.3)."""
+
+from libc.stdint cimport uint8_t
+
+from cext.lib.libcrypto cimport EVP_PKEY
+
+cdef enum SignatureScheme:
+    RSA_PKCS1_SHA256 = 0x0401
+    RSA_PKCS1_SHA384 = 0x0501
+    RSA_PKCS1_SHA512 = 0x0601
+    ECDSA_SECP256R1_SHA256 = 0x0403
+    ECDSA_SECP384R1_SHA384 = 0x0503
+    ECDSA_SECP521R1_SHA512 = 0x0603
+    RSA_PSS_RSAE_SHA256 = 0x0804
+    RSA_PSS_RSAE_SHA384 = 0x0805
+    RSA_PSS_RSAE_SHA512 = 0x0806
+    ED25519 = 0x0807
+    RSA_PSS_PSS_SHA256 = 0x0809
+    RSA_PSS_PSS_SHA384 = 0x080A
+    RSA_PSS_PSS_SHA512 = 0x080B
+
+cdef enum:
+    SIGNATURE_MAX = 1024               # RSA-8192
+
+cdef class PrivateKey:
+    """A signing key. Python: PrivateKey.from_pem(bytes) (ValueError on anything else than one unencrypted key)."""
+    cdef EVP_PKEY *pkey
+    cdef readonly str kind             # "ecdsa-p256", "ecdsa-p384", "rsa", "rsa-pss", "ed25519"
+    cdef readonly tuple schemes        # usable in TLS 1.3, most preferred first
+    cdef bint supports(self, int scheme) noexcept nogil
+    cdef int sign(self, int scheme, const uint8_t *message, size_t n, uint8_t *signature, size_t *sig_len) noexcept nogil
+    # 0, or -1. signature has room for SIGNATURE_MAX bytes. Contexts are kept and copied, not made anew:
+    # 16.5 us instead of 20.8 for P-256.
+
+cdef class PublicKey:
+    """A verifying key. Python: PublicKey.from_spki(der); x509.public_key(certificate_der)."""
+    cdef EVP_PKEY *pkey
+    cdef readonly str kind
+    cdef int verify(self, int scheme, const uint8_t *message, size_t n, const uint8_t *signature, size_t sig_len) noexcept nogil
+    # 0 when it verifies, -1 otherwise (also for a scheme that does not fit the key)

@@ -1,0 +1,34 @@
+"""HTTP/1.1 heads and chunk framing, written to memory. What goes on is always re-serialised from the parsed
+head, never passed through raw; hop-by-hop fields end here."""
+
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+
+from cext.http.message cimport Head, Span
+
+cdef struct Forwarding:                 # what a proxy adds to a request
+    const uint8_t *client               # textual address, without brackets or port
+    size_t client_len
+    bint client_is_v6
+    const char *proto                   # "https"
+    bint x_forwarded                    # X-Forwarded-For (appended), -Proto, -Host (set)
+    bint forwarded                      # Forwarded: (RFC 7239), appended
+    const uint8_t *default_host         # Host for a request that has none (HTTP/1.0); may be NULL
+    size_t default_host_len
+
+cdef ssize_t write_request(const Head *h, const Forwarding *f, int framing, uint8_t *out, size_t cap) noexcept nogil
+"""The request head for the upstream: HTTP/1.1, origin-form target, Host first, end-to-end fields in order, TE:
+trailers kept, our own Connection / Content-Length / Transfer-Encoding by `framing`. Length, or -1 when cap is short."""
+
+cdef ssize_t write_response(const Head *h, int framing, int client_minor, bint keep_alive, const char *date,
+                            uint8_t *out, size_t cap) noexcept nogil
+"""The response head for the client. FRAMING_CHUNKED only to HTTP/1.1 clients. `date` (29 bytes, IMF-fixdate) when the
+response has none. `Connection: close` when not keep_alive, `keep-alive` to an HTTP/1.0 client that stays."""
+
+cdef size_t write_chunk_size(uint8_t *end, uint64_t n) noexcept nogil
+"""Writes "<hex>\\r\\n" so that it ends at `end`; returns its length (at most 18)."""
+
+cdef ssize_t write_simple(int status, int minor, bint keep_alive, bint head_only, const char *date, const char *text,
+                          uint8_t *out, size_t cap) noexcept nogil
+"""A whole short text/plain response of our own (400, 408, 413, 431, 502, 503, 504 ...)."""
+
+cdef const char *reason_phrase(int status) noexcept nogil

@@ -1,0 +1,1 @@
+"""Declarations of foreign headers; no logic."""

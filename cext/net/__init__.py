@@ -1,0 +1,1 @@
+"""File descriptors: the epoll loop, streams, listeners. No protocol is known here."""

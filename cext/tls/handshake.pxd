@@ -1,0 +1,102 @@
+"""What every handshake is to its consumer: messages in, and out of each step a flight to be carried
+out in order: messages at an encryption level, keys to change, the compatibility CCS.
+
+The consumer (the record layer's connection; QUIC could be another) calls `advance` with one whole
+message at a time and carries out `actions[:n_actions]` only when the step did not fail: a failed
+flight never leaves, so nothing is sent before the alert but what earlier steps sent.
+
+The life of a handshake object ends with STEP_DONE or a failure; what the connection keeps it copies.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+
+from cext.base.buffer cimport Bytes
+from cext.base.wire cimport Writer
+from cext.tls.key_schedule cimport KeySchedule
+from cext.tls.transcript cimport Transcript
+
+cdef enum Step:                 # what advance and every do_* return, or -AlertDescription
+    STEP_OK = 0                 # do_* only: go on with the next state
+    STEP_NEED_MESSAGE = 1       # waits for the peer's next handshake message
+    STEP_DONE = 2               # confirmed: both Finished have been seen to be right
+
+cdef enum Level:                # encryption level a message travels at (RFC 9846, section 7)
+    LEVEL_INITIAL = 0           # plaintext
+    LEVEL_HANDSHAKE = 1
+    LEVEL_APPLICATION = 2
+
+cdef enum ActionKind:
+    ACTION_MESSAGE = 0          # send flight.data[offset:offset+length] at `level`
+    ACTION_READ_KEYS = 1        # from now on the peer's records are under `secret`
+    ACTION_WRITE_KEYS = 2       # from now on ours are
+    ACTION_CCS = 3              # a record layer sends change_cipher_spec (RFC 9846, appendix D.4); others skip it
+    ACTION_SKIP_EARLY_DATA = 4  # the peer may be sending 0-RTT records that we do not read; `level` is the one
+                                # its next message comes at
+
+cdef struct Action:
+    uint8_t kind                # ActionKind
+    uint8_t level               # Level
+    uint32_t offset             # into flight
+    uint32_t length
+    uint8_t secret[48]          # traffic secret, hash_length(hash) bytes; cleansed by the consumer and on failure
+
+cdef enum:
+    ACTIONS_MAX = 16
+
+cdef class Handshake:
+    cdef int state              # the subclass's enum of states, in flight order
+    cdef Transcript transcript
+    cdef KeySchedule schedule
+    cdef int hash               # HashId of the cipher suite; 0 before it is chosen
+    cdef int aead               # AeadId of the cipher suite
+
+    # the flight of the last step
+    cdef Bytes flight
+    cdef Action actions[ACTIONS_MAX]
+    cdef int n_actions
+
+    # why the last step failed
+    cdef const char *reason     # static; NULL: `error` has the text
+    cdef str error              # an unexpected exception, for internal_error
+
+    # what was negotiated; the connection copies these when they are known
+    cdef int version
+    cdef int cipher_suite
+    cdef int group
+    cdef int signature_scheme
+    cdef bytes alpn             # b"" when none; the configuration's own object, not a copy
+    cdef bytes server_name      # b"" when none
+    cdef bint hello_retried
+
+    # --- for the consumer; overridden by each handshake -------------------------------------------
+    cdef int advance(self, const uint8_t *message, size_t n) noexcept
+    # One whole message, header included (NULL, 0: begin; a client then makes its ClientHello).
+    # -> STEP_NEED_MESSAGE, STEP_DONE or -AlertDescription. Never raises.
+
+    cdef int admit(self, int type, size_t length) noexcept nogil
+    # Asked as soon as the 4-byte header of a message stands: may a message of this type and body length come
+    # now? 0, -unexpected_message, or -illegal_parameter when it is larger than its type may be.
+
+    # --- for the subclasses ----------------------------------------------------------------------
+    cdef int fail(self, int description, const char *reason) noexcept nogil
+    # Notes the reason and returns -description: `return self.fail(ILLEGAL_PARAMETER, "…")`.
+
+    cdef int fail_exception(self, object exception) noexcept
+    # -internal_error with the exception's type and text in `error`.
+
+    cdef int open_message(self, Writer *w, int type, size_t room) noexcept nogil
+    # A writer for a message body of at most `room` bytes, behind a header of `type`. 0 or -internal_error.
+
+    cdef int close_message(self, Writer *w, int level) noexcept nogil
+    # Fixes the header's length, adds the message to the transcript and to the flight. An overflown writer
+    # is -internal_error. Of two open messages only the last may be closed.
+
+    cdef int add_message(self, const uint8_t *message, size_t n, int level) noexcept nogil
+    # A message that is built already (header included), e.g. a configuration's Certificate.
+
+    cdef int add_keys(self, int kind, int level, const uint8_t *secret) noexcept nogil
+    cdef int add_action(self, int kind, int level) noexcept nogil
+    # 0 or -internal_error
+
+    cdef void clear_flight(self) noexcept nogil
+    # Empties the flight and cleanses the secrets in it; the consumer calls it when it has carried it out.

@@ -79,17 +79,18 @@ cdef class Handshake:
 
     # --- for the subclasses ----------------------------------------------------------------------
     cdef int fail(self, int description, const char *reason) noexcept nogil
-    # Notes the reason and returns -description: `return self.fail(ILLEGAL_PARAMETER, "…")`.
+    # Notes the reason and returns -description: `return self.fail(illegal_parameter, "…")`.
 
     cdef int fail_exception(self, object exception) noexcept
     # -internal_error with the exception's type and text in `error`.
 
-    cdef int open_message(self, Writer *w, int type, size_t room) noexcept nogil
-    # A writer for a message body of at most `room` bytes, behind a header of `type`. 0 or -internal_error.
+    cdef int open_message(self, Writer *w, size_t room) noexcept nogil
+    # A writer for one whole message (header included, as build_* write it) of at most `room` bytes, in the
+    # flight. 0 or -internal_error.
 
     cdef int close_message(self, Writer *w, int level) noexcept nogil
-    # Fixes the header's length, adds the message to the transcript and to the flight. An overflown writer
-    # is -internal_error. Of two open messages only the last may be closed.
+    # What was written since open_message goes into the transcript and the flight. An overflown writer is
+    # -internal_error. One message is open at a time.
 
     cdef int add_message(self, const uint8_t *message, size_t n, int level) noexcept nogil
     # A message that is built already (header included), e.g. a configuration's Certificate.

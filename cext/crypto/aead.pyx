@@ -1,0 +1,202 @@
+"""AEADs of TLS 1.3: contexts keyed once, a nonce per record (see the .pxd)."""
+
+from libc.limits cimport INT_MAX
+from libc.string cimport memcpy
+
+from cext.lib.libcrypto cimport (
+    ERR_clear_error,
+    EVP_CIPHER,
+    EVP_CIPHER_CTX_ctrl,
+    EVP_CIPHER_CTX_free,
+    EVP_CIPHER_CTX_new,
+    EVP_CIPHER_fetch,
+    EVP_CipherInit_ex,
+    EVP_CTRL_AEAD_GET_TAG,
+    EVP_CTRL_AEAD_SET_TAG,
+    EVP_DecryptFinal_ex,
+    EVP_DecryptUpdate,
+    EVP_EncryptFinal_ex,
+    EVP_EncryptUpdate,
+)
+
+cdef enum:
+    AEAD_COUNT = 3
+    POOL_LIMIT = 128                    # per AEAD: 64 connections' worth of both directions, about 140 KiB
+
+cdef struct Pool:
+    size_t size
+    EVP_CIPHER_CTX *contexts[POOL_LIMIT]
+
+# A worker is one thread: neither pools nor counter are locked.
+cdef EVP_CIPHER *ciphers[AEAD_COUNT]
+cdef Pool pools[AEAD_COUNT]
+cdef size_t contexts_in_use = 0
+cdef const uint8_t[AEAD_KEY_MAX] ZEROS
+
+
+cdef size_t aead_key_length(int aead) noexcept nogil:
+    if aead == AEAD_AES_128_GCM:
+        return 16
+    if aead == AEAD_AES_256_GCM or aead == AEAD_CHACHA20_POLY1305:
+        return 32
+    return 0
+
+
+cdef EVP_CIPHER_CTX *aead_new(int aead, const uint8_t *key, bint seal) noexcept nogil:
+    global contexts_in_use
+    cdef EVP_CIPHER_CTX *ctx
+    cdef const EVP_CIPHER *cipher = NULL
+    cdef Pool *pool
+    if aead_key_length(aead) == 0:
+        return NULL
+    pool = &pools[aead - 1]
+    if pool.size:
+        pool.size -= 1
+        ctx = pool.contexts[pool.size]
+    else:
+        ctx = EVP_CIPHER_CTX_new()
+        if ctx == NULL:
+            return NULL
+        cipher = ciphers[aead - 1]
+    if EVP_CipherInit_ex(ctx, cipher, NULL, key, NULL, seal) != 1:
+        ERR_clear_error()
+        EVP_CIPHER_CTX_free(ctx)
+        return NULL
+    contexts_in_use += 1
+    return ctx
+
+
+cdef void aead_free(int aead, EVP_CIPHER_CTX *ctx) noexcept nogil:
+    global contexts_in_use
+    cdef Pool *pool
+    if ctx == NULL:
+        return
+    contexts_in_use -= 1
+    pool = &pools[aead - 1]
+    if pool.size >= POOL_LIMIT or not forget(ctx):
+        EVP_CIPHER_CTX_free(ctx)
+        return
+    pool.contexts[pool.size] = ctx
+    pool.size += 1
+
+
+cdef bint forget(EVP_CIPHER_CTX *ctx) noexcept nogil:
+    """Writes a key and nonce of zeros, and what follows from them, over every secret in a context: the round keys and
+    GHASH tables, and, by sealing a block, the tag's mask, the last keystream block and the one-time Poly1305 key."""
+    cdef uint8_t block[64]
+    cdef int n
+    return (EVP_CipherInit_ex(ctx, NULL, NULL, ZEROS, ZEROS, 1) == 1
+            and EVP_EncryptUpdate(ctx, block, &n, ZEROS, 1) == 1
+            and EVP_EncryptFinal_ex(ctx, block, &n) == 1)
+
+
+cdef int aead_seal(EVP_CIPHER_CTX *ctx, const uint8_t *nonce, const uint8_t *aad, size_t aad_len,
+                   uint8_t *data, size_t n) noexcept nogil:
+    cdef int done = 0
+    if n > INT_MAX or aad_len > INT_MAX:
+        return -1
+    if EVP_CipherInit_ex(ctx, NULL, NULL, NULL, nonce, -1) != 1:
+        return failed()
+    if aad_len and EVP_EncryptUpdate(ctx, NULL, &done, aad, <int> aad_len) != 1:
+        return failed()
+    if n and EVP_EncryptUpdate(ctx, data, &done, data, <int> n) != 1:
+        return failed()
+    if EVP_EncryptFinal_ex(ctx, data + n, &done) != 1:
+        return failed()
+    if EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_AEAD_GET_TAG, AEAD_TAG, data + n) != 1:
+        return failed()
+    return 0
+
+
+cdef int aead_open(EVP_CIPHER_CTX *ctx, const uint8_t *nonce, const uint8_t *aad, size_t aad_len,
+                   uint8_t *data, size_t n) noexcept nogil:
+    cdef int done = 0
+    if n > INT_MAX or aad_len > INT_MAX:
+        return -1
+    if EVP_CipherInit_ex(ctx, NULL, NULL, NULL, nonce, -1) != 1:
+        return failed()
+    if EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_AEAD_SET_TAG, AEAD_TAG, data + n) != 1:
+        return failed()
+    if aad_len and EVP_DecryptUpdate(ctx, NULL, &done, aad, <int> aad_len) != 1:
+        return failed()
+    if n and EVP_DecryptUpdate(ctx, data, &done, data, <int> n) != 1:
+        return failed()
+    # libcrypto compares the tag here, in constant time.
+    if EVP_DecryptFinal_ex(ctx, data + n, &done) != 1:
+        return failed()
+    return 0
+
+
+cdef int failed() noexcept nogil:
+    """-1, with libcrypto's error queue emptied: a peer that sends forged records must not fill it."""
+    ERR_clear_error()
+    return -1
+
+
+cdef int fetch() except -1:
+    cdef const char *name
+    for i, algorithm in enumerate((b"AES-128-GCM", b"AES-256-GCM", b"ChaCha20-Poly1305")):
+        name = algorithm
+        ciphers[i] = EVP_CIPHER_fetch(NULL, name, NULL)
+        if ciphers[i] == NULL:
+            raise ImportError(f"libcrypto has no {algorithm.decode()}")
+    return 0
+
+
+fetch()
+
+
+# The Python face: for tests and tools.
+
+AES_128_GCM = AEAD_AES_128_GCM
+AES_256_GCM = AEAD_AES_256_GCM
+CHACHA20_POLY1305 = AEAD_CHACHA20_POLY1305
+
+
+cdef class Aead:
+    """One AEAD context of one direction. ValueError on a key or nonce of the wrong length."""
+    cdef EVP_CIPHER_CTX *ctx
+    cdef int aead
+    cdef bint sealing
+
+    def __init__(self, int aead, bytes key not None, bint seal):
+        if len(key) != <Py_ssize_t> aead_key_length(aead) or not key:
+            raise ValueError(f"AEAD {aead} does not take a key of {len(key)} bytes")
+        aead_free(self.aead, self.ctx)
+        self.aead = aead
+        self.sealing = seal
+        self.ctx = aead_new(aead, <const uint8_t *> <const char *> key, seal)
+        if self.ctx == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        aead_free(self.aead, self.ctx)
+
+    def seal(self, bytes nonce not None, bytes aad not None, bytes plaintext not None):
+        """The ciphertext with its tag."""
+        cdef bytearray out = bytearray(plaintext) + bytes(AEAD_TAG)
+        self._check(nonce, 1)
+        if aead_seal(self.ctx, <const uint8_t *> <const char *> nonce, <const uint8_t *> <const char *> aad, len(aad),
+                     <uint8_t *> <char *> out, len(plaintext)) < 0:
+            raise RuntimeError("libcrypto failed to seal")
+        return bytes(out)
+
+    def open(self, bytes nonce not None, bytes aad not None, bytes sealed not None):
+        """The plaintext, or None when `sealed` does not authenticate."""
+        cdef bytearray out = bytearray(sealed)
+        self._check(nonce, 0)
+        if len(sealed) < AEAD_TAG or aead_open(
+                self.ctx, <const uint8_t *> <const char *> nonce, <const uint8_t *> <const char *> aad, len(aad),
+                <uint8_t *> <char *> out, len(sealed) - AEAD_TAG) < 0:
+            return None
+        return bytes(out[:-AEAD_TAG])
+
+    cdef int _check(self, bytes nonce, bint seal) except -1:
+        if len(nonce) != AEAD_IV or self.sealing != seal:
+            raise ValueError(f"a nonce has {AEAD_IV} bytes, and a context seals or opens, never both")
+        return 0
+
+
+def context_counters():
+    """(contexts in use, contexts pooled): tests assert that the first returns to where it was."""
+    return contexts_in_use, sum(pools[i].size for i in range(AEAD_COUNT))

@@ -1,0 +1,56 @@
+"""What both ends are configured with: built once, in Python, to arrays and encoded bytes the handshake only reads."""
+
+from libc.stdint cimport uint8_t, uint16_t, uint64_t
+
+from cext.crypto.sign cimport PrivateKey
+from cext.tls.messages cimport ClientHello
+
+cdef enum:
+    CONFIG_LIST_MAX = 16
+
+cdef class Credential:
+    cdef readonly tuple chain                       # DER, leaf first
+    cdef readonly PrivateKey key
+    cdef readonly tuple names                       # lower-case str, "*.example.com" for one label
+    cdef readonly bytes certificate_body            # of the Certificate message, with an empty request context
+    cdef uint16_t schemes[CONFIG_LIST_MAX]          # key.schemes
+    cdef size_t n_schemes
+
+cdef struct Selection:
+    uint16_t scheme                                 # SignatureScheme
+    bint matched                                    # by the client's server_name
+    int alert                                       # AlertDescription, when there is no credential
+    const char *reason
+
+cdef class ServerConfig:
+    cdef readonly tuple credentials
+    cdef readonly tuple alpn                        # bytes, preferred first
+    cdef readonly bint require_sni
+    cdef readonly bytes cookie_secret               # 32 bytes or more: signs HelloRetryRequest's cookie
+    cdef bytes alpn_list                            # encoded ProtocolNames
+    cdef uint16_t cipher_suites[CONFIG_LIST_MAX]
+    cdef size_t n_cipher_suites
+    cdef uint16_t groups[CONFIG_LIST_MAX]
+    cdef size_t n_groups
+    cdef dict exact                                 # bytes name -> tuple of Credential
+    cdef dict wildcard                              # bytes "example.com" of "*.example.com" -> tuple of Credential
+    cdef tuple default
+    cdef Credential select_credential(self, const ClientHello *ch, Selection *selection)
+    # None, with selection.alert set, when no credential fits. Raises nothing but MemoryError.
+
+cdef class ClientConfig:
+    cdef readonly bytes server_name                 # b"": no SNI
+    cdef readonly tuple alpn
+    cdef readonly object verify                     # callable(chain: list[bytes], server_name: bytes) or None
+    cdef bytes alpn_list
+    cdef bytes cipher_suite_list                    # encoded
+    cdef bytes extensions                           # encoded: all but key_share and cookie
+    cdef uint64_t offered                           # extension_bit of each extension we send
+    cdef uint16_t cipher_suites[CONFIG_LIST_MAX]
+    cdef size_t n_cipher_suites
+    cdef uint16_t groups[CONFIG_LIST_MAX]
+    cdef size_t n_groups
+    cdef uint16_t key_share_groups[CONFIG_LIST_MAX]
+    cdef size_t n_key_share_groups
+    cdef uint16_t schemes[CONFIG_LIST_MAX]          # signature_algorithms
+    cdef size_t n_schemes

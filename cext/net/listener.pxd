@@ -1,0 +1,14 @@
+"""A listening socket in the loop."""
+
+from cext.base.timers cimport Timer
+from cext.lib.linux cimport sockaddr_storage
+from cext.net.loop cimport Watcher
+
+cdef class Listener(Watcher):
+    cdef Timer resume               # armed while accepting is paused for want of descriptors
+    cdef bint starved               # no descriptors: logged once, until an accept succeeds
+    cdef int start(self) noexcept
+    cdef void stop(self) noexcept
+    cdef void on_accept(self, int fd, sockaddr_storage *peer) noexcept
+    cdef void on_starved(self, int error) noexcept
+    cdef void pause(self, int error) noexcept

@@ -1,0 +1,34 @@
+"""The event loop: epoll, edge-triggered, with a timer wheel. One thread, one loop."""
+
+from cpython.object cimport PyObject
+from libc.stdint cimport uint32_t, uint64_t
+
+from cext.base.timers cimport TimerOwner, TimerWheel
+
+cdef class Loop
+
+cdef class Watcher(TimerOwner):
+    """Something with a file descriptor in the loop. The loop holds a reference while it is registered."""
+    cdef Loop loop
+    cdef int fd                         # -1: none
+    cdef bint registered
+    cdef void on_event(self, uint32_t events) noexcept
+
+cdef class Loop:
+    cdef int epfd
+    cdef readonly TimerWheel timers
+    cdef readonly uint64_t now          # ms, monotonic; read once a turn
+    cdef uint64_t now_us
+    cdef PyObject **watchers            # by file descriptor; NULL: none
+    cdef uint32_t *instances            # by file descriptor; raised at each registration (stale events differ)
+    cdef int table_size
+    cdef bint stopping
+    cdef object wake_read
+    cdef object wake_write
+    cdef object guest                   # AsyncGuest, once a coroutine was run
+    cdef list deferred                  # callables for the end of this turn
+    cdef int register(self, Watcher w, uint32_t events) noexcept
+    cdef void unregister(self, Watcher w) noexcept
+    cdef void read_clock(self) noexcept nogil
+    cdef int grow(self, int fd) noexcept
+    cdef int turn(self) except -1

@@ -64,9 +64,9 @@ class FailOnHint:
     def write(self, text):
         self.stream.write(text)
         if "performance hint:" in text:
-            raise SystemExit("setup.py: a performance hint is an error here: state noexcept, nogil or an exception value")
+            raise SystemExit("setup.py: a performance hint is an error: state noexcept, nogil or an exception value")
         if text.startswith("warning:"):
-            raise SystemExit("setup.py: a Cython warning is an error here")
+            raise SystemExit("setup.py: a Cython warning is an error")
 
     def __getattr__(self, name):
         return getattr(self.stream, name)

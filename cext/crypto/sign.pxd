@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t
 
-from cext.lib.libcrypto cimport EVP_PKEY
+from cext.lib.libcrypto cimport EVP_MD_CTX, EVP_PKEY, EVP_PKEY_CTX
 
 cdef enum SignatureScheme:
     RSA_PKCS1_SHA256 = 0x0401
@@ -21,20 +21,31 @@ cdef enum SignatureScheme:
 
 cdef enum:
     SIGNATURE_MAX = 1024               # RSA-8192
+    SCHEME_COUNT = 13
 
 cdef class PrivateKey:
     """A signing key. Python: PrivateKey.from_pem(bytes) (ValueError on anything else than one unencrypted key)."""
     cdef EVP_PKEY *pkey
-    cdef readonly str kind             # "ecdsa-p256", "ecdsa-p384", "rsa", "rsa-pss", "ed25519"
+    cdef int family                     # of key; a scheme belongs to one
+    cdef readonly str kind             # "ecdsa-p256", "ecdsa-p384", "ecdsa-p521", "rsa", "rsa-pss", "ed25519"
     cdef readonly tuple schemes        # usable in TLS 1.3, most preferred first
+    cdef EVP_PKEY_CTX *contexts[SCHEME_COUNT]      # prepared at a scheme's first use, then signing over and over
+    cdef EVP_MD_CTX *ed25519            # prepared likewise; copied into `scratch` for each signature
+    cdef EVP_MD_CTX *scratch
+    cdef bint prepare(self, int i) noexcept nogil
     cdef bint supports(self, int scheme) noexcept nogil
+    # whether `schemes` has it: never true of PKCS#1, which sign() does for TLS 1.2
     cdef int sign(self, int scheme, const uint8_t *message, size_t n, uint8_t *signature, size_t *sig_len) noexcept nogil
-    # 0, or -1. signature has room for SIGNATURE_MAX bytes. Contexts are kept and copied, not made anew:
+    # 0, or -1. signature has room for SIGNATURE_MAX bytes. Contexts are kept, not made anew:
     # 16.5 us instead of 20.8 for P-256.
 
 cdef class PublicKey:
     """A verifying key. Python: PublicKey.from_spki(der); x509.public_key(certificate_der)."""
     cdef EVP_PKEY *pkey
+    cdef int family
     cdef readonly str kind
     cdef int verify(self, int scheme, const uint8_t *message, size_t n, const uint8_t *signature, size_t sig_len) noexcept nogil
     # 0 when it verifies, -1 otherwise (also for a scheme that does not fit the key)
+
+cdef PublicKey public_key_of(EVP_PKEY *pkey)
+"""Takes ownership of pkey (freed on error too). ValueError when its kind or size is not one that we verify with."""

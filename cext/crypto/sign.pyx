@@ -1,0 +1,375 @@
+"""Signing and verifying by SignatureScheme (see the .pxd).
+
+Messages are hashed by the plain-struct hashes and the digest is signed in a context that the key keeps per scheme, so
+that a signature fetches and allocates nothing of ours. Ed25519 signs the message itself.
+"""
+
+import re
+
+from libc.limits cimport INT_MAX
+
+from cext.crypto.hash_kdf cimport HASH_SHA256, HASH_SHA384, hash_once
+from cext.lib.libcrypto cimport (
+    BIO,
+    BIO_free,
+    BIO_new_mem_buf,
+    ERR_clear_error,
+    EVP_DigestSign,
+    EVP_DigestSignInit,
+    EVP_DigestVerify,
+    EVP_DigestVerifyInit,
+    EVP_MD,
+    EVP_MD_CTX_copy_ex,
+    EVP_MD_CTX_free,
+    EVP_MD_CTX_new,
+    EVP_PKEY_CTX_free,
+    EVP_PKEY_CTX_new_from_pkey,
+    EVP_PKEY_CTX_set_rsa_mgf1_md,
+    EVP_PKEY_CTX_set_rsa_padding,
+    EVP_PKEY_CTX_set_rsa_pss_saltlen,
+    EVP_PKEY_CTX_set_signature_md,
+    EVP_PKEY_eq,
+    EVP_PKEY_free,
+    EVP_PKEY_get_bits,
+    EVP_PKEY_get_group_name,
+    EVP_PKEY_is_a,
+    EVP_PKEY_sign,
+    EVP_PKEY_sign_init,
+    EVP_PKEY_verify,
+    EVP_PKEY_verify_init,
+    EVP_sha256,
+    EVP_sha384,
+    EVP_sha512,
+    OPENSSL_free,
+    PEM_read_bio_PrivateKey,
+    RSA_PKCS1_PADDING,
+    RSA_PKCS1_PSS_PADDING,
+    RSA_PSS_SALTLEN_DIGEST,
+    SHA512_CTX,
+    SHA512_Final,
+    SHA512_Init,
+    SHA512_Update,
+    d2i_PUBKEY,
+    i2d_PUBKEY,
+)
+
+cdef enum:
+    DIGEST_MAX = 64
+    RSA_MIN_BITS = 2048
+    RSA_MAX_BITS = 8192                 # SIGNATURE_MAX
+
+cdef enum Family:
+    FAMILY_NONE = 0
+    FAMILY_P256
+    FAMILY_P384
+    FAMILY_P521
+    FAMILY_RSA
+    FAMILY_RSA_PSS
+    FAMILY_ED25519
+
+cdef enum Padding:
+    PADDING_NONE = 0
+    PADDING_PKCS1
+    PADDING_PSS
+
+cdef struct Scheme:
+    int id
+    int family
+    int digest_length                   # 32, 48 or 64 name SHA-256, -384, -512; 0: the message itself is signed
+    int padding
+
+# Per family, most preferred first.
+cdef Scheme[SCHEME_COUNT] SCHEMES = [
+    Scheme(ECDSA_SECP256R1_SHA256, FAMILY_P256, 32, PADDING_NONE),
+    Scheme(ECDSA_SECP384R1_SHA384, FAMILY_P384, 48, PADDING_NONE),
+    Scheme(ECDSA_SECP521R1_SHA512, FAMILY_P521, 64, PADDING_NONE),
+    Scheme(ED25519, FAMILY_ED25519, 0, PADDING_NONE),
+    Scheme(RSA_PSS_RSAE_SHA256, FAMILY_RSA, 32, PADDING_PSS),
+    Scheme(RSA_PSS_RSAE_SHA384, FAMILY_RSA, 48, PADDING_PSS),
+    Scheme(RSA_PSS_RSAE_SHA512, FAMILY_RSA, 64, PADDING_PSS),
+    Scheme(RSA_PSS_PSS_SHA256, FAMILY_RSA_PSS, 32, PADDING_PSS),
+    Scheme(RSA_PSS_PSS_SHA384, FAMILY_RSA_PSS, 48, PADDING_PSS),
+    Scheme(RSA_PSS_PSS_SHA512, FAMILY_RSA_PSS, 64, PADDING_PSS),
+    Scheme(RSA_PKCS1_SHA256, FAMILY_RSA, 32, PADDING_PKCS1),
+    Scheme(RSA_PKCS1_SHA384, FAMILY_RSA, 48, PADDING_PKCS1),
+    Scheme(RSA_PKCS1_SHA512, FAMILY_RSA, 64, PADDING_PKCS1),
+]
+
+KINDS = {
+    FAMILY_P256: "ecdsa-p256",
+    FAMILY_P384: "ecdsa-p384",
+    FAMILY_P521: "ecdsa-p521",
+    FAMILY_RSA: "rsa",
+    FAMILY_RSA_PSS: "rsa-pss",
+    FAMILY_ED25519: "ed25519",
+}
+
+
+cdef class PrivateKey:
+    """A signing key: PrivateKey.from_pem(pem)."""
+
+    def __init__(self):
+        raise TypeError("use PrivateKey.from_pem")
+
+    def __dealloc__(self):
+        cdef int i
+        for i in range(SCHEME_COUNT):
+            EVP_PKEY_CTX_free(self.contexts[i])
+        EVP_MD_CTX_free(self.ed25519)
+        EVP_MD_CTX_free(self.scratch)
+        EVP_PKEY_free(self.pkey)
+
+    cdef bint supports(self, int scheme) noexcept nogil:
+        cdef int i = find(scheme, self.family)
+        return i >= 0 and SCHEMES[i].padding != PADDING_PKCS1 and self.prepare(i)
+
+    cdef int sign(self, int scheme, const uint8_t *message, size_t n, uint8_t *signature, size_t *sig_len) noexcept nogil:
+        cdef uint8_t digest[DIGEST_MAX]
+        cdef int i = find(scheme, self.family)
+        cdef bint done
+        if i < 0 or not self.prepare(i):
+            return -1
+        sig_len[0] = SIGNATURE_MAX
+        if SCHEMES[i].digest_length == 0:
+            done = (EVP_MD_CTX_copy_ex(self.scratch, self.ed25519) == 1
+                    and EVP_DigestSign(self.scratch, signature, sig_len, message, n) == 1)
+        else:
+            digest_of(SCHEMES[i].digest_length, message, n, digest)
+            done = EVP_PKEY_sign(self.contexts[i], signature, sig_len, digest, SCHEMES[i].digest_length) == 1
+        return 0 if done else failed()
+
+    cdef bint prepare(self, int i) noexcept nogil:
+        """Makes what signing by SCHEMES[i] reuses, once. False when the key refuses the scheme, as an RSASSA-PSS key
+        whose parameters name another hash does (RFC 4055, section 1.2)."""
+        if SCHEMES[i].digest_length:
+            if self.contexts[i] == NULL:
+                self.contexts[i] = new_context(self.pkey, &SCHEMES[i], 1)
+            return self.contexts[i] != NULL
+        if self.ed25519 == NULL:
+            self.scratch = EVP_MD_CTX_new()
+            self.ed25519 = EVP_MD_CTX_new()
+            if (self.scratch == NULL or self.ed25519 == NULL
+                    or EVP_DigestSignInit(self.ed25519, NULL, NULL, NULL, self.pkey) != 1):
+                EVP_MD_CTX_free(self.scratch)
+                EVP_MD_CTX_free(self.ed25519)
+                self.scratch = NULL
+                self.ed25519 = NULL
+                failed()
+                return 0
+        return 1
+
+    @staticmethod
+    def from_pem(bytes pem not None):
+        """The one private key in a PEM file: PKCS#8, or the older EC and RSA forms. Certificates beside it are passed
+        over. ValueError, with the remedy, when there is none or more than one, or it is encrypted, malformed, of
+        another kind, an RSA key outside 2048..8192 bits, or does not fit the public half it carries."""
+        cdef PrivateKey self = PrivateKey.__new__(PrivateKey)
+        cdef BIO *bio
+        cdef bytes block = _only_key(pem)
+        bio = BIO_new_mem_buf(<const char *> block, <int> len(block))
+        if bio == NULL:
+            raise MemoryError
+        self.pkey = PEM_read_bio_PrivateKey(bio, NULL, refuse_passphrase, NULL)
+        BIO_free(bio)
+        ERR_clear_error()
+        if self.pkey == NULL:
+            raise ValueError("the private key cannot be read: malformed, or of a kind libcrypto does not know")
+        self.family = _family(self.pkey)
+        self.kind = KINDS[self.family]
+        self.schemes = tuple(SCHEMES[i].id for i in range(SCHEME_COUNT) if self.supports(SCHEMES[i].id))
+        self._prove()
+        return self
+
+    def sign_bytes(self, int scheme, bytes message not None):
+        """The signature of a message by a SignatureScheme; ValueError for a scheme that does not fit the key."""
+        cdef uint8_t signature[SIGNATURE_MAX]
+        cdef size_t n = 0
+        if self.sign(scheme, <const uint8_t *> <const char *> message, len(message), signature, &n) < 0:
+            raise ValueError(f"a key of kind {self.kind} cannot sign by scheme {scheme:#06x}")
+        return signature[:n]
+
+    def public_spki(self):
+        """The public half as SubjectPublicKeyInfo (DER), to be compared with a certificate's."""
+        return _spki(self.pkey)
+
+    def matches(self, PublicKey public not None):
+        """Whether `public` is this key's other half, however its SubjectPublicKeyInfo is written."""
+        return EVP_PKEY_eq(self.pkey, public.pkey) == 1
+
+    def _prove(self):
+        # A file may carry a public half that is not its private half's: clients would see it as bad signatures.
+        cdef PublicKey public
+        if not self.schemes:
+            raise ValueError("the parameters of this RSASSA-PSS key allow no scheme of TLS: make one without restrictions")
+        public = PublicKey.from_spki(self.public_spki())
+        probe = b"a signature of this by the private half verifies by the public half"
+        try:
+            fits = public.verify_bytes(self.schemes[0], probe, self.sign_bytes(self.schemes[0], probe))
+        except ValueError:
+            fits = False
+        if not fits:
+            raise ValueError("the private key does not fit the public key stored with it")
+
+
+cdef class PublicKey:
+    """A verifying key: PublicKey.from_spki(der), or x509.public_key(certificate_der)."""
+
+    def __init__(self):
+        raise TypeError("use PublicKey.from_spki")
+
+    def __dealloc__(self):
+        EVP_PKEY_free(self.pkey)
+
+    cdef int verify(self, int scheme, const uint8_t *message, size_t n, const uint8_t *signature, size_t sig_len) noexcept nogil:
+        cdef uint8_t digest[DIGEST_MAX]
+        cdef int i = find(scheme, self.family)
+        cdef EVP_PKEY_CTX *ctx
+        cdef EVP_MD_CTX *md_ctx
+        cdef bint done
+        if i < 0 or sig_len > SIGNATURE_MAX:
+            return -1
+        if SCHEMES[i].digest_length == 0:
+            md_ctx = EVP_MD_CTX_new()
+            done = (md_ctx != NULL
+                    and EVP_DigestVerifyInit(md_ctx, NULL, NULL, NULL, self.pkey) == 1
+                    and EVP_DigestVerify(md_ctx, signature, sig_len, message, n) == 1)
+            EVP_MD_CTX_free(md_ctx)
+            return 0 if done else failed()
+
+        digest_of(SCHEMES[i].digest_length, message, n, digest)
+        ctx = new_context(self.pkey, &SCHEMES[i], 0)
+        done = (ctx != NULL
+                and EVP_PKEY_verify(ctx, signature, sig_len, digest, SCHEMES[i].digest_length) == 1)
+        EVP_PKEY_CTX_free(ctx)
+        return 0 if done else failed()
+
+    @staticmethod
+    def from_spki(bytes der not None):
+        """The key of a SubjectPublicKeyInfo; ValueError when it is malformed or of a kind or size we do not verify."""
+        cdef const unsigned char *p = <const unsigned char *> <const char *> der
+        cdef const unsigned char *end = p + len(der)
+        cdef EVP_PKEY *pkey = d2i_PUBKEY(NULL, &p, len(der))
+        if pkey == NULL or p != end:
+            EVP_PKEY_free(pkey)
+            failed()
+            raise ValueError("not a SubjectPublicKeyInfo in DER")
+        return public_key_of(pkey)
+
+    def verify_bytes(self, int scheme, bytes message not None, bytes signature not None):
+        """Whether `signature` is one of `message` by this key and SignatureScheme."""
+        return self.verify(scheme, <const uint8_t *> <const char *> message, len(message),
+                           <const uint8_t *> <const char *> signature, len(signature)) == 0
+
+    def spki(self):
+        """The key as SubjectPublicKeyInfo (DER)."""
+        return _spki(self.pkey)
+
+
+cdef PublicKey public_key_of(EVP_PKEY *pkey):
+    cdef PublicKey key = PublicKey.__new__(PublicKey)
+    key.pkey = pkey
+    key.family = _family(pkey)
+    key.kind = KINDS[key.family]
+    return key
+
+
+cdef int find(int scheme, int family) noexcept nogil:
+    """Index in SCHEMES; -1 when the scheme is unknown or of another family."""
+    cdef int i
+    for i in range(SCHEME_COUNT):
+        if SCHEMES[i].id == scheme:
+            return i if SCHEMES[i].family == family else -1
+    return -1
+
+
+cdef void digest_of(int length, const uint8_t *message, size_t n, uint8_t *out) noexcept nogil:
+    cdef SHA512_CTX c
+    if length == 64:
+        SHA512_Init(&c)
+        SHA512_Update(&c, message, n)
+        SHA512_Final(out, &c)
+    else:
+        hash_once(HASH_SHA256 if length == 32 else HASH_SHA384, message, n, out)
+
+
+cdef EVP_PKEY_CTX *new_context(EVP_PKEY *pkey, const Scheme *scheme, bint sign) noexcept nogil:
+    cdef EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_pkey(NULL, pkey, NULL)
+    cdef const EVP_MD *md = (EVP_sha256() if scheme.digest_length == 32 else
+                             EVP_sha384() if scheme.digest_length == 48 else EVP_sha512())
+    cdef bint done = ctx != NULL and (EVP_PKEY_sign_init(ctx) if sign else EVP_PKEY_verify_init(ctx)) == 1
+    if done and scheme.padding:
+        done = EVP_PKEY_CTX_set_rsa_padding(
+            ctx, RSA_PKCS1_PSS_PADDING if scheme.padding == PADDING_PSS else RSA_PKCS1_PADDING) == 1
+    done = done and EVP_PKEY_CTX_set_signature_md(ctx, md) == 1
+    if done and scheme.padding == PADDING_PSS:
+        # RFC 9846, section 4.3.3: MGF1 over the same hash, a salt as long as the digest.
+        done = (EVP_PKEY_CTX_set_rsa_mgf1_md(ctx, md) == 1
+                and EVP_PKEY_CTX_set_rsa_pss_saltlen(ctx, RSA_PSS_SALTLEN_DIGEST) == 1)
+    if not done:
+        EVP_PKEY_CTX_free(ctx)
+        failed()
+        return NULL
+    return ctx
+
+
+cdef int failed() noexcept nogil:
+    """-1, with libcrypto's error queue emptied: a peer that sends bad signatures must not fill it."""
+    ERR_clear_error()
+    return -1
+
+
+cdef int refuse_passphrase(char *buf, int size, int rwflag, void *u) noexcept nogil:
+    return -1                           # libcrypto's own would ask at the terminal
+
+
+cdef int _family(EVP_PKEY *pkey) except -1:
+    """The family of a key, whose size is checked too; ValueError when TLS has no scheme for it."""
+    cdef char name[32]
+    cdef size_t n = 0
+    cdef int bits
+    if EVP_PKEY_is_a(pkey, b"ED25519"):
+        return FAMILY_ED25519
+    if EVP_PKEY_is_a(pkey, b"EC"):
+        if EVP_PKEY_get_group_name(pkey, name, sizeof(name), &n) != 1:
+            failed()
+            raise ValueError("an EC key on an unnamed curve: use P-256 or P-384")
+        curve = name[:n].decode()
+        if curve == "prime256v1":
+            return FAMILY_P256
+        if curve == "secp384r1":
+            return FAMILY_P384
+        if curve == "secp521r1":
+            return FAMILY_P521
+        raise ValueError(f"an EC key on curve {curve}: TLS 1.3 signs on P-256, P-384 and P-521")
+    if EVP_PKEY_is_a(pkey, b"RSA") or EVP_PKEY_is_a(pkey, b"RSA-PSS"):
+        bits = EVP_PKEY_get_bits(pkey)
+        if not RSA_MIN_BITS <= bits <= RSA_MAX_BITS:
+            raise ValueError(f"an RSA key of {bits} bits: {RSA_MIN_BITS} to {RSA_MAX_BITS} are accepted")
+        return FAMILY_RSA if EVP_PKEY_is_a(pkey, b"RSA") else FAMILY_RSA_PSS
+    raise ValueError("a key of a kind TLS does not sign with: use ECDSA, Ed25519 or RSA")
+
+
+cdef bytes _spki(EVP_PKEY *pkey):
+    cdef unsigned char *der = NULL
+    cdef int n = i2d_PUBKEY(pkey, &der)
+    if n <= 0:
+        failed()
+        raise ValueError("the public key cannot be written")
+    spki = der[:n]
+    OPENSSL_free(der)
+    return spki
+
+
+cdef bytes _only_key(bytes pem):
+    """The single private-key block of a PEM file."""
+    blocks = re.findall(rb"-----BEGIN ((?:[A-Z0-9]+ )*PRIVATE KEY)-----(.*?)-----END \1-----", pem, re.DOTALL)
+    if not blocks:
+        raise ValueError("no private key in PEM form")
+    if len(blocks) > 1:
+        raise ValueError(f"{len(blocks)} private keys: one file holds one key")
+    label, body = blocks[0]
+    if label == b"ENCRYPTED PRIVATE KEY" or b"ENCRYPTED" in body:
+        raise ValueError("the private key is encrypted: decrypt it first (openssl pkey -in KEY -out PLAIN)")
+    if len(body) > INT_MAX // 2:
+        raise ValueError("the private key is too large")
+    return b"-----BEGIN " + label + b"-----" + body + b"-----END " + label + b"-----\n"

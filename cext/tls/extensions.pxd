@@ -14,7 +14,7 @@ cdef enum MessageBit:
     IN_CERTIFICATE_REQUEST = 32
     IN_NEW_SESSION_TICKET = 64
 
-cdef enum KnownExtension:                       # index into Extensions.body, bit of a uint64_t
+cdef enum:                                      # KnownExtension: index into Extensions.body, bit of a uint64_t
     X_SERVER_NAME = 0
     X_MAX_FRAGMENT_LENGTH
     X_STATUS_REQUEST

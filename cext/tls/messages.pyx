@@ -1,0 +1,798 @@
+"""Handshake messages: parse_x / build_x pairs over borrowed memory, in the order of a handshake (RFC 9846, section 4)."""
+
+from libc.string cimport memcmp, memcpy, memset
+
+from cext.base.wire cimport (
+    close_vec,
+    left,
+    open_vec,
+    read_bytes,
+    read_u16,
+    read_u32,
+    read_u8,
+    read_vec16,
+    read_vec24,
+    read_vec8,
+    reader_init,
+    write_bytes,
+    write_u16,
+    write_u32,
+    write_u8,
+)
+from cext.tls.constants cimport (
+    EXT_ALPN,
+    EXT_COOKIE,
+    EXT_EARLY_DATA,
+    EXT_KEY_SHARE,
+    EXT_PRE_SHARED_KEY,
+    EXT_SERVER_NAME,
+    EXT_SUPPORTED_VERSIONS,
+    HS_CERTIFICATE,
+    HS_CERTIFICATE_VERIFY,
+    HS_CLIENT_HELLO,
+    HS_ENCRYPTED_EXTENSIONS,
+    HS_FINISHED,
+    HS_KEY_UPDATE,
+    HS_NEW_SESSION_TICKET,
+    HS_SERVER_HELLO,
+    RANDOM_LENGTH,
+    SESSION_ID_MAX,
+    TLS12,
+    TLS13,
+    UPDATE_NOT_REQUESTED,
+    UPDATE_REQUESTED,
+    decode_error,
+    handshake_failure,
+    illegal_parameter,
+    missing_extension,
+)
+from cext.tls.extensions cimport (
+    IN_CERTIFICATE,
+    IN_CERTIFICATE_REQUEST,
+    IN_CLIENT_HELLO,
+    IN_ENCRYPTED_EXTENSIONS,
+    IN_HELLO_RETRY_REQUEST,
+    IN_NEW_SESSION_TICKET,
+    IN_SERVER_HELLO,
+    Extensions,
+    U16Set,
+    X_ALPN,
+    X_COOKIE,
+    X_EARLY_DATA,
+    X_EXTENDED_MASTER_SECRET,
+    X_KEY_SHARE,
+    X_PRE_SHARED_KEY,
+    X_PSK_KEY_EXCHANGE_MODES,
+    X_RECORD_SIZE_LIMIT,
+    X_RENEGOTIATION_INFO,
+    X_SERVER_NAME,
+    X_SIGNATURE_ALGORITHMS,
+    X_SIGNATURE_ALGORITHMS_CERT,
+    X_STATUS_REQUEST,
+    X_SUPPORTED_GROUPS,
+    X_SUPPORTED_VERSIONS,
+    read_extensions,
+    set_add,
+    set_forget,
+)
+
+cdef enum:
+    HOST_NAME_MAX = 255                             # octets of a domain name, RFC 1035 section 2.3.4
+    BINDER_MIN = 32                                 # PskBinderEntry<32..255>
+    TICKET_LIFETIME_MAX = 604800                    # seven days, section 4.6.1
+    RECORD_SIZE_LIMIT_MIN = 64                      # RFC 8449 section 4
+    OCSP = 1                                        # CertificateStatusType
+
+cdef U16Set groups_seen                             # empty between calls: a worker is one thread
+
+
+cdef inline int refuse(const char **reason, int description, const char *text) noexcept nogil:
+    reason[0] = text
+    return -description
+
+
+# --- ClientHello
+
+cdef int parse_client_hello(const uint8_t *body, size_t n, ClientHello *ch) noexcept nogil:
+    cdef Reader r, list
+    cdef Extensions ext
+    cdef int result
+    memset(ch, 0, sizeof(ClientHello))
+    ch.reason = ""
+    reader_init(&r, body, n)
+    if (
+        not read_u16(&r, &ch.legacy_version)
+        or not read_bytes(&r, RANDOM_LENGTH, &ch.random)
+        or not read_vec8(&r, &ch.legacy_session_id)
+        or not read_vec16(&r, &ch.cipher_suites)
+        or not read_vec8(&r, &ch.compression_methods)
+    ):
+        return refuse(&ch.reason, decode_error, "ClientHello is cut short")
+    if left(&ch.legacy_session_id) > SESSION_ID_MAX:
+        return refuse(&ch.reason, decode_error, "legacy_session_id is longer than 32 bytes")
+    if not is_u16_list(&ch.cipher_suites):
+        return refuse(&ch.reason, decode_error, "cipher_suites is empty or of odd length")
+    if not left(&ch.compression_methods):
+        return refuse(&ch.reason, decode_error, "compression_methods is empty")
+
+    # Before TLS 1.3 a ClientHello may end without extensions.
+    reader_init(&list, r.p, 0)
+    if left(&r) and (not read_vec16(&r, &list) or left(&r)):
+        return refuse(&ch.reason, decode_error, "the extensions' length does not fit the ClientHello")
+    result = read_extensions(list, IN_CLIENT_HELLO, 0, &ext, &ch.reason)
+    if result:
+        return result
+    if ext.body[X_PRE_SHARED_KEY].p != NULL and ext.last != EXT_PRE_SHARED_KEY:
+        return refuse(&ch.reason, illegal_parameter, "pre_shared_key is not the last extension")  # section 4.2.11
+    result = decode_client_hello_extensions(&ext, ch)
+    if result:
+        return result
+    return check_client_hello(ch)
+
+
+cdef int decode_client_hello_extensions(const Extensions *ext, ClientHello *ch) noexcept nogil:
+    cdef int result
+    if not optional_u8_list_of_u16(ext.body[X_SUPPORTED_VERSIONS], &ch.supported_versions):
+        return refuse(&ch.reason, decode_error, "supported_versions cannot be decoded")
+    if not optional_u16_list(ext.body[X_SUPPORTED_GROUPS], &ch.supported_groups):
+        return refuse(&ch.reason, decode_error, "supported_groups cannot be decoded")
+    if not optional_u16_list(ext.body[X_SIGNATURE_ALGORITHMS], &ch.signature_algorithms):
+        return refuse(&ch.reason, decode_error, "signature_algorithms cannot be decoded")
+    if not optional_u16_list(ext.body[X_SIGNATURE_ALGORITHMS_CERT], &ch.signature_algorithms_cert):
+        return refuse(&ch.reason, decode_error, "signature_algorithms_cert cannot be decoded")
+    if not optional_protocol_names(ext.body[X_ALPN], &ch.alpn):
+        return refuse(&ch.reason, decode_error, "application_layer_protocol_negotiation cannot be decoded")
+    if not optional_cookie(ext.body[X_COOKIE], &ch.cookie):
+        return refuse(&ch.reason, decode_error, "cookie cannot be decoded")
+    if ext.body[X_PSK_KEY_EXCHANGE_MODES].p != NULL:
+        ch.psk_modes = ext.body[X_PSK_KEY_EXCHANGE_MODES]
+        if not whole_vec8(&ch.psk_modes) or not left(&ch.psk_modes):
+            return refuse(&ch.reason, decode_error, "psk_key_exchange_modes cannot be decoded")
+    result = decode_record_size_limit(ext.body[X_RECORD_SIZE_LIMIT], &ch.record_size_limit, &ch.reason)
+    if result:
+        return result
+    result = decode_key_shares(ext.body[X_KEY_SHARE], ch)
+    if result:
+        return result
+    result = decode_server_name(ext.body[X_SERVER_NAME], ch)
+    if result:
+        return result
+    result = decode_pre_shared_key(ext.body[X_PRE_SHARED_KEY], ch)
+    if result:
+        return result
+    return decode_flags(ext, ch)
+
+
+cdef int decode_key_shares(Reader body, ClientHello *ch) noexcept nogil:
+    """KeyShareClientHello (section 4.2.8); an empty list asks for a HelloRetryRequest."""
+    cdef Reader walk, start
+    cdef KeyShare share
+    cdef bint repeated = 0
+    if body.p == NULL:
+        return 0
+    ch.key_shares = body
+    if not whole_vec16(&ch.key_shares):
+        return refuse(&ch.reason, decode_error, "key_share cannot be decoded")
+    start = walk = ch.key_shares
+    while not repeated and next_key_share(&walk, &share):
+        repeated = not set_add(&groups_seen, share.group)
+    while start.p < walk.p and next_key_share(&start, &share):
+        set_forget(&groups_seen, share.group)
+    if repeated:
+        return refuse(&ch.reason, illegal_parameter, "two key shares of one group")
+    if left(&walk):
+        return refuse(&ch.reason, decode_error, "a key share cannot be decoded")
+    return 0
+
+
+cdef bint next_key_share(Reader *key_shares, KeyShare *share) noexcept nogil:
+    cdef Reader r = key_shares[0]
+    cdef Reader key
+    if not read_u16(&r, &share.group) or not read_vec16(&r, &key) or not left(&key):
+        return 0
+    share.data = key.p
+    share.len = left(&key)
+    key_shares[0] = r
+    return 1
+
+
+cdef int decode_server_name(Reader body, ClientHello *ch) noexcept nogil:
+    """ServerNameList (RFC 6066 section 3). Names of other types than host_name are passed over."""
+    cdef Reader list = body
+    cdef Reader name
+    cdef uint8_t type = 0
+    if body.p == NULL:
+        return 0
+    if not whole_vec16(&list) or not left(&list):
+        return refuse(&ch.reason, decode_error, "server_name cannot be decoded")
+    while left(&list):
+        if not read_u8(&list, &type) or not read_vec16(&list, &name) or not left(&name):
+            return refuse(&ch.reason, decode_error, "server_name cannot be decoded")
+        if type != 0:
+            continue
+        if ch.server_name.p != NULL:
+            return refuse(&ch.reason, illegal_parameter, "two host names in server_name")
+        if not is_host_name(name):
+            return refuse(&ch.reason, illegal_parameter, "server_name is no host name")
+        ch.server_name = name
+    return 0
+
+
+cdef bint is_host_name(Reader name) noexcept nogil:
+    """Letters, digits, hyphens, underscores and dots: what may reach a log or a lookup."""
+    cdef uint8_t c
+    if left(&name) > HOST_NAME_MAX or name.p[0] == c'.':
+        return 0
+    while name.p < name.end:
+        c = name.p[0]
+        if not (c'a' <= c <= c'z' or c'A' <= c <= c'Z' or c'0' <= c <= c'9' or c == c'-' or c == c'.' or c == c'_'):
+            return 0
+        name.p += 1
+    return 1
+
+
+cdef int decode_pre_shared_key(Reader body, ClientHello *ch) noexcept nogil:
+    """OfferedPsks (section 4.2.11): shapes, and one binder for each identity."""
+    cdef Reader r = body
+    cdef Reader identities, binders, one
+    cdef uint32_t age = 0
+    cdef size_t n_identities = 0
+    cdef size_t n_binders = 0
+    if body.p == NULL:
+        return 0
+    if (
+        not read_vec16(&r, &identities)
+        or not read_vec16(&r, &binders)
+        or left(&r)
+        or not left(&identities)
+        or not left(&binders)
+    ):
+        return refuse(&ch.reason, decode_error, "pre_shared_key cannot be decoded")
+    while left(&identities):
+        if not read_vec16(&identities, &one) or not left(&one) or not read_u32(&identities, &age):
+            return refuse(&ch.reason, decode_error, "a PSK identity cannot be decoded")
+        n_identities += 1
+    while left(&binders):
+        if not read_vec8(&binders, &one) or left(&one) < BINDER_MIN:
+            return refuse(&ch.reason, decode_error, "a PSK binder cannot be decoded")
+        n_binders += 1
+    if n_identities != n_binders:
+        return refuse(&ch.reason, illegal_parameter, "pre_shared_key has not one binder for each identity")
+    ch.pre_shared_key = body
+    return 0
+
+
+cdef int decode_flags(const Extensions *ext, ClientHello *ch) noexcept nogil:
+    cdef Reader r
+    cdef Reader responders, request
+    cdef uint8_t type = 0
+    if ext.body[X_EARLY_DATA].p != NULL:
+        if left(&ext.body[X_EARLY_DATA]):
+            return refuse(&ch.reason, decode_error, "early_data is not empty")
+        ch.early_data = 1
+    if ext.body[X_EXTENDED_MASTER_SECRET].p != NULL:
+        if left(&ext.body[X_EXTENDED_MASTER_SECRET]):
+            return refuse(&ch.reason, decode_error, "extended_master_secret is not empty")
+        ch.extended_master_secret = 1
+    if ext.body[X_RENEGOTIATION_INFO].p != NULL:
+        r = ext.body[X_RENEGOTIATION_INFO]
+        if not whole_vec8(&r):
+            return refuse(&ch.reason, decode_error, "renegotiation_info cannot be decoded")
+        if left(&r):
+            return refuse(&ch.reason, handshake_failure, "renegotiation_info of a first handshake is not empty")
+        ch.renegotiation_info = 1
+    if ext.body[X_STATUS_REQUEST].p != NULL:
+        r = ext.body[X_STATUS_REQUEST]
+        if not read_u8(&r, &type):
+            return refuse(&ch.reason, decode_error, "status_request cannot be decoded")
+        if type == OCSP:
+            if not read_vec16(&r, &responders) or not read_vec16(&r, &request) or left(&r):
+                return refuse(&ch.reason, decode_error, "status_request cannot be decoded")
+            ch.status_request = 1
+    return 0
+
+
+cdef int check_client_hello(ClientHello *ch) noexcept nogil:
+    """What the extensions must be to each other; only TLS 1.3 demands it all."""
+    cdef Reader versions = ch.supported_versions
+    cdef Reader methods = ch.compression_methods
+    cdef uint16_t version = 0
+    cdef bint has_null = 0
+    while not ch.offers_tls13 and read_u16(&versions, &version):
+        ch.offers_tls13 = version == TLS13
+    while methods.p < methods.end:
+        has_null |= methods.p[0] == 0
+        methods.p += 1
+    if not has_null:
+        return refuse(&ch.reason, illegal_parameter, "compression_methods lacks null")  # RFC 5246 section 7.4.1.2
+    if not ch.offers_tls13:
+        return 0
+    if left(&ch.compression_methods) != 1:
+        return refuse(&ch.reason, illegal_parameter, "compression_methods is not just null")  # section 4.1.2
+    if ch.pre_shared_key.p != NULL and ch.psk_modes.p == NULL:
+        return refuse(&ch.reason, missing_extension, "pre_shared_key without psk_key_exchange_modes")  # section 4.2.9
+    # The rest is section 9.2.
+    if ch.pre_shared_key.p == NULL and ch.signature_algorithms.p == NULL:
+        return refuse(&ch.reason, missing_extension, "neither signature_algorithms nor pre_shared_key")
+    if ch.pre_shared_key.p == NULL and ch.supported_groups.p == NULL:
+        return refuse(&ch.reason, missing_extension, "neither supported_groups nor pre_shared_key")
+    if (ch.supported_groups.p == NULL) != (ch.key_shares.p == NULL):
+        return refuse(&ch.reason, missing_extension, "supported_groups and key_share, one without the other")
+    return 0
+
+
+cdef void build_client_hello(Writer *w, const ClientHelloParts *parts) noexcept nogil:
+    cdef uint8_t *message
+    cdef uint8_t *extensions
+    cdef uint8_t *key_share
+    cdef uint8_t *shares
+    cdef size_t i
+    write_u8(w, HS_CLIENT_HELLO)
+    message = open_vec(w, 3)
+    write_u16(w, TLS12)
+    write_bytes(w, parts.random, RANDOM_LENGTH)
+    write_vec(w, 1, parts.session_id, parts.session_id_len)
+    write_vec(w, 2, parts.cipher_suites, parts.cipher_suites_len)
+    write_u8(w, 1)
+    write_u8(w, 0)
+    extensions = open_vec(w, 2)
+    write_bytes(w, parts.extensions, parts.extensions_len)
+    if parts.cookie_len:
+        write_cookie(w, parts.cookie, parts.cookie_len)
+    write_u16(w, EXT_KEY_SHARE)
+    key_share = open_vec(w, 2)
+    shares = open_vec(w, 2)
+    for i in range(parts.n_shares):
+        write_u16(w, parts.shares[i].group)
+        write_vec(w, 2, parts.shares[i].data, parts.shares[i].len)
+    close_vec(w, shares, 2)
+    close_vec(w, key_share, 2)
+    close_vec(w, extensions, 2)
+    close_vec(w, message, 3)
+
+
+# --- ServerHello and HelloRetryRequest
+
+# Section 4.1.3.
+cdef const char *RETRY_RANDOM = (
+    b"\xcf\x21\xad\x74\xe5\x9a\x61\x11\xbe\x1d\x8c\x02\x1e\x65\xb8\x91"
+    b"\xc2\xa2\x11\x16\x7a\xbb\x8c\x5e\x07\x9e\x09\xe2\xc8\xa8\x33\x9c"
+)
+
+
+cdef const uint8_t *hello_retry_random() noexcept nogil:
+    return <const uint8_t *> RETRY_RANDOM
+
+
+cdef int parse_server_hello(const uint8_t *body, size_t n, uint64_t offered, ServerHello *sh) noexcept nogil:
+    cdef Reader r, list
+    cdef Extensions ext
+    cdef uint8_t compression = 0
+    cdef int result
+    memset(sh, 0, sizeof(ServerHello))
+    sh.reason = ""
+    reader_init(&r, body, n)
+    if (
+        not read_u16(&r, &sh.legacy_version)
+        or not read_bytes(&r, RANDOM_LENGTH, &sh.random)
+        or not read_vec8(&r, &sh.legacy_session_id_echo)
+        or not read_u16(&r, &sh.cipher_suite)
+        or not read_u8(&r, &compression)
+    ):
+        return refuse(&sh.reason, decode_error, "ServerHello is cut short")
+    if left(&sh.legacy_session_id_echo) > SESSION_ID_MAX:
+        return refuse(&sh.reason, decode_error, "legacy_session_id_echo is longer than 32 bytes")
+    reader_init(&list, r.p, 0)
+    if left(&r) and (not read_vec16(&r, &list) or left(&r)):
+        return refuse(&sh.reason, decode_error, "the extensions' length does not fit the ServerHello")
+    sh.retry = memcmp(sh.random.p, RETRY_RANDOM, RANDOM_LENGTH) == 0
+    result = find_supported_versions(list, sh)
+    # An older version was chosen: what else stands here is not ours to judge.
+    if result or sh.selected_version == 0:
+        return result
+    if sh.legacy_version != TLS12:
+        return refuse(&sh.reason, illegal_parameter, "legacy_version is not 0x0303")
+    if compression != 0:
+        return refuse(&sh.reason, illegal_parameter, "legacy_compression_method is not 0")
+    result = read_extensions(list, IN_HELLO_RETRY_REQUEST if sh.retry else IN_SERVER_HELLO, offered, &ext, &sh.reason)
+    if result:
+        return result
+    return decode_server_hello_extensions(&ext, sh)
+
+
+cdef int find_supported_versions(Reader list, ServerHello *sh) noexcept nogil:
+    cdef Reader body
+    cdef uint16_t type = 0
+    while left(&list):
+        if not read_u16(&list, &type) or not read_vec16(&list, &body):
+            return refuse(&sh.reason, decode_error, "an extension is cut short")
+        if type != EXT_SUPPORTED_VERSIONS:
+            continue
+        if not read_u16(&body, &sh.selected_version) or left(&body):
+            return refuse(&sh.reason, decode_error, "supported_versions cannot be decoded")
+        if sh.selected_version != TLS13:            # section 4.2.1
+            return refuse(&sh.reason, illegal_parameter, "supported_versions selects a version that was not offered")
+    if sh.retry and sh.selected_version == 0:
+        return refuse(&sh.reason, missing_extension, "HelloRetryRequest without supported_versions")
+    return 0
+
+
+cdef int decode_server_hello_extensions(const Extensions *ext, ServerHello *sh) noexcept nogil:
+    cdef Reader r = ext.body[X_KEY_SHARE]
+    if r.p != NULL:
+        if not read_u16(&r, &sh.group):
+            return refuse(&sh.reason, decode_error, "key_share cannot be decoded")
+        if not sh.retry and (not read_vec16(&r, &sh.share) or not left(&sh.share)):
+            return refuse(&sh.reason, decode_error, "key_share cannot be decoded")
+        if left(&r):
+            return refuse(&sh.reason, decode_error, "key_share cannot be decoded")
+    if not optional_cookie(ext.body[X_COOKIE], &sh.cookie):
+        return refuse(&sh.reason, decode_error, "cookie cannot be decoded")
+    if ext.body[X_PRE_SHARED_KEY].p != NULL:
+        if left(&ext.body[X_PRE_SHARED_KEY]) != 2:
+            return refuse(&sh.reason, decode_error, "pre_shared_key cannot be decoded")
+        sh.pre_shared_key = ext.body[X_PRE_SHARED_KEY]
+    return 0
+
+
+cdef void build_server_hello(Writer *w, const uint8_t *random, const uint8_t *session_id, size_t session_id_len,
+                             uint16_t cipher_suite, uint16_t group, const uint8_t *share,
+                             size_t share_len) noexcept nogil:
+    cdef uint8_t *message
+    cdef uint8_t *extensions
+    message = open_server_hello(w, random, session_id, session_id_len, cipher_suite)
+    extensions = open_vec(w, 2)
+    write_selected_version(w)
+    write_u16(w, EXT_KEY_SHARE)
+    write_u16(w, <uint16_t> (4 + share_len))
+    write_u16(w, group)
+    write_vec(w, 2, share, share_len)
+    close_vec(w, extensions, 2)
+    close_vec(w, message, 3)
+
+
+cdef void build_hello_retry_request(Writer *w, const uint8_t *session_id, size_t session_id_len,
+                                    uint16_t cipher_suite, uint16_t group, const uint8_t *cookie,
+                                    size_t cookie_len) noexcept nogil:
+    cdef uint8_t *message
+    cdef uint8_t *extensions
+    message = open_server_hello(w, <const uint8_t *> RETRY_RANDOM, session_id, session_id_len, cipher_suite)
+    extensions = open_vec(w, 2)
+    write_selected_version(w)
+    if group:
+        write_u16(w, EXT_KEY_SHARE)
+        write_u16(w, 2)
+        write_u16(w, group)
+    if cookie_len:
+        write_cookie(w, cookie, cookie_len)
+    close_vec(w, extensions, 2)
+    close_vec(w, message, 3)
+
+
+cdef uint8_t *open_server_hello(Writer *w, const uint8_t *random, const uint8_t *session_id, size_t session_id_len,
+                                uint16_t cipher_suite) noexcept nogil:
+    cdef uint8_t *message
+    write_u8(w, HS_SERVER_HELLO)
+    message = open_vec(w, 3)
+    write_u16(w, TLS12)
+    write_bytes(w, random, RANDOM_LENGTH)
+    write_vec(w, 1, session_id, session_id_len)
+    write_u16(w, cipher_suite)
+    write_u8(w, 0)
+    return message
+
+
+cdef void write_selected_version(Writer *w) noexcept nogil:
+    write_u16(w, EXT_SUPPORTED_VERSIONS)
+    write_u16(w, 2)
+    write_u16(w, TLS13)
+
+
+# --- EncryptedExtensions
+
+cdef int parse_encrypted_extensions(const uint8_t *body, size_t n, uint64_t offered,
+                                    EncryptedExtensions *ee) noexcept nogil:
+    cdef Reader list, r
+    cdef Extensions ext
+    cdef int result
+    memset(ee, 0, sizeof(EncryptedExtensions))
+    ee.reason = ""
+    reader_init(&list, body, n)
+    if not whole_vec16(&list):
+        return refuse(&ee.reason, decode_error, "EncryptedExtensions cannot be decoded")
+    result = read_extensions(list, IN_ENCRYPTED_EXTENSIONS, offered, &ext, &ee.reason)
+    if result:
+        return result
+    if ext.body[X_ALPN].p != NULL:                  # exactly one name, RFC 7301 section 3.1
+        r = ext.body[X_ALPN]
+        if not whole_vec16(&r) or not read_vec8(&r, &ee.alpn) or not left(&ee.alpn) or left(&r):
+            return refuse(&ee.reason, decode_error, "application_layer_protocol_negotiation cannot be decoded")
+    if not optional_u16_list(ext.body[X_SUPPORTED_GROUPS], &ee.supported_groups):
+        return refuse(&ee.reason, decode_error, "supported_groups cannot be decoded")
+    ee.server_name = ext.body[X_SERVER_NAME].p != NULL
+    ee.early_data = ext.body[X_EARLY_DATA].p != NULL
+    if left(&ext.body[X_SERVER_NAME]) or left(&ext.body[X_EARLY_DATA]):
+        return refuse(&ee.reason, decode_error, "server_name or early_data is not empty")
+    return decode_record_size_limit(ext.body[X_RECORD_SIZE_LIMIT], &ee.record_size_limit, &ee.reason)
+
+
+cdef void build_encrypted_extensions(Writer *w, const uint8_t *alpn, size_t alpn_len,
+                                     bint server_name) noexcept nogil:
+    cdef uint8_t *message
+    cdef uint8_t *extensions
+    cdef uint8_t *body
+    cdef uint8_t *names
+    write_u8(w, HS_ENCRYPTED_EXTENSIONS)
+    message = open_vec(w, 3)
+    extensions = open_vec(w, 2)
+    if server_name:
+        write_u16(w, EXT_SERVER_NAME)
+        write_u16(w, 0)
+    if alpn_len:
+        write_u16(w, EXT_ALPN)
+        body = open_vec(w, 2)
+        names = open_vec(w, 2)
+        write_vec(w, 1, alpn, alpn_len)
+        close_vec(w, names, 2)
+        close_vec(w, body, 2)
+    close_vec(w, extensions, 2)
+    close_vec(w, message, 3)
+
+
+# --- CertificateRequest, Certificate, CertificateVerify
+
+cdef int parse_certificate_request(const uint8_t *body, size_t n, CertificateRequest *cr) noexcept nogil:
+    cdef Reader r
+    cdef Extensions ext
+    cdef int result
+    memset(cr, 0, sizeof(CertificateRequest))
+    cr.reason = ""
+    reader_init(&r, body, n)
+    if not read_vec8(&r, &cr.request_context) or not whole_vec16(&r):
+        return refuse(&cr.reason, decode_error, "CertificateRequest cannot be decoded")
+    result = read_extensions(r, IN_CERTIFICATE_REQUEST, 0, &ext, &cr.reason)
+    if result:
+        return result
+    if ext.body[X_SIGNATURE_ALGORITHMS].p == NULL:
+        return refuse(&cr.reason, missing_extension, "CertificateRequest without signature_algorithms")
+    if not optional_u16_list(ext.body[X_SIGNATURE_ALGORITHMS], &cr.signature_algorithms):
+        return refuse(&cr.reason, decode_error, "signature_algorithms cannot be decoded")
+    return 0
+
+
+cdef int parse_certificate(const uint8_t *body, size_t n, bint from_server, uint64_t offered,
+                           Certificate *c) noexcept nogil:
+    cdef Reader r, walk, der, extensions
+    cdef Extensions ext
+    cdef int result
+    memset(c, 0, sizeof(Certificate))
+    c.reason = ""
+    reader_init(&r, body, n)
+    if not read_vec8(&r, &c.request_context) or not read_vec24(&r, &c.entries) or left(&r):
+        return refuse(&c.reason, decode_error, "Certificate cannot be decoded")
+    if from_server and left(&c.request_context):    # section 4.4.2
+        return refuse(&c.reason, illegal_parameter, "a server's certificate_request_context is not empty")
+    if from_server and not left(&c.entries):        # section 4.4.2.4
+        return refuse(&c.reason, decode_error, "the server sent no certificate")
+    walk = c.entries
+    while left(&walk):
+        if not read_vec24(&walk, &der) or not left(&der) or not read_vec16(&walk, &extensions):
+            return refuse(&c.reason, decode_error, "a CertificateEntry cannot be decoded")
+        if c.leaf.p == NULL:
+            c.leaf = der
+        if left(&extensions):
+            result = read_extensions(extensions, IN_CERTIFICATE, offered, &ext, &c.reason)
+            if result:
+                return result
+    return 0
+
+
+cdef bint next_certificate(Reader *entries, Reader *der) noexcept nogil:
+    cdef Reader extensions
+    return read_vec24(entries, der) and read_vec16(entries, &extensions)
+
+
+cdef void build_certificate(Writer *w, const uint8_t *body, size_t n) noexcept nogil:
+    write_u8(w, HS_CERTIFICATE)
+    write_vec(w, 3, body, n)
+
+
+cdef void build_empty_certificate(Writer *w, const uint8_t *context, size_t n) noexcept nogil:
+    cdef uint8_t *message
+    write_u8(w, HS_CERTIFICATE)
+    message = open_vec(w, 3)
+    write_vec(w, 1, context, n)
+    write_vec(w, 3, NULL, 0)
+    close_vec(w, message, 3)
+
+
+cdef int parse_certificate_verify(const uint8_t *body, size_t n, CertificateVerify *cv) noexcept nogil:
+    cdef Reader r
+    memset(cv, 0, sizeof(CertificateVerify))
+    cv.reason = ""
+    reader_init(&r, body, n)
+    if not read_u16(&r, &cv.algorithm) or not read_vec16(&r, &cv.signature) or left(&r):
+        return refuse(&cv.reason, decode_error, "CertificateVerify cannot be decoded")
+    return 0
+
+
+cdef void build_certificate_verify(Writer *w, uint16_t algorithm, const uint8_t *signature, size_t n) noexcept nogil:
+    cdef uint8_t *message
+    write_u8(w, HS_CERTIFICATE_VERIFY)
+    message = open_vec(w, 3)
+    write_u16(w, algorithm)
+    write_vec(w, 2, signature, n)
+    close_vec(w, message, 3)
+
+
+cdef const char *SERVER_CONTEXT = "TLS 1.3, server CertificateVerify"
+cdef const char *CLIENT_CONTEXT = "TLS 1.3, client CertificateVerify"
+
+
+cdef size_t certificate_verify_input(bint server, const uint8_t *transcript_hash, size_t n,
+                                     uint8_t *out) noexcept nogil:
+    memset(out, 0x20, 64)
+    memcpy(out + 64, SERVER_CONTEXT if server else CLIENT_CONTEXT, 34)      # with its final 0
+    memcpy(out + 98, transcript_hash, n)
+    return 98 + n
+
+
+# --- Finished, NewSessionTicket, KeyUpdate
+
+cdef int parse_finished(const uint8_t *body, size_t n, size_t hash_len, Reader *verify_data,
+                        const char **reason) noexcept nogil:
+    if n != hash_len:
+        return refuse(reason, decode_error, "Finished is not as long as the hash")
+    reader_init(verify_data, body, n)
+    return 0
+
+
+cdef void build_finished(Writer *w, const uint8_t *verify_data, size_t n) noexcept nogil:
+    write_u8(w, HS_FINISHED)
+    write_vec(w, 3, verify_data, n)
+
+
+cdef int parse_new_session_ticket(const uint8_t *body, size_t n, NewSessionTicket *t) noexcept nogil:
+    cdef Reader r
+    cdef Extensions ext
+    cdef int result
+    memset(t, 0, sizeof(NewSessionTicket))
+    t.reason = ""
+    reader_init(&r, body, n)
+    if (
+        not read_u32(&r, &t.lifetime)
+        or not read_u32(&r, &t.age_add)
+        or not read_vec8(&r, &t.nonce)
+        or not read_vec16(&r, &t.ticket)
+        or not left(&t.ticket)
+        or not whole_vec16(&r)
+    ):
+        return refuse(&t.reason, decode_error, "NewSessionTicket cannot be decoded")
+    if t.lifetime > TICKET_LIFETIME_MAX:
+        return refuse(&t.reason, illegal_parameter, "ticket_lifetime is over seven days")
+    result = read_extensions(r, IN_NEW_SESSION_TICKET, 0, &ext, &t.reason)
+    if result:
+        return result
+    if ext.body[X_EARLY_DATA].p != NULL:
+        r = ext.body[X_EARLY_DATA]
+        if not read_u32(&r, &t.max_early_data_size) or left(&r):
+            return refuse(&t.reason, decode_error, "early_data cannot be decoded")
+    return 0
+
+
+cdef void build_new_session_ticket(Writer *w, uint32_t lifetime, uint32_t age_add, const uint8_t *nonce,
+                                   size_t nonce_len, const uint8_t *ticket, size_t ticket_len,
+                                   uint32_t max_early_data_size) noexcept nogil:
+    cdef uint8_t *message
+    cdef uint8_t *extensions
+    write_u8(w, HS_NEW_SESSION_TICKET)
+    message = open_vec(w, 3)
+    write_u32(w, lifetime)
+    write_u32(w, age_add)
+    write_vec(w, 1, nonce, nonce_len)
+    write_vec(w, 2, ticket, ticket_len)
+    extensions = open_vec(w, 2)
+    if max_early_data_size:
+        write_u16(w, EXT_EARLY_DATA)
+        write_u16(w, 4)
+        write_u32(w, max_early_data_size)
+    close_vec(w, extensions, 2)
+    close_vec(w, message, 3)
+
+
+cdef int parse_key_update(const uint8_t *body, size_t n, bint *update_requested, const char **reason) noexcept nogil:
+    if n != 1:
+        return refuse(reason, decode_error, "KeyUpdate is not one byte")
+    if body[0] != UPDATE_NOT_REQUESTED and body[0] != UPDATE_REQUESTED:
+        return refuse(reason, illegal_parameter, "request_update is neither 0 nor 1")
+    update_requested[0] = body[0] == UPDATE_REQUESTED
+    return 0
+
+
+cdef void build_key_update(Writer *w, bint update_requested) noexcept nogil:
+    write_u8(w, HS_KEY_UPDATE)
+    write_u8(w, 0)
+    write_u16(w, 1)
+    write_u8(w, UPDATE_REQUESTED if update_requested else UPDATE_NOT_REQUESTED)
+
+
+# --- pieces shared by several messages
+
+cdef inline bint whole_vec8(Reader *r) noexcept nogil:
+    """Narrows r to the content of the one vector it must consist of."""
+    cdef Reader outer = r[0]
+    return read_vec8(&outer, r) and not left(&outer)
+
+
+cdef inline bint whole_vec16(Reader *r) noexcept nogil:
+    cdef Reader outer = r[0]
+    return read_vec16(&outer, r) and not left(&outer)
+
+
+cdef inline bint is_u16_list(const Reader *r) noexcept nogil:
+    return left(r) != 0 and left(r) % 2 == 0
+
+
+cdef bint optional_u16_list(Reader body, Reader *out) noexcept nogil:
+    if body.p == NULL:
+        return 1
+    out[0] = body
+    return whole_vec16(out) and is_u16_list(out)
+
+
+cdef bint optional_u8_list_of_u16(Reader body, Reader *out) noexcept nogil:
+    """As optional_u16_list, behind a one-byte length."""
+    if body.p == NULL:
+        return 1
+    out[0] = body
+    return whole_vec8(out) and is_u16_list(out)
+
+
+cdef bint optional_protocol_names(Reader body, Reader *out) noexcept nogil:
+    """ProtocolNameList, RFC 7301 section 3.1: no name is empty, nor the list."""
+    cdef Reader walk, name
+    if body.p == NULL:
+        return 1
+    out[0] = body
+    if not whole_vec16(out) or not left(out):
+        return 0
+    walk = out[0]
+    while left(&walk):
+        if not read_vec8(&walk, &name) or not left(&name):
+            return 0
+    return 1
+
+
+cdef bint optional_cookie(Reader body, Reader *out) noexcept nogil:
+    if body.p == NULL:
+        return 1
+    out[0] = body
+    return whole_vec16(out) and left(out) != 0
+
+
+cdef int decode_record_size_limit(Reader body, Reader *out, const char **reason) noexcept nogil:
+    cdef Reader r = body
+    cdef uint16_t limit = 0
+    if body.p == NULL:
+        return 0
+    if not read_u16(&r, &limit) or left(&r):
+        return refuse(reason, decode_error, "record_size_limit cannot be decoded")
+    if limit < RECORD_SIZE_LIMIT_MIN:
+        return refuse(reason, illegal_parameter, "record_size_limit is below 64")
+    out[0] = body
+    return 0
+
+
+cdef void write_vec(Writer *w, size_t width, const uint8_t *p, size_t n) noexcept nogil:
+    cdef uint8_t *at = open_vec(w, width)
+    if n:
+        write_bytes(w, p, n)
+    close_vec(w, at, width)
+
+
+cdef void write_cookie(Writer *w, const uint8_t *cookie, size_t n) noexcept nogil:
+    cdef uint8_t *body
+    write_u16(w, EXT_COOKIE)
+    body = open_vec(w, 2)
+    write_vec(w, 2, cookie, n)
+    close_vec(w, body, 2)

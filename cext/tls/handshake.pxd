@@ -95,6 +95,9 @@ cdef class Handshake:
     cdef int add_message(self, const uint8_t *message, size_t n, int level) noexcept nogil
     # A message that is built already (header included), e.g. a configuration's Certificate.
 
+    cdef int append_message(self, size_t n, int level) noexcept nogil
+    # What close_message and add_message end in.
+
     cdef int add_keys(self, int kind, int level, const uint8_t *secret) noexcept nogil
     cdef int add_action(self, int kind, int level) noexcept nogil
     # 0 or -internal_error

@@ -1,0 +1,94 @@
+"""What the handshakes share: the flight a step leaves behind, and the way a step fails (see the .pxd)."""
+
+from libc.string cimport memcpy, memset
+
+from cext.base.buffer cimport bytes_append, bytes_free, bytes_reserve
+from cext.base.wire cimport writer_init, written
+from cext.crypto.hash_kdf cimport HASH_MAX, cleanse, hash_length
+from cext.tls.constants cimport internal_error
+from cext.tls.key_schedule cimport schedule_wipe
+from cext.tls.transcript cimport transcript_add
+
+
+cdef class Handshake:
+    """The base of Server13 and Client13; made and driven by the connection."""
+
+    def __cinit__(self, *args):
+        memset(self.actions, 0, sizeof(self.actions))
+        self.alpn = b""
+        self.server_name = b""
+
+    def __dealloc__(self):
+        self.clear_flight()
+        bytes_free(&self.flight)
+        schedule_wipe(&self.schedule)
+
+    cdef int advance(self, const uint8_t *message, size_t n) noexcept:
+        return self.fail(internal_error, "advance is not overridden")
+
+    cdef int admit(self, int type, size_t length) noexcept nogil:
+        return self.fail(internal_error, "admit is not overridden")
+
+    cdef int fail(self, int description, const char *reason) noexcept nogil:
+        self.reason = reason
+        return -description
+
+    cdef int fail_exception(self, object exception) noexcept:
+        self.reason = NULL
+        try:
+            self.error = f"{type(exception).__name__}: {exception}"
+        except Exception:               # an exception whose text cannot be made
+            self.error = "an exception without text"
+        return -internal_error
+
+    cdef int open_message(self, Writer *w, size_t room) noexcept nogil:
+        if bytes_reserve(&self.flight, room) < 0:
+            return self.fail(internal_error, "out of memory")
+        writer_init(w, self.flight.data + self.flight.len, room)
+        return 0
+
+    cdef int close_message(self, Writer *w, int level) noexcept nogil:
+        if w.overflow:
+            return self.fail(internal_error, "a message larger than its room")
+        return self.append_message(written(w), level)
+
+    cdef int add_message(self, const uint8_t *message, size_t n, int level) noexcept nogil:
+        if bytes_reserve(&self.flight, n) < 0:
+            return self.fail(internal_error, "out of memory")
+        memcpy(self.flight.data + self.flight.len, message, n)
+        return self.append_message(n, level)
+
+    cdef int append_message(self, size_t n, int level) noexcept nogil:
+        """The n bytes after the flight's end become its last message."""
+        cdef size_t offset = self.flight.len
+        transcript_add(&self.transcript, self.flight.data + offset, n)
+        self.flight.len += n
+        if self.add_action(ACTION_MESSAGE, level) < 0:
+            return -internal_error
+        self.actions[self.n_actions - 1].offset = <uint32_t> offset
+        self.actions[self.n_actions - 1].length = <uint32_t> n
+        return 0
+
+    cdef int add_keys(self, int kind, int level, const uint8_t *secret) noexcept nogil:
+        if self.add_action(kind, level) < 0:
+            return -internal_error
+        memcpy(self.actions[self.n_actions - 1].secret, secret, hash_length(self.hash))
+        return 0
+
+    cdef int add_action(self, int kind, int level) noexcept nogil:
+        cdef Action *a
+        if self.n_actions == ACTIONS_MAX:
+            return self.fail(internal_error, "a flight of too many actions")
+        a = &self.actions[self.n_actions]
+        a.kind = <uint8_t> kind
+        a.level = <uint8_t> level
+        self.n_actions += 1
+        return 0
+
+    cdef void clear_flight(self) noexcept nogil:
+        cdef int i
+        for i in range(self.n_actions):
+            if self.actions[i].kind in (ACTION_READ_KEYS, ACTION_WRITE_KEYS):
+                cleanse(self.actions[i].secret, HASH_MAX)
+        self.n_actions = 0
+        self.flight.len = 0

@@ -1,0 +1,174 @@
+"""The record layer of TLS 1.3 (see the .pxd)."""
+
+from libc.string cimport memcpy, memset
+
+from cext.crypto.aead cimport aead_free, aead_key_length, aead_new, aead_open, aead_seal
+from cext.crypto.hash_kdf cimport cleanse
+from cext.tls.constants cimport (
+    CONTENT_ALERT, CONTENT_APPLICATION_DATA, CONTENT_CHANGE_CIPHER_SPEC, CONTENT_HANDSHAKE, TLS12,
+    bad_record_mac, internal_error, protocol_version, record_overflow, unexpected_message)
+from cext.tls.key_schedule cimport TrafficKeys, traffic_keys
+
+
+cdef void direction_install(Direction *d, int hash, int aead, const uint8_t *secret, bint seals) noexcept nogil:
+    cdef TrafficKeys keys
+    direction_wipe(d)
+    traffic_keys(hash, aead, secret, &keys)
+    memcpy(d.key, keys.key, sizeof(d.key))
+    memcpy(d.iv, keys.iv, sizeof(d.iv))
+    cleanse(&keys, sizeof(keys))
+    d.aead = <uint8_t> aead
+    d.seals = seals
+
+
+cdef void direction_park(Direction *d) noexcept nogil:
+    aead_free(d.aead, d.ctx)
+    d.ctx = NULL
+
+
+cdef void direction_wipe(Direction *d) noexcept nogil:
+    direction_park(d)
+    cleanse(d, sizeof(Direction))
+
+
+cdef bint keyed(Direction *d) noexcept nogil:
+    """Whether there is an AEAD context; it is made when there is none."""
+    if d.ctx == NULL and d.aead:
+        d.ctx = aead_new(d.aead, d.key, d.seals)
+    return d.ctx != NULL
+
+
+cdef ssize_t record_length(const uint8_t *input, size_t n, bint protected_, uint8_t *type) noexcept nogil:
+    cdef size_t length
+    if n < RECORD_HEADER_LENGTH:
+        return 0
+    type[0] = input[0]
+    if input[0] < CONTENT_CHANGE_CIPHER_SPEC or input[0] > CONTENT_APPLICATION_DATA:
+        return -unexpected_message
+    # legacy_record_version says nothing (section 5.1), but a major version other than 3 is no TLS.
+    if input[1] != 3:
+        return -protocol_version
+    length = (input[3] << 8) | input[4]
+    if length > CIPHERTEXT_MAX or (length > PLAINTEXT_MAX and not (protected_ and input[0] == CONTENT_APPLICATION_DATA)):
+        return -record_overflow
+    return RECORD_HEADER_LENGTH + length
+
+
+cdef inline void make_nonce(const Direction *d, uint8_t *nonce) noexcept nogil:
+    """The IV XORed with the sequence number, padded on the left (section 5.3)."""
+    cdef int i
+    memcpy(nonce, d.iv, AEAD_IV)
+    for i in range(8):
+        nonce[AEAD_IV - 1 - i] ^= <uint8_t> (d.sequence >> (8 * i))
+
+
+cdef inline void write_header(uint8_t *record, int type, uint16_t version, size_t n) noexcept nogil:
+    record[0] = <uint8_t> type
+    record[1] = <uint8_t> (version >> 8)
+    record[2] = version & 0xFF
+    record[3] = <uint8_t> (n >> 8)
+    record[4] = n & 0xFF
+
+
+cdef ssize_t record_protect(Direction *d, uint8_t *record, size_t n, int type) noexcept nogil:
+    cdef uint8_t nonce[AEAD_IV]
+    if n > PLAINTEXT_MAX or not keyed(d):
+        return -internal_error
+    record[RECORD_HEADER_LENGTH + n] = <uint8_t> type
+    # The outer type is always application_data and the version 0x0303 (section 5.2); the header is the AAD.
+    write_header(record, CONTENT_APPLICATION_DATA, TLS12, n + PROTECTION)
+    make_nonce(d, nonce)
+    if aead_seal(d.ctx, nonce, record, RECORD_HEADER_LENGTH, record + RECORD_HEADER_LENGTH, n + 1) < 0:
+        return -internal_error
+    d.sequence += 1
+    return RECORD_HEADER_LENGTH + n + PROTECTION
+
+
+cdef ssize_t record_unprotect(Direction *d, uint8_t *record, size_t length, uint8_t *type) noexcept nogil:
+    cdef uint8_t nonce[AEAD_IV]
+    cdef uint8_t *content = record + RECORD_HEADER_LENGTH
+    cdef size_t n
+    if not keyed(d):
+        return -internal_error
+    if length < RECORD_HEADER_LENGTH + AEAD_TAG:
+        return -bad_record_mac
+    n = length - RECORD_HEADER_LENGTH - AEAD_TAG
+    make_nonce(d, nonce)
+    if aead_open(d.ctx, nonce, record, RECORD_HEADER_LENGTH, content, n) < 0:
+        return -bad_record_mac
+    d.sequence += 1
+    # TLSInnerPlaintext is content, type and zeros (section 5.4): at most 2^14 + 1 bytes with its padding.
+    if n > PLAINTEXT_MAX + 1:
+        return -record_overflow
+    while n and content[n - 1] == 0:
+        n -= 1
+    if n == 0:
+        return -unexpected_message
+    type[0] = content[n - 1]
+    return n - 1
+
+
+cdef size_t record_plain(uint8_t *record, size_t n, int type, uint16_t version) noexcept nogil:
+    write_header(record, type, version, n)
+    return RECORD_HEADER_LENGTH + n
+
+
+# --- Python's face, for tests, fuzzing and tools
+
+cdef class RecordKeys:
+    """One direction's records under a traffic secret: RecordKeys(hash, aead, secret, seals)."""
+    cdef Direction direction
+
+    def __cinit__(self, int hash, int aead, bytes secret not None, bint seals):
+        memset(&self.direction, 0, sizeof(Direction))
+        if aead_key_length(aead) == 0 or len(secret) != (32 if hash == 1 else 48):
+            raise ValueError("no such AEAD, or a secret of the wrong length")
+        direction_install(&self.direction, hash, aead, secret, seals)
+
+    def __dealloc__(self):
+        direction_wipe(&self.direction)
+
+    @property
+    def sequence(self):
+        return self.direction.sequence
+
+    @sequence.setter
+    def sequence(self, uint64_t value):
+        self.direction.sequence = value
+
+    def protect(self, bytes content not None, int type, size_t padding=0):
+        """The whole record; `padding` zeros follow the type inside it (as a peer may send them)."""
+        cdef size_t n = len(content)
+        cdef bytearray record = bytearray(RECORD_HEADER_LENGTH) + content
+        cdef ssize_t length
+        if padding:
+            # The padding goes through as content, the type before it: only the last zero is the "type".
+            record += bytes([type]) + bytes(padding - 1)
+            n, type = n + padding, 0
+        record += bytes(PROTECTION)
+        length = record_protect(&self.direction, record, n, type)
+        if length < 0:
+            raise ValueError(f"alert {-length}")
+        return bytes(record)
+
+    def unprotect(self, bytes record not None):
+        """(type, content); ValueError(AlertDescription) when it is refused."""
+        cdef bytearray copy = bytearray(record)
+        cdef uint8_t type = 0
+        cdef ssize_t n
+        if len(copy) < RECORD_HEADER_LENGTH:
+            raise ValueError("no whole header")
+        n = record_unprotect(&self.direction, copy, len(copy), &type)
+        if n < 0:
+            raise ValueError(-n)
+        return type, bytes(copy[RECORD_HEADER_LENGTH:RECORD_HEADER_LENGTH + n])
+
+    def park(self):
+        direction_park(&self.direction)
+
+
+def length_of(bytes input not None, bint protected=True):
+    """record_length as (length, type): 0 for an incomplete header, negative for an alert."""
+    cdef uint8_t type = 0
+    cdef ssize_t n = record_length(input, len(input), protected, &type)
+    return n, type

@@ -10,18 +10,20 @@ cdef struct Forwarding:                 # what a proxy adds to a request
     size_t client_len
     bint client_is_v6
     const char *proto                   # "https"
-    bint x_forwarded                    # X-Forwarded-For (appended), -Proto, -Host (set)
-    bint forwarded                      # Forwarded: (RFC 7239), appended
+    bint x_forwarded                    # X-Forwarded-For, -Proto, -Host: set, what the client sent is dropped
+    bint forwarded                      # Forwarded (RFC 7239): likewise
     const uint8_t *default_host         # Host for a request that has none (HTTP/1.0); may be NULL
     size_t default_host_len
 
 cdef ssize_t write_request(const Head *h, const Forwarding *f, int framing, uint8_t *out, size_t cap) noexcept nogil
-"""The request head for the upstream: HTTP/1.1, origin-form target, Host first, end-to-end fields in order, TE:
-trailers kept, our own Connection / Content-Length / Transfer-Encoding by `framing`. Length, or -1 when cap is short."""
+"""The request head for the upstream: HTTP/1.1, origin-form target, Host first, end-to-end fields in order (Expect
+is one), TE: trailers kept, our own Connection / Content-Length / Transfer-Encoding by `framing`. Never Upgrade.
+Not for METHOD_CONNECT, which has no path. Length, or -1 when cap is short."""
 
 cdef ssize_t write_response(const Head *h, int framing, int client_minor, bint keep_alive, const char *date,
                             uint8_t *out, size_t cap) noexcept nogil
-"""The response head for the client. FRAMING_CHUNKED only to HTTP/1.1 clients. `date` (29 bytes, IMF-fixdate) when the
+"""The response head for the client. FRAMING_CHUNKED only to HTTP/1.1 clients (to others it
+becomes FRAMING_CLOSE). `date` (29 bytes, IMF-fixdate) when the
 response has none. `Connection: close` when not keep_alive, `keep-alive` to an HTTP/1.0 client that stays."""
 
 cdef size_t write_chunk_size(uint8_t *end, uint64_t n) noexcept nogil
@@ -29,6 +31,7 @@ cdef size_t write_chunk_size(uint8_t *end, uint64_t n) noexcept nogil
 
 cdef ssize_t write_simple(int status, int minor, bint keep_alive, bint head_only, const char *date, const char *text,
                           uint8_t *out, size_t cap) noexcept nogil
-"""A whole short text/plain response of our own (400, 408, 413, 431, 502, 503, 504 ...)."""
+"""A whole short text/plain response of our own (400, 408, 413, 431, 502, 503, 504 ...), with `text` (NULL: the reason
+phrase) and a line feed for content. 1xx, 204 and 304 have none. Length, or -1 when cap is short."""
 
 cdef const char *reason_phrase(int status) noexcept nogil

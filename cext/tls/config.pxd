@@ -2,7 +2,8 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint64_t
 
-from cext.crypto.sign cimport PrivateKey
+from cext.base.wire cimport Reader
+from cext.crypto.sign cimport PrivateKey, PublicKey
 from cext.tls.messages cimport ClientHello
 
 cdef enum:
@@ -42,6 +43,7 @@ cdef class ClientConfig:
     cdef readonly bytes server_name                 # b"": no SNI
     cdef readonly tuple alpn
     cdef readonly object verify                     # callable(chain: list[bytes], server_name: bytes) or None
+    cdef readonly bint middlebox_compatibility      # session id of 32 bytes and a CCS (RFC 8446 appendix D.4)
     cdef bytes alpn_list
     cdef bytes cipher_suite_list                    # encoded
     cdef bytes extensions                           # encoded: all but key_share and cookie
@@ -54,3 +56,7 @@ cdef class ClientConfig:
     cdef size_t n_key_share_groups
     cdef uint16_t schemes[CONFIG_LIST_MAX]          # signature_algorithms
     cdef size_t n_schemes
+    cdef bytes leaf_der                             # the last leaf read, and its key: a load generator sees one
+    cdef PublicKey leaf_key
+    cdef PublicKey public_key(self, Reader leaf)
+    # Raises ValueError when the certificate cannot be read.

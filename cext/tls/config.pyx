@@ -1,0 +1,296 @@
+"""What both ends are configured with: built once, in Python, to arrays and encoded bytes the handshake only reads.
+
+Nothing here changes after it is built (a ClientConfig's cached leaf aside), so any number of connections share one.
+"""
+
+import ipaddress
+import os
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.string cimport memchr, memcmp, memset
+
+from cext.base.wire cimport left
+from cext.crypto.kx cimport GROUP_SECP256R1, GROUP_SECP384R1, GROUP_X25519, kx_public_length
+from cext.crypto.sign cimport (
+    ECDSA_SECP256R1_SHA256,
+    ECDSA_SECP384R1_SHA384,
+    ED25519,
+    RSA_PKCS1_SHA256,
+    RSA_PKCS1_SHA384,
+    RSA_PKCS1_SHA512,
+    RSA_PSS_PSS_SHA256,
+    RSA_PSS_PSS_SHA384,
+    RSA_PSS_PSS_SHA512,
+    RSA_PSS_RSAE_SHA256,
+    RSA_PSS_RSAE_SHA384,
+    RSA_PSS_RSAE_SHA512,
+)
+from cext.crypto.x509 cimport public_key as read_public_key
+from cext.tls.constants cimport (
+    EXT_ALPN,
+    EXT_SERVER_NAME,
+    EXT_SIGNATURE_ALGORITHMS,
+    EXT_SUPPORTED_GROUPS,
+    EXT_SUPPORTED_VERSIONS,
+    TLS13,
+    TLS_AES_128_GCM_SHA256,
+    TLS_AES_256_GCM_SHA384,
+    TLS_CHACHA20_POLY1305_SHA256,
+    handshake_failure,
+    missing_extension,
+    unrecognized_name,
+)
+from cext.tls.extensions cimport extension_bit, X_KEY_SHARE
+from cext.tls.negotiate cimport choose_scheme
+
+cdef enum:
+    NAME_MAX = 255
+    COOKIE_SECRET_MIN = 32
+    CERTIFICATE_MAX = (1 << 24) - 1
+
+SUITES = (TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384, TLS_CHACHA20_POLY1305_SHA256)
+GROUPS = (GROUP_X25519, GROUP_SECP256R1, GROUP_SECP384R1)
+# What a CertificateVerify may be signed with; RSA_PKCS1 is for the signatures inside certificates only (section 4.2.3).
+SCHEMES = (
+    ECDSA_SECP256R1_SHA256, ED25519, ECDSA_SECP384R1_SHA384,
+    RSA_PSS_RSAE_SHA256, RSA_PSS_RSAE_SHA384, RSA_PSS_RSAE_SHA512,
+    RSA_PSS_PSS_SHA256, RSA_PSS_PSS_SHA384, RSA_PSS_PSS_SHA512,
+)
+CERTIFICATE_SCHEMES = (RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512)
+
+
+cdef class Credential:
+    """A certificate chain and its key.
+
+    `chain`: DER certificates, leaf first. `names`: what SNI may ask for; "*.example.com" stands for one label.
+    ValueError when the chain is empty or too long, the leaf cannot be read, the key is not the leaf's, or a name is none.
+    """
+
+    def __init__(self, chain, PrivateKey key not None, names=()):
+        self.chain = tuple(bytes(der) for der in chain)
+        if not self.chain or not all(self.chain):
+            raise ValueError("a credential needs a chain of DER certificates, leaf first")
+        entries = b"".join(len(der).to_bytes(3, "big") + der + bytes(2) for der in self.chain)
+        if len(entries) + 4 > CERTIFICATE_MAX:
+            raise ValueError("the chain does not fit a Certificate message")
+        self.certificate_body = b"\0" + len(entries).to_bytes(3, "big") + entries
+        self.key = key
+        self.names = tuple(normal_name(name) for name in names)
+        self.n_schemes = fill(self.schemes, key.schemes, "signature scheme")
+        if not self.n_schemes:
+            raise ValueError(f"a key of kind {key.kind} signs nothing in TLS 1.3")
+        if not key.matches(read_public_key(self.chain[0])):
+            raise ValueError("the key is not the one of the chain's first certificate")
+
+    def __repr__(self):
+        return f"Credential({self.key.kind}, {', '.join(self.names) or 'no names'})"
+
+
+cdef class ServerConfig:
+    """What a server negotiates with.
+
+    `credentials`: the first is the default, for clients without SNI or with an unknown one; with it stand those that
+    share a name with it. Of several for one name the first whose key fits the client's signature_algorithms is taken.
+    `alpn`: protocols, preferred first; () ignores ALPN. `require_sni`: clients without a known name are refused.
+    `cookie_secret`: at least 32 bytes, the same wherever a client's second ClientHello may arrive; None: a random one.
+    ValueError for anything that cannot work.
+    """
+
+    def __init__(self, credentials, *, alpn=(b"http/1.1",), cipher_suites=SUITES, groups=GROUPS, cookie_secret=None,
+                 bint require_sni=False):
+        self.credentials = tuple(credentials)
+        if not self.credentials or not all(isinstance(credential, Credential) for credential in self.credentials):
+            raise ValueError("a server needs at least one Credential")
+        self.alpn = tuple(bytes(protocol) for protocol in alpn)
+        self.alpn_list = protocol_names(self.alpn)
+        self.n_cipher_suites = fill(self.cipher_suites, known(cipher_suites, SUITES, "cipher suite"), "cipher suite")
+        self.n_groups = fill(self.groups, known_groups(groups), "group")
+        self.cookie_secret = os.urandom(COOKIE_SECRET_MIN) if cookie_secret is None else bytes(cookie_secret)
+        if len(self.cookie_secret) < COOKIE_SECRET_MIN:
+            raise ValueError(f"cookie_secret is shorter than {COOKIE_SECRET_MIN} bytes")
+        self.require_sni = require_sni
+        first = self.credentials[0]
+        self.exact = {}
+        self.wildcard = {}
+        self.default = tuple(c for c in self.credentials if c is first or set(c.names) & set(first.names))
+        for credential in self.credentials:
+            for name in credential.names:
+                index = self.wildcard if name.startswith("*.") else self.exact
+                key = name.removeprefix("*.").encode()
+                index[key] = (*index.get(key, ()), credential)
+
+    cdef Credential select_credential(self, const ClientHello *ch, Selection *selection):
+        cdef char name[NAME_MAX]
+        cdef const char *dot
+        cdef size_t n
+        cdef Credential found = None
+        cdef object named, covered
+        memset(selection, 0, sizeof(Selection))
+        if ch.server_name.p == NULL:
+            if self.require_sni:
+                selection.alert = missing_extension         # RFC 8446 section 9.2
+                selection.reason = "the client sent no server_name"
+                return None
+            return first_fit(self.default, ch, selection)
+
+        n = lower_name(ch.server_name, name)
+        named = self.exact.get(PyBytes_FromStringAndSize(name, n)) if self.exact else None
+        covered = None
+        if self.wildcard:
+            dot = <const char *> memchr(name, c'.', n)
+            if dot != NULL and dot != name:
+                covered = self.wildcard.get(PyBytes_FromStringAndSize(dot + 1, name + n - dot - 1))
+        if named is None and covered is None:
+            if self.require_sni:
+                selection.alert = unrecognized_name         # RFC 6066 section 3
+                selection.reason = "no certificate has the client's server_name"
+                return None
+            return first_fit(self.default, ch, selection)
+        if named is not None:
+            found = first_fit(named, ch, selection)
+        if found is None and covered is not None:
+            found = first_fit(covered, ch, selection)
+        selection.matched = found is not None
+        return found
+
+
+cdef class ClientConfig:
+    """What a client offers.
+
+    A minimal client, for tests and load: that the server holds its certificate's key is always checked
+    (CertificateVerify), but with `verify` None no trust in the certificate is. `verify(chain, server_name)` gets the
+    server's DER certificates, leaf first, and raises to distrust them.
+
+    `server_name`: str or None; an IP address is not sent as SNI (RFC 6066 section 3) but `verify` gets it.
+    `key_share_groups`: those a share is sent of; None: the first of `groups`; (): none, to be asked for one.
+    `middlebox_compatibility`: RFC 8446 appendix D.4. ValueError for anything that cannot work.
+    """
+
+    def __init__(self, *, server_name=None, alpn=(), cipher_suites=SUITES, groups=GROUPS, key_share_groups=None,
+                 verify=None, bint middlebox_compatibility=True):
+        cdef size_t i
+        self.server_name = (server_name or "").encode("ascii")
+        self.alpn = tuple(bytes(protocol) for protocol in alpn)
+        self.alpn_list = protocol_names(self.alpn)
+        self.verify = verify
+        self.middlebox_compatibility = middlebox_compatibility
+        self.n_cipher_suites = fill(self.cipher_suites, known(cipher_suites, SUITES, "cipher suite"), "cipher suite")
+        self.n_groups = fill(self.groups, known_groups(groups), "group")
+        if key_share_groups is None:
+            key_share_groups = groups[:1]
+        for group in key_share_groups:
+            if group not in groups:
+                raise ValueError(f"key share of a group that is not offered: 0x{group:04x}")
+        self.n_key_share_groups = fill(self.key_share_groups, key_share_groups, "key share group")
+        self.n_schemes = fill(self.schemes, SCHEMES, "signature scheme")
+        self.cipher_suite_list = u16_list(cipher_suites)
+        sent = [
+            (EXT_SUPPORTED_VERSIONS, vector(1, u16_list((TLS13,)))),
+            (EXT_SUPPORTED_GROUPS, vector(2, u16_list(groups))),
+            (EXT_SIGNATURE_ALGORITHMS, vector(2, u16_list(SCHEMES + CERTIFICATE_SCHEMES))),
+        ]
+        if self.server_name and not is_address(self.server_name):
+            host_name = normal_name(self.server_name.decode()).encode()
+            sent.append((EXT_SERVER_NAME, vector(2, b"\0" + vector(2, host_name))))
+        if self.alpn:
+            sent.append((EXT_ALPN, vector(2, self.alpn_list)))
+        self.extensions = b"".join(int(type).to_bytes(2, "big") + vector(2, body) for type, body in sent)
+        self.offered = <uint64_t> 1 << <int> X_KEY_SHARE
+        for type, _ in sent:
+            self.offered |= extension_bit(<uint16_t> type)
+
+    cdef PublicKey public_key(self, Reader leaf):
+        cdef const char *cached
+        if self.leaf_der is not None and <size_t> len(self.leaf_der) == left(&leaf):
+            cached = self.leaf_der
+            if memcmp(cached, leaf.p, left(&leaf)) == 0:
+                return self.leaf_key
+        der = PyBytes_FromStringAndSize(<const char *> leaf.p, left(&leaf))
+        self.leaf_key = read_public_key(der)
+        self.leaf_der = der
+        return self.leaf_key
+
+
+cdef Credential first_fit(tuple candidates, const ClientHello *ch, Selection *selection):
+    """The first of them that can sign as the client wants."""
+    cdef Credential credential
+    cdef int scheme
+    for credential in candidates:
+        scheme = choose_scheme(credential.schemes, credential.n_schemes, ch.signature_algorithms)
+        if scheme > 0:
+            selection.scheme = <uint16_t> scheme
+            selection.alert = 0
+            return credential
+    selection.alert = handshake_failure
+    selection.reason = "no certificate's key fits the client's signature_algorithms"
+    return None
+
+
+cdef size_t lower_name(Reader name, char *out) noexcept nogil:
+    """The name (at most 255 bytes, as parsed) in lower case, without a final dot; its length."""
+    cdef size_t n = left(&name)
+    cdef size_t i
+    for i in range(n):
+        out[i] = name.p[i] | 0x20 if c'A' <= name.p[i] <= c'Z' else name.p[i]
+    if n > 1 and out[n - 1] == c'.':
+        n -= 1
+    return n
+
+
+cdef str normal_name(name):
+    """A name as it is looked up: lower case, no final dot. ValueError when it can be no server's."""
+    if not isinstance(name, str):
+        raise ValueError(f"a name is a str: {name!r}")
+    normal = name.lower().removesuffix(".")
+    labels = normal.removeprefix("*.").split(".")
+    fits = normal.isascii() and len(normal) <= NAME_MAX
+    if not fits or not all(0 < len(label) <= 63 and label.replace("-", "").replace("_", "").isalnum() for label in labels):
+        raise ValueError(f"{name!r} is no host name (international names are given in their xn-- form)")
+    return normal
+
+
+cdef size_t fill(uint16_t *out, values, what) except? 0:
+    cdef size_t n = 0
+    if len(values) > CONFIG_LIST_MAX:
+        raise ValueError(f"more than {CONFIG_LIST_MAX} of {what}")
+    for value in values:
+        out[n] = value
+        n += 1
+    return n
+
+
+def known(values, among, what):
+    values = tuple(values)
+    unknown = [f"0x{value:04x}" for value in values if value not in among]
+    if unknown or not values or len(set(values)) != len(values):
+        raise ValueError(f"{what}s: none, one twice, or unknown ({', '.join(unknown) or 'none'})")
+    return values
+
+
+def known_groups(groups):
+    return known(groups, [group for group in groups if 0 < group < 0x10000 and kx_public_length(group)], "group")
+
+
+def protocol_names(protocols):
+    if not all(0 < len(protocol) < 256 for protocol in protocols):
+        raise ValueError("an ALPN protocol is 1 to 255 bytes")
+    encoded = b"".join(vector(1, protocol) for protocol in protocols)
+    if len(encoded) > 0xFFFF:
+        raise ValueError("too many ALPN protocols")
+    return encoded
+
+
+def is_address(server_name):
+    try:
+        ipaddress.ip_address(server_name.decode())
+    except ValueError:
+        return False
+    return True
+
+
+def u16_list(values):
+    return b"".join(int(value).to_bytes(2, "big") for value in values)
+
+
+def vector(width, content):
+    return len(content).to_bytes(width, "big") + content

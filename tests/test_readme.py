@@ -1,0 +1,44 @@
+"""What the documents promise: the configuration is accepted, and every command, file and link in them exists."""
+
+import os
+import pwd
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from edge.config import parse
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_the_configuration_is_accepted():
+    text = re.search(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL).group(1)
+    assert len(text.splitlines()) <= 36
+    settings = parse(text.replace('user = "edge"', f'user = "{pwd.getpwuid(os.getuid()).pw_name}"'), "README.md")
+    assert not settings.warnings
+    assert {route.upstream for route in settings.route} == {"app", "uploads"}
+
+
+def test_dev_knows_the_commands():
+    text = "".join(path.read_text() for path in DOCUMENTS)
+    shown = subprocess.run([ROOT / "dev", "help"], check=True, capture_output=True, text=True, cwd="/").stdout
+    commands = set(re.findall(r"\./dev (\w+)", text))
+    assert commands >= {"run", "test"}
+    assert commands <= set(re.findall(r"^\./dev (\w+)", shown, re.MULTILINE))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document):
+    for target in re.findall(r"\]\(([^)#\s]+)", document.read_text()):
+        assert target.startswith("https://") or (document.parent / target).exists(), target
+
+
+def test_the_map_names_files_that_exist():
+    way = (ROOT / "docs/architecture.md").read_text()
+    named = re.findall(r"^\| \d+ \| `([\w/]+)`", way, re.MULTILINE)
+    assert len(named) == 12
+    for name in named:
+        assert (ROOT / "cext" / f"{name}.pyx").exists(), name

@@ -62,7 +62,11 @@ def imports_of(path, text):
     package = module if Path(path).stem == "__init__" else module.rpartition(".")[0]
     found = set()
     if path.endswith(".py"):
-        for node in ast.walk(ast.parse(text)):
+        tree = ast.parse(text)
+        for node in ast.walk(tree):  # what only the type checker sees is never imported
+            if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+                node.body = []
+        for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 found.update(alias.name for alias in node.names)
             elif isinstance(node, ast.ImportFrom):
@@ -197,7 +201,8 @@ LEGAL = {
     "cext/proxy/pool.pyx": "from cext.tls.record cimport seal\nfrom cext.http cimport rules\ncimport cext.net.loop\n",
     "cext/worker.pyx": "from cext.proxy.pool cimport Pool\n",
     "edge/__init__.py": "",
-    "edge/worker.py": "from cext import worker\nfrom cext.worker import Worker\n",
+    "edge/master.py": "from edge.worker import W\n",
+    "edge/worker.py": "from cext.worker import Worker\nif TYPE_CHECKING:\n    from edge.master import Master\n",
 }
 
 

@@ -8,6 +8,7 @@ from cext.tls.messages cimport ClientHello
 
 cdef enum:
     CONFIG_LIST_MAX = 16
+    KEY_SHARES_MAX = 4                              # that a client sends
 
 cdef class Credential:
     cdef readonly tuple chain                       # DER, leaf first

@@ -168,7 +168,6 @@ cdef class ClientConfig:
 
     def __init__(self, *, server_name=None, alpn=(), cipher_suites=SUITES, groups=GROUPS, key_share_groups=None,
                  verify=None, bint middlebox_compatibility=True):
-        cdef size_t i
         self.server_name = (server_name or "").encode("ascii")
         self.alpn = tuple(bytes(protocol) for protocol in alpn)
         self.alpn_list = protocol_names(self.alpn)
@@ -178,6 +177,8 @@ cdef class ClientConfig:
         self.n_groups = fill(self.groups, known_groups(groups), "group")
         if key_share_groups is None:
             key_share_groups = groups[:1]
+        if len(key_share_groups) > KEY_SHARES_MAX or len(set(key_share_groups)) != len(key_share_groups):
+            raise ValueError(f"at most {KEY_SHARES_MAX} key shares, of different groups")
         for group in key_share_groups:
             if group not in groups:
                 raise ValueError(f"key share of a group that is not offered: 0x{group:04x}")

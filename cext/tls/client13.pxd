@@ -1,0 +1,71 @@
+"""The client's side of a TLS 1.3 handshake, state by state (RFC 9846, sections 2 and 4).
+
+A minimal client, for tests and load: no PSK, no 0-RTT, no certificate of its own; trust in the server's certificate is
+the configuration's `verify`.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t
+
+from cext.base.wire cimport Reader
+from cext.crypto.hash_kdf cimport HASH_MAX
+from cext.crypto.kx cimport KX_PUBLIC_MAX, KeyExchange
+from cext.crypto.sign cimport PublicKey
+from cext.tls.config cimport KEY_SHARES_MAX, ClientConfig
+from cext.tls.constants cimport RANDOM_LENGTH, SESSION_ID_MAX
+from cext.tls.handshake cimport Handshake
+from cext.tls.messages cimport ServerHello
+
+cdef enum ClientState:                  # in flight order
+    CLIENT_SEND_CLIENT_HELLO = 0
+    CLIENT_READ_SERVER_HELLO
+    CLIENT_SEND_SECOND_CLIENT_HELLO
+    CLIENT_READ_SECOND_SERVER_HELLO
+    CLIENT_READ_ENCRYPTED_EXTENSIONS
+    CLIENT_READ_CERTIFICATE_REQUEST     # or at once the Certificate
+    CLIENT_READ_CERTIFICATE
+    CLIENT_READ_CERTIFICATE_VERIFY
+    CLIENT_READ_FINISHED
+    CLIENT_SEND_FLIGHT                  # CCS, the empty Certificate if one was asked for, Finished
+    CLIENT_CONFIRMED
+
+cdef class Client13(Handshake):
+    cdef ClientConfig config
+    cdef uint8_t random[RANDOM_LENGTH]
+    cdef uint8_t session_id[SESSION_ID_MAX]
+    cdef size_t session_id_length       # 32 in compatibility mode, else 0
+    cdef list exchanges                 # KeyExchange of each share, until the ServerHello
+    cdef uint8_t shares[KEY_SHARES_MAX][KX_PUBLIC_MAX]  # their public halves, to be sent again after a retry
+    cdef size_t share_lengths[KEY_SHARES_MAX]
+    cdef PublicKey server_key           # of the server's leaf
+    cdef bint ccs_sent
+    cdef bint certificate_requested
+    cdef uint8_t server_secret[HASH_MAX]                # server_handshake_traffic_secret
+    cdef uint8_t client_secret[HASH_MAX]                # client_handshake_traffic_secret
+
+    # valid during one advance() only: the message given to it, or what the last one left for the next state
+    cdef const uint8_t *message
+    cdef size_t message_length
+    cdef Reader cookie                  # of the HelloRetryRequest; .p NULL: none
+
+    cdef int run(self) except -1
+
+    cdef int do_send_client_hello(self) except -1
+    cdef int do_read_server_hello(self) except -1
+    cdef int do_send_second_client_hello(self) except -1
+    cdef int do_read_second_server_hello(self) except -1
+    cdef int do_read_encrypted_extensions(self) except -1
+    cdef int do_read_certificate_request(self) noexcept nogil
+    cdef int do_read_certificate(self) except -1
+    cdef int do_read_certificate_verify(self) noexcept
+    cdef int do_read_finished(self) noexcept nogil
+    cdef int do_send_flight(self) noexcept nogil
+
+    cdef int take_message(self) noexcept nogil
+    cdef int make_shares(self, const uint16_t *groups, size_t n) except -1
+    cdef int write_client_hello(self) except -1
+    cdef int check_server_hello(self, const ServerHello *sh) noexcept nogil
+    cdef int take_retry(self, const ServerHello *sh) except -1
+    cdef int take_server_hello(self, const ServerHello *sh) except -1
+    cdef int choose_suite(self, uint16_t suite) noexcept nogil
+    cdef int verify_trust(self, Reader entries) except -1
+    cdef int send_messages(self) noexcept nogil

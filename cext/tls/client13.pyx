@@ -1,0 +1,532 @@
+"""The client's side of a TLS 1.3 handshake (see the .pxd): one do_* per state, in flight order, and one loop."""
+
+from libc.string cimport memcmp
+
+from cext.base.wire cimport Writer, left
+from cext.crypto.aead cimport AEAD_AES_128_GCM, AEAD_AES_256_GCM, AEAD_CHACHA20_POLY1305
+from cext.crypto.hash_kdf cimport (
+    HASH_SHA256,
+    HASH_SHA384,
+    cleanse,
+    equal_constant_time,
+    hash_length,
+    random_bytes,
+)
+from cext.crypto.kx cimport KX_SHARED_MAX
+from cext.tls.constants cimport (
+    HANDSHAKE_HEADER,
+    HS_CERTIFICATE,
+    HS_CERTIFICATE_REQUEST,
+    HS_CERTIFICATE_VERIFY,
+    HS_ENCRYPTED_EXTENSIONS,
+    HS_FINISHED,
+    HS_SERVER_HELLO,
+    TLS13,
+    TLS_AES_128_GCM_SHA256,
+    TLS_AES_256_GCM_SHA384,
+    TLS_CHACHA20_POLY1305_SHA256,
+    bad_certificate,
+    decrypt_error,
+    illegal_parameter,
+    internal_error,
+    missing_extension,
+    protocol_version,
+    unexpected_message,
+)
+from cext.tls.handshake cimport (
+    ACTION_CCS,
+    ACTION_READ_KEYS,
+    ACTION_WRITE_KEYS,
+    LEVEL_APPLICATION,
+    LEVEL_HANDSHAKE,
+    LEVEL_INITIAL,
+    STEP_DONE,
+    STEP_NEED_MESSAGE,
+    STEP_OK,
+)
+from cext.tls.key_schedule cimport (
+    LABEL_CLIENT_APPLICATION,
+    LABEL_CLIENT_HANDSHAKE,
+    LABEL_SERVER_APPLICATION,
+    LABEL_SERVER_HANDSHAKE,
+    derive_secret,
+    finished_verify_data,
+    schedule_handshake,
+    schedule_master,
+    schedule_wipe,
+)
+from cext.tls.messages cimport (
+    CERTIFICATE_VERIFY_INPUT_MAX,
+    Certificate,
+    CertificateRequest,
+    CertificateVerify,
+    ClientHelloParts,
+    EncryptedExtensions,
+    KeyShare,
+    build_client_hello,
+    build_empty_certificate,
+    build_finished,
+    certificate_verify_input,
+    next_certificate,
+    parse_certificate,
+    parse_certificate_request,
+    parse_certificate_verify,
+    parse_encrypted_extensions,
+    parse_finished,
+    parse_server_hello,
+)
+from cext.tls.transcript cimport transcript_add, transcript_hash, transcript_init, transcript_retry, transcript_select
+
+from cext.tls.alert import TlsAlert
+
+cdef enum:
+    HELLO_ROOM = 256                    # of a ClientHello, beside its lists, shares and cookie
+    MESSAGE_MAX = 1 << 16               # bytes of a server's message, except
+    CERTIFICATE_MAX = 1 << 18           # its Certificate
+
+
+cdef class Client13(Handshake):
+    """The client's handshake for one connection; made and driven by it."""
+
+    def __init__(self, ClientConfig config not None):
+        self.config = config
+        self.server_name = config.server_name
+        self.exchanges = []
+        transcript_init(&self.transcript, 0)
+
+    def __dealloc__(self):
+        cleanse(self.server_secret, HASH_MAX)
+        cleanse(self.client_secret, HASH_MAX)
+
+    cdef int advance(self, const uint8_t *message, size_t n) noexcept:
+        cdef int step
+        if message != NULL and n < HANDSHAKE_HEADER or message == NULL and self.state != CLIENT_SEND_CLIENT_HELLO:
+            return self.fail(internal_error, "advance without a whole message")
+        self.message = message
+        self.message_length = n
+        try:
+            step = self.run()
+        except Exception as exception:
+            step = self.fail_exception(exception)
+        self.message = NULL
+        self.cookie.p = NULL
+        if step < 0:
+            self.clear_flight()
+            self.exchanges = None
+        return step
+
+    cdef int run(self) except -1:
+        cdef int step = STEP_OK
+        while step == STEP_OK:
+            if self.state == CLIENT_SEND_CLIENT_HELLO:
+                step = self.do_send_client_hello()
+            elif self.state == CLIENT_READ_SERVER_HELLO:
+                step = self.do_read_server_hello()
+            elif self.state == CLIENT_SEND_SECOND_CLIENT_HELLO:
+                step = self.do_send_second_client_hello()
+            elif self.state == CLIENT_READ_SECOND_SERVER_HELLO:
+                step = self.do_read_second_server_hello()
+            elif self.state == CLIENT_READ_ENCRYPTED_EXTENSIONS:
+                step = self.do_read_encrypted_extensions()
+            elif self.state == CLIENT_READ_CERTIFICATE_REQUEST:
+                step = self.do_read_certificate_request()
+            elif self.state == CLIENT_READ_CERTIFICATE:
+                step = self.do_read_certificate()
+            elif self.state == CLIENT_READ_CERTIFICATE_VERIFY:
+                step = self.do_read_certificate_verify()
+            elif self.state == CLIENT_READ_FINISHED:
+                step = self.do_read_finished()
+            elif self.state == CLIENT_SEND_FLIGHT:
+                step = self.do_send_flight()
+            else:
+                return self.fail(unexpected_message, "a handshake message after the handshake")
+        return step
+
+    cdef int admit(self, int type, size_t length) noexcept nogil:
+        if not is_expected(self.state, type):
+            return self.fail(unexpected_message, "not the handshake message that comes now")
+        if length > <size_t> (CERTIFICATE_MAX if type == HS_CERTIFICATE else MESSAGE_MAX):
+            return self.fail(illegal_parameter, "a handshake message is too large")
+        return 0
+
+    cdef int take_message(self) noexcept nogil:
+        """For the states that read: whether there is a message, and of the right type."""
+        if self.message == NULL:
+            return STEP_NEED_MESSAGE
+        return self.admit(self.message[0], self.message_length - HANDSHAKE_HEADER)
+
+    # --- ClientHello ---------------------------------------------------------------------------------------------
+
+    cdef int do_send_client_hello(self) except -1:
+        cdef int step
+        if random_bytes(self.random, RANDOM_LENGTH) < 0:
+            return self.fail(internal_error, "no randomness")
+        if self.config.middlebox_compatibility:
+            self.session_id_length = SESSION_ID_MAX
+            if random_bytes(self.session_id, SESSION_ID_MAX) < 0:
+                return self.fail(internal_error, "no randomness")
+        step = self.make_shares(self.config.key_share_groups, self.config.n_key_share_groups)
+        if step == STEP_OK:
+            step = self.write_client_hello()
+        self.state = CLIENT_READ_SERVER_HELLO
+        return step
+
+    cdef int make_shares(self, const uint16_t *groups, size_t n) except -1:
+        cdef KeyExchange exchange
+        cdef size_t i
+        self.exchanges = []
+        for i in range(n):
+            exchange = KeyExchange()
+            self.share_lengths[i] = KX_PUBLIC_MAX
+            if exchange.generate(groups[i], self.shares[i], &self.share_lengths[i]) < 0:
+                return self.fail(internal_error, "a key share could not be made")
+            self.exchanges.append(exchange)
+        return STEP_OK
+
+    cdef int write_client_hello(self) except -1:
+        cdef ClientConfig config = self.config
+        cdef ClientHelloParts parts
+        cdef KeyShare shares[KEY_SHARES_MAX]
+        cdef Writer w
+        cdef size_t i
+        cdef size_t room = HELLO_ROOM + len(config.cipher_suite_list) + len(config.extensions) + left(&self.cookie)
+        for i in range(<size_t> len(self.exchanges)):
+            shares[i].group = <uint16_t> (<KeyExchange> self.exchanges[i]).group
+            shares[i].data = self.shares[i]
+            shares[i].len = self.share_lengths[i]
+            room += 4 + self.share_lengths[i]
+        parts.random = self.random
+        parts.session_id = self.session_id
+        parts.session_id_len = self.session_id_length
+        parts.cipher_suites = config.cipher_suite_list
+        parts.cipher_suites_len = len(config.cipher_suite_list)
+        parts.extensions = config.extensions
+        parts.extensions_len = len(config.extensions)
+        parts.shares = shares
+        parts.n_shares = len(self.exchanges)
+        parts.cookie = self.cookie.p
+        parts.cookie_len = left(&self.cookie)
+        if self.open_message(&w, room) < 0:
+            return -internal_error
+        build_client_hello(&w, &parts)
+        return self.close_message(&w, LEVEL_INITIAL)
+
+    # --- ServerHello, HelloRetryRequest --------------------------------------------------------------------------
+
+    cdef int do_read_server_hello(self) except -1:
+        cdef ServerHello sh
+        cdef int step = self.take_message()
+        if step != STEP_OK:
+            return step
+        step = parse_server_hello(self.message + HANDSHAKE_HEADER, self.message_length - HANDSHAKE_HEADER,
+                                  self.config.offered, &sh)
+        if step < 0:
+            return self.fail(-step, sh.reason)
+        step = self.check_server_hello(&sh)
+        if step != STEP_OK:
+            return step
+        return self.take_retry(&sh) if sh.retry else self.take_server_hello(&sh)
+
+    cdef int check_server_hello(self, const ServerHello *sh) noexcept nogil:
+        """What ServerHello and HelloRetryRequest must both be to our ClientHello (section 4.1.3)."""
+        if sh.selected_version != TLS13:
+            return self.fail(protocol_version, "the server does not speak TLS 1.3")
+        if (
+            left(&sh.legacy_session_id_echo) != self.session_id_length
+            or memcmp(sh.legacy_session_id_echo.p, self.session_id, self.session_id_length) != 0
+        ):
+            return self.fail(illegal_parameter, "legacy_session_id_echo is not what was sent")
+        if self.hello_retried:
+            if sh.retry:                        # section 4.1.4
+                return self.fail(unexpected_message, "a second HelloRetryRequest")
+            if sh.cipher_suite != self.cipher_suite:
+                return self.fail(illegal_parameter, "ServerHello changes HelloRetryRequest's cipher suite")
+            return STEP_OK
+        return self.choose_suite(sh.cipher_suite)
+
+    cdef int choose_suite(self, uint16_t suite) noexcept nogil:
+        if not is_among(suite, self.config.cipher_suites, self.config.n_cipher_suites):
+            return self.fail(illegal_parameter, "the server chose a cipher suite that was not offered")
+        self.cipher_suite = suite
+        self.hash = HASH_SHA384 if suite == TLS_AES_256_GCM_SHA384 else HASH_SHA256
+        if suite == TLS_AES_128_GCM_SHA256:
+            self.aead = AEAD_AES_128_GCM
+        elif suite == TLS_AES_256_GCM_SHA384:
+            self.aead = AEAD_AES_256_GCM
+        else:
+            self.aead = AEAD_CHACHA20_POLY1305
+        transcript_select(&self.transcript, self.hash)
+        return STEP_OK
+
+    cdef int take_retry(self, const ServerHello *sh) except -1:
+        cdef int step
+        if sh.group == 0 and sh.cookie.p == NULL:   # section 4.1.4
+            return self.fail(illegal_parameter, "HelloRetryRequest changes nothing")
+        if sh.group != 0:
+            # Section 4.2.8: a group we offered, and of which no share was sent.
+            if (
+                not is_among(sh.group, self.config.groups, self.config.n_groups)
+                or is_among(sh.group, self.config.key_share_groups, self.config.n_key_share_groups)
+            ):
+                return self.fail(illegal_parameter, "HelloRetryRequest selects a group it may not")
+            step = self.make_shares(&sh.group, 1)
+            if step != STEP_OK:
+                return step
+        self.group = sh.group
+        self.hello_retried = 1
+        self.cookie = sh.cookie
+        transcript_retry(&self.transcript)
+        transcript_add(&self.transcript, self.message, self.message_length)
+        self.state = CLIENT_SEND_SECOND_CLIENT_HELLO
+        return STEP_OK
+
+    cdef int do_send_second_client_hello(self) except -1:
+        cdef int step
+        if self.config.middlebox_compatibility:
+            if self.add_action(ACTION_CCS, LEVEL_INITIAL) < 0:
+                return -internal_error
+            self.ccs_sent = 1
+        step = self.write_client_hello()
+        self.message = NULL
+        self.state = CLIENT_READ_SECOND_SERVER_HELLO
+        return step
+
+    cdef int do_read_second_server_hello(self) except -1:
+        return self.do_read_server_hello()
+
+    cdef int take_server_hello(self, const ServerHello *sh) except -1:
+        cdef KeyExchange exchange
+        cdef uint8_t shared[KX_SHARED_MAX]
+        cdef uint8_t digest[HASH_MAX]
+        cdef size_t n = KX_SHARED_MAX
+        cdef int derived
+        if sh.share.p == NULL:
+            return self.fail(missing_extension, "ServerHello without key_share")
+        if self.group and sh.group != self.group:
+            return self.fail(illegal_parameter, "ServerHello changes HelloRetryRequest's group")
+        for exchange in self.exchanges:
+            if exchange.group == sh.group:
+                break
+        else:
+            return self.fail(illegal_parameter, "the server's key share is of a group without one of ours")
+        derived = exchange.derive(sh.share.p, left(&sh.share), shared, &n)
+        self.exchanges = None
+        if derived < 0:
+            return self.fail(illegal_parameter, "the server's key share is none of its group")
+        self.group = sh.group
+        self.version = TLS13
+        transcript_add(&self.transcript, self.message, self.message_length)
+        transcript_hash(&self.transcript, digest)
+        schedule_handshake(&self.schedule, self.hash, shared, n)
+        cleanse(shared, KX_SHARED_MAX)
+        derive_secret(&self.schedule, LABEL_SERVER_HANDSHAKE, digest, self.server_secret)
+        derive_secret(&self.schedule, LABEL_CLIENT_HANDSHAKE, digest, self.client_secret)
+        if (
+            self.add_keys(ACTION_READ_KEYS, LEVEL_HANDSHAKE, self.server_secret) < 0
+            or self.add_keys(ACTION_WRITE_KEYS, LEVEL_HANDSHAKE, self.client_secret) < 0
+        ):
+            return -internal_error
+        self.message = NULL
+        self.state = CLIENT_READ_ENCRYPTED_EXTENSIONS
+        return STEP_OK
+
+    # --- the server's encrypted flight ---------------------------------------------------------------------------
+
+    cdef int do_read_encrypted_extensions(self) except -1:
+        cdef EncryptedExtensions ee
+        cdef const char *selected
+        cdef bytes protocol
+        cdef int step = self.take_message()
+        if step != STEP_OK:
+            return step
+        step = parse_encrypted_extensions(self.message + HANDSHAKE_HEADER, self.message_length - HANDSHAKE_HEADER,
+                                          self.config.offered, &ee)
+        if step < 0:
+            return self.fail(-step, ee.reason)
+        if ee.alpn.p != NULL:
+            selected = <const char *> ee.alpn.p
+            for protocol in self.config.alpn:
+                if <size_t> len(protocol) == left(&ee.alpn) and memcmp(<const char *> protocol, selected, left(&ee.alpn)) == 0:
+                    self.alpn = protocol
+                    break
+            else:                               # RFC 7301 section 3.2
+                return self.fail(illegal_parameter, "the server chose a protocol that was not offered")
+        transcript_add(&self.transcript, self.message, self.message_length)
+        self.message = NULL
+        self.state = CLIENT_READ_CERTIFICATE_REQUEST
+        return STEP_OK
+
+    cdef int do_read_certificate_request(self) noexcept nogil:
+        cdef CertificateRequest cr
+        cdef int step = self.take_message()
+        if step != STEP_OK:
+            return step
+        self.state = CLIENT_READ_CERTIFICATE
+        if self.message[0] == HS_CERTIFICATE:
+            return STEP_OK
+        step = parse_certificate_request(self.message + HANDSHAKE_HEADER, self.message_length - HANDSHAKE_HEADER, &cr)
+        if step < 0:
+            return self.fail(-step, cr.reason)
+        if left(&cr.request_context):           # section 4.3.2
+            return self.fail(illegal_parameter, "certificate_request_context is not empty in the handshake")
+        self.certificate_requested = 1
+        transcript_add(&self.transcript, self.message, self.message_length)
+        self.message = NULL
+        return STEP_OK
+
+    cdef int do_read_certificate(self) except -1:
+        cdef Certificate c
+        cdef int step = self.take_message()
+        if step != STEP_OK:
+            return step
+        step = parse_certificate(self.message + HANDSHAKE_HEADER, self.message_length - HANDSHAKE_HEADER, True,
+                                 self.config.offered, &c)
+        if step < 0:
+            return self.fail(-step, c.reason)
+        try:
+            self.server_key = self.config.public_key(c.leaf)
+        except ValueError as error:
+            self.reason = NULL
+            self.error = str(error)
+            return -bad_certificate
+        if self.config.verify is not None:
+            step = self.verify_trust(c.entries)
+            if step != STEP_OK:
+                return step
+        transcript_add(&self.transcript, self.message, self.message_length)
+        self.message = NULL
+        self.state = CLIENT_READ_CERTIFICATE_VERIFY
+        return STEP_OK
+
+    cdef int verify_trust(self, Reader entries) except -1:
+        """Asks the configuration's `verify`; what it raises is the alert, if it is one, else bad_certificate."""
+        cdef Reader der
+        cdef int description = bad_certificate
+        chain = []
+        while next_certificate(&entries, &der):
+            chain.append((<const char *> der.p)[:left(&der)])
+        try:
+            self.config.verify(chain, self.config.server_name)
+        except Exception as error:
+            self.reason = NULL
+            self.error = f"the certificate is not trusted: {error}"
+            if isinstance(error, TlsAlert):
+                description = error.description
+            return -description if 0 < description < 256 else -bad_certificate
+        return STEP_OK
+
+    cdef int do_read_certificate_verify(self) noexcept:
+        cdef CertificateVerify cv
+        cdef uint8_t digest[HASH_MAX]
+        cdef uint8_t signed[CERTIFICATE_VERIFY_INPUT_MAX]
+        cdef size_t n
+        cdef int step = self.take_message()
+        if step != STEP_OK:
+            return step
+        step = parse_certificate_verify(self.message + HANDSHAKE_HEADER, self.message_length - HANDSHAKE_HEADER, &cv)
+        if step < 0:
+            return self.fail(-step, cv.reason)
+        if not is_among(cv.algorithm, self.config.schemes, self.config.n_schemes):      # section 4.4.3
+            return self.fail(illegal_parameter, "CertificateVerify uses an algorithm that was not offered")
+        transcript_hash(&self.transcript, digest)
+        n = certificate_verify_input(True, digest, hash_length(self.hash), signed)
+        if self.server_key.verify(cv.algorithm, signed, n, cv.signature.p, left(&cv.signature)) != 0:
+            return self.fail(decrypt_error, "CertificateVerify does not verify")
+        self.signature_scheme = cv.algorithm
+        self.server_key = None
+        transcript_add(&self.transcript, self.message, self.message_length)
+        self.message = NULL
+        self.state = CLIENT_READ_FINISHED
+        return STEP_OK
+
+    cdef int do_read_finished(self) noexcept nogil:
+        cdef Reader verify_data
+        cdef uint8_t digest[HASH_MAX]
+        cdef uint8_t expected[HASH_MAX]
+        cdef const char *reason = ""
+        cdef int step = self.take_message()
+        if step != STEP_OK:
+            return step
+        step = parse_finished(self.message + HANDSHAKE_HEADER, self.message_length - HANDSHAKE_HEADER,
+                              hash_length(self.hash), &verify_data, &reason)
+        if step < 0:
+            return self.fail(-step, reason)
+        transcript_hash(&self.transcript, digest)
+        finished_verify_data(self.hash, self.server_secret, digest, expected)
+        if not equal_constant_time(expected, verify_data.p, hash_length(self.hash)):    # section 4.4.4
+            return self.fail(decrypt_error, "the server's Finished does not verify")
+        transcript_add(&self.transcript, self.message, self.message_length)
+        self.state = CLIENT_SEND_FLIGHT
+        return STEP_OK
+
+    # --- our flight ----------------------------------------------------------------------------------------------
+
+    cdef int do_send_flight(self) noexcept nogil:
+        cdef uint8_t digest[HASH_MAX]
+        cdef uint8_t client[HASH_MAX]
+        cdef uint8_t server[HASH_MAX]
+        cdef int step
+        # The application secrets cover the messages up to the server's Finished (section 7.1), not our flight.
+        transcript_hash(&self.transcript, digest)
+        schedule_master(&self.schedule)
+        derive_secret(&self.schedule, LABEL_CLIENT_APPLICATION, digest, client)
+        derive_secret(&self.schedule, LABEL_SERVER_APPLICATION, digest, server)
+        step = self.send_messages()
+        if step == STEP_OK and (
+            self.add_keys(ACTION_WRITE_KEYS, LEVEL_APPLICATION, client) < 0
+            or self.add_keys(ACTION_READ_KEYS, LEVEL_APPLICATION, server) < 0
+        ):
+            step = -internal_error
+        cleanse(client, HASH_MAX)
+        cleanse(server, HASH_MAX)
+        cleanse(self.server_secret, HASH_MAX)
+        cleanse(self.client_secret, HASH_MAX)
+        schedule_wipe(&self.schedule)
+        self.state = CLIENT_CONFIRMED
+        return STEP_DONE if step == STEP_OK else step
+
+    cdef int send_messages(self) noexcept nogil:
+        cdef Writer w
+        cdef size_t n = hash_length(self.hash)
+        cdef uint8_t digest[HASH_MAX]
+        cdef uint8_t verify_data[HASH_MAX]
+        if self.config.middlebox_compatibility and not self.ccs_sent:
+            if self.add_action(ACTION_CCS, LEVEL_HANDSHAKE) < 0:
+                return -internal_error
+            self.ccs_sent = 1
+        if self.certificate_requested:
+            if self.open_message(&w, 2 * HANDSHAKE_HEADER) < 0:
+                return -internal_error
+            build_empty_certificate(&w, NULL, 0)
+            if self.close_message(&w, LEVEL_HANDSHAKE) < 0:
+                return -internal_error
+        transcript_hash(&self.transcript, digest)
+        finished_verify_data(self.hash, self.client_secret, digest, verify_data)
+        if self.open_message(&w, HANDSHAKE_HEADER + n) < 0:
+            return -internal_error
+        build_finished(&w, verify_data, n)
+        return self.close_message(&w, LEVEL_HANDSHAKE)
+
+
+cdef bint is_expected(int state, int type) noexcept nogil:
+    if state == CLIENT_READ_SERVER_HELLO or state == CLIENT_READ_SECOND_SERVER_HELLO:
+        return type == HS_SERVER_HELLO
+    if state == CLIENT_READ_ENCRYPTED_EXTENSIONS:
+        return type == HS_ENCRYPTED_EXTENSIONS
+    if state == CLIENT_READ_CERTIFICATE_REQUEST:
+        return type == HS_CERTIFICATE_REQUEST or type == HS_CERTIFICATE
+    if state == CLIENT_READ_CERTIFICATE:
+        return type == HS_CERTIFICATE
+    if state == CLIENT_READ_CERTIFICATE_VERIFY:
+        return type == HS_CERTIFICATE_VERIFY
+    if state == CLIENT_READ_FINISHED:
+        return type == HS_FINISHED
+    return 0
+
+
+cdef bint is_among(uint16_t v, const uint16_t *values, size_t n) noexcept nogil:
+    cdef size_t i
+    for i in range(n):
+        if values[i] == v:
+            return 1
+    return 0

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from cext.crypto import aead
 
+ROOT = Path(__file__).resolve().parents[3]
 KEY_LENGTHS = {aead.AES_128_GCM: 16, aead.AES_256_GCM: 32, aead.CHACHA20_POLY1305: 32}
 PEERS = {aead.AES_128_GCM: AESGCM, aead.AES_256_GCM: AESGCM, aead.CHACHA20_POLY1305: ChaCha20Poly1305}
 ids = st.sampled_from(sorted(KEY_LENGTHS))
@@ -162,9 +164,9 @@ def test_a_context_is_of_one_direction_and_takes_whole_keys_and_nonces():
     for nonce in (b"", bytes(11), bytes(13)):
         with pytest.raises(ValueError):
             seal.seal(nonce, b"", b"")
-    for id, key in ((1, bytes(15)), (1, bytes(32)), (2, bytes(16)), (3, bytes(31)), (0, b""), (4, bytes(32)), (-1, b"")):
+    for id, n in ((1, 15), (1, 32), (2, 16), (3, 31), (0, 0), (0, 16), (4, 32), (-1, 0)):
         with pytest.raises(ValueError):
-            aead.Aead(id, key, True)
+            aead.Aead(id, bytes(n), True)
 
 
 # Runs in a process of its own, which is told to free its context and then waits to be looked into.
@@ -224,7 +226,8 @@ def writable_memory(pid):
 def test_a_freed_context_holds_no_key():
     key = b"an AES-128 key.."
     needle = last_round_key(key)
-    with subprocess.Popen([sys.executable, "-c", HOLDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as p:
+    command, pipe = [sys.executable, "-c", HOLDER], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=ROOT) as p:
         try:
             found = []
             for line, state in ((key.hex(), "keyed"), ("free", "freed")):

@@ -6,9 +6,12 @@ the owner sends before anything sealed later; application data is sealed by `sea
 memory with room for header and tag.
 """
 
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from cext.base.buffer cimport Bytes
+from cext.crypto.hash_kdf cimport HASH_MAX
+from cext.tls.handshake cimport Handshake
+from cext.tls.record cimport Direction
 
 cdef enum TlsEvent:
     TLS_NEED_DATA = 0       # no whole record in the input; consumed is 0
@@ -52,3 +55,60 @@ cdef class Connection:
 
     cdef void close_notify(self) noexcept            # puts the alert in out; write_open becomes False
     cdef void park(self) noexcept nogil              # frees the AEAD contexts until the next record
+
+    cdef void take(self, Bytes *into) noexcept nogil
+    # Moves `out` into an empty Bytes, which the caller then owns.
+
+    # --- private -----------------------------------------------------------------------------------
+    # An idle connection is this object and nothing more: the handshake is gone, no buffer is held, and
+    # park() frees the AEAD contexts.
+    cdef object config                  # ServerConfig or ClientConfig; it tells the role
+    cdef bint server
+    cdef Handshake handshake            # until it is confirmed; a server's is made by the ClientHello
+    cdef Direction reading
+    cdef Direction writing
+    cdef uint8_t read_secret[HASH_MAX]      # application traffic secrets, for KeyUpdate
+    cdef uint8_t write_secret[HASH_MAX]
+    cdef Bytes pending                  # a handshake message of which a part has come
+    cdef Bytes inbox                    # receive_bytes: a record of which a part has come
+    cdef uint32_t unread                # bytes that follow the message being taken, in its record
+    cdef uint32_t skip_budget           # bytes of early data that may still be skipped; 0: none is expected
+    cdef uint32_t update_credit         # how many bytes' worth of KeyUpdates the peer may still send
+    cdef uint64_t update_after          # records under one key before our own KeyUpdate
+    cdef uint64_t seal_limit            # records under one key, never exceeded
+    cdef uint8_t hash
+    cdef uint8_t empty_records          # in a row
+    cdef uint8_t ccs_records
+    cdef uint8_t warnings               # user_canceled alerts
+    cdef uint8_t update_requested       # the peer waits for our KeyUpdate
+    cdef uint8_t write_closed           # close_notify or a fatal alert went out: nothing may follow
+    cdef uint8_t hello_sent             # a record went out: later ones have version 0x0303
+
+    # in the order of a record's way
+    cdef int receive_record(self, uint8_t *input, size_t n, size_t *consumed, uint8_t **data, size_t *data_len) except -1
+    cdef int take_record(self, uint8_t *record, size_t length, int type, uint8_t **data, size_t *data_len) except -1
+    cdef int take_protected(self, uint8_t *record, size_t length, uint8_t **data, size_t *data_len) except -1
+    cdef int skip_early_data(self, size_t length) except -1
+    cdef int take_change_cipher_spec(self, const uint8_t *p, size_t n) except -1
+    cdef int take_alert(self, const uint8_t *p, size_t n) except -1
+    cdef int take_handshake(self, const uint8_t *p, size_t n) except -1
+    cdef ssize_t admit(self, const uint8_t *header) noexcept
+    cdef Handshake choose_handshake(self)
+    cdef int take_message(self, const uint8_t *message, size_t n) except -1
+    cdef int step_handshake(self, const uint8_t *message, size_t n) except -1
+    cdef int take_post_handshake(self, const uint8_t *message, size_t n) except -1
+    cdef int take_key_update(self, const uint8_t *body, size_t n) except -1
+
+    cdef int carry_out(self) noexcept
+    cdef int change_read_keys(self, const uint8_t *secret) noexcept nogil
+    cdef void change_write_keys(self, const uint8_t *secret) noexcept nogil
+    cdef int write_records(self, int type, const uint8_t *p, size_t n) noexcept nogil
+    cdef int send_key_update(self, bint request) noexcept nogil
+    cdef void send_alert(self, int level, int description) noexcept nogil
+    cdef void confirm(self) noexcept
+    cdef void copy_facts(self) noexcept
+    cdef int refuse(self, int description, str reason) except -1
+    cdef int refuse_handshake(self, int description) except -1
+    cdef int end_by_peer(self, int description, str reason) except -1
+    cdef int fail_unexpected(self, object exception) noexcept
+    cdef void end(self, object failure) noexcept

@@ -1,0 +1,675 @@
+"""The facade of the engine (see the .pxd): records in, events out, and one place for each way a connection ends.
+
+The functions stand in the order of a record's way: receive -> take_record -> take_protected -> take_handshake ->
+take_message -> the handshake, and back through carry_out -> write_records -> out.
+"""
+
+from libc.stdint cimport UINT64_MAX
+from libc.string cimport memcpy, memset
+
+from cext.base.buffer cimport bytes_append, bytes_consume, bytes_free, bytes_reserve
+from cext.base.wire cimport Writer, writer_init
+from cext.crypto.aead cimport AEAD_CHACHA20_POLY1305
+from cext.crypto.hash_kdf cimport cleanse, hash_length
+from cext.tls.alert import TlsAlert
+from cext.tls.client13 cimport Client13
+from cext.tls.config cimport ClientConfig, ServerConfig
+from cext.tls.constants cimport (
+    ALERT_FATAL, ALERT_WARNING, CONTENT_ALERT, CONTENT_APPLICATION_DATA, CONTENT_CHANGE_CIPHER_SPEC, CONTENT_HANDSHAKE,
+    HANDSHAKE_HEADER, HS_KEY_UPDATE, HS_NEW_SESSION_TICKET, TLS10, TLS12, bad_record_mac,
+    close_notify as ALERT_CLOSE_NOTIFY, decode_error, illegal_parameter, internal_error, protocol_version,
+    record_overflow, unexpected_message, user_canceled)
+from cext.tls.handshake cimport (
+    ACTION_CCS, ACTION_MESSAGE, ACTION_READ_KEYS, ACTION_SKIP_EARLY_DATA, ACTION_WRITE_KEYS, LEVEL_APPLICATION,
+    STEP_DONE, Action)
+from cext.tls.key_schedule cimport next_traffic_secret
+from cext.tls.messages cimport build_key_update, parse_key_update
+from cext.tls.record cimport (
+    PLAINTEXT_MAX, PROTECTION, RECORD_HEADER_LENGTH, direction_install, direction_park, direction_wipe, record_length,
+    record_plain, record_protect, record_unprotect)
+from cext.tls.server13 cimport Server13
+
+cdef enum:
+    EARLY_DATA_SKIP_MAX = 1 << 14       # bytes of 0-RTT content that a server passes over
+    EMPTY_RECORDS_MAX = 32              # application data records without content, in a row
+    CCS_RECORDS_MAX = 4
+    WARNINGS_MAX = 4
+    TICKET_MAX = 1 << 16                # a NewSessionTicket's body
+    UPDATE_COST = 1 << 14               # a KeyUpdate counts as so many bytes ...
+    UPDATE_CREDIT = 32 * UPDATE_COST    # ... and this many may be outstanding: application data earns them back
+
+# AES-GCM: 2^24.5 records under one key at most (section 5.5); our KeyUpdate goes out well before, since a flight that
+# begins below the mark is sealed without another look. ChaCha20-Poly1305 has no limit within 2^64 records.
+cdef uint64_t GCM_SEAL_LIMIT = 23726566
+cdef uint64_t GCM_UPDATE_AFTER = 1 << 24
+
+cdef uint8_t[6] CCS_RECORD
+CCS_RECORD[:] = [CONTENT_CHANGE_CIPHER_SPEC, 3, 3, 0, 1, 1]
+
+cdef dict UNPROTECT_REASONS = {
+    bad_record_mac: "a record does not authenticate",
+    record_overflow: "a record's content is too long",
+    unexpected_message: "a record without content type",
+    internal_error: "no AEAD context can be made",
+}
+
+
+cdef class Connection:
+    """Connection(config): the server's side with a ServerConfig, the client's with a ClientConfig (its ClientHello
+    then stands in the output). TypeError for anything else."""
+
+    def __cinit__(self, config not None):
+        memset(&self.reading, 0, sizeof(self.reading))
+        memset(&self.writing, 0, sizeof(self.writing))
+        self.config = config
+        self.alpn = b""
+        self.server_name = b""
+        self.update_credit = UPDATE_CREDIT
+        self.server = isinstance(config, ServerConfig)
+        if self.server:
+            return
+        if not isinstance(config, ClientConfig):
+            raise TypeError(f"a ServerConfig or a ClientConfig, not {type(config).__name__}")
+        self.handshake = Client13(config)
+        self.step_handshake(NULL, 0)
+
+    def __dealloc__(self):
+        direction_wipe(&self.reading)
+        direction_wipe(&self.writing)
+        cleanse(self.read_secret, sizeof(self.read_secret))
+        cleanse(self.write_secret, sizeof(self.write_secret))
+        bytes_free(&self.out)
+        bytes_free(&self.pending)
+        bytes_free(&self.inbox)
+
+    # --- inbound
+
+    cdef int receive(self, uint8_t *input, size_t n, size_t *consumed, uint8_t **data, size_t *data_len) noexcept:
+        consumed[0] = 0
+        data_len[0] = 0
+        try:
+            return self.receive_record(input, n, consumed, data, data_len)
+        except Exception as e:
+            return self.fail_unexpected(e)
+
+    cdef int receive_record(self, uint8_t *input, size_t n, size_t *consumed, uint8_t **data,
+                            size_t *data_len) except -1:
+        cdef uint8_t type = 0
+        cdef ssize_t length
+        if self.failure is not None:
+            return TLS_FAILED
+        if self.read_closed:            # what follows a close_notify is ignored (section 6.1)
+            consumed[0] = n
+            return TLS_PROGRESS if n else TLS_NEED_DATA
+        length = record_length(input, n, self.reading.aead or self.skip_budget, &type)
+        if length < 0:
+            return self.refuse(-length, describe_bad_header(-length, input))
+        if length == 0 or <size_t> length > n:
+            return TLS_NEED_DATA
+        consumed[0] = length
+        if type == CONTENT_APPLICATION_DATA and self.reading.aead:
+            return self.take_protected(input, length, data, data_len)
+        return self.take_record(input, length, type, data, data_len)
+
+    cdef int take_record(self, uint8_t *record, size_t length, int type, uint8_t **data, size_t *data_len) except -1:
+        """A record that is not protected."""
+        cdef const uint8_t *fragment = record + RECORD_HEADER_LENGTH
+        cdef size_t n = length - RECORD_HEADER_LENGTH
+        if type == CONTENT_CHANGE_CIPHER_SPEC:
+            return self.take_change_cipher_spec(fragment, n)
+        if self.reading.aead == 0:
+            if type == CONTENT_HANDSHAKE:
+                return self.take_handshake(fragment, n)
+            if type == CONTENT_ALERT:
+                return self.take_alert(fragment, n)
+            if self.skip_budget and self.pending.len == 0:
+                return self.skip_early_data(length)
+            return self.refuse(unexpected_message, "application data before the handshake")
+        # A client that gives up over our ServerHello has no keys yet to say so.
+        if type == CONTENT_ALERT and self.reading.sequence == 0 and not self.established and self.server:
+            return self.take_alert(fragment, n)
+        return self.refuse(unexpected_message, "a record without protection")
+
+    cdef int take_protected(self, uint8_t *record, size_t length, uint8_t **data, size_t *data_len) except -1:
+        cdef uint8_t type = 0
+        cdef ssize_t n = record_unprotect(&self.reading, record, length, &type)
+        cdef uint8_t *content = record + RECORD_HEADER_LENGTH
+        if n == -bad_record_mac and self.skip_budget:
+            return self.skip_early_data(length)
+        if n < 0:
+            return self.refuse(-n, UNPROTECT_REASONS.get(-n, "a record cannot be opened"))
+        self.skip_budget = 0
+        if type == CONTENT_APPLICATION_DATA:
+            if not self.established or self.pending.len:
+                return self.refuse(unexpected_message, "application data within the handshake or a split message")
+            if n == 0:
+                self.empty_records += 1
+                if self.empty_records > EMPTY_RECORDS_MAX:
+                    return self.refuse(unexpected_message, "too many empty records")
+                return TLS_PROGRESS
+            self.empty_records = 0
+            if n < UPDATE_CREDIT - <ssize_t> self.update_credit:
+                self.update_credit += <uint32_t> n
+            else:
+                self.update_credit = UPDATE_CREDIT
+            data[0] = content
+            data_len[0] = n
+            return TLS_DATA
+        if type == CONTENT_HANDSHAKE:
+            return self.take_handshake(content, n)
+        if type == CONTENT_ALERT:
+            return self.take_alert(content, n)
+        return self.refuse(unexpected_message, f"a protected record of type {type}")
+
+    cdef int skip_early_data(self, size_t length) except -1:
+        """A 0-RTT record, which we have no keys for (section 4.2.10)."""
+        cdef size_t content = length - RECORD_HEADER_LENGTH
+        content = content - PROTECTION if content > PROTECTION else 1
+        if content >= self.skip_budget:
+            return self.refuse(unexpected_message, "more early data than is skipped")
+        self.skip_budget -= content
+        return TLS_PROGRESS
+
+    cdef int take_change_cipher_spec(self, const uint8_t *p, size_t n) except -1:
+        """The middlebox compatibility record: dropped between the first ClientHello and the peer's Finished, and
+        only there (section 5)."""
+        if self.handshake is None or self.pending.len:
+            return self.refuse(unexpected_message, "change_cipher_spec outside the handshake or within a message")
+        if n != 1 or p[0] != 1:
+            return self.refuse(unexpected_message, "a change_cipher_spec of another value than 1")
+        self.ccs_records += 1
+        if self.ccs_records > CCS_RECORDS_MAX:
+            return self.refuse(unexpected_message, "too many change_cipher_spec")
+        return TLS_PROGRESS
+
+    cdef int take_alert(self, const uint8_t *p, size_t n) except -1:
+        """An alert (section 6): one per record, never split; its level says nothing."""
+        if n == 0:
+            return self.refuse(unexpected_message, "an empty alert record")
+        if n != 2:
+            return self.refuse(decode_error, "an alert record of another length than 2")
+        if p[0] != ALERT_WARNING and p[0] != ALERT_FATAL:
+            return self.refuse(illegal_parameter, "an alert of unknown level")
+        if p[1] != ALERT_CLOSE_NOTIFY and p[1] != user_canceled:
+            return self.end_by_peer(p[1], "")
+        if self.pending.len:
+            return self.refuse(unexpected_message, "an alert within a split message")
+        if p[1] == user_canceled:       # a close_notify follows (section 6.1)
+            self.warnings += 1
+            if self.warnings > WARNINGS_MAX:
+                return self.refuse(unexpected_message, "too many warnings")
+            return TLS_PROGRESS
+        if not self.established:
+            return self.end_by_peer(ALERT_CLOSE_NOTIFY, "closed during the handshake")
+        self.read_closed = 1
+        direction_wipe(&self.reading)
+        cleanse(self.read_secret, sizeof(self.read_secret))
+        return TLS_CLOSE_NOTIFY
+
+    cdef int take_handshake(self, const uint8_t *p, size_t n) except -1:
+        """A fragment of handshake messages: whole ones are taken where they stand, the rest is gathered."""
+        cdef int event = TLS_PROGRESS
+        cdef ssize_t length
+        cdef size_t part
+        cdef Bytes whole
+        if n == 0:
+            return self.refuse(unexpected_message, "an empty handshake record")
+        while n:
+            if self.pending.len == 0 and n >= HANDSHAKE_HEADER:
+                length = self.admit(p)
+                if length < 0:
+                    return self.refuse_handshake(-length)
+                if <size_t> length <= n:
+                    self.unread = <uint32_t> (n - length)
+                    event = self.take_message(p, length)
+                    if event == TLS_FAILED:
+                        return event
+                    p += length
+                    n -= length
+                    continue
+            # Up to the end of the header first: it tells whether the rest may come at all.
+            if self.pending.len < HANDSHAKE_HEADER:
+                part = min(n, HANDSHAKE_HEADER - self.pending.len)
+                if bytes_append(&self.pending, p, part) < 0:
+                    raise MemoryError
+                p += part
+                n -= part
+                if self.pending.len < HANDSHAKE_HEADER:
+                    break
+                length = self.admit(self.pending.data)
+                if length < 0:
+                    return self.refuse_handshake(-length)
+            length = message_length(self.pending.data)
+            part = min(n, length - self.pending.len)
+            if bytes_append(&self.pending, p, part) < 0:
+                raise MemoryError
+            p += part
+            n -= part
+            if self.pending.len < <size_t> length:
+                break
+            whole = self.pending
+            memset(&self.pending, 0, sizeof(self.pending))
+            self.unread = <uint32_t> n
+            try:
+                event = self.take_message(whole.data, whole.len)
+            finally:
+                bytes_free(&whole)
+            if event == TLS_FAILED:
+                return event
+        return event
+
+    cdef ssize_t admit(self, const uint8_t *header) noexcept:
+        """Length of the message whose header this is, header included, or -AlertDescription when it must not come."""
+        cdef ssize_t length = message_length(header)
+        cdef int code
+        if self.handshake is None and not self.established:
+            try:
+                self.handshake = self.choose_handshake()
+            except Exception:
+                return -internal_error
+        if self.handshake is not None:
+            code = self.handshake.admit(header[0], length - HANDSHAKE_HEADER)
+            return code if code < 0 else length
+        # After the handshake (section 4.6) there is KeyUpdate, and for a client NewSessionTicket.
+        if header[0] == HS_KEY_UPDATE:
+            return length if length == HANDSHAKE_HEADER + 1 else -decode_error
+        if header[0] == HS_NEW_SESSION_TICKET and not self.server:
+            return length if length <= HANDSHAKE_HEADER + TICKET_MAX else -illegal_parameter
+        return -unexpected_message
+
+    cdef Handshake choose_handshake(self):
+        """The server's side of the handshake: the one place where the protocol version decides between siblings."""
+        return Server13.__new__(Server13, self.config)
+
+    cdef int take_message(self, const uint8_t *message, size_t n) except -1:
+        if self.handshake is not None:
+            return self.step_handshake(message, n)
+        return self.take_post_handshake(message, n)
+
+    cdef int step_handshake(self, const uint8_t *message, size_t n) except -1:
+        cdef int step = self.handshake.advance(message, n)
+        cdef int code
+        if step < 0:
+            return self.refuse_handshake(-step)
+        code = self.carry_out()
+        if code < 0:
+            return self.refuse(-code, "bytes of the message's record come after its key change"
+                               if code == -unexpected_message else "a flight cannot be written")
+        if step != STEP_DONE:
+            return TLS_PROGRESS
+        self.confirm()
+        return TLS_ESTABLISHED
+
+    cdef int take_post_handshake(self, const uint8_t *message, size_t n) except -1:
+        if message[0] == HS_KEY_UPDATE:
+            return self.take_key_update(message + HANDSHAKE_HEADER, n - HANDSHAKE_HEADER)
+        return TLS_PROGRESS             # a NewSessionTicket that this client makes no use of
+
+    cdef int take_key_update(self, const uint8_t *body, size_t n) except -1:
+        """KeyUpdate (section 4.6.3). Each costs us a derivation, so their number is bound to the data that comes."""
+        cdef bint requested = 0
+        cdef const char *reason = NULL
+        cdef int code = parse_key_update(body, n, &requested, &reason)
+        if code < 0:
+            return self.refuse(-code, text(reason))
+        if self.update_credit < UPDATE_COST:
+            return self.refuse(unexpected_message, "too many KeyUpdates for the data between them")
+        self.update_credit -= UPDATE_COST
+        next_traffic_secret(self.hash, self.read_secret)
+        if self.change_read_keys(self.read_secret) < 0:
+            return self.refuse(unexpected_message, "bytes of the KeyUpdate's record come after it")
+        if requested and self.write_open:
+            self.update_requested = 1   # answered once, before the next flight, however often it is asked
+        return TLS_PROGRESS
+
+    # --- outbound
+
+    cdef int carry_out(self) noexcept:
+        """Does what the handshake's flight says. 0, or -AlertDescription."""
+        cdef Handshake h = self.handshake
+        cdef Action *a
+        cdef int i
+        cdef size_t start = 0, end = 0      # of messages at one level, not yet written: they share records
+        # The reading side first: where that fails, nothing of the flight must leave.
+        for i in range(h.n_actions):
+            a = &h.actions[i]
+            if a.kind == ACTION_READ_KEYS:
+                self.hash = <uint8_t> h.hash
+                if self.change_read_keys(a.secret) < 0:
+                    h.clear_flight()
+                    return -unexpected_message
+                if a.level == LEVEL_APPLICATION:
+                    memcpy(self.read_secret, a.secret, hash_length(h.hash))
+            elif a.kind == ACTION_SKIP_EARLY_DATA:
+                self.skip_budget = EARLY_DATA_SKIP_MAX
+        for i in range(h.n_actions):
+            a = &h.actions[i]
+            if a.kind == ACTION_MESSAGE:
+                end = a.offset + a.length
+                continue
+            if a.kind == ACTION_READ_KEYS or a.kind == ACTION_SKIP_EARLY_DATA:
+                continue
+            if end > start and self.write_records(CONTENT_HANDSHAKE, h.flight.data + start, end - start) < 0:
+                return -internal_error
+            start = end
+            if a.kind == ACTION_WRITE_KEYS:
+                self.hash = <uint8_t> h.hash
+                self.change_write_keys(a.secret)
+                if a.level == LEVEL_APPLICATION:
+                    memcpy(self.write_secret, a.secret, hash_length(h.hash))
+            elif a.kind == ACTION_CCS:
+                if not self.write_closed and bytes_append(&self.out, CCS_RECORD, sizeof(CCS_RECORD)) < 0:
+                    return -internal_error
+        if end > start and self.write_records(CONTENT_HANDSHAKE, h.flight.data + start, end - start) < 0:
+            return -internal_error
+        h.clear_flight()
+        return 0
+
+    cdef int change_read_keys(self, const uint8_t *secret) noexcept nogil:
+        """The only way the reading keys change. -1 when it is not a record boundary: bytes under the old keys that
+        come after the message which changes them (section 5.1)."""
+        cdef int aead = self.handshake.aead if self.handshake is not None else self.reading.aead
+        if self.unread or self.pending.len:
+            return -1
+        direction_install(&self.reading, self.hash, aead, secret, 0)
+        self.skip_budget = 0
+        return 0
+
+    cdef void change_write_keys(self, const uint8_t *secret) noexcept nogil:
+        cdef int aead = self.handshake.aead if self.handshake is not None else self.writing.aead
+        direction_install(&self.writing, self.hash, aead, secret, 1)
+
+    cdef int write_records(self, int type, const uint8_t *p, size_t n) noexcept nogil:
+        """Puts p[:n] into `out` as records under the writing keys of now. 0 or -1."""
+        cdef size_t part
+        cdef uint8_t *record
+        cdef ssize_t length
+        if self.write_closed:           # our close_notify was the last word, even within the handshake
+            return 0
+        while n:
+            part = n if n < PLAINTEXT_MAX else PLAINTEXT_MAX
+            if bytes_reserve(&self.out, RECORD_HEADER_LENGTH + part + PROTECTION) < 0:
+                return -1
+            record = self.out.data + self.out.len
+            memcpy(record + RECORD_HEADER_LENGTH, p, part)
+            if self.writing.aead:
+                length = record_protect(&self.writing, record, part, type)
+                if length < 0:
+                    return -1
+            else:
+                # A client's first record says 0x0301 for the sake of old middleboxes (section 5.1).
+                length = record_plain(record, part, type, TLS12 if self.hello_sent or self.server else TLS10)
+                self.hello_sent = 1
+            self.out.len += length
+            p += part
+            n -= part
+        return 0
+
+    cdef ssize_t seal(self, uint8_t *record, size_t n) noexcept nogil:
+        cdef ssize_t length
+        if not self.write_open or n > PLAINTEXT_MAX or self.writing.sequence >= self.seal_limit:
+            return -1
+        length = record_protect(&self.writing, record, n, CONTENT_APPLICATION_DATA)
+        return length if length > 0 else -1
+
+    cdef void before_write(self) noexcept:
+        if self.write_open and (self.update_requested or self.writing.sequence >= self.update_after):
+            self.send_key_update(0)
+
+    cdef int send_key_update(self, bint request) noexcept nogil:
+        cdef uint8_t message[HANDSHAKE_HEADER + 1]
+        cdef Writer w
+        writer_init(&w, message, sizeof(message))
+        build_key_update(&w, request)
+        if self.write_records(CONTENT_HANDSHAKE, message, sizeof(message)) < 0:
+            return -1
+        next_traffic_secret(self.hash, self.write_secret)
+        self.change_write_keys(self.write_secret)
+        self.update_requested = 0
+        return 0
+
+    cdef void send_alert(self, int level, int description) noexcept nogil:
+        """The last record of our side: after it nothing is written (section 6.1)."""
+        cdef uint8_t alert[2]
+        if self.write_closed:
+            return
+        alert[0] = <uint8_t> level
+        alert[1] = <uint8_t> description
+        self.write_records(CONTENT_ALERT, alert, 2)
+        self.write_closed = 1
+        self.write_open = 0
+        direction_wipe(&self.writing)
+        cleanse(self.write_secret, sizeof(self.write_secret))
+
+    cdef void close_notify(self) noexcept:
+        self.send_alert(ALERT_WARNING, ALERT_CLOSE_NOTIFY)
+
+    cdef void take(self, Bytes *into) noexcept nogil:
+        into[0] = self.out
+        memset(&self.out, 0, sizeof(self.out))
+
+    cdef void park(self) noexcept nogil:
+        direction_park(&self.reading)
+        direction_park(&self.writing)
+        if self.out.len == 0:
+            bytes_free(&self.out)
+
+    # --- turning points
+
+    cdef void confirm(self) noexcept:
+        """The handshake is over: the facts stay, its object goes."""
+        self.copy_facts()
+        self.handshake = None
+        self.established = 1
+        self.write_open = not self.write_closed
+        if self.writing.aead == AEAD_CHACHA20_POLY1305:
+            self.seal_limit = self.update_after = UINT64_MAX
+        else:
+            self.seal_limit = GCM_SEAL_LIMIT
+            self.update_after = GCM_UPDATE_AFTER
+
+    cdef void copy_facts(self) noexcept:
+        cdef Handshake h = self.handshake
+        self.version = h.version
+        self.cipher_suite = h.cipher_suite
+        self.group = h.group
+        self.signature_scheme = h.signature_scheme
+        self.alpn = h.alpn
+        self.server_name = h.server_name
+        self.hello_retried = h.hello_retried
+
+    cdef int refuse(self, int description, str reason) except -1:
+        """The one place where a fault of the peer (or our own, internal_error) ends the connection with our alert."""
+        self.send_alert(ALERT_FATAL, description)
+        self.end(TlsAlert(description, reason, True))
+        return TLS_FAILED
+
+    cdef int refuse_handshake(self, int description) except -1:
+        """As refuse, for a message that did not get past the handshake, which knows why."""
+        cdef str reason = "a message that cannot come now"
+        if self.handshake is not None and self.handshake.error is not None:
+            reason = self.handshake.error
+        elif self.handshake is not None and self.handshake.reason != NULL:
+            reason = text(self.handshake.reason)
+        return self.refuse(description, reason)
+
+    cdef int end_by_peer(self, int description, str reason) except -1:
+        self.write_closed = 1           # no alert answers an alert (section 6.2)
+        self.end(TlsAlert(description, reason, False))
+        return TLS_FAILED
+
+    cdef int fail_unexpected(self, object exception) noexcept:
+        """An exception that nothing foresaw must not reach the peer, nor the loop."""
+        try:
+            return self.refuse(internal_error, f"{type(exception).__name__}: {exception}")
+        except Exception:
+            self.failure = exception
+            self.read_closed = 1
+            self.write_open = 0
+            return TLS_FAILED
+
+    cdef void end(self, object failure) noexcept:
+        if self.handshake is not None:
+            self.copy_facts()
+            self.handshake = None
+        self.failure = failure
+        self.read_closed = 1
+        self.write_open = 0
+        self.skip_budget = 0
+        direction_wipe(&self.reading)
+        direction_wipe(&self.writing)
+        cleanse(self.read_secret, sizeof(self.read_secret))
+        cleanse(self.write_secret, sizeof(self.write_secret))
+        bytes_free(&self.pending)
+
+    # --- Python's face: tests, fuzzing, the blocking API
+
+    def receive_bytes(self, data not None):
+        """Takes any bytes of the peer's stream; [(event, payload), ...] with payload b"" for all but DATA. Ends with
+        FAILED when the connection has failed (see failure)."""
+        cdef bytes raw = bytes(data)
+        cdef list events = []
+        cdef size_t offset = 0, consumed = 0, length = 0
+        cdef uint8_t *content = NULL
+        cdef int event
+        if bytes_append(&self.inbox, <const char *> raw, len(raw)) < 0:
+            raise MemoryError
+        while True:
+            event = self.receive(self.inbox.data + offset, self.inbox.len - offset, &consumed, &content, &length)
+            if event == TLS_NEED_DATA:
+                break
+            offset += consumed
+            events.append((event, content[:length] if event == TLS_DATA else b""))
+            if event == TLS_FAILED:
+                offset = self.inbox.len
+                break
+        bytes_consume(&self.inbox, offset)
+        return events
+
+    def send(self, data not None):
+        """Seals application data into the output, in as few records as it fits; ValueError when it cannot be sent."""
+        cdef bytes raw = bytes(data)
+        cdef const char *p = raw
+        cdef size_t n = len(raw), part
+        cdef ssize_t length
+        if not self.write_open:
+            raise ValueError("the connection does not take application data")
+        while n:
+            self.before_write()
+            part = n if n < PLAINTEXT_MAX else PLAINTEXT_MAX
+            if bytes_reserve(&self.out, RECORD_HEADER_LENGTH + part + PROTECTION) < 0:
+                raise MemoryError
+            memcpy(self.out.data + self.out.len + RECORD_HEADER_LENGTH, p, part)
+            length = self.seal(self.out.data + self.out.len, part)
+            if length < 0:
+                raise ValueError("the record cannot be sealed")
+            self.out.len += length
+            p += part
+            n -= part
+
+    def take_output(self):
+        """What is to be sent, as bytes; the output is empty then."""
+        cdef bytes output = self.out.data[:self.out.len] if self.out.len else b""
+        bytes_free(&self.out)
+        return output
+
+    def request_key_update(self, bint request_peer=True):
+        """Changes our keys, and asks the peer to change its own too; ValueError when nothing can be sent."""
+        if not self.write_open or self.send_key_update(request_peer) < 0:
+            raise ValueError("no KeyUpdate can be sent")
+
+    def send_close_notify(self):
+        self.close_notify()
+
+    def park_now(self):
+        self.park()
+
+    @property
+    def key_update_after(self):
+        """Records under one key after which our KeyUpdate is due."""
+        return self.update_after
+
+    @key_update_after.setter
+    def key_update_after(self, uint64_t records):
+        self.update_after = records
+
+    @property
+    def handshaking(self):
+        """Whether a handshake object is held."""
+        return self.handshake is not None
+
+    @property
+    def description(self):
+        """One line for a log: "TLSv1.3 TLS_AES_128_GCM_SHA256 x25519 ecdsa_secp256r1_sha256"."""
+        return " ".join((
+            "TLSv1.3" if self.version == 0x0304 else f"0x{self.version:04x}", cipher_name(self.cipher_suite),
+            group_name(self.group), scheme_name(self.signature_scheme)))
+
+
+# --- helpers
+
+cdef inline ssize_t message_length(const uint8_t *header) noexcept nogil:
+    """Of a handshake message with its header, by the header."""
+    return HANDSHAKE_HEADER + ((<ssize_t> header[1] << 16) | (header[2] << 8) | header[3])
+
+
+cdef str text(const char *reason):
+    return reason.decode("ascii") if reason != NULL else ""
+
+
+cdef str describe_bad_header(int description, const uint8_t *header):
+    if description == record_overflow:
+        return f"a record of {(header[3] << 8) | header[4]} bytes"
+    if header[:4] in (b"GET ", b"POST", b"HEAD", b"OPTI", b"PUT ", b"CONN", b"PRI "):
+        return "a plaintext HTTP request"
+    if description == protocol_version:
+        return f"a record of version 0x{header[1]:02x}{header[2]:02x}"
+    return f"not a TLS record: begins with {header[:5].hex()}"
+
+
+# --- names, for logs
+
+NEED_DATA = TLS_NEED_DATA
+DATA = TLS_DATA
+PROGRESS = TLS_PROGRESS
+ESTABLISHED = TLS_ESTABLISHED
+CLOSE_NOTIFY = TLS_CLOSE_NOTIFY
+FAILED = TLS_FAILED
+
+CIPHER_NAMES = {
+    0x1301: "TLS_AES_128_GCM_SHA256",
+    0x1302: "TLS_AES_256_GCM_SHA384",
+    0x1303: "TLS_CHACHA20_POLY1305_SHA256",
+}
+GROUP_NAMES = {0x0017: "secp256r1", 0x0018: "secp384r1", 0x001D: "x25519"}
+SCHEME_NAMES = {
+    0x0403: "ecdsa_secp256r1_sha256",
+    0x0503: "ecdsa_secp384r1_sha384",
+    0x0603: "ecdsa_secp521r1_sha512",
+    0x0804: "rsa_pss_rsae_sha256",
+    0x0805: "rsa_pss_rsae_sha384",
+    0x0806: "rsa_pss_rsae_sha512",
+    0x0807: "ed25519",
+    0x0809: "rsa_pss_pss_sha256",
+    0x080A: "rsa_pss_pss_sha384",
+    0x080B: "rsa_pss_pss_sha512",
+}
+
+
+def cipher_name(int suite):
+    """The IANA name of a cipher suite; "-" for 0, a hexadecimal number for one without a name here."""
+    return named(CIPHER_NAMES, suite)
+
+
+def group_name(int group):
+    return named(GROUP_NAMES, group)
+
+
+def scheme_name(int scheme):
+    return named(SCHEME_NAMES, scheme)
+
+
+cdef str named(dict names, int number):
+    if number == 0:
+        return "-"
+    return names.get(number) or f"0x{number:04x}"

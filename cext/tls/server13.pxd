@@ -1,0 +1,60 @@
+"""The server's side of a TLS 1.3 handshake, state by state (RFC 9846, sections 2 and 4).
+
+    running                     READ_CLIENT_HELLO .. SEND_FINISHED, at once when no retry is needed
+    discarding early data       the same: the consumer skips the 0-RTT records of a client whose PSK we do not know
+                                (ACTION_SKIP_EARLY_DATA), until a record opens
+    waiting for the client's Finished   READ_FINISHED
+    confirmed                   CONFIRMED; this object is then given up
+"""
+
+from libc.stdint cimport uint8_t, uint16_t
+
+from cext.crypto.hash_kdf cimport HASH_MAX
+from cext.tls.config cimport Credential, ServerConfig
+from cext.tls.handshake cimport Handshake
+from cext.tls.messages cimport ClientHello, KeyShare
+
+cdef enum ServerState:                  # in flight order
+    READ_CLIENT_HELLO = 0
+    SEND_HELLO_RETRY_REQUEST
+    READ_SECOND_CLIENT_HELLO
+    SELECT_CREDENTIAL
+    SEND_SERVER_HELLO
+    SEND_ENCRYPTED_EXTENSIONS
+    SEND_CERTIFICATE
+    SEND_CERTIFICATE_VERIFY
+    SEND_FINISHED
+    READ_FINISHED
+    CONFIRMED
+
+cdef class Server13(Handshake):
+    cdef ServerConfig config
+    cdef Credential credential          # whose certificate is shown
+    cdef bint acknowledge_name          # the server_name was used to choose it (RFC 6066, section 3)
+    cdef uint8_t client_hello1[HASH_MAX]    # its hash, once a HelloRetryRequest has been sent
+    cdef uint8_t server_secret[HASH_MAX]    # server_handshake_traffic_secret, until our Finished
+    cdef uint8_t client_secret[HASH_MAX]    # client_handshake_traffic_secret, until our Finished
+    cdef uint8_t client_verify_data[HASH_MAX]           # what the client's Finished must hold
+    cdef uint8_t client_application_secret[HASH_MAX]    # until the client's Finished
+
+    # valid during one advance() only: the message given to it, and what points into it
+    cdef const uint8_t *message
+    cdef size_t message_length
+    cdef ClientHello hello
+    cdef KeyShare share                 # the client's, of the group that was chosen
+
+    cdef int run(self) except -1
+    cdef int set_cipher_suite(self, int suite) noexcept nogil
+    cdef int choose_parameters(self) except -1
+    cdef int add_ccs(self) noexcept nogil
+
+    cdef int do_read_client_hello(self) except -1
+    cdef int do_send_hello_retry_request(self) noexcept
+    cdef int do_read_second_client_hello(self) except -1
+    cdef int do_select_credential(self) except -1
+    cdef int do_send_server_hello(self) except -1
+    cdef int do_send_encrypted_extensions(self) noexcept
+    cdef int do_send_certificate(self) noexcept
+    cdef int do_send_certificate_verify(self) noexcept
+    cdef int do_send_finished(self) noexcept nogil
+    cdef int do_read_finished(self) noexcept nogil

@@ -1,0 +1,446 @@
+"""The server's side of a TLS 1.3 handshake (see the .pxd): one do_* per state, in the order of the flight."""
+
+from libc.string cimport memcmp, memcpy, memset
+
+from cext.base.buffer cimport bytes_reserve
+from cext.base.wire cimport (
+    Reader, Writer, left, read_bytes, read_u16, read_vec8, read_vec16, reader_init, write_bytes, write_u16, writer_init,
+    written)
+from cext.crypto.aead cimport AEAD_AES_128_GCM, AEAD_AES_256_GCM, AEAD_CHACHA20_POLY1305
+from cext.crypto.hash_kdf cimport (
+    HASH_SHA256, HASH_SHA384, Hash, cleanse, equal_constant_time, hash_final, hash_init, hash_length, hash_update,
+    hmac_once, random_bytes)
+from cext.crypto.kx cimport KX_PUBLIC_MAX, KX_SHARED_MAX, KeyExchange
+from cext.crypto.sign cimport SIGNATURE_MAX
+from cext.tls.config cimport Selection
+from cext.tls.constants cimport (
+    EXT_COOKIE, EXT_EARLY_DATA, EXT_KEY_SHARE, EXT_PADDING, EXT_PRE_SHARED_KEY, HANDSHAKE_HEADER, HS_CLIENT_HELLO,
+    HS_FINISHED, RANDOM_LENGTH, TLS13, TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384, TLS_CHACHA20_POLY1305_SHA256,
+    decrypt_error, illegal_parameter, internal_error, missing_extension, unexpected_message)
+from cext.tls.handshake cimport (
+    ACTION_CCS, ACTION_READ_KEYS, ACTION_SKIP_EARLY_DATA, ACTION_WRITE_KEYS, LEVEL_APPLICATION, LEVEL_HANDSHAKE,
+    LEVEL_INITIAL, STEP_DONE, STEP_NEED_MESSAGE, STEP_OK)
+from cext.tls.key_schedule cimport (
+    LABEL_CLIENT_APPLICATION, LABEL_CLIENT_HANDSHAKE, LABEL_SERVER_APPLICATION, LABEL_SERVER_HANDSHAKE, derive_secret,
+    finished_verify_data, schedule_handshake, schedule_master, schedule_wipe)
+from cext.tls.messages cimport (
+    CERTIFICATE_VERIFY_INPUT_MAX, build_certificate, build_certificate_verify, build_encrypted_extensions,
+    build_finished, build_hello_retry_request, build_server_hello, certificate_verify_input, next_key_share,
+    parse_client_hello, parse_finished)
+from cext.tls.negotiate cimport GroupChoice, choose_alpn, choose_cipher_suite, choose_group, choose_version
+from cext.tls.transcript cimport transcript_add, transcript_hash, transcript_init, transcript_restart
+
+cdef enum:
+    CLIENT_HELLO_MAX = 1 << 16          # body, bytes: with post-quantum shares and tickets a few KiB are usual
+    FINISHED_MAX = HASH_MAX
+    COOKIE_MAX = 2 + 2 + HASH_MAX + 32
+    NAMES_KEPT = 1024
+
+# server_name objects shared between connections: an idle one should not keep its own copy.
+cdef dict names = {}
+
+
+cdef class Server13(Handshake):
+    """Server13(config): made when the first ClientHello has come, given up when the handshake is confirmed."""
+
+    def __cinit__(self, ServerConfig config not None):
+        self.config = config
+        self.state = READ_CLIENT_HELLO
+
+    def __dealloc__(self):
+        cleanse(self.server_secret, sizeof(self.server_secret))
+        cleanse(self.client_secret, sizeof(self.client_secret))
+        cleanse(self.client_verify_data, sizeof(self.client_verify_data))
+        cleanse(self.client_application_secret, sizeof(self.client_application_secret))
+
+    cdef int admit(self, int type, size_t length) noexcept nogil:
+        if self.state == READ_CLIENT_HELLO or self.state == READ_SECOND_CLIENT_HELLO:
+            if type != HS_CLIENT_HELLO:
+                return self.fail(unexpected_message, "not a ClientHello")
+            if length > CLIENT_HELLO_MAX:
+                return self.fail(illegal_parameter, "a ClientHello too large")
+            return 0
+        if self.state != READ_FINISHED or type != HS_FINISHED:
+            return self.fail(unexpected_message, "not the client's Finished")
+        if length > FINISHED_MAX:
+            return self.fail(illegal_parameter, "a Finished too large")
+        return 0
+
+    cdef int advance(self, const uint8_t *message, size_t n) noexcept:
+        cdef int step
+        self.message = message
+        self.message_length = n
+        try:
+            step = self.run()
+        except Exception as e:
+            step = self.fail_exception(e)
+        self.message = NULL
+        memset(&self.hello, 0, sizeof(self.hello))
+        memset(&self.share, 0, sizeof(self.share))
+        if step < 0:
+            self.clear_flight()
+        return step
+
+    cdef int run(self) except -1:
+        cdef int step = STEP_OK
+        while step == STEP_OK:
+            if self.state == READ_CLIENT_HELLO:
+                step = self.do_read_client_hello()
+            elif self.state == SEND_HELLO_RETRY_REQUEST:
+                step = self.do_send_hello_retry_request()
+            elif self.state == READ_SECOND_CLIENT_HELLO:
+                step = self.do_read_second_client_hello()
+            elif self.state == SELECT_CREDENTIAL:
+                step = self.do_select_credential()
+            elif self.state == SEND_SERVER_HELLO:
+                step = self.do_send_server_hello()
+            elif self.state == SEND_ENCRYPTED_EXTENSIONS:
+                step = self.do_send_encrypted_extensions()
+            elif self.state == SEND_CERTIFICATE:
+                step = self.do_send_certificate()
+            elif self.state == SEND_CERTIFICATE_VERIFY:
+                step = self.do_send_certificate_verify()
+            elif self.state == SEND_FINISHED:
+                step = self.do_send_finished()
+            elif self.state == READ_FINISHED:
+                step = self.do_read_finished()
+            else:
+                step = STEP_DONE
+        return step
+
+    # --- the states, in flight order
+
+    cdef int do_read_client_hello(self) except -1:
+        """ClientHello (section 4.1.2): what both ends can do, and whether its key share will do."""
+        cdef GroupChoice choice
+        cdef int code
+        if self.message == NULL:
+            return STEP_NEED_MESSAGE
+        code = parse_client_hello(self.message + HANDSHAKE_HEADER, self.message_length - HANDSHAKE_HEADER, &self.hello)
+        if code < 0:
+            return self.fail(-code, self.hello.reason)
+        self.server_name = name_of(&self.hello.server_name)
+        code = self.choose_parameters()
+        if code < 0:
+            return code
+        code = choose_group(&self.hello, self.config.groups, self.config.n_groups, &choice)
+        if code < 0:
+            return self.fail(-code, "no group in common, or a share of a group that supported_groups lacks")
+        self.group = choice.group
+        transcript_init(&self.transcript, self.hash)
+        transcript_add(&self.transcript, self.message, self.message_length)
+        if choice.retry:
+            self.state = SEND_HELLO_RETRY_REQUEST
+            return STEP_OK
+        self.share = choice.share
+        self.state = SELECT_CREDENTIAL
+        return STEP_OK
+
+    cdef int choose_parameters(self) except -1:
+        """Version and cipher suite: what both ClientHellos must lead to alike."""
+        cdef int code = choose_version(&self.hello)
+        if code < 0:
+            return self.fail(-code, "the client does not offer TLS 1.3")
+        self.version = code
+        code = choose_cipher_suite(&self.hello, self.config.cipher_suites, self.config.n_cipher_suites)
+        if code < 0:
+            return self.fail(-code, "no cipher suite in common")
+        return self.set_cipher_suite(code)
+
+    cdef int set_cipher_suite(self, int suite) noexcept nogil:
+        self.cipher_suite = suite
+        if suite == TLS_AES_128_GCM_SHA256:
+            self.aead = AEAD_AES_128_GCM
+            self.hash = HASH_SHA256
+        elif suite == TLS_AES_256_GCM_SHA384:
+            self.aead = AEAD_AES_256_GCM
+            self.hash = HASH_SHA384
+        elif suite == TLS_CHACHA20_POLY1305_SHA256:
+            self.aead = AEAD_CHACHA20_POLY1305
+            self.hash = HASH_SHA256
+        else:
+            return self.fail(internal_error, "a cipher suite without an AEAD")
+        return 0
+
+    cdef int do_send_hello_retry_request(self) noexcept:
+        """HelloRetryRequest (section 4.1.4). All that the next ClientHello is checked against goes into the cookie:
+        the suite, the group and the hash of ClientHello1, under a MAC that also covers what must not change."""
+        cdef Writer w
+        cdef uint8_t cookie[COOKIE_MAX]
+        cdef size_t cookie_length
+        transcript_hash(&self.transcript, self.client_hello1)
+        cookie_length = make_cookie(self.config.cookie_secret, self.cipher_suite, self.group, self.hash,
+                                    self.client_hello1, self.message, self.message_length, cookie)
+        transcript_restart(&self.transcript, self.hash, self.client_hello1)
+        if self.open_message(&w, 256) < 0:
+            return -internal_error
+        build_hello_retry_request(&w, self.hello.legacy_session_id.p, left(&self.hello.legacy_session_id),
+                                  self.cipher_suite, self.group, cookie, cookie_length)
+        if self.close_message(&w, LEVEL_INITIAL) < 0 or self.add_ccs() < 0:
+            return -internal_error
+        if self.hello.early_data and self.add_action(ACTION_SKIP_EARLY_DATA, LEVEL_INITIAL) < 0:
+            return -internal_error
+        self.hello_retried = 1
+        self.message = NULL
+        self.state = READ_SECOND_CLIENT_HELLO
+        return STEP_OK
+
+    cdef int do_read_second_client_hello(self) except -1:
+        """ClientHello2: the first one again, save for what section 4.1.2 lets a client change."""
+        cdef uint8_t expected[COOKIE_MAX]
+        cdef size_t n
+        cdef Reader shares
+        cdef KeyShare second
+        cdef int code
+        cdef int suite = self.cipher_suite
+        if self.message == NULL:
+            return STEP_NEED_MESSAGE
+        code = parse_client_hello(self.message + HANDSHAKE_HEADER, self.message_length - HANDSHAKE_HEADER, &self.hello)
+        if code < 0:
+            return self.fail(-code, self.hello.reason)
+        if self.hello.cookie.p == NULL:
+            return self.fail(missing_extension, "the second ClientHello has no cookie")
+        # The MAC is made anew over this ClientHello: it is right only if what must not change did not.
+        n = make_cookie(self.config.cookie_secret, suite, self.group, self.hash, self.client_hello1,
+                        self.message, self.message_length, expected)
+        if left(&self.hello.cookie) != n or not equal_constant_time(expected, self.hello.cookie.p, n):
+            return self.fail(illegal_parameter, "not our cookie, or the second ClientHello differs from the first")
+        code = self.choose_parameters()
+        if code < 0:
+            return code
+        if self.cipher_suite != suite:
+            return self.fail(illegal_parameter, "the second ClientHello leads to another cipher suite")
+        shares = self.hello.key_shares
+        if not next_key_share(&shares, &self.share) or self.share.group != self.group or next_key_share(&shares, &second):
+            return self.fail(illegal_parameter, "the second ClientHello has not the one share that was asked for")
+        if self.hello.early_data:
+            return self.fail(illegal_parameter, "early data after a HelloRetryRequest")
+        transcript_add(&self.transcript, self.message, self.message_length)
+        self.state = SELECT_CREDENTIAL
+        return STEP_OK
+
+    cdef int do_select_credential(self) except -1:
+        """The certificate by server_name and the client's signature algorithms, and the application protocol."""
+        cdef Selection selection
+        cdef Reader protocol
+        cdef int code
+        memset(&selection, 0, sizeof(selection))
+        self.credential = self.config.select_credential(&self.hello, &selection)
+        if self.credential is None:
+            return self.fail(selection.alert, selection.reason)
+        self.signature_scheme = selection.scheme
+        self.acknowledge_name = selection.matched
+        code = choose_alpn(self.hello.alpn, self.config.alpn_list, len(self.config.alpn_list), &protocol)
+        if code < 0:
+            return self.fail(-code, "no application protocol in common")
+        if protocol.p != NULL:
+            self.alpn = protocol_of(self.config.alpn, &protocol)
+        self.state = SEND_SERVER_HELLO
+        return STEP_OK
+
+    cdef int do_send_server_hello(self) except -1:
+        """ServerHello (section 4.1.3), and with it the handshake traffic secrets."""
+        cdef Writer w
+        cdef KeyExchange exchange
+        cdef uint8_t random[RANDOM_LENGTH]
+        cdef uint8_t public[KX_PUBLIC_MAX]
+        cdef uint8_t shared[KX_SHARED_MAX]
+        cdef uint8_t digest[HASH_MAX]
+        cdef size_t public_length = 0, shared_length = 0
+        exchange = KeyExchange.__new__(KeyExchange)
+        if random_bytes(random, RANDOM_LENGTH) < 0 or exchange.generate(self.group, public, &public_length) < 0:
+            return self.fail(internal_error, "no randomness or no key pair")
+        if exchange.derive(self.share.data, self.share.len, shared, &shared_length) < 0:
+            return self.fail(illegal_parameter, "the client's key share is no point of its group")
+        # Room for the whole flight at once: the messages below only fill it.
+        if bytes_reserve(&self.flight, 1024 + SIGNATURE_MAX + len(self.credential.certificate_body)) < 0:
+            return self.fail(internal_error, "out of memory")
+        if self.open_message(&w, 256) < 0:
+            return -internal_error
+        build_server_hello(&w, random, self.hello.legacy_session_id.p, left(&self.hello.legacy_session_id),
+                           self.cipher_suite, self.group, public, public_length)
+        if self.close_message(&w, LEVEL_INITIAL) < 0:
+            return -internal_error
+        if not self.hello_retried and self.add_ccs() < 0:
+            return -internal_error
+
+        schedule_handshake(&self.schedule, self.hash, shared, shared_length)
+        cleanse(shared, sizeof(shared))
+        transcript_hash(&self.transcript, digest)
+        derive_secret(&self.schedule, LABEL_CLIENT_HANDSHAKE, digest, self.client_secret)
+        derive_secret(&self.schedule, LABEL_SERVER_HANDSHAKE, digest, self.server_secret)
+        if (self.add_keys(ACTION_READ_KEYS, LEVEL_HANDSHAKE, self.client_secret) < 0
+                or self.add_keys(ACTION_WRITE_KEYS, LEVEL_HANDSHAKE, self.server_secret) < 0):
+            return -internal_error
+        # Without tickets no PSK is ours: the client's early data is passed over (section 4.2.10).
+        if self.hello.early_data and self.add_action(ACTION_SKIP_EARLY_DATA, LEVEL_HANDSHAKE) < 0:
+            return -internal_error
+        self.state = SEND_ENCRYPTED_EXTENSIONS
+        return STEP_OK
+
+    cdef int add_ccs(self) noexcept nogil:
+        """After our first message, for a client in middlebox compatibility mode (appendix D.4)."""
+        if left(&self.hello.legacy_session_id) == 0:
+            return 0
+        return self.add_action(ACTION_CCS, LEVEL_INITIAL)
+
+    cdef int do_send_encrypted_extensions(self) noexcept:
+        """EncryptedExtensions (section 4.3.1)."""
+        cdef Writer w
+        cdef const uint8_t *alpn = self.alpn
+        if self.open_message(&w, 512) < 0:
+            return -internal_error
+        build_encrypted_extensions(&w, alpn, len(self.alpn), self.acknowledge_name)
+        if self.close_message(&w, LEVEL_HANDSHAKE) < 0:
+            return -internal_error
+        self.state = SEND_CERTIFICATE
+        return STEP_OK
+
+    cdef int do_send_certificate(self) noexcept:
+        """Certificate (section 4.4.2): encoded once, when the configuration was made."""
+        cdef Writer w
+        cdef const uint8_t *body = self.credential.certificate_body
+        cdef size_t n = len(self.credential.certificate_body)
+        if self.open_message(&w, HANDSHAKE_HEADER + n) < 0:
+            return -internal_error
+        build_certificate(&w, body, n)
+        if self.close_message(&w, LEVEL_HANDSHAKE) < 0:
+            return -internal_error
+        self.state = SEND_CERTIFICATE_VERIFY
+        return STEP_OK
+
+    cdef int do_send_certificate_verify(self) noexcept:
+        """CertificateVerify (section 4.4.3)."""
+        cdef Writer w
+        cdef uint8_t digest[HASH_MAX]
+        cdef uint8_t signed[CERTIFICATE_VERIFY_INPUT_MAX]
+        cdef uint8_t signature[SIGNATURE_MAX]
+        cdef size_t n, signature_length = SIGNATURE_MAX
+        transcript_hash(&self.transcript, digest)
+        n = certificate_verify_input(1, digest, hash_length(self.hash), signed)
+        if self.credential.key.sign(self.signature_scheme, signed, n, signature, &signature_length) < 0:
+            return self.fail(internal_error, "the private key does not sign")
+        if self.open_message(&w, HANDSHAKE_HEADER + 4 + signature_length) < 0:
+            return -internal_error
+        build_certificate_verify(&w, <uint16_t> self.signature_scheme, signature, signature_length)
+        if self.close_message(&w, LEVEL_HANDSHAKE) < 0:
+            return -internal_error
+        self.state = SEND_FINISHED
+        return STEP_OK
+
+    cdef int do_send_finished(self) noexcept nogil:
+        """Finished (section 4.4.4), and with it all that is still needed of the key schedule."""
+        cdef Writer w
+        cdef uint8_t digest[HASH_MAX]
+        cdef uint8_t verify_data[HASH_MAX]
+        cdef uint8_t server_application_secret[HASH_MAX]
+        transcript_hash(&self.transcript, digest)
+        finished_verify_data(self.hash, self.server_secret, digest, verify_data)
+        cleanse(self.server_secret, sizeof(self.server_secret))
+        if self.open_message(&w, HANDSHAKE_HEADER + HASH_MAX) < 0:
+            return -internal_error
+        build_finished(&w, verify_data, hash_length(self.hash))
+        if self.close_message(&w, LEVEL_HANDSHAKE) < 0:
+            return -internal_error
+
+        # Without client certificates the client's Finished covers what ours ends (section 4.4.4), so what it must
+        # hold is known now.
+        transcript_hash(&self.transcript, digest)
+        finished_verify_data(self.hash, self.client_secret, digest, self.client_verify_data)
+        cleanse(self.client_secret, sizeof(self.client_secret))
+        schedule_master(&self.schedule)
+        derive_secret(&self.schedule, LABEL_CLIENT_APPLICATION, digest, self.client_application_secret)
+        derive_secret(&self.schedule, LABEL_SERVER_APPLICATION, digest, server_application_secret)
+        schedule_wipe(&self.schedule)
+        if self.add_keys(ACTION_WRITE_KEYS, LEVEL_APPLICATION, server_application_secret) < 0:
+            return -internal_error
+        cleanse(server_application_secret, sizeof(server_application_secret))
+        self.message = NULL
+        self.state = READ_FINISHED
+        return STEP_OK
+
+    cdef int do_read_finished(self) noexcept nogil:
+        """The client's Finished: compared in constant time."""
+        cdef Reader verify_data
+        cdef const char *reason = NULL
+        cdef size_t n = hash_length(self.hash)
+        cdef int code
+        if self.message == NULL:
+            return STEP_NEED_MESSAGE
+        code = parse_finished(self.message + HANDSHAKE_HEADER, self.message_length - HANDSHAKE_HEADER, n, &verify_data,
+                              &reason)
+        if code < 0:
+            return self.fail(-code, reason)
+        if not equal_constant_time(verify_data.p, self.client_verify_data, n):
+            return self.fail(decrypt_error, "the client's Finished does not verify")
+        if self.add_keys(ACTION_READ_KEYS, LEVEL_APPLICATION, self.client_application_secret) < 0:
+            return -internal_error
+        cleanse(self.client_application_secret, sizeof(self.client_application_secret))
+        self.state = CONFIRMED
+        return STEP_OK
+
+
+cdef bytes name_of(const Reader *name):
+    """The server_name as an object that connections share; b"" when there is none."""
+    cdef bytes key, known
+    if name.p == NULL:
+        return b""
+    key = name.p[:name.end - name.p]
+    known = names.get(key)
+    if known is not None:
+        return known
+    if len(names) >= NAMES_KEPT:        # names are the peers' choice: the table must not grow by it
+        names.clear()
+    names[key] = key
+    return key
+
+
+cdef bytes protocol_of(tuple protocols, const Reader *selected):
+    """The configuration's own object of a protocol that choose_alpn selected."""
+    cdef bytes p
+    for p in protocols:
+        if len(p) == selected.end - selected.p and memcmp(<const char *> p, selected.p, len(p)) == 0:
+            return p
+    return selected.p[:selected.end - selected.p]
+
+
+# --- the cookie of HelloRetryRequest (section 4.2.2)
+
+cdef size_t make_cookie(bytes secret, int suite, int group, int hash, const uint8_t *client_hello1,
+                        const uint8_t *message, size_t n, uint8_t *cookie) noexcept:
+    """suite, group, Hash(ClientHello1), HMAC(secret, all these and what of the ClientHello in `message` must not
+    change). Returns its length, at most COOKIE_MAX."""
+    cdef Writer w
+    cdef uint8_t signed[COOKIE_MAX]
+    cdef size_t length
+    writer_init(&w, cookie, COOKIE_MAX)
+    write_u16(&w, <uint16_t> suite)
+    write_u16(&w, <uint16_t> group)
+    write_bytes(&w, client_hello1, hash_length(hash))
+    length = written(&w)
+    memcpy(signed, cookie, length)
+    hash_unchanging(message + HANDSHAKE_HEADER, n - HANDSHAKE_HEADER, signed + length)
+    hmac_once(HASH_SHA256, secret, len(secret), signed, length + 32, cookie + length)
+    return length + 32
+
+
+cdef void hash_unchanging(const uint8_t *body, size_t n, uint8_t *digest) noexcept nogil:
+    """SHA-256 of a parsed ClientHello without the extensions that a client may change, add or drop after a
+    HelloRetryRequest (section 4.1.2): key_share, early_data, cookie, pre_shared_key, padding."""
+    cdef Hash h
+    cdef Reader r, part, extension
+    cdef uint16_t type = 0
+    reader_init(&r, body, n)
+    hash_init(&h, HASH_SHA256)
+    # legacy_version, random, legacy_session_id, cipher_suites, legacy_compression_methods: all as they were
+    if not (read_bytes(&r, 2 + RANDOM_LENGTH, &part) and read_vec8(&r, &part) and read_vec16(&r, &part)
+            and read_vec8(&r, &part)):
+        r.p = r.end
+    hash_update(&h, body, r.p - body)
+    if read_vec16(&r, &extension):
+        r = extension
+        while read_u16(&r, &type) and read_vec16(&r, &extension):
+            if type in (EXT_KEY_SHARE, EXT_EARLY_DATA, EXT_COOKIE, EXT_PRE_SHARED_KEY, EXT_PADDING):
+                continue
+            hash_update(&h, extension.p - 4, extension.end - extension.p + 4)
+    hash_final(&h, digest)

@@ -539,6 +539,11 @@ cdef class HeadFinder:
         cdef size_t size = len(data) if n is None else min(n, len(data))
         return find_head_end(data, size, &self.scanned, &self.limits, self.request)
 
+    @property
+    def looked(self):
+        """How many bytes will not be looked at again."""
+        return self.scanned & ~<uint32_t> LINE_SEEN
+
 
 cdef class BodyDecoder:
     """A BodyReader. framing is a Framing; content_length counts with FRAMING_LENGTH alone."""

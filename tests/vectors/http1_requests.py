@@ -1,0 +1,216 @@
+"""HTTP/1.1 request heads and what must become of them. Ours, one line per case; grown by whoever meets a new one.
+
+VALID: (name, head, what the parsed head says: only the members worth stating).
+REFUSED: (name, head, status). A "GET / HTTP/1.1" with Host is implied by _get(fields).
+"""
+
+NONE, LENGTH, CHUNKED = 0, 1, 2
+
+
+def _get(fields=b"", line=b"GET / HTTP/1.1"):
+    return line + b"\r\nHost: example.com\r\n" + fields + b"\r\n"
+
+
+def _post(fields, version=b"1.1"):
+    return _get(fields, b"POST /form HTTP/" + version)
+
+
+def _host(value):
+    return b"GET / HTTP/1.1\r\nHost: " + value + b"\r\n\r\n"
+
+
+VALID = [
+    ("least", _get(), {"method": b"GET", "path": b"/", "query": b"", "host": b"example.com", "minor": 1,
+                       "keep_alive": True, "framing": NONE, "content_length": -1}),
+    ("query", _get(line=b"GET /a/b?c=d?e HTTP/1.1"), {"path": b"/a/b?c=d?e", "query": b"c=d?e"}),
+    ("empty query", _get(line=b"GET /a? HTTP/1.1"), {"path": b"/a?", "query": b""}),
+    ("two slashes", _get(line=b"GET //a//b HTTP/1.1"), {"path": b"//a//b", "host": b"example.com"}),
+    ("unusual target bytes", _get(line=b"GET /a|b^{c}\"<>`\\ HTTP/1.1"), {"path": b"/a|b^{c}\"<>`\\"}),
+    ("percent-encoded", _get(line=b"GET /%00%2e%2E/%zz HTTP/1.1"), {"path": b"/%00%2e%2E/%zz"}),
+    ("asterisk", _get(line=b"OPTIONS * HTTP/1.1"), {"path": b"*", "target": b"*"}),
+    ("absolute", _get(line=b"GET http://example.com/a?b HTTP/1.1"),
+     {"path": b"/a?b", "query": b"b", "host": b"example.com", "target": b"http://example.com/a?b"}),
+    ("absolute https, upper case", _get(line=b"GET HTTPS://EXAMPLE.com/a HTTP/1.1"),
+     {"path": b"/a", "host": b"EXAMPLE.com"}),
+    ("absolute without path", _get(line=b"GET http://example.com HTTP/1.1"), {"path": b"/", "host": b"example.com"}),
+    ("absolute with the default port", _get(line=b"GET https://example.com:443/ HTTP/1.1"),
+     {"path": b"/", "host": b"example.com:443"}),
+    ("absolute in 1.0 without Host", b"GET http://a.example:81/x HTTP/1.0\r\n\r\n",
+     {"path": b"/x", "host": b"a.example:81", "minor": 0}),
+    ("authority", b"CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n",
+     {"method_id": 9, "host": b"example.com:443", "path": b""}),
+    ("unknown method", _get(line=b"PROPFIND /dav HTTP/1.1"), {"method": b"PROPFIND", "method_id": 0}),
+    ("lower-case method is another one", _get(line=b"get / HTTP/1.1"), {"method": b"get", "method_id": 0}),
+    ("method of 32 bytes", _get(line=b"M" * 32 + b" / HTTP/1.1"), {"method": b"M" * 32}),
+    ("odd tokens in the method", _get(line=b"!#$%&'*+-.^_`|~9 / HTTP/1.1"), {"method": b"!#$%&'*+-.^_`|~9"}),
+    ("a later minor version", _get(line=b"GET / HTTP/1.9"), {"minor": 1, "keep_alive": True}),
+    ("1.0", b"GET / HTTP/1.0\r\n\r\n", {"minor": 0, "keep_alive": False, "host": b""}),
+    ("1.0 keep-alive", b"GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", {"keep_alive": True}),
+    ("1.0 keep-alive and close", b"GET / HTTP/1.0\r\nConnection: keep-alive, close\r\n\r\n", {"keep_alive": False}),
+    ("close", _get(b"Connection: close\r\n"), {"keep_alive": False}),
+    ("close in another case, second field", _get(b"Connection: x\r\nConnection: ,\tCLOSE ,\r\n"), {"keep_alive": False}),
+    ("closed is not close", _get(b"Connection: closed\r\n"), {"keep_alive": True}),
+    ("value without space", _get(b"A:b\r\n"), {"fields": [(b"Host", b"example.com"), (b"A", b"b")]}),
+    ("value between spaces and tabs", _get(b"A: \t b c\t \r\n"), {"fields": [(b"Host", b"example.com"), (b"A", b"b c")]}),
+    ("empty value", _get(b"A:\r\nB: \t\r\n"), {"fields": [(b"Host", b"example.com"), (b"A", b""), (b"B", b"")]}),
+    ("tab, colon and obs-text inside a value", _get(b"A: b\tc: \x80\xff\r\n"),
+     {"fields": [(b"Host", b"example.com"), (b"A", b"b\tc: \x80\xff")]}),
+    ("odd tokens in a name", _get(b"!#$%&'*+-.^_`|~9z: 1\r\n"),
+     {"fields": [(b"Host", b"example.com"), (b"!#$%&'*+-.^_`|~9z", b"1")]}),
+    ("underscore in a name no rule knows", _get(b"X_Y: 1\r\n"), {"hop_by_hop": [False, False]}),
+    ("length", _post(b"Content-Length: 12\r\n"), {"framing": LENGTH, "content_length": 12}),
+    ("length 0", _post(b"content-length: 0\r\n"), {"framing": LENGTH, "content_length": 0}),
+    ("length with leading zeros", _post(b"Content-Length: 0012\r\n"), {"content_length": 12}),
+    ("largest length", _post(b"Content-Length: 9223372036854775807\r\n"), {"content_length": 2**63 - 1}),
+    ("content in a GET", _get(b"Content-Length: 3\r\n"), {"framing": LENGTH}),
+    ("chunked", _post(b"Transfer-Encoding: chunked\r\n"), {"framing": CHUNKED, "content_length": -1}),
+    ("chunked in another case", _post(b"TRANSFER-ENCODING:  CHUNKed\t\r\n"), {"framing": CHUNKED}),
+    ("expectation", _post(b"Expect: 100-Continue\r\nContent-Length: 1\r\n"),
+     {"expect_continue": True, "hop_by_hop": [False, False, False]}),
+    ("expectation of a 1.0 client", _post(b"Expect: 100-continue\r\nContent-Length: 1\r\n", b"1.0"),
+     {"expect_continue": False, "hop_by_hop": [False, True, False]}),
+    ("te", _get(b"TE: gzip;q=0.5, Trailers\r\nConnection: TE\r\n"),
+     {"te_trailers": True, "hop_by_hop": [False, True, True]}),
+    ("te without trailers", _get(b"TE: trailersx\r\n"), {"te_trailers": False}),
+    ("upgrade", _get(b"Upgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n"),
+     {"upgrade": b"websocket", "hop_by_hop": [False, True, True]}),
+    ("upgrade not listed", _get(b"Upgrade: websocket\r\n"), {"upgrade": b"", "hop_by_hop": [False, True]}),
+    ("upgrade in 1.0", b"GET / HTTP/1.0\r\nUpgrade: a\r\nConnection: upgrade\r\n\r\n", {"upgrade": b""}),
+    ("hop-by-hop by nature",
+     _get(b"Keep-Alive: 1\r\nProxy-Connection: x\r\nProxy-Authorization: y\r\nProxy-Authenticate: z\r\nVia: 1.1 a\r\n"
+          b"Trailer: X\r\n"), {"hop_by_hop": [False, True, True, True, True, False, False]}),
+    ("hop-by-hop by Connection", _get(b"X-Foo: 1\r\nConnection: x-FOO\r\nX-Foob: 2\r\nx-foo: 3\r\n"),
+     {"hop_by_hop": [False, True, True, False, True]}),
+    ("Connection cannot strip these",
+     _get(b"Connection: host, content-length, x-forwarded-for, forwarded, via, early-data, expect\r\nVia: a\r\n"
+          b"Content-Length: 2\r\nX-Forwarded-For: a\r\nForwarded: for=a\r\nEarly-Data: 1\r\nExpect: 100-continue\r\n"),
+     {"hop_by_hop": [False, True, False, False, False, False, False, False], "content_length": 2}),
+    ("host with port", _host(b"example.com:8443"), {"host": b"example.com:8443"}),
+    ("host with underscore, digits", _host(b"a_b-1.2c.example."), {"host": b"a_b-1.2c.example."}),
+    ("IPv4", _host(b"192.0.2.1:65535"), {"host": b"192.0.2.1:65535"}),
+    *[("IPv6 " + a, _host(b"[" + a.encode() + b"]:1"), {"host": b"[" + a.encode() + b"]:1"}) for a in (
+        "::", "::1", "1::", "2001:db8::1", "1:2:3:4:5:6:7:8", "::ffff:192.0.2.1", "1:2:3:4:5:6:192.0.2.1", "A::b:C",
+        "1:2:3:4:5:6:7::", "::2:3:4:5:6:7:8")],
+]
+
+REFUSED = [
+    # request line
+    ("nothing but its end", b"\r\n\r\n", 400),
+    ("no version (0.9)", b"GET /\r\nHost: a\r\n\r\n", 400),
+    ("no target", b"GET HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    ("empty target", _get(line=b"GET  HTTP/1.1"), 400),
+    ("two spaces before the target", _get(line=b"GET  / HTTP/1.1"), 400),
+    ("two spaces before the version", _get(line=b"GET /  HTTP/1.1"), 400),
+    ("tab in the line", _get(line=b"GET\t/ HTTP/1.1"), 400),
+    ("tab before the version", _get(line=b"GET /\tHTTP/1.1"), 400),
+    ("space at the line's start", _get(line=b" GET / HTTP/1.1"), 400),
+    ("space at the line's end", _get(line=b"GET / HTTP/1.1 "), 400),
+    ("space in the target", _get(line=b"GET /a b HTTP/1.1"), 400),
+    ("lower-case http", _get(line=b"GET / http/1.1"), 400),
+    ("mixed-case http", _get(line=b"GET / Http/1.1"), 400),
+    ("another protocol", _get(line=b"GET / HTTQ/1.1"), 400),
+    ("ICY", _get(line=b"GET / ICY/1.1"), 400),
+    ("version 1", _get(line=b"GET / HTTP/1"), 400),
+    ("version 1.", _get(line=b"GET / HTTP/1."), 400),
+    ("version 1.10", _get(line=b"GET / HTTP/1.10"), 400),
+    ("version 01.1", _get(line=b"GET / HTTP/01.1"), 400),
+    ("version 1.x", _get(line=b"GET / HTTP/1.x"), 400),
+    ("version 1,1", _get(line=b"GET / HTTP/1,1"), 400),
+    ("version 2.0", _get(line=b"GET / HTTP/2.0"), 505),
+    ("version 0.9", _get(line=b"GET / HTTP/0.9"), 505),
+    ("HTTP/2 preface", b"PRI * HTTP/2.0\r\n\r\n", 505),
+    ("no method", _get(line=b" / HTTP/1.1"), 400),
+    ("separator in the method", _get(line=b"GE(T / HTTP/1.1"), 400),
+    ("colon in the method", _get(line=b"GET: / HTTP/1.1"), 400),
+    ("non-ASCII in the method", _get(line=b"G\xc9T / HTTP/1.1"), 400),
+    ("method of 33 bytes", _get(line=b"M" * 33 + b" / HTTP/1.1"), 501),
+    ("fragment", _get(line=b"GET /a#b HTTP/1.1"), 400),
+    *[(f"byte {c:#04x} in the target", _get(line=b"GET /a" + bytes([c]) + b" HTTP/1.1"), 400)
+      for c in (0, 1, 8, 9, 0x0B, 0x0C, 0x1F, 0x7F, 0x80, 0xE9, 0xFF)],
+    ("relative target", _get(line=b"GET a/b HTTP/1.1"), 400),
+    ("asterisk with GET", _get(line=b"GET * HTTP/1.1"), 400),
+    ("asterisk and more", _get(line=b"OPTIONS *a HTTP/1.1"), 400),
+    ("authority with GET", _get(line=b"GET example.com:443 HTTP/1.1"), 400),
+    ("CONNECT with origin-form", _get(line=b"CONNECT / HTTP/1.1"), 400),
+    ("CONNECT without port", _get(line=b"CONNECT example.com HTTP/1.1"), 400),
+    ("CONNECT to other than Host", _get(line=b"CONNECT b.example:443 HTTP/1.1"), 400),
+    ("another scheme", _get(line=b"GET ftp://example.com/ HTTP/1.1"), 400),
+    ("no scheme", _get(line=b"GET ://example.com/ HTTP/1.1"), 400),
+    ("no authority", _get(line=b"GET http:///a HTTP/1.1"), 400),
+    ("scheme alone", _get(line=b"GET http:// HTTP/1.1"), 400),
+    ("userinfo in the target", _get(line=b"GET http://u@example.com/ HTTP/1.1"), 400),
+    ("absolute other than Host", _get(line=b"GET http://b.example/ HTTP/1.1"), 400),
+    ("absolute with another port than Host", _get(line=b"GET http://example.com:81/ HTTP/1.1"), 400),
+    ("absolute with the other scheme's port", _get(line=b"GET http://example.com:443/ HTTP/1.1"), 400),
+    ("absolute with query and no path", _get(line=b"GET http://example.com?a HTTP/1.1"), 400),
+    ("absolute in 1.1 without Host", b"GET http://example.com/ HTTP/1.1\r\n\r\n", 400),
+    # line ends
+    ("bare LF at the line", b"GET / HTTP/1.1\nHost: a\r\n\r\n", 400),
+    ("bare LF at a field", b"GET / HTTP/1.1\r\nHost: a\nB: c\r\n\r\n", 400),
+    ("bare LF at the end", b"GET / HTTP/1.1\r\nHost: a\r\n\n", 400),
+    ("bare CR in a value", _get(b"A: b\rc\r\n"), 400),
+    ("bare CR at the line", b"GET / HTTP/1.1\rHost: a\r\n\r\n", 400),
+    ("CR CR LF", _get(b"A: b\r\r\n"), 400),
+    ("bare CR in the target", _get(line=b"GET /\r/ HTTP/1.1"), 400),
+    ("obs-fold with a space", _get(b"A: b\r\n c\r\n"), 400),
+    ("obs-fold with a tab", _get(b"A: b\r\n\tc\r\n"), 400),
+    ("first field starts with a space", b"GET / HTTP/1.1\r\n Host: a\r\n\r\n", 400),
+    ("a line of spaces", _get(b" \r\n"), 400),
+    # field lines
+    ("space before the colon", _get(b"A : b\r\n"), 400),
+    ("tab before the colon", _get(b"A\t: b\r\n"), 400),
+    ("space before Content-Length's colon", _post(b"Content-Length : 3\r\n"), 400),
+    ("no colon", _get(b"A\r\n"), 400),
+    ("empty name", _get(b": b\r\n"), 400),
+    ("space in a name", _get(b"A B: c\r\n"), 400),
+    *[(f"byte {c:#04x} in a name", _get(b"A" + bytes([c]) + b"B: c\r\n"), 400)
+      for c in (0, 1, 0x0B, 0x1F, 0x7F, 0x80, 0xFF, *b'"(),/;<=>?@[\\]{}')],
+    *[(f"byte {c:#04x} in a value", _get(b"A: b" + bytes([c]) + b"c\r\n"), 400)
+      for c in (0, 1, 7, 8, 0x0B, 0x0C, 0x0E, 0x1B, 0x1F, 0x7F)],
+    *[(f"NUL in a value of {n}", _get(b"A: " + b"v" * n + b"\0" + b"w" * 20 + b"\r\n"), 400) for n in (15, 16, 31, 33)],
+    ("a name only CGI takes for Content-Length", _post(b"Content_Length: 3\r\n"), 400),
+    ("a name only CGI takes for Transfer-Encoding", _post(b"Transfer_Encoding: chunked\r\n"), 400),
+    ("a name only CGI takes for X-Forwarded-For", _get(b"X_Forwarded-For: a\r\n"), 400),
+    # Host
+    ("no Host", b"GET / HTTP/1.1\r\nA: b\r\n\r\n", 400),
+    ("no fields", b"GET / HTTP/1.1\r\n\r\n", 400),
+    ("two Hosts", _get(b"Host: b.example\r\n"), 400),
+    ("two equal Hosts", _get(b"host: example.com\r\n"), 400),
+    ("two Hosts in 1.0", b"GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n", 400),
+    ("invalid Host in 1.0", b"GET / HTTP/1.0\r\nHost: a b\r\n\r\n", 400),
+    *[("Host " + repr(h)[1:], _host(h), 400) for h in (
+        b"", b"a b", b"u@a", b"u:p@a", b"a/", b"a/b", b"http://a", b"a?b", b"a#b", b"a\\b", b"a,b", b"a;b", b"a%2eb",
+        b"a:", b"a:0", b"a:65536", b"a:123456", b"a:-1", b"a:+1", b"a:1x", b"a:80:80", b":80", b"a: 80", b"a..b", b".a",
+        b".", b"\xc3\xa9", b"a'b", b'"a"', b"a\tb", b"*", b"a" * 256, b"::1", b"[::1", b"::1]", b"[]", b"[:]", b"[:::]",
+        b"[::1]x", b"[::1]:", b"[fe80::1%25eth0]", b"[v1.a]", b"[1::2::3]", b"[1:2:3:4:5:6:7]", b"[1:2:3:4:5:6:7:8:9]",
+        b"[12345::]", b"[g::]", b"[1:2:3:4:5:6:7:192.0.2.1]", b"[::192.0.2]", b"[::192.0.2.256]", b"[::1.2.3.4:5]",
+        b"[::192.0.2.1.1]", b"[1:]", b"[::1:]", b"[:1::]", b"[1:2:3:4::5:6:7:8]")],
+    # framing
+    ("both lengths", _post(b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n"), 400),
+    ("both lengths, other order", _post(b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n"), 400),
+    ("length 0 and chunked", _post(b"Content-Length: 0\r\nTransfer-Encoding: chunked\r\n"), 400),
+    ("two lengths", _post(b"Content-Length: 3\r\nContent-Length: 4\r\n"), 400),
+    ("two equal lengths", _post(b"Content-Length: 3\r\nContent-Length: 3\r\n"), 400),
+    *[("length " + repr(v)[1:], _post(b"Content-Length: " + v + b"\r\n"), 400) for v in (
+        b"", b"5, 5", b"5,5", b"+5", b"-5", b"5 5", b"0x5", b"5.0", b"5e1", b"1_0", b'"5"', b"5;", b"a", b"\xb2",
+        b"9223372036854775808", b"18446744073709551616", b"18446744073709551621", b"9" * 100)],
+    *[("coding " + repr(v)[1:], _post(b"Transfer-Encoding: " + v + b"\r\n"), 400) for v in (
+        b"", b",", b"chunked, chunked", b"chunked,gzip", b"chunked, identity", b"identity", b"gzip", b"xchunked",
+        b"chunkedx", b"chunked;q=1", b"chunked ;a", b'"chunked"', b"'chunked'", b"chunked\x80", b",chunked", b"chunked,",
+        b"chun ked", b"chunk", b"\\chunked", b"chunked, , chunked", b"gzip;x, chunked")],
+    *[("coding " + repr(v)[1:], _post(b"Transfer-Encoding: " + v + b"\r\n"), 501)
+      for v in (b"gzip, chunked", b"identity, chunked", b"x,\tCHUNKED", b"gzip , deflate , chunked")],
+    ("two chunked fields", _post(b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n"), 400),
+    ("chunked, then identity", _post(b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n"), 400),
+    ("gzip, then chunked", _post(b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n"), 501),
+    ("chunked in 1.0", _post(b"Transfer-Encoding: chunked\r\n", b"1.0"), 400),
+    ("another coding in 1.0", _post(b"Transfer-Encoding: gzip\r\n", b"1.0"), 400),
+    ("vertical tab before chunked", _post(b"Transfer-Encoding:\x0bchunked\r\n"), 400),
+    # connection and expectations
+    ("option that is no token", _get(b"Connection: a b\r\n"), 400),
+    ("quoted option", _get(b'Connection: "close"\r\n'), 400),
+    ("65 options", _get(b"Connection: " + b"a," * 65 + b"\r\n"), 400),
+    ("another expectation", _get(b"Expect: 200-ok\r\n"), 417),
+    ("two expectations", _get(b"Expect: 100-continue, x\r\n"), 417),
+    ("empty expectation", _get(b"Expect:\r\n"), 417),
+]

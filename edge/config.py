@@ -1,0 +1,558 @@
+"""The configuration: one TOML file, read into frozen, typed settings. Every key and every default stands here.
+
+`load` reads and checks a file; `python -m edge.config` prints docs/configuration.md, made from these
+declarations. Names match the TOML keys, durations are milliseconds (0 for "none"), sizes are bytes.
+"""
+
+import dataclasses
+import grp
+import ipaddress
+import os
+import pwd
+import re
+import socket
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, cast
+
+from edge.errors import ConfigError
+from edge.schema import (
+    Choice,
+    Duration,
+    File,
+    Integer,
+    Kind,
+    ListOf,
+    Milliseconds,
+    Named,
+    Parsed,
+    Place,
+    Section,
+    Sections,
+    Size,
+    Text,
+    knob,
+    nearest,
+    read_table,
+    reference,
+    show,
+    table,
+)
+
+# RFC 9846, sections B.4 and 4.2.7.
+CIPHER_SUITES: Final = {
+    "TLS_AES_128_GCM_SHA256": 0x1301,
+    "TLS_AES_256_GCM_SHA384": 0x1302,
+    "TLS_CHACHA20_POLY1305_SHA256": 0x1303,
+}
+GROUPS: Final = {"x25519": 0x001D, "secp256r1": 0x0017, "secp384r1": 0x0018}
+
+_LABEL: Final = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
+_NAME: Final = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Bind:
+    """An IP address and port to listen on."""
+
+    address: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+    @property
+    def family(self) -> socket.AddressFamily:
+        return socket.AF_INET6 if ":" in self.address else socket.AF_INET
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Server:
+    """One server of an upstream: a host (literal address or name) and port, or the path of a Unix socket."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+Address = tuple[str, str] | tuple[str, str, int]
+"""What the data plane connects to: ("unix", path) or ("tcp", literal address, port)."""
+
+
+def _split_port(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65535:
+        raise ValueError("has no port between 1 and 65535")
+    if host.startswith("[") and host.endswith("]"):
+        return str(ipaddress.IPv6Address(host[1:-1])), int(port)
+    if ":" in host:
+        raise ValueError("an IPv6 address stands in brackets")
+    return host, int(port)
+
+
+def _bind(text: str) -> Bind:
+    host, port = _split_port(text)
+    return Bind(str(ipaddress.ip_address(host)), port)
+
+
+def _server(text: str) -> Server:
+    if text.startswith("unix:"):
+        path = text[len("unix:") :]
+        if not path.startswith("/"):
+            raise ValueError("the path of a Unix socket is absolute")
+        if len(os.fsencode(path)) > 107:
+            raise ValueError("the path of a Unix socket has at most 107 bytes")
+        return Server(path=path)
+    host, port = _split_port(text)
+    if (not text.startswith("[") and not _NAME.fullmatch(host.lower())) or host.startswith("*"):
+        raise ValueError("is no address or host name")
+    return Server(host=host.lower(), port=port)
+
+
+def _dns_name(text: str) -> str:
+    name = text.lower().removesuffix(".")
+    if len(name) > 253 or not _NAME.fullmatch(name):
+        raise ValueError("is no DNS name")
+    return name
+
+
+def _host(text: str) -> str:
+    if text.startswith("[") and text.endswith("]"):
+        return f"[{ipaddress.IPv6Address(text[1:-1])}]"
+    return _dns_name(text)
+
+
+def _path(text: str) -> str:
+    if not re.fullmatch(r"/[!-~]*", text) or "?" in text or "#" in text:
+        raise ValueError("is no path")
+    return text
+
+
+class Workers(Kind[int]):
+    """A number of processes, or "auto": as many as there are CPUs for this process."""
+
+    text = 'integer or "auto"'
+
+    def read(self, value: object, at: Place) -> int:
+        if value == "auto":
+            return len(os.sched_getaffinity(0))
+        if isinstance(value, str):
+            raise at.error(f"{show(value)} is not a number of workers", 'write a number without quotes, or "auto"')
+        return Integer(1, 1024).read(value, at)
+
+
+@table
+class AccessLog:
+    path: Path = knob(File(), "The file; one line is appended per request. Reopened on SIGUSR1.")
+    format: str = knob(Choice("json"), "The form of a line: a JSON object.", default="json")
+
+
+@table
+class ErrorLog:
+    path: Path | None = knob(
+        File(), "The file; without it, messages go to standard error. Reopened on SIGUSR1.", default=None
+    )
+    level: str = knob(
+        Choice("debug", "info", "warning", "error"), "The least severe message that is written.", default="info"
+    )
+
+
+@table
+class ServerTable:
+    workers: int = knob(
+        Workers(), 'Worker processes. `"auto"`: one for each CPU that this process may use.', default="auto"
+    )
+    user: str | None = knob(Text("user name"), "The user that workers run as. Needs a start as root.", default=None)
+    group: str | None = knob(
+        Text("group name"), "The group that workers run as; without it, the primary group of `user`.", default=None
+    )
+    drain_timeout: Milliseconds = knob(
+        Duration("100ms", "1d"),
+        "How long a worker that is stopped or replaced may go on with its running requests.",
+        default="30s",
+    )
+    worker_timeout: Milliseconds = knob(
+        Duration("2s", "1h"), "A worker that shows no sign of life for this long is killed and replaced.", default="30s"
+    )
+    pid_file: Path | None = knob(
+        File(), "The file that holds the master's process id; `edge reload` finds it there.", default=None
+    )
+    access_log: AccessLog | None = knob(
+        Section(AccessLog), "The access log. Without this table there is none.", default=None
+    )
+    error_log: ErrorLog = knob(Section(ErrorLog), "The error log.", default={})
+
+
+@table
+class ListenerTimeouts:
+    handshake: Milliseconds = knob(
+        Duration(none=True), "From accepting a connection to the end of its TLS handshake.", default="5s"
+    )
+    header: Milliseconds = knob(
+        Duration(none=True), "From the first byte of a request's head to its last.", default="10s"
+    )
+    keepalive: Milliseconds = knob(
+        Duration(none=True), "How long a connection may wait for its next request.", default="75s"
+    )
+
+
+@table
+class Limits:
+    line: int = knob(Size("64B", "64KiB"), "Longest request line; 414 beyond it.", default="8KiB")
+    head: int = knob(
+        Size("256B", "256KiB"), "Largest head of a request, request line included; 431 beyond it.", default="32KiB"
+    )
+    fields: int = knob(Integer(1, 1024), "Most header fields of a request; 431 beyond it.", default=128)
+
+
+@table
+class Listener:
+    bind: tuple[Bind, ...] = knob(
+        ListOf(Parsed("IP address and port", _bind, 'write "192.0.2.1:443", "0.0.0.0:443" or "[::]:443"')),
+        'Where to listen: `"0.0.0.0:443"` is every IPv4 address, `"[::]:443"` every IPv6 address (and no IPv4 one).',
+    )
+    backlog: int = knob(
+        Integer(1, 65535),
+        "Connections that may wait to be accepted, for each worker; the kernel caps it at `net.core.somaxconn`.",
+        default=4096,
+    )
+    forwarded: str = knob(
+        Choice("x-forwarded", "forwarded", "both", "none"),
+        "Which fields tell the upstream of the client: `X-Forwarded-For`, `-Proto` and `-Host`, "
+        "`Forwarded` (RFC 7239), both or none.",
+        default="x-forwarded",
+    )
+    timeouts: ListenerTimeouts = knob(Section(ListenerTimeouts), "Time limits of the client's side.", default={})
+    limits: Limits = knob(Section(Limits), "Size limits of a request's head.", default={})
+
+
+@table
+class Tls:
+    cipher_suites: tuple[int, ...] = knob(
+        ListOf(Named("cipher suite", CIPHER_SUITES)),
+        "TLS 1.3 cipher suites, most preferred first. A client that puts ChaCha20-Poly1305 first gets it.",
+        default=list(CIPHER_SUITES),
+    )
+    groups: tuple[int, ...] = knob(
+        ListOf(Named("group", GROUPS)), "Groups of the key exchange, most preferred first.", default=list(GROUPS)
+    )
+
+
+@table
+class Certificate:
+    names: tuple[str, ...] | None = knob(
+        ListOf(
+            Parsed("DNS name", _dns_name, 'write "example.com" or "*.example.com" (internationalised names as xn--)')
+        ),
+        'Server names (SNI) that this certificate is for, `"*.example.com"` for any one label; without it, '
+        "the DNS names of the certificate.",
+        default=None,
+    )
+    chain: Path = knob(File(), "PEM file: the server's certificate, then each issuer's up to (not needed) the root.")
+    key: Path = knob(File(), "PEM file: the private key, not encrypted. ECDSA P-256 or P-384, RSA or Ed25519.")
+
+
+@table
+class Pool:
+    max_idle: int = knob(
+        Integer(0, 65535),
+        "Idle connections that each worker keeps open to this upstream; 0 closes each after its response.",
+        default=200,
+    )
+    idle: Milliseconds = knob(
+        Duration(), "How long an idle connection is kept. Stay below the upstream's own keep-alive.", default="10s"
+    )
+
+
+@table
+class Upstream:
+    name: str = knob(
+        Text("name", r"[A-Za-z0-9._-]{1,64}", "write up to 64 letters, digits, dots, hyphens or underscores"),
+        "The name that routes and logs call it by.",
+    )
+    servers: tuple[Server, ...] = knob(
+        ListOf(
+            Parsed("server", _server, 'write "127.0.0.1:9000", "[::1]:9000", "host.name:80" or "unix:/run/app.sock"')
+        ),
+        'Its servers, used in turn: `"127.0.0.1:9000"`, `"[::1]:9000"`, `"unix:/run/app.sock"`, or '
+        '`"host.name:80"`, which is resolved when the file is loaded.',
+    )
+    pool: Pool = knob(Section(Pool), "Connections that are kept for further requests.", default={})
+
+
+@table
+class Match:
+    host: tuple[str, ...] | None = knob(
+        ListOf(Parsed("host", _host, 'write "example.com", "*.example.com" or an IP address, without a port')),
+        'The request\'s host is one of these; `"*.example.com"` is any name below it. Every host without it.',
+        default=None,
+    )
+    path: str = knob(
+        Parsed("path pattern", _path, 'begin with "/"; "*" stands for any characters; no query'),
+        'The path: exactly `"/login"`, a prefix `"/static/*"`, or with `*` anywhere.',
+        default="/*",
+    )
+    method: tuple[str, ...] | None = knob(
+        ListOf(Text("method", r"[A-Z][A-Z0-9-]*", 'write a method in capitals, such as "POST"')),
+        "The method is one of these. Every method without it.",
+        default=None,
+    )
+
+
+@table
+class RouteTimeouts:
+    connect: Milliseconds = knob(
+        Duration(none=True), "To connect to a server of the upstream; 504 after it.", default="5s"
+    )
+    first_byte: Milliseconds = knob(
+        Duration(none=True),
+        "From the end of the request to the first byte of the response; 504 after it.",
+        default="60s",
+    )
+    body_idle: Milliseconds = knob(
+        Duration(none=True), "Between two pieces of a body, of the request or of the response.", default="60s"
+    )
+    write_idle: Milliseconds = knob(Duration(none=True), "How long a receiver may take nothing.", default="60s")
+    total: Milliseconds = knob(
+        Duration(none=True), "The whole exchange, from the request's head to the response's end.", default="none"
+    )
+
+
+@table
+class Route:
+    match: Match = knob(
+        Section(Match),
+        "Which requests. All conditions hold; the most specific route wins. `{}` matches everything.",
+        default={},
+    )
+    upstream: str = knob(Text("name"), "The `name` of the upstream that gets them.")
+    timeouts: RouteTimeouts = knob(Section(RouteTimeouts), "Time limits of the upstream's side.", default={})
+
+
+@table
+class Settings:
+    """A whole configuration file."""
+
+    file: str
+    addresses: tuple[tuple[Address, ...], ...]
+    """For each upstream, the addresses of its servers, names resolved."""
+    warnings: tuple[str, ...]
+
+    server: ServerTable = knob(Section(ServerTable), "The processes, and what they write.", default={})
+    listener: tuple[Listener, ...] = knob(Sections(Listener), "Where clients connect. At least one.")
+    tls: Tls = knob(
+        Section(Tls), "TLS, for every listener. The version is 1.3; the protocol (ALPN) is `http/1.1`.", default={}
+    )
+    certificate: tuple[Certificate, ...] = knob(
+        Sections(Certificate),
+        "A certificate and its key. At least one; clients that name no known server get the first. Several for "
+        "one name, with different kinds of keys, are chosen by what the client can verify.",
+    )
+    upstream: tuple[Upstream, ...] = knob(
+        Sections(Upstream), "A group of servers that requests are sent to, in plain HTTP/1.1. At least one."
+    )
+    route: tuple[Route, ...] = knob(
+        Sections(Route), "Which requests go to which upstream. At least one; a request without a route gets 404."
+    )
+
+
+def load(file: Path) -> Settings:
+    """The settings in a file, checked as far as that goes without opening what they name. Raises ConfigError."""
+    return parse(_read(file), str(file))
+
+
+def parse(text: str, file: str) -> Settings:
+    top = Place(file)
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as e:
+        raise top.error(f"is no TOML: {e}", "correct the file there (https://toml.io)") from None
+    settings = read_table(Settings, raw, top, file=file, addresses=(), warnings=())
+    _check_listeners(settings, top)
+    _check_upstreams(settings, top)
+    _check_server(settings.server, top.key("server"))
+    return dataclasses.replace(
+        settings, addresses=tuple(_resolve(settings, top)), warnings=tuple(_unused(settings, top))
+    )
+
+
+def read_file(path: Path, at: Place) -> bytes:
+    """A file that the configuration names at `at`. Raises ConfigError."""
+    try:
+        return path.read_bytes()
+    except OSError as e:
+        reason = (e.strerror or "cannot be read").lower()
+        raise at.error(
+            f"{path}: {reason}", "name a file that exists and that the user who starts edge may read"
+        ) from None
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text("utf-8")
+    except OSError as e:
+        raise ConfigError(
+            str(file), "", (e.strerror or "cannot be read").lower(), "name a readable file with --config"
+        ) from None
+    except UnicodeDecodeError as e:
+        raise ConfigError(str(file), "", f"is not UTF-8 (byte {e.start})", "save it as UTF-8") from None
+
+
+def _check_listeners(settings: Settings, top: Place) -> None:
+    seen: dict[Bind, Place] = {}
+    for i, listener in enumerate(settings.listener):
+        for j, bind in enumerate(listener.bind):
+            at = top.key("listener").item(i).key("bind").item(j)
+            if bind in seen:
+                raise at.error(f'"{bind}" is bound already by {seen[bind].path}', "remove one of them")
+            seen[bind] = at
+
+
+def _check_upstreams(settings: Settings, top: Place) -> None:
+    seen: dict[str, Place] = {}
+    for i, upstream in enumerate(settings.upstream):
+        at = top.key("upstream").item(i).key("name")
+        if upstream.name in seen:
+            raise at.error(f'"{upstream.name}" is the name of {seen[upstream.name].path} too', "give it another name")
+        seen[upstream.name] = at
+    matches: dict[Match, Place] = {}
+    for i, route in enumerate(settings.route):
+        at = top.key("route").item(i)
+        if route.upstream not in seen:
+            raise at.key("upstream").error(
+                f'there is no upstream "{route.upstream}"', nearest(route.upstream, list(seen), "name one of")
+            )
+        if route.match in matches:
+            raise at.key("match").error(
+                f"is the same as in {matches[route.match].path}", "remove one of the two routes"
+            )
+        matches[route.match] = at
+
+
+def _check_server(server: ServerTable, at: Place) -> None:
+    owner(server, at)
+    for path, key in (
+        (server.pid_file, at.key("pid_file")),
+        (server.access_log and server.access_log.path, at.key("access_log").key("path")),
+        (server.error_log.path, at.key("error_log").key("path")),
+    ):
+        if path and path.is_dir():
+            raise key.error(f"{path} is a directory", "name a file in it")
+        if path and not path.parent.is_dir():
+            raise key.error(f"{path.parent} is no directory", "make it, or choose another")
+
+
+def owner(server: ServerTable, at: Place) -> tuple[int, int]:
+    """The user and group id that workers run as. Raises ConfigError."""
+    uid, gid = os.geteuid(), os.getegid()
+    if server.user is not None:
+        try:
+            entry = pwd.getpwnam(server.user)
+        except KeyError:
+            raise at.key("user").error(
+                f'there is no user "{server.user}"', "create it (useradd --system) or name another"
+            ) from None
+        uid, gid = entry.pw_uid, entry.pw_gid
+    if server.group is not None:
+        try:
+            gid = grp.getgrnam(server.group).gr_gid
+        except KeyError:
+            raise at.key("group").error(
+                f'there is no group "{server.group}"', "create it (groupadd --system) or name another"
+            ) from None
+    if (uid, gid) != (os.geteuid(), os.getegid()) and os.geteuid() != 0:
+        key = at.key("user" if server.user is not None else "group")
+        raise key.error("only root can change it", "start edge as root, or remove the key")
+    return uid, gid
+
+
+def _resolve(settings: Settings, top: Place) -> Iterator[tuple[Address, ...]]:
+    for i, upstream in enumerate(settings.upstream):
+        found: dict[Address, None] = {}
+        for j, server in enumerate(upstream.servers):
+            at = top.key("upstream").item(i).key("servers").item(j)
+            found.update(dict.fromkeys(_addresses(server, at)))
+        yield tuple(found)
+
+
+def _addresses(server: Server, at: Place) -> list[Address]:
+    if server.path:
+        return [("unix", server.path)]
+    try:
+        infos = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)
+    except OSError as e:
+        raise at.error(
+            f'"{server.host}" cannot be resolved: {e.strerror}', "correct the name, or write an IP address"
+        ) from None
+    return [("tcp", cast(str, info[4][0]), server.port) for info in infos]
+
+
+def _unused(settings: Settings, top: Place) -> Iterator[str]:
+    used = {route.upstream for route in settings.route}
+    for i, upstream in enumerate(settings.upstream):
+        if upstream.name not in used:
+            yield f'{top.file}: upstream[{i}]: no route uses "{upstream.name}"'
+
+
+def page() -> str:
+    """docs/configuration.md."""
+    return "\n".join([_INTRODUCTION.strip(), *reference(Settings), ""])
+
+
+_INTRODUCTION = """
+# Configuration
+
+<!-- Made by `python -m edge.config`; do not edit. -->
+
+`edge` reads one [TOML](https://toml.io) file: `edge run --config edge.toml`. `edge check --config edge.toml`
+says whether it would run, without running it; `edge reload --config edge.toml` (or SIGHUP to the master)
+puts a changed file to work without losing a connection, and a file with an error changes nothing.
+
+```toml
+[server]
+workers = "auto"
+user = "edge"
+pid_file = "/run/edge.pid"
+access_log = { path = "/var/log/edge/access.log" }
+
+[[listener]]
+bind = ["0.0.0.0:443", "[::]:443"]
+timeouts = { handshake = "5s", header = "10s", keepalive = "75s" }
+
+[[certificate]]
+chain = "/etc/edge/example.pem"
+key = "/etc/edge/example.key"
+
+[[upstream]]
+name = "app"
+servers = ["unix:/run/app.sock", "10.0.0.7:8080"]
+pool = { max_idle = 200, idle = "10s" }
+
+[[route]]
+match = {}
+upstream = "app"
+
+[[route]]
+match = { host = ["example.com"], path = "/upload/*", method = ["POST"] }
+upstream = "app"
+timeouts = { body_idle = "15s", first_byte = "2m" }
+```
+
+- An unknown key is an error, and so is a value of the wrong kind: the message names the file, the key and a remedy.
+- A **duration** is a number with a unit, `"250ms"`, `"5s"`, `"2m"`, `"1h"`, `"7d"`; where it says so, `"none"`
+  switches the limit off.
+- A **size** is a number with a unit: `"512B"`, `"14KiB"`, `"1MiB"`.
+- A relative **path** starts at the directory of the configuration file.
+- A key with a dot, such as `timeouts.header`, stands in a table of its own: `timeouts = { header = "10s" }`.
+"""
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

@@ -1,0 +1,346 @@
+"""How settings are declared and read: kinds of values, tables of knobs, errors that name file and key.
+
+A table is a frozen dataclass whose fields are made by `knob`: a kind (which reads and checks the TOML
+value), an explanation and a default in the form the user would write. From the same declarations come
+the typed settings, the errors and the reference page, so that they cannot differ.
+"""
+
+import dataclasses
+import difflib
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Final, Generic, TypeVar, cast, dataclass_transform, overload
+
+from edge.errors import ConfigError
+
+T = TypeVar("T")
+C = TypeVar("C")
+
+Milliseconds = int
+
+REQUIRED: Final = object()
+_KNOB: Final = "knob"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """Where a value stands: a file and the path of its key, such as `listener[0].timeouts.header`."""
+
+    file: str
+    path: str = ""
+
+    def key(self, name: str) -> "Place":
+        shown = name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
+        return Place(self.file, f"{self.path}.{shown}" if self.path else shown)
+
+    def item(self, index: int) -> "Place":
+        return Place(self.file, f"{self.path}[{index}]")
+
+    def error(self, problem: str, remedy: str) -> ConfigError:
+        return ConfigError(self.file, self.path, problem, remedy)
+
+
+class Kind(ABC, Generic[T]):
+    """A kind of value. `text` names it in the reference."""
+
+    text: str
+
+    @abstractmethod
+    def read(self, value: object, at: Place) -> T:
+        """The value checked and converted; ConfigError otherwise."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Knob:
+    kind: Kind[Any]
+    doc: str
+    default: object
+
+
+@overload
+def knob(kind: Kind[T], doc: str, *, default: None) -> T | None: ...
+@overload
+def knob(kind: Kind[T], doc: str, *, default: object = ...) -> T: ...
+def knob(kind: Kind[T], doc: str, *, default: object = REQUIRED) -> T | None:
+    """A field of a table. The default is what the user would write; None means that nothing stands for it."""
+    metadata = {_KNOB: Knob(kind, doc, default)}
+    if default is REQUIRED:
+        return cast(T, dataclasses.field(metadata=metadata))
+    if default is None:
+        return dataclasses.field(default=None, metadata=metadata)
+    return dataclasses.field(default_factory=lambda: kind.read(default, Place("default")), metadata=metadata)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(knob, dataclasses.field))
+def table(cls: type[T]) -> type[T]:
+    """Makes a class of knobs a table."""
+    return dataclasses.dataclass(frozen=True, slots=True, kw_only=True)(cls)
+
+
+def knobs(cls: type) -> Iterator[tuple[str, Knob]]:
+    for f in dataclasses.fields(cls):
+        if _KNOB in f.metadata:
+            yield f.name, f.metadata[_KNOB]
+
+
+def read_table(cls: type[T], value: object, at: Place, **extra: object) -> T:
+    """The TOML table as a `cls`. `extra` fills fields that are no knobs."""
+    if not isinstance(value, dict):
+        raise at.error(
+            f"{show(value)} is not a table", f"write it as a table with keys of: {', '.join(dict(knobs(cls)))}"
+        )
+    known = dict(knobs(cls))
+    for name in value:
+        if name not in known:
+            raise at.key(name).error("unknown key", nearest(name, known, "remove it; the keys here are"))
+    found = dict(extra)
+    for name, k in known.items():
+        if name in value:
+            found[name] = k.kind.read(value[name], at.key(name))
+        elif k.default is REQUIRED:
+            raise at.key(name).error("is missing", f"add it ({k.kind.text}): {k.doc[0].lower()}{k.doc[1:]}")
+    return cls(**found)
+
+
+def nearest(name: str, known: Sequence[str] | dict[str, Any], otherwise: str) -> str:
+    """A remedy: the known name that was probably meant, or all of them."""
+    close = difflib.get_close_matches(name, known, n=1)
+    if close:
+        return f'did you mean "{close[0]}"?'
+    return f"{otherwise}: {', '.join(known) or 'none'}"
+
+
+def show(value: object) -> str:
+    """A TOML value for an error: short, and on one line whatever stands in it."""
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+# Kinds of values.
+
+
+class Text(Kind[str]):
+    """A string that matches a pattern as a whole."""
+
+    def __init__(self, text: str = "string", pattern: str = r"[^\x00-\x1f\x7f]+", remedy: str = "") -> None:
+        self.text = text
+        self._pattern = re.compile(pattern)
+        self._remedy = remedy or f"write a {text} in quotes, not empty"
+
+    def read(self, value: object, at: Place) -> str:
+        if isinstance(value, str) and self._pattern.fullmatch(value):
+            return value
+        raise at.error(f"{show(value)} is not a {self.text}", self._remedy)
+
+
+class Choice(Kind[str]):
+    """One of a few strings."""
+
+    def __init__(self, *options: str) -> None:
+        self.text = " or ".join(f'"{o}"' for o in options)
+        self._options = options
+
+    def read(self, value: object, at: Place) -> str:
+        if isinstance(value, str) and value in self._options:
+            return value
+        raise at.error(f"{show(value)} is not known", f"write {self.text}")
+
+
+class Named(Kind[int]):
+    """A number that users write by its name."""
+
+    def __init__(self, text: str, numbers: dict[str, int]) -> None:
+        self.text = text
+        self._numbers = numbers
+
+    def read(self, value: object, at: Place) -> int:
+        if isinstance(value, str) and value in self._numbers:
+            return self._numbers[value]
+        raise at.error(f"{show(value)} is not a known {self.text}", nearest(str(value), self._numbers, "choose of"))
+
+
+class Integer(Kind[int]):
+    """A whole number within bounds."""
+
+    def __init__(self, low: int, high: int) -> None:
+        self.text = "integer"
+        self._low = low
+        self._high = high
+
+    def read(self, value: object, at: Place) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise at.error(f"{show(value)} is not an integer", "write a whole number without quotes")
+        if not self._low <= value <= self._high:
+            raise at.error(f"{value} is out of range", f"choose between {self._low} and {self._high}")
+        return value
+
+
+class _Quantity(Kind[int]):
+    """A number with a unit, as an integer of the smallest unit."""
+
+    units: ClassVar[dict[str, int]]
+    noun: str
+    examples: str
+
+    def __init__(self, low: str, high: str) -> None:
+        self.text = self.noun
+        self._bounds = (low, high)
+        self._low = self._number(low)
+        self._high = self._number(high)
+
+    def _number(self, value: str) -> int:
+        m = re.fullmatch(r"([0-9]{1,12})\s?([A-Za-z]+)", value)
+        if not m or m[2] not in self.units:
+            return -1
+        return int(m[1]) * self.units[m[2]]
+
+    def read(self, value: object, at: Place) -> int:
+        number = self._number(value) if isinstance(value, str) else -1
+        if number < 0:
+            raise at.error(
+                f"{show(value)} is not a {self.noun}", f"write a number with its unit, such as {self.examples}"
+            )
+        if not self._low <= number <= self._high:
+            raise at.error(f"{show(value)} is out of range", f"choose between {self._bounds[0]} and {self._bounds[1]}")
+        return number
+
+
+class Duration(_Quantity):
+    """A duration, in milliseconds. "none" is 0, where it is allowed."""
+
+    units: ClassVar = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+    noun = "duration"
+    examples = '"250ms", "5s", "2m" or "1h"'
+
+    def __init__(self, low: str = "1ms", high: str = "7d", none: bool = False) -> None:
+        super().__init__(low, high)
+        self._none = none
+        if none:
+            self.text = 'duration or "none"'
+            self.examples = f'{self.examples}, or "none"'
+
+    def read(self, value: object, at: Place) -> Milliseconds:
+        if value == "none":
+            if self._none:
+                return 0
+            raise at.error('"none" is not possible here', f"choose between {self._bounds[0]} and {self._bounds[1]}")
+        return super().read(value, at)
+
+
+class Size(_Quantity):
+    """A size in bytes."""
+
+    units: ClassVar = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+    noun = "size"
+    examples = '"512B", "14KiB" or "1MiB"'
+
+
+class File(Kind[Path]):
+    """A path; a relative one starts at the directory of the configuration file."""
+
+    text = "path"
+
+    def read(self, value: object, at: Place) -> Path:
+        if not isinstance(value, str) or not value or "\0" in value:
+            raise at.error(f"{show(value)} is not a path", "write a file's path in quotes")
+        return Path(at.file).parent.absolute() / Path(value).expanduser()
+
+
+class ListOf(Kind[tuple[T, ...]]):
+    """An array of one kind, without repetitions."""
+
+    def __init__(self, kind: Kind[T], empty: bool = False) -> None:
+        self.text = f"array of {kind.text}"
+        self._kind = kind
+        self._empty = empty
+
+    def read(self, value: object, at: Place) -> tuple[T, ...]:
+        if not isinstance(value, list):
+            raise at.error(f"{show(value)} is not an array", f"write it in brackets: [{show(value)}]")
+        if not value and not self._empty:
+            raise at.error("is empty", f"write at least one {self._kind.text}")
+        found: list[T] = []
+        for i, item in enumerate(value):
+            one = self._kind.read(item, at.item(i))
+            if one in found:
+                raise at.item(i).error(f"{show(item)} stands here twice", "remove one of them")
+            found.append(one)
+        return tuple(found)
+
+
+class Section(Kind[T]):
+    """A table within a table."""
+
+    text = "table"
+
+    def __init__(self, cls: type[T]) -> None:
+        self.cls = cls
+
+    def read(self, value: object, at: Place) -> T:
+        return read_table(self.cls, value, at)
+
+
+class Sections(Kind[tuple[T, ...]]):
+    """An array of tables, `[[name]]`; at least one."""
+
+    text = "array of tables"
+
+    def __init__(self, cls: type[T]) -> None:
+        self.cls = cls
+
+    def read(self, value: object, at: Place) -> tuple[T, ...]:
+        if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
+            raise at.error("is not an array of tables", f"write [[{at.path}]] with two brackets on each side")
+        if not value:
+            raise at.error("is empty", f"write at least one [[{at.path}]]")
+        return tuple(read_table(self.cls, v, at.item(i)) for i, v in enumerate(value))
+
+
+class Parsed(Kind[T]):
+    """A string given to a function, which raises ValueError with what is wrong."""
+
+    def __init__(self, text: str, parse: Callable[[str], T], remedy: str) -> None:
+        self.text = text
+        self._parse = parse
+        self._remedy = remedy
+
+    def read(self, value: object, at: Place) -> T:
+        if not isinstance(value, str):
+            raise at.error(f"{show(value)} is not a string", self._remedy)
+        try:
+            return self._parse(value)
+        except ValueError as e:
+            raise at.error(f"{show(value)}: {e}", self._remedy) from None
+
+
+# The reference page.
+
+
+def reference(cls: type) -> Iterator[str]:
+    """Markdown lines for the top-level table `cls`: a heading and a table of keys for each of its sections."""
+    for name, k in knobs(cls):
+        kind = k.kind
+        if not isinstance(kind, Section | Sections):
+            raise TypeError(f"{cls.__name__}.{name}: only sections stand at the top")
+        heading = f"[[{name}]]" if isinstance(kind, Sections) else f"[{name}]"
+        yield from ("", f"## `{heading}`", "", k.doc, "", "| key | type | default | meaning |", "|---|---|---|---|")
+        yield from _rows(kind.cls, "")
+
+
+def _rows(cls: type, prefix: str) -> Iterator[str]:
+    for name, k in knobs(cls):
+        if isinstance(k.kind, Section):
+            yield from _rows(k.kind.cls, f"{prefix}{name}.")
+            continue
+        yield f"| `{prefix}{name}` | {k.kind.text} | {_default(k)} | {k.doc} |"
+
+
+def _default(k: Knob) -> str:
+    if k.default is REQUIRED:
+        return "required"
+    if k.default is None:
+        return "none"
+    return f"`{json.dumps(k.default)}`"

@@ -1,0 +1,179 @@
+"""Certificate chains and private keys: read, checked against each other, and made ready for the engine.
+
+`cryptography` reads X.509; the key itself goes to libcrypto through `cext`, which signs with it.
+"""
+
+import dataclasses
+import datetime
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+from edge.config import Certificate, Settings, read_file
+from edge.schema import Place
+
+_RSA_LEAST_BITS: Final = 2048
+_EXPIRES_SOON: Final = datetime.timedelta(days=14)
+_USABLE: Final = "use an ECDSA key on P-256 or P-384, an RSA key of at least 2048 bits, or an Ed25519 key"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Identity:
+    """A certificate with its key, checked: what the engine's credential is made of."""
+
+    names: tuple[str, ...]
+    chain: tuple[bytes, ...]
+    """DER, the server's certificate first."""
+    key_pem: bytes = dataclasses.field(repr=False)
+    kind: str
+    """The key's kind, for people: "ECDSA P-256", "RSA 2048", ..."""
+    expires: datetime.datetime
+    warnings: tuple[str, ...]
+    at: Place
+
+
+def load(settings: Settings) -> tuple[Identity, ...]:
+    """Every [[certificate]] of a configuration. Raises ConfigError."""
+    found: list[Identity] = []
+    seen: dict[tuple[str, str], Place] = {}
+    for i, entry in enumerate(settings.certificate):
+        at = Place(settings.file).key("certificate").item(i)
+        identity = _identity(entry, at)
+        twice = [name for name in identity.names if (name, identity.kind.split()[0]) in seen]
+        if twice and entry.names is not None:
+            other = seen[twice[0], identity.kind.split()[0]]
+            raise at.key("names").error(
+                f'"{twice[0]}" has an {identity.kind.split()[0]} certificate already in {other.path}',
+                "give each name one certificate of a kind",
+            )
+        names = tuple(name for name in identity.names if name not in twice)
+        seen.update(((name, identity.kind.split()[0]), at) for name in names)
+        found.append(dataclasses.replace(identity, names=names))
+    return tuple(found)
+
+
+def _identity(entry: Certificate, at: Place) -> Identity:
+    chain = _read_chain(entry, at.key("chain"))
+    pem = read_file(entry.key, at.key("key"))
+    public, kind = _read_key(entry, pem, at.key("key"))
+    _check_fit(entry, chain, public, at)
+    _check_order(entry, chain, at.key("chain"))
+    certified = _dns_names(chain[0])
+    names = entry.names if entry.names is not None else certified
+    return Identity(
+        names=names,
+        chain=tuple(c.public_bytes(Encoding.DER) for c in chain),
+        key_pem=pem,
+        kind=kind,
+        expires=chain[0].not_valid_after_utc,
+        warnings=tuple(_warnings(entry, chain, names, certified, at)),
+        at=at,
+    )
+
+
+def _read_chain(entry: Certificate, at: Place) -> list[x509.Certificate]:
+    pem = read_file(entry.chain, at)
+    try:
+        return x509.load_pem_x509_certificates(pem)
+    except (ValueError, UnsupportedAlgorithm) as e:
+        reason = "holds no certificate" if b"BEGIN CERTIFICATE" not in pem else f"holds a damaged certificate ({e})"
+        raise at.error(
+            f"{entry.chain}: {reason}", 'name a PEM file with blocks of "BEGIN CERTIFICATE", the server\'s first'
+        ) from None
+
+
+def _read_key(entry: Certificate, pem: bytes, at: Place) -> tuple[bytes, str]:
+    """The public half (SubjectPublicKeyInfo) and the kind of a private key."""
+    try:
+        key = load_pem_private_key(pem, password=None)
+    except TypeError:
+        raise at.error(
+            f"{entry.key}: the key is encrypted", "decrypt it (openssl pkey) and guard the file by its permissions"
+        ) from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise at.error(
+            f"{entry.key}: holds no private key", 'name a PEM file with a block of "BEGIN PRIVATE KEY"'
+        ) from None
+    match key:
+        case ec.EllipticCurvePrivateKey(curve=ec.SECP256R1() | ec.SECP384R1()):
+            kind = f"ECDSA P-{key.curve.key_size}"
+        case rsa.RSAPrivateKey() if key.key_size >= _RSA_LEAST_BITS:
+            kind = f"RSA {key.key_size}"
+        case ed25519.Ed25519PrivateKey():
+            kind = "Ed25519"
+        case _:
+            size = getattr(key, "key_size", "")
+            raise at.error(f"{entry.key}: a {size or ''} {type(key).__name__} cannot serve".replace("  ", " "), _USABLE)
+    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo), kind
+
+
+def _check_fit(entry: Certificate, chain: Sequence[x509.Certificate], public: bytes, at: Place) -> None:
+    fits = [c.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) == public for c in chain]
+    if fits[0]:
+        return
+    if any(fits):
+        raise at.key("chain").error(
+            f"{entry.chain}: the server's certificate is number {fits.index(True) + 1}",
+            "put it first, then each issuer's",
+        )
+    raise at.key("key").error(
+        f"{entry.key} is not the key of the certificate in {entry.chain}", "name the key that it was issued for"
+    )
+
+
+def _check_order(entry: Certificate, chain: Sequence[x509.Certificate], at: Place) -> None:
+    """Each certificate is issued by the next (RFC 9846, section 4.5.2)."""
+    for i, (subject, issuer) in enumerate(itertools.pairwise(chain)):
+        try:
+            subject.verify_directly_issued_by(issuer)
+        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+            raise at.error(
+                f"{entry.chain}: certificate number {i + 2} ({_subject(issuer)}) did not issue number {i + 1} "
+                f"({_subject(subject)})",
+                "put each issuer right after what it issued, and nothing else",
+            ) from None
+
+
+def _warnings(
+    entry: Certificate,
+    chain: Sequence[x509.Certificate],
+    names: Sequence[str],
+    certified: Sequence[str],
+    at: Place,
+) -> Iterator[str]:
+    now = datetime.datetime.now(datetime.UTC)
+    where = f"{at.file}: {at.key('chain').path}: {entry.chain}"
+    for i, c in enumerate(chain):
+        which = f"{where}: certificate number {i + 1} ({_subject(c)})"
+        if c.not_valid_before_utc > now:
+            yield f"{which} is not valid before {c.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
+        if c.not_valid_after_utc < now:
+            yield f"{which} expired on {c.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+        elif c.not_valid_after_utc < now + _EXPIRES_SOON:
+            yield f"{which} expires on {c.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+    for name in names:
+        if not _covered(name, certified):
+            yield f'{where}: the certificate does not name "{name}"; clients will refuse it there'
+
+
+def _covered(name: str, certified: Sequence[str]) -> bool:
+    return name in certified or "*." + name.partition(".")[2] in certified
+
+
+def _dns_names(certificate: x509.Certificate) -> tuple[str, ...]:
+    """The DNS names of the subject alternative name; a common name counts for nothing (RFC 9525, section 2)."""
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except (x509.ExtensionNotFound, ValueError):
+        return ()
+    names = (name.lower().removesuffix(".") for name in extension.value.get_values_for_type(x509.DNSName))
+    return tuple(dict.fromkeys(names))
+
+
+def _subject(certificate: x509.Certificate) -> str:
+    return certificate.subject.rfc4514_string() or "no subject"

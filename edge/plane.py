@@ -1,0 +1,114 @@
+"""From settings to data-plane objects. Only this file touches `cext`.
+
+`prepare` runs in the master, before a configuration is accepted: whatever the data plane refuses shows there,
+and the workers inherit the result (keys included) by the fork. `open_plane` runs in a worker.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Protocol, cast
+
+from cext.crypto.sign import PrivateKey
+from cext.proxy.downstream import ListenerSettings
+from cext.proxy.pool import UpstreamGroup
+from cext.proxy.router import Route, Router
+from cext.tls.config import Credential, ServerConfig
+from cext.worker import DataPlane
+
+from edge import certs
+from edge.config import Bind, Listener, Settings
+
+
+class Plane(Protocol):
+    """`cext.worker.DataPlane`, as the worker uses it."""
+
+    def listen(self, fd: int, settings: object) -> None: ...
+    def every(self, ms: int, callback: Callable[[], None]) -> None: ...
+    def run(self) -> None: ...
+    def drain(self, deadline_ms: int) -> None: ...
+    def stop(self) -> None: ...
+    def counters(self) -> dict[str, int]: ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Prepared:
+    """A configuration that is ready to serve."""
+
+    settings: Settings
+    identities: tuple[certs.Identity, ...]
+    listeners: dict[Bind, object]
+    """The data plane's settings for each address."""
+
+
+def prepare(settings: Settings, cookie_secret: bytes) -> Prepared:
+    """Loads what the settings name. `cookie_secret` is the same for all workers. Raises ConfigError."""
+    identities = certs.load(settings)
+    tls = ServerConfig(
+        [_credential(identity) for identity in identities],
+        cipher_suites=settings.tls.cipher_suites,
+        groups=settings.tls.groups,
+        cookie_secret=cookie_secret,
+    )
+    router = _router(settings)
+    made = [(listener, _listener_settings(listener, tls, router)) for listener in settings.listener]
+    return Prepared(
+        # The keys are with the engine now; their text is not kept.
+        settings=settings,
+        identities=tuple(dataclasses.replace(identity, key_pem=b"") for identity in identities),
+        listeners={bind: made_settings for listener, made_settings in made for bind in listener.bind},
+    )
+
+
+def open_plane(access_log: Callable[[bytes], None] | None, error_log: Callable[[str, str], None]) -> Plane:
+    return cast(Plane, DataPlane(access_log=access_log, error_log=error_log))
+
+
+def _credential(identity: certs.Identity) -> object:
+    try:
+        return Credential(identity.chain, PrivateKey.from_pem(identity.key_pem), identity.names)
+    except ValueError as e:
+        raise identity.at.error(f"cannot be used: {e}", "use another certificate and key") from None
+
+
+def _router(settings: Settings) -> object:
+    groups = {
+        upstream.name: UpstreamGroup(
+            upstream.name, addresses, max_idle=upstream.pool.max_idle, idle_ms=upstream.pool.idle
+        )
+        for upstream, addresses in zip(settings.upstream, settings.addresses, strict=True)
+    }
+    return Router(
+        [
+            Route(
+                groups[route.upstream],
+                hosts=route.match.host or (),
+                path=route.match.path,
+                methods=route.match.method or (),
+                connect_ms=route.timeouts.connect,
+                first_byte_ms=route.timeouts.first_byte,
+                body_idle_ms=route.timeouts.body_idle,
+                write_idle_ms=route.timeouts.write_idle,
+                total_ms=route.timeouts.total,
+            )
+            for route in settings.route
+        ]
+    )
+
+
+def _listener_settings(listener: Listener, tls: object, router: object) -> object:
+    return ListenerSettings(
+        tls,
+        router,
+        handshake_ms=listener.timeouts.handshake,
+        header_ms=listener.timeouts.header,
+        keepalive_ms=listener.timeouts.keepalive,
+        line_limit=listener.limits.line,
+        head_limit=listener.limits.head,
+        field_limit=listener.limits.fields,
+        x_forwarded=listener.forwarded in ("x-forwarded", "both"),
+        forwarded=listener.forwarded in ("forwarded", "both"),
+    )
+
+
+def warnings(prepared: Prepared) -> Sequence[str]:
+    return [*prepared.settings.warnings, *(w for identity in prepared.identities for w in identity.warnings)]

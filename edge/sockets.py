@@ -1,0 +1,90 @@
+"""Listening sockets: one per worker slot and address, held by the master and shared with the slot's worker.
+
+The sockets of one address form a SO_REUSEPORT group among which the kernel spreads connections. A socket's accept
+queue lives as long as anyone holds the socket: a worker may die and its successor serves what waited. Only closing
+a slot's last copy would lose its queue, so a slot that goes is first steered around (`steer`).
+"""
+
+import ctypes
+import errno
+import socket
+import struct
+from collections.abc import Sequence
+from typing import Final
+
+from edge.config import Bind
+from edge.errors import ListenError
+
+# A connection reaches accept when its first bytes have come, or after this many seconds.
+DEFER_ACCEPT_SECONDS: Final = 1
+
+_SO_ATTACH_REUSEPORT_CBPF: Final = 51
+_SO_DETACH_REUSEPORT_BPF: Final = 68
+
+_REASONS: Final = {
+    errno.EADDRINUSE: "is in use already; stop what listens there (`ss -ltnp` shows it) or choose another port",
+    errno.EADDRNOTAVAIL: "is no address of this host; choose one that `ip address` shows",
+    errno.EACCES: "needs root or CAP_NET_BIND_SERVICE; start edge as root or choose a port from 1024 on",
+    errno.EAFNOSUPPORT: "cannot be used: this kernel has no such address family; remove it",
+}
+
+
+class ListeningSocket(socket.socket):
+    """A socket that shows as its address."""
+
+    def __str__(self) -> str:
+        if self.fileno() < 0:
+            return "https (closed)"
+        host, port = self.getsockname()[:2]
+        return f"https://[{host}]:{port}" if self.family == socket.AF_INET6 else f"https://{host}:{port}"
+
+
+def check_free(bind: Bind) -> None:
+    """ListenError when someone listens there. SO_REUSEPORT alone would let a second edge share the port unseen."""
+    with socket.socket(bind.family, socket.SOCK_STREAM) as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _bind(s, bind)
+
+
+def bound(bind: Bind) -> ListeningSocket:
+    """A new member of the address's group, not yet listening. Accepted sockets inherit its TCP options."""
+    s = ListeningSocket(bind.family, socket.SOCK_STREAM)
+    try:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFER_ACCEPT_SECONDS)
+        _bind(s, bind)
+        s.setblocking(False)
+    except BaseException:
+        s.close()
+        raise
+    return s
+
+
+def _bind(s: socket.socket, bind: Bind) -> None:
+    try:
+        if bind.family == socket.AF_INET6:
+            s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        s.bind((bind.address, bind.port))
+    except OSError as e:
+        raise ListenError(
+            f"{bind}: the address {_REASONS.get(e.errno or 0, f'cannot be used: {e.strerror}')}"
+        ) from None
+
+
+def steer(member: socket.socket, count: int) -> None:
+    """Sends new connections to the first `count` sockets of the group (in the order of their listen calls) only."""
+    _attach(member, [(0x20, 0xFFFFF038), (0x94, count), (0x16, 0)])  # A = random; A %= count; return A
+
+
+def unsteer(member: socket.socket) -> None:
+    """Gives the choice back to the kernel."""
+    member.setsockopt(socket.SOL_SOCKET, _SO_DETACH_REUSEPORT_BPF, 0)
+
+
+def _attach(member: socket.socket, program: Sequence[tuple[int, int]]) -> None:
+    """Attaches classic BPF instructions (code, constant) that return the index of the socket to take."""
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", op, 0, 0, k) for op, k in program))
+    fprog = struct.pack("HP", len(program), ctypes.addressof(code))
+    member.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, fprog)

@@ -1,0 +1,147 @@
+"""A worker: one process with one data plane on the sockets of its slot."""
+
+import faulthandler
+import os
+import pwd
+import signal
+import socket
+import sys
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final
+
+from gunicorn.workers.base import Worker
+from setproctitle import setproctitle
+
+from edge import plane
+from edge.accesslog import AccessLog
+from edge.errorlog import one_line
+
+if TYPE_CHECKING:
+    from edge.master import Generation, Slot
+
+HEARTBEAT_MS: Final = 500
+
+# What worker and master say to each other while the worker boots: "I could serve", "serve".
+READY: Final = b"R"
+GO: Final = b"G"
+
+
+class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
+    """Made in the master before the fork. What stands under "master's view" is never used by the process itself."""
+
+    alive: bool
+    slot: "Slot"
+    generation: "Generation"
+    channel: socket.socket
+    far_end: socket.socket
+    """A pair of sockets between worker and master until the worker serves; `channel` is one's own end."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        # the master's view
+        self.ready = False
+        self.serving = False
+        self.kill_at: float | None = None
+        """When a draining worker is killed (monotonic); None while it is not draining."""
+        self.drained_at: float | None = None
+        """When it was told to drain."""
+
+    def init_process(self) -> None:
+        """Opens what needs privileges, gives them up, then runs. Never returns to a caller who would go on."""
+        number = self.generation.number
+        setproctitle(f"edge: worker {self.slot.index} (generation {number})")
+        settings = self.generation.prepared.settings
+        self.sockets_by_bind = dict(self.slot.sockets)
+        self.access_log: AccessLog | None = None
+        try:
+            if settings.server.access_log is not None:
+                self.access_log = AccessLog(settings.server.access_log.path, self.log.error)
+            self.plane = plane.open_plane(self.access_log.write if self.access_log else None, self._report)
+            drop_privileges(*self.generation.owner)
+        except Exception as e:
+            self._fail(e)
+        super().init_process()
+
+    def init_signals(self) -> None:
+        # SIGHUP goes to the whole group when a terminal closes; the master answers for it.
+        for ignored in (signal.SIGHUP, signal.SIGUSR2, signal.SIGWINCH):
+            signal.signal(ignored, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, self._drain)
+        signal.signal(signal.SIGINT, self._stop)
+        signal.signal(signal.SIGQUIT, self._stop)
+        signal.signal(signal.SIGUSR1, self._reopen)
+        # The master sends SIGABRT to a worker that hangs: it tells where.
+        faulthandler.enable()
+
+    def load_wsgi(self) -> None:
+        """There is no application: the data plane is built already."""
+
+    def run(self) -> None:
+        if not self._wait_for_go():
+            return
+        try:
+            for bind, settings in self.generation.prepared.listeners.items():
+                self.plane.listen(self.sockets_by_bind[bind].fileno(), settings)
+            self.plane.every(HEARTBEAT_MS, self._beat)
+        except Exception as e:
+            self._fail(e)
+        self.notify()
+        self.plane.run()
+        if self.access_log:
+            self.access_log.close()
+
+    def _wait_for_go(self) -> bool:
+        """False when the master has gone or has thought better of it."""
+        try:
+            self.channel.sendall(READY)
+            go = self.channel.recv(1) == GO
+        except OSError:
+            return False
+        finally:
+            self.channel.close()
+        return go and self.alive
+
+    def _beat(self) -> None:
+        self.notify()
+        if os.getppid() != self.ppid and self.alive:
+            self.log.error("the master is gone: this worker drains")
+            self._drain(signal.SIGTERM, None)
+
+    def _drain(self, _signal: int, _frame: FrameType | None) -> None:
+        if not self.alive:
+            return
+        self.alive = False
+        self.plane.drain(self.generation.prepared.settings.server.drain_timeout)
+        # Accepting is over here. Others may hold these sockets too; if none does, clients are refused at once
+        # instead of waiting in a queue that nobody serves.
+        for s in self.sockets:
+            s.close()
+
+    def _stop(self, _signal: int, _frame: FrameType | None) -> None:
+        self.alive = False
+        self.plane.stop()
+
+    def _reopen(self, _signal: int, _frame: FrameType | None) -> None:
+        self.log.reopen_files()
+        if self.access_log:
+            self.access_log.reopen()
+
+    def _report(self, level: str, message: str) -> None:
+        self.log.log(level, "%s", one_line(message))
+
+    def _fail(self, error: Exception) -> None:
+        self.log.error("worker %d cannot start: %s: %s", self.slot.index, type(error).__name__, error)
+        sys.exit(1)
+
+
+def drop_privileges(uid: int, gid: int) -> None:
+    """Becomes the user and group for good, with the user's own supplementary groups. OSError when that fails."""
+    if os.getresuid() == (uid,) * 3 and os.getresgid() == (gid,) * 3:
+        return
+    try:
+        os.initgroups(pwd.getpwuid(uid).pw_name, gid)
+    except KeyError:
+        os.setgroups([gid])
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)

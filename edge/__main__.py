@@ -1,0 +1,115 @@
+"""The command `edge`; `python -m edge` is the same."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import click
+
+from edge import __version__, config, demo, plane
+from edge.certs import Identity
+from edge.errors import ConfigError, EdgeError
+from edge.master import Application
+
+_CHECK_SECRET = bytes(32)
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="edge")
+def cli() -> None:
+    """A TLS edge server: TLS 1.3 by its own stack, HTTP/1.1 to pooled backends."""
+
+
+@cli.command()
+@click.option("--config", "-c", "file", type=_FILE, metavar="FILE", help="The configuration (TOML).")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), help=f"The demo's port, {demo.PORT} by default. Not with --config."
+)
+def run(file: Path | None, port: int | None) -> None:
+    """Serve, in the foreground, until SIGTERM or Ctrl-C.
+
+    Without --config: a demo on https://localhost:8443 with a development certificate and a small origin, both made
+    on the spot.
+
+    \b
+    SIGTERM          accept no more, finish running requests, end
+    SIGINT, SIGQUIT  end at once
+    SIGHUP           take a changed configuration over; one with an error changes nothing
+    SIGUSR1          reopen the log files
+    SIGTTIN, SIGTTOU one worker more, one less
+    """
+    welcome = ""
+    if file is None:
+        file, welcome = demo.prepare(port or demo.PORT)
+    elif port is not None:
+        raise click.UsageError("--port is for the demo; a configuration has [[listener]] bind")
+    Application(file, welcome).run()
+
+
+@cli.command()
+@click.option("--config", "-c", "file", type=_FILE, metavar="FILE", required=True, help="The configuration (TOML).")
+def check(file: Path) -> None:
+    """Say whether a configuration would serve: exit code 0, or 1 and what is wrong where.
+
+    The files it names are read, keys are held against their certificates and host names are resolved. No address is
+    bound and nothing is changed.
+    """
+    prepared = plane.prepare(config.load(file), _CHECK_SECRET)
+    for warning in plane.warnings(prepared):
+        click.echo(f"warning: {warning}", err=True)
+    for line in _summary(prepared.settings, prepared.identities):
+        click.echo(line)
+
+
+@cli.command()
+@click.option("--config", "-c", "file", type=_FILE, metavar="FILE", required=True, help="The configuration (TOML).")
+def reload(file: Path) -> None:
+    """Have the running edge take a changed configuration over.
+
+    The file is checked first; with an error in it the command ends with exit code 1, and nothing is changed. The
+    running edge is found through the file's [server] pid_file, and says in its error log how the reload ended.
+    """
+    settings = plane.prepare(config.load(file), _CHECK_SECRET).settings
+    pid_file = settings.server.pid_file
+    if pid_file is None:
+        raise ConfigError(str(file), "server.pid_file", "is missing", "add it, or send SIGHUP to the master yourself")
+    try:
+        pid = int(pid_file.read_text())
+        os.kill(pid, signal.SIGHUP)
+    except (OSError, ValueError) as e:
+        raise EdgeError(f"{pid_file}: no edge to signal there ({e}); is it running?") from None
+    click.echo(f"process {pid} reloads {file}")
+
+
+def _summary(settings: config.Settings, identities: tuple[Identity, ...]) -> list[str]:
+    return [
+        f"{settings.file}: ok",
+        f"  workers      {settings.server.workers}",
+        f"  listeners    {', '.join(str(bind) for listener in settings.listener for bind in listener.bind)}",
+        *(
+            f"  certificate  {', '.join(c.names) or '(default only)'}: {c.kind}, until {c.expires:%Y-%m-%d}"
+            for c in identities
+        ),
+        *(f"  upstream     {u.name}: {', '.join(map(str, u.servers))}" for u in settings.upstream),
+        *(f"  route        {_show_match(r.match)} to {r.upstream}" for r in settings.route),
+    ]
+
+
+def _show_match(match: config.Match) -> str:
+    return f"{' '.join(match.method or ('any',))} {', '.join(match.host or ('*',))} {match.path}"
+
+
+def main() -> None:
+    """The entry point: every fault that the operator can mend is one line on standard error, and exit code 1."""
+    try:
+        cli.main(prog_name="edge", standalone_mode=True)
+    except EdgeError as e:
+        click.echo(f"edge: {e}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

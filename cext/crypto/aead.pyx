@@ -1,7 +1,6 @@
 """AEADs of TLS 1.3: contexts keyed once, a nonce per record (see the .pxd)."""
 
 from libc.limits cimport INT_MAX
-from libc.string cimport memcpy
 
 from cext.lib.libcrypto cimport (
     ERR_clear_error,
@@ -21,17 +20,9 @@ from cext.lib.libcrypto cimport (
 
 cdef enum:
     AEAD_COUNT = 3
-    POOL_LIMIT = 128                    # per AEAD: 64 connections' worth of both directions, about 140 KiB
 
-cdef struct Pool:
-    size_t size
-    EVP_CIPHER_CTX *contexts[POOL_LIMIT]
-
-# A worker is one thread: neither pools nor counter are locked.
-cdef EVP_CIPHER *ciphers[AEAD_COUNT]
-cdef Pool pools[AEAD_COUNT]
+cdef EVP_CIPHER *ciphers[AEAD_COUNT]    # fetched once: a fetch per context takes locks and walks tables
 cdef size_t contexts_in_use = 0
-cdef const uint8_t[AEAD_KEY_MAX] ZEROS
 
 
 cdef size_t aead_key_length(int aead) noexcept nogil:
@@ -45,20 +36,12 @@ cdef size_t aead_key_length(int aead) noexcept nogil:
 cdef EVP_CIPHER_CTX *aead_new(int aead, const uint8_t *key, bint seal) noexcept nogil:
     global contexts_in_use
     cdef EVP_CIPHER_CTX *ctx
-    cdef const EVP_CIPHER *cipher = NULL
-    cdef Pool *pool
     if aead_key_length(aead) == 0:
         return NULL
-    pool = &pools[aead - 1]
-    if pool.size:
-        pool.size -= 1
-        ctx = pool.contexts[pool.size]
-    else:
-        ctx = EVP_CIPHER_CTX_new()
-        if ctx == NULL:
-            return NULL
-        cipher = ciphers[aead - 1]
-    if EVP_CipherInit_ex(ctx, cipher, NULL, key, NULL, seal) != 1:
+    ctx = EVP_CIPHER_CTX_new()
+    if ctx == NULL:
+        return NULL
+    if EVP_CipherInit_ex(ctx, ciphers[aead - 1], NULL, key, NULL, seal) != 1:
         ERR_clear_error()
         EVP_CIPHER_CTX_free(ctx)
         return NULL
@@ -68,26 +51,9 @@ cdef EVP_CIPHER_CTX *aead_new(int aead, const uint8_t *key, bint seal) noexcept 
 
 cdef void aead_free(int aead, EVP_CIPHER_CTX *ctx) noexcept nogil:
     global contexts_in_use
-    cdef Pool *pool
-    if ctx == NULL:
-        return
-    contexts_in_use -= 1
-    pool = &pools[aead - 1]
-    if pool.size >= POOL_LIMIT or not forget(ctx):
+    if ctx != NULL:
+        contexts_in_use -= 1
         EVP_CIPHER_CTX_free(ctx)
-        return
-    pool.contexts[pool.size] = ctx
-    pool.size += 1
-
-
-cdef bint forget(EVP_CIPHER_CTX *ctx) noexcept nogil:
-    """Writes a key and nonce of zeros, and what follows from them, over every secret in a context: the round keys and
-    GHASH tables, and, by sealing a block, the tag's mask, the last keystream block and the one-time Poly1305 key."""
-    cdef uint8_t block[64]
-    cdef int n
-    return (EVP_CipherInit_ex(ctx, NULL, NULL, ZEROS, ZEROS, 1) == 1
-            and EVP_EncryptUpdate(ctx, block, &n, ZEROS, 1) == 1
-            and EVP_EncryptFinal_ex(ctx, block, &n) == 1)
 
 
 cdef int aead_seal(EVP_CIPHER_CTX *ctx, const uint8_t *nonce, const uint8_t *aad, size_t aad_len,
@@ -197,6 +163,6 @@ cdef class Aead:
         return 0
 
 
-def context_counters():
-    """(contexts in use, contexts pooled): tests assert that the first returns to where it was."""
-    return contexts_in_use, sum(pools[i].size for i in range(AEAD_COUNT))
+def contexts():
+    """Contexts in use: tests assert that it returns to where it was."""
+    return contexts_in_use

@@ -8,6 +8,7 @@ cdef class Listener(Watcher):
     cdef Timer resume               # armed while accepting is paused for want of descriptors
     cdef bint starved               # no descriptors: logged once, until an accept succeeds
     cdef int start(self) noexcept
+    cdef int accept_some(self, int limit) noexcept
     cdef void stop(self) noexcept
     cdef void on_accept(self, int fd, sockaddr_storage *peer) noexcept
     cdef void on_starved(self, int error) noexcept

@@ -1,6 +1,6 @@
 """Accepting (see the .pxd). Level-triggered: what one turn leaves in the queue, the next turn hears of again."""
 
-from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM, EPROTO, errno
+from libc.errno cimport ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM, EPROTO, errno
 from libc.stdint cimport uint32_t
 
 from cext.base.timers cimport timer_init
@@ -32,24 +32,29 @@ cdef class Listener(Watcher):
         """Descriptors or memory have run out (errno `error`); called once for each such spell."""
 
     cdef void on_event(self, uint32_t events) noexcept:
-        cdef int fd, i
+        self.accept_some(ACCEPTS_PER_TURN)
+
+    cdef int accept_some(self, int limit) noexcept:
+        """Accepts up to `limit` connections of the queue -> how many."""
+        cdef int fd
+        cdef int accepted = 0
         cdef sockaddr_storage peer
         cdef socklen_t n
-        for i in range(ACCEPTS_PER_TURN):
+        while accepted < limit:
             n = sizeof(peer)
             fd = accept4(self.fd, <sockaddr *> &peer, &n, SOCK_NONBLOCK | SOCK_CLOEXEC)
             if fd >= 0:
                 self.starved = False
+                accepted += 1
                 self.on_accept(fd, &peer)
-                if not self.registered:
-                    return
                 continue
             if errno == EMFILE or errno == ENFILE or errno == ENOBUFS or errno == ENOMEM:
                 self.pause(errno)
-                return
+                break
             if errno == EINTR or errno == ECONNABORTED or errno == EPROTO or errno == EPERM:
                 continue            # that connection is gone (or filtered); the next may be there
-            return                  # EAGAIN, or a socket that is no longer listening
+            break                   # EAGAIN, or a socket that is no longer listening
+        return accepted
 
     cdef void pause(self, int error) noexcept:
         """Not watched for a while: an event that cannot be answered would spin the loop."""

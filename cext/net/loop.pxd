@@ -27,8 +27,10 @@ cdef class Loop:
     cdef object wake_write
     cdef object guest                   # AsyncGuest, once a coroutine was run
     cdef list deferred                  # callables for the end of this turn
+    cdef list unfinished                # watchers that gave way to others and go on in the next turn
     cdef int register(self, Watcher w, uint32_t events) noexcept
     cdef void unregister(self, Watcher w) noexcept
+    cdef void again(self, Watcher w) noexcept
     cdef void read_clock(self) noexcept nogil
     cdef int grow(self, int fd) noexcept
     cdef int turn(self) except -1

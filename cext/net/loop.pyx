@@ -49,6 +49,7 @@ cdef class Loop:
             raise OSError(errno, "epoll_create1: " + os.strerror(errno))
         self.timers = TimerWheel()
         self.deferred = []
+        self.unfinished = []
         self.read_clock()
         self.timers.start(self.now)
 
@@ -95,6 +96,10 @@ cdef class Loop:
         ev.events = 0
         epoll_ctl(self.epfd, EPOLL_CTL_DEL, w.fd, &ev)
         Py_DECREF(w)
+
+    cdef void again(self, Watcher w) noexcept:
+        """on_event(0) in the next turn: w has more to do, but others are to have their turn first."""
+        self.unfinished.append(w)
 
     cdef int grow(self, int fd) noexcept:
         cdef int size = self.table_size if self.table_size else 64
@@ -154,7 +159,7 @@ cdef class Loop:
         cdef Watcher w
         cdef int wait
         self.read_clock()
-        wait = 0 if self.deferred else self.timers.wait_ms(self.now)
+        wait = 0 if self.deferred or self.unfinished else self.timers.wait_ms(self.now)
         with nogil:
             n = epoll_wait(self.epfd, events, EVENTS_PER_TURN, wait)
         self.read_clock()
@@ -163,6 +168,11 @@ cdef class Loop:
                 raise OSError(errno, "epoll_wait: " + os.strerror(errno))
             n = 0
             PyErr_CheckSignals()
+        if self.unfinished:
+            unfinished, self.unfinished = self.unfinished, []
+            for w in unfinished:
+                if w.registered:
+                    w.on_event(0)
         for i in range(n):
             fd = <int> (events[i].data.u64 & 0xFFFFFFFF)
             instance = <uint32_t> (events[i].data.u64 >> 32)

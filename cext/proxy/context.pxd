@@ -1,0 +1,45 @@
+"""What all connections of a worker share: the loop, scratch memory, the date, counters, logs."""
+
+from libc.stdint cimport uint8_t, uint64_t
+
+from cext.http.message cimport Head
+from cext.net.loop cimport Loop
+
+cdef enum:
+    # A receive takes up to 64 KiB, behind a partial record (at most 16 KiB + 256 + 5) of the one before.
+    SCRATCH = 96 * 1024
+    # Plaintext queued towards a peer: above HIGH its source is no longer read, below LOW it is again.
+    HIGH_WATER = 256 * 1024
+    LOW_WATER = 64 * 1024
+    # One connection reads this much in a turn; then the others have theirs.
+    BYTES_PER_TURN = 1024 * 1024
+
+cdef struct Counters:
+    uint64_t connections
+    uint64_t connections_open
+    uint64_t handshakes
+    uint64_t handshake_failures
+    uint64_t requests
+    uint64_t responses_5xx
+    uint64_t client_aborts
+    uint64_t timeouts
+    uint64_t upstream_connects
+    uint64_t upstream_reuses
+    uint64_t upstream_failures
+    uint64_t upstream_retries
+    uint64_t accept_pauses
+
+cdef class Context:
+    cdef readonly Loop loop
+    cdef Counters counters
+    cdef uint8_t *client_scratch        # SCRATCH bytes: what is being read from a client, for one turn
+    cdef uint8_t *upstream_scratch      # likewise from an upstream
+    cdef Head request                   # the head being read; its spans point into the reader's memory
+    cdef Head response
+    cdef char date_text[30]             # IMF-fixdate, NUL-terminated
+    cdef uint64_t date_until            # loop ms until which date_text holds
+    cdef object access_log              # AccessLog or None
+    cdef object error_log
+    cdef bint draining
+    cdef const char *date(self) noexcept
+    cdef void log(self, str level, str message) noexcept

@@ -1,0 +1,38 @@
+"""The worker's shared state (see the .pxd)."""
+
+from libc.stdlib cimport free, malloc
+from libc.time cimport gmtime_r, strftime, time, time_t, tm
+
+
+cdef class Context:
+    def __cinit__(self, Loop loop, access_log, error_log):
+        self.loop = loop
+        self.access_log = access_log
+        self.error_log = error_log
+        self.client_scratch = <uint8_t *> malloc(SCRATCH)
+        self.upstream_scratch = <uint8_t *> malloc(SCRATCH)
+        if self.client_scratch == NULL or self.upstream_scratch == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        free(self.client_scratch)
+        free(self.upstream_scratch)
+
+    cdef const char *date(self) noexcept:
+        """The current Date, made anew once a second."""
+        cdef time_t now
+        cdef tm parts
+        if self.loop.now >= self.date_until:
+            now = time(NULL)
+            gmtime_r(&now, &parts)
+            strftime(self.date_text, sizeof(self.date_text), "%a, %d %b %Y %H:%M:%S GMT", &parts)
+            self.date_until = self.loop.now + 500
+        return self.date_text
+
+    cdef void log(self, str level, str message) noexcept:
+        """One line to the error log: level is "debug", "info", "warning" or "error"."""
+        self.error_log(level, message)
+
+    def counter_values(self):
+        """The counters by name."""
+        return self.counters

@@ -1,0 +1,96 @@
+"""A client's connection: socket and TLS. What is spoken inside is its Session's business."""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from cext.base.buffer cimport Bytes, Chunk
+from cext.base.timers cimport Timer
+from cext.http.message cimport Limits
+from cext.lib.linux cimport sockaddr_storage
+from cext.net.stream cimport Stream
+from cext.proxy.access_log cimport AccessLog
+from cext.proxy.context cimport Context
+from cext.proxy.exchange cimport ResponseSink
+from cext.proxy.router cimport Router
+from cext.tls.connection cimport Connection
+
+cdef enum ReadPhase:                    # what the read timer is for
+    READ_HANDSHAKE = 0
+    READ_HEAD = 1
+    READ_KEEPALIVE = 2
+    READ_BODY = 3
+    READ_LINGER = 4
+
+cdef class ListenerSettings:
+    """What a listener's connections are served with: TLS, routes, timeouts (ms, 0: none), limits."""
+    cdef readonly object tls            # ServerConfig
+    cdef readonly Router router
+    cdef readonly int handshake_ms, header_ms, keepalive_ms
+    cdef Limits limits
+    cdef readonly bint x_forwarded, forwarded
+
+cdef class Session(ResponseSink):
+    """A protocol on a connection: takes plaintext, and answers through the connection's write functions."""
+    cdef size_t on_plaintext(self, const uint8_t *p, size_t n) noexcept
+    cdef bint wants_plaintext(self) noexcept
+    cdef void on_drained(self) noexcept
+    cdef void on_read_timeout(self, int phase) noexcept
+    cdef void on_peer_finished(self) noexcept
+    cdef void on_drain(self) noexcept
+    cdef void on_closed(self, const char *why) noexcept
+
+cdef class Downstream(Stream):
+    cdef Context ctx
+    cdef ListenerSettings settings
+    cdef Connection tls
+    cdef Session session                # None until the handshake is done
+    cdef Bytes stash                    # ciphertext: part of a record, or records not yet wanted
+    cdef Bytes plain                    # plaintext the session has not taken yet
+    cdef Chunk *filling                 # plaintext of the next record
+    cdef Timer reading                  # see ReadPhase
+    cdef Timer writing                  # the client must take something of what is queued
+    cdef uint8_t read_phase
+    cdef bint pumping
+    cdef bint stash_news                # stash holds records that were not wanted when they came
+    cdef bint plain_news                # plain holds something the session has not declined yet
+    cdef bint closing                   # close when `out` has gone
+    cdef bint lingering                 # our side is shut; the client's bytes are discarded for a moment
+    cdef bint congested                 # `out` went over HIGH_WATER
+    cdef bint parked
+    cdef bint heard                     # a byte has come from the client
+    cdef bint peer_finished             # no more will come from the client
+    cdef uint8_t peer_address[16]
+    cdef uint16_t peer_port
+    cdef uint8_t peer_family
+    cdef int write_idle_ms
+    # for the session
+    cdef int write(self, const uint8_t *p, size_t n) noexcept
+    cdef uint8_t *reserve(self, size_t n, size_t *room) noexcept
+    cdef void commit(self, size_t n) noexcept
+    cdef int write_chunk(self, Chunk *c) noexcept
+    cdef void flush(self) noexcept
+    cdef void finish(self, bint linger) noexcept
+    cdef void abort(self, const char *why) noexcept
+    cdef void resume(self) noexcept
+    cdef void expect(self, int phase, int ms) noexcept
+    cdef size_t peer_text(self, char *out) noexcept nogil
+    # its own
+    cdef void serve(self, int fd, const sockaddr_storage *peer) noexcept
+    cdef void open_session(self) noexcept
+    cdef void drain(self) noexcept
+    cdef bint wants_input(self) noexcept
+    cdef void pump(self) noexcept
+    cdef ssize_t read_records(self) noexcept
+    cdef size_t open_records(self, uint8_t *p, size_t n) noexcept
+    cdef void deliver(self, uint8_t *p, size_t n) noexcept
+    cdef void feed_plain(self) noexcept
+    cdef int seal_filling(self) noexcept
+    cdef int queue_tls_output(self) noexcept
+    cdef void handshake_failed(self) noexcept
+    cdef void discard_input(self) noexcept
+    cdef void shut(self, const char *why) noexcept
+    cdef void peer_gone(self, bint orderly) noexcept
+    cdef void close_when_sent(self, bint linger) noexcept
+    cdef void close_after_flush(self) noexcept
+    cdef void note_peer(self, const sockaddr_storage *peer) noexcept
+    cdef void log_facts(self, AccessLog log) noexcept
+    cdef str peer_name(self)

@@ -1,0 +1,70 @@
+"""One request and its response: a client's stream on one side, an upstream connection on the other."""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from cext.base.buffer cimport Bytes, Chunk
+from cext.base.timers cimport Timer
+from cext.http.h1_reader cimport BodyReader
+from cext.http.h1_writer cimport Forwarding
+from cext.http.message cimport Head
+from cext.proxy.context cimport Context
+from cext.proxy.router cimport Route
+from cext.proxy.upstream cimport Upstream, UpstreamUser
+
+cdef class Exchange
+
+cdef class ResponseSink:
+    """The client's side of an exchange, whatever protocol it speaks. Memory passed in is valid during the call."""
+    cdef void response_interim(self, Exchange x, const Head *h) noexcept
+    cdef void response_head(self, Exchange x, const Head *h) noexcept
+    cdef void response_data(self, Exchange x, const uint8_t *p, size_t n) noexcept
+    cdef void response_chunk(self, Exchange x, Chunk *c) noexcept
+    cdef void response_flush(self, Exchange x) noexcept
+    cdef void response_end(self, Exchange x, const BodyReader *trailers) noexcept
+    cdef void response_error(self, Exchange x, int status, const char *text) noexcept
+    cdef void response_abort(self, Exchange x) noexcept
+    cdef bint response_congested(self, Exchange x) noexcept
+    cdef void request_wanted(self, Exchange x) noexcept
+
+cdef class Exchange(UpstreamUser):
+    cdef Context ctx
+    cdef ResponseSink sink              # None once the exchange is over
+    cdef Route route
+    cdef Upstream upstream
+    cdef object server_label            # bytes of the server that was asked last
+    cdef Bytes head                     # the request head as it goes upstream; kept for a retry and the log
+    cdef uint32_t method_len            # the method stands at head[0], the target behind it, then the host
+    cdef uint32_t target_len
+    cdef uint32_t host_len
+    cdef int method
+    cdef uint8_t request_framing
+    cdef bint request_done              # the client's body is complete
+    cdef bint body_begun                # a byte of it went upstream: it cannot be sent again
+    cdef bint responding                # the client has a response head
+    cdef bint retried
+    cdef bint reused
+    cdef unsigned int round             # where the choice of a server began
+    cdef unsigned int attempts          # servers asked so far
+    cdef Timer wait                     # connect, first byte or response idle: see `waiting_for`
+    cdef Timer total
+    cdef int waiting_for
+    cdef uint16_t status
+    cdef uint64_t started_us, connected_us, first_byte_us
+    cdef uint64_t bytes_in, bytes_out   # content, as the client sent and got it
+    cdef const char *fault              # what went wrong, for the log; NULL: nothing
+    cdef int prepare(self, const Head *h, const Forwarding *f) noexcept
+    cdef void start(self) noexcept
+    cdef void request_data(self, const uint8_t *p, size_t n) noexcept
+    cdef void request_flush(self) noexcept
+    cdef void request_end(self, const BodyReader *trailers) noexcept
+    cdef bint takes_request(self) noexcept nogil
+    cdef void client_drained(self) noexcept
+    cdef void abandon(self, const char *fault) noexcept
+    cdef void close(self) noexcept
+    cdef void connect(self, bint fresh) noexcept
+    cdef void send_head(self) noexcept
+    cdef void settle(self, Upstream u) noexcept
+    cdef void wait_for(self, int what, int ms) noexcept
+    cdef void fail(self, int status, const char *text, const char *fault) noexcept
+    cdef void report(self, str what, int error) noexcept
+    cdef bint repeatable(self) noexcept nogil

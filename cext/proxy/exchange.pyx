@@ -1,0 +1,339 @@
+"""Exchanges (see the .pxd): choosing a connection, sending, waiting, passing on, retrying.
+
+The functions stand in the order of an exchange's life. The sink calls prepare, start, request_*,
+client_drained, abandon and, when all is over, close; the upstream calls on_*.
+"""
+
+import os
+
+from libc.string cimport memcpy
+
+from cext.base.buffer cimport bytes_free, bytes_reserve
+from cext.base.timers cimport timer_init
+from cext.http.h1_writer cimport write_chunk_size, write_request
+from cext.http.message cimport (
+    FRAMING_CHUNKED,
+    FRAMING_NONE,
+    METHOD_DELETE,
+    METHOD_GET,
+    METHOD_HEAD,
+    METHOD_OPTIONS,
+    METHOD_PUT,
+    METHOD_TRACE,
+)
+from cext.proxy.context cimport HIGH_WATER, LOW_WATER
+from cext.proxy.pool cimport Server, avoid
+from cext.proxy.upstream cimport LOST_BAD_RESPONSE, LOST_CONNECT
+
+cdef enum:
+    TIMER_WAIT = 0
+    TIMER_TOTAL = 1
+    WAIT_CONNECT = 0
+    WAIT_FIRST_BYTE = 1
+    WAIT_BODY = 2
+
+
+cdef class ResponseSink:
+    cdef void response_interim(self, Exchange x, const Head *h) noexcept:
+        """A 1xx head for the client."""
+
+    cdef void response_head(self, Exchange x, const Head *h) noexcept:
+        """The final head."""
+
+    cdef void response_data(self, Exchange x, const uint8_t *p, size_t n) noexcept:
+        """Content."""
+
+    cdef void response_chunk(self, Exchange x, Chunk *c) noexcept:
+        """Content in a chunk that becomes the sink's."""
+
+    cdef void response_flush(self, Exchange x) noexcept:
+        """Everything that is there now has been passed on: send it."""
+
+    cdef void response_end(self, Exchange x, const BodyReader *trailers) noexcept:
+        """The response is whole."""
+
+    cdef void response_error(self, Exchange x, int status, const char *text) noexcept:
+        """No response head was passed on: answer with one of our own."""
+
+    cdef void response_abort(self, Exchange x) noexcept:
+        """The response can't be completed: the client must see that it is cut."""
+
+    cdef bint response_congested(self, Exchange x) noexcept:
+        """Whether the client is slow: then no more until client_drained()."""
+        return False
+
+    cdef void request_wanted(self, Exchange x) noexcept:
+        """More of the request body may be passed on."""
+
+
+cdef class Exchange(UpstreamUser):
+    def __cinit__(self, Context ctx, ResponseSink sink, Route route):
+        self.ctx = ctx
+        self.sink = sink
+        self.route = route
+        self.started_us = ctx.loop.now_us
+        timer_init(&self.wait, self, TIMER_WAIT)
+        timer_init(&self.total, self, TIMER_TOTAL)
+
+    def __dealloc__(self):
+        bytes_free(&self.head)
+
+    cdef int prepare(self, const Head *h, const Forwarding *f) noexcept:
+        """Serialises the request head for the upstream, while h is valid. 0, or -1 when out of memory."""
+        cdef ssize_t n
+        cdef size_t room = h.length + f.client_len * 2 + f.default_host_len + 512
+        if bytes_reserve(&self.head, room) < 0:
+            return -1
+        n = write_request(h, f, h.framing, self.head.data, room)
+        if n < 0:
+            return -1
+        self.head.len = n
+        self.method = h.method
+        self.method_len = h.method_name.len
+        self.target_len = h.path.len
+        self.host_len = h.host.len
+        self.request_framing = h.framing
+        self.request_done = h.framing == FRAMING_NONE
+        return 0
+
+    cdef void start(self) noexcept:
+        """Asks an upstream. The sink may be told of a failure before this returns."""
+        self.ctx.counters.requests += 1
+        if self.route.total_ms:
+            self.ctx.loop.timers.arm(&self.total, self.ctx.loop.now + self.route.total_ms)
+        self.round = self.route.upstream.start()
+        self.connect(False)
+
+    cdef void connect(self, bint fresh) noexcept:
+        """Takes a connection from the pool, going on to the next server while connects fail at once."""
+        cdef unsigned int servers = <unsigned int> len(self.route.upstream.servers)
+        cdef Upstream u
+        while self.attempts < servers:
+            u = self.route.upstream.take(self.ctx, self, self.method, self.round + self.attempts, fresh, self.repeatable())
+            self.attempts += 1
+            self.server_label = (<Server> u.home).label_bytes
+            if u.fd < 0:
+                avoid(u, self.ctx.loop.now)
+                self.report("connect", u.error)
+                continue
+            self.upstream = u
+            self.reused = u.reused
+            if u.connecting:
+                self.wait_for(WAIT_CONNECT, self.route.connect_ms)
+            else:
+                self.send_head()
+            return
+        self.fail(503, b"The service is not reachable at the moment.", b"connect failed")
+
+    cdef void on_connected(self, Upstream u) noexcept:
+        self.send_head()
+
+    cdef void send_head(self) noexcept:
+        cdef Upstream u = self.upstream
+        self.connected_us = self.ctx.loop.now_us
+        if u.queue(self.head.data, self.head.len) < 0:
+            self.abandon(b"out of memory")
+            return
+        self.wait_for(WAIT_FIRST_BYTE, self.route.first_byte_ms if self.request_done else 0)
+        u.flush()
+        if not self.request_done and self.sink is not None:
+            self.sink.request_wanted(self)
+
+    cdef bint takes_request(self) noexcept nogil:
+        """Whether the sink may pass on request content now."""
+        return self.connected_us != 0 and self.upstream is not None and self.upstream.out.bytes < HIGH_WATER
+
+    cdef void request_data(self, const uint8_t *p, size_t n) noexcept:
+        cdef uint8_t size[20]
+        cdef size_t k
+        cdef int r = 0
+        self.bytes_in += n
+        self.body_begun = True
+        if self.upstream is None or n == 0:
+            return
+        if self.request_framing == FRAMING_CHUNKED:
+            k = write_chunk_size(size + sizeof(size), n)
+            r |= self.upstream.queue(size + sizeof(size) - k, k)
+            r |= self.upstream.queue(p, n)
+            r |= self.upstream.queue(b"\r\n", 2)
+        else:
+            r = self.upstream.queue(p, n)
+        if r < 0:
+            self.abandon(b"out of memory")
+
+    cdef void request_flush(self) noexcept:
+        """What request_data brought in this turn goes out."""
+        if self.upstream is not None:
+            self.upstream.flush()
+        if self.upstream is not None and not self.takes_request():
+            self.wait_for(WAIT_FIRST_BYTE, self.route.body_idle_ms)     # the backend has stopped reading
+
+    cdef void request_end(self, const BodyReader *trailers) noexcept:
+        self.request_done = True
+        if self.upstream is None:
+            return
+        if self.request_framing == FRAMING_CHUNKED:
+            self.upstream.queue(b"0\r\n", 3)
+            if trailers.trailers_len:
+                self.upstream.queue(trailers.trailers, trailers.trailers_len)
+            self.upstream.queue(b"\r\n", 2)
+        if not self.responding:
+            self.wait_for(WAIT_FIRST_BYTE, self.route.first_byte_ms)
+        self.upstream.flush()
+
+    cdef void on_drained(self, Upstream u) noexcept:
+        if not self.request_done and self.sink is not None and self.connected_us:
+            if not self.responding:
+                self.wait_for(WAIT_FIRST_BYTE, 0)
+            self.sink.request_wanted(self)
+
+    cdef void on_interim(self, Upstream u, const Head *h) noexcept:
+        self.sink.response_interim(self, h)
+
+    cdef void on_head(self, Upstream u, const Head *h) noexcept:
+        self.status = h.status
+        self.first_byte_us = self.ctx.loop.now_us
+        self.responding = True
+        if h.status >= 500:
+            self.ctx.counters.responses_5xx += 1
+        self.wait_for(WAIT_BODY, self.route.body_idle_ms)
+        self.sink.response_head(self, h)
+
+    cdef void on_data(self, Upstream u, const uint8_t *p, size_t n) noexcept:
+        self.bytes_out += n
+        self.sink.response_data(self, p, n)
+
+    cdef void on_chunk(self, Upstream u, Chunk *c) noexcept:
+        self.bytes_out += c.end - c.start
+        self.sink.response_chunk(self, c)
+
+    cdef void on_batch(self, Upstream u) noexcept:
+        self.sink.response_flush(self)
+        if self.upstream is not u:
+            return
+        if self.sink.response_congested(self):
+            u.paused = True
+            self.wait_for(WAIT_BODY, 0)             # the client's write timeout is running now
+        elif self.responding:
+            self.wait_for(WAIT_BODY, self.route.body_idle_ms)
+
+    cdef void client_drained(self) noexcept:
+        """The client has taken what was queued for it."""
+        if self.upstream is not None and self.upstream.paused:
+            self.wait_for(WAIT_BODY, self.route.body_idle_ms)
+            self.upstream.resume()
+
+    cdef void on_end(self, Upstream u) noexcept:
+        cdef ResponseSink sink = self.sink
+        self.upstream = None
+        self.wait_for(WAIT_BODY, 0)
+        u.user = None
+        if u.body.trailers_len:
+            sink.response_end(self, &u.body)
+            self.settle(u)
+        else:                       # first of all back to the pool: a pipelined request may follow at once
+            self.settle(u)
+            sink.response_end(self, NULL)
+
+    cdef void settle(self, Upstream u) noexcept:
+        """The connection goes back to the pool if it can serve again."""
+        if u.keep_alive and self.request_done and u.out.bytes == 0:
+            self.route.upstream.release(u)
+        else:
+            u.drop()
+
+    cdef void on_lost(self, Upstream u, int loss, int error) noexcept:
+        self.upstream = None
+        if loss == LOST_CONNECT:
+            avoid(u, self.ctx.loop.now)
+            self.report("connect", error)
+            self.connect(False)
+            return
+        if u.reused and not u.answered and not self.retried and self.repeatable():
+            # The backend closed the idle connection while the request was on its way.
+            self.retried = True
+            self.attempts -= 1
+            self.connected_us = 0
+            self.ctx.counters.upstream_retries += 1
+            self.connect(True)
+            return
+        if loss == LOST_BAD_RESPONSE:
+            self.report("response is not HTTP/1.1", 0)
+            self.fail(502, b"The service gave an answer that cannot be understood.", b"bad response")
+        else:
+            self.report("closed before the response was whole", error)
+            self.fail(502, b"The service did not complete its answer.", b"upstream closed")
+
+    cdef bint repeatable(self) noexcept nogil:
+        """Whether the request may be sent a second time (RFC 9110, section 9.2.2), and can be."""
+        if self.body_begun:
+            return False
+        return (self.method == METHOD_GET or self.method == METHOD_HEAD or self.method == METHOD_OPTIONS
+                or self.method == METHOD_PUT or self.method == METHOD_DELETE or self.method == METHOD_TRACE)
+
+    cdef void wait_for(self, int what, int ms) noexcept:
+        self.waiting_for = what
+        if ms:
+            self.ctx.loop.timers.arm(&self.wait, self.ctx.loop.now + ms)
+        else:
+            self.ctx.loop.timers.disarm(&self.wait)
+
+    cdef void on_timer(self, int kind) noexcept:
+        cdef Upstream u = self.upstream
+        cdef const char *fault
+        self.ctx.counters.timeouts += 1
+        if kind == TIMER_TOTAL:
+            fault = b"timeout: total"
+        elif self.waiting_for == WAIT_CONNECT:
+            fault = b"timeout: connect"
+        elif self.waiting_for == WAIT_FIRST_BYTE:
+            fault = b"timeout: first_byte"
+        else:
+            fault = b"timeout: body_idle"
+        self.report(fault.decode(), 0)
+        if u is not None:
+            self.upstream = None
+            u.drop()
+            if kind != TIMER_TOTAL and self.waiting_for == WAIT_CONNECT:
+                avoid(u, self.ctx.loop.now)
+                if self.attempts < <unsigned int> len(self.route.upstream.servers):
+                    self.connect(False)
+                    return
+        self.fail(504, b"The service did not answer in time.", fault)
+
+    cdef void fail(self, int status, const char *text, const char *fault) noexcept:
+        """Tells the client, in the way its response so far allows; the detail is for the log."""
+        self.fault = fault
+        self.ctx.counters.upstream_failures += 1
+        if self.sink is None:
+            return
+        if self.responding:
+            self.sink.response_abort(self)
+        else:
+            self.status = status
+            self.ctx.counters.responses_5xx += 1
+            self.sink.response_error(self, status, text)
+
+    cdef void abandon(self, const char *fault) noexcept:
+        """The client is gone (or memory is): nobody waits for the response."""
+        if self.fault == NULL:
+            self.fault = fault
+        self.close()
+
+    cdef void close(self) noexcept:
+        """The end: timers and connection are given back. Idempotent."""
+        cdef Upstream u = self.upstream
+        self.sink = None
+        self.upstream = None
+        self.ctx.loop.timers.disarm(&self.wait)
+        self.ctx.loop.timers.disarm(&self.total)
+        if u is not None:
+            u.drop()
+
+    cdef void report(self, str what, int error) noexcept:
+        """One line to the operator's log: which server, what happened, for which request."""
+        cdef str detail = f" ({os.strerror(error)})" if error else ""
+        cdef bytes request = self.head.data[:self.method_len + 1 + self.target_len]
+        server = self.server_label.decode() if self.server_label is not None else "-"
+        self.ctx.log("warning", f"upstream {self.route.upstream.name} {server}: {what}{detail}; "
+                                f"request {request.decode('latin-1')!r}")

@@ -1,0 +1,52 @@
+"""The clients' door: accepts connections, and opens the session that ALPN chose."""
+
+import os
+
+from cext.lib.linux cimport sockaddr_storage
+from cext.net.listener cimport Listener
+from cext.proxy.context cimport Context
+from cext.proxy.downstream cimport Downstream, ListenerSettings
+from cext.proxy.h1_session cimport H1Session
+
+cdef enum:
+    QUEUED_AT_ONCE = 64
+
+
+cdef class Frontend(Listener):
+    """Frontend(context, fd, settings): a listening, non-blocking socket that its caller owns."""
+
+    cdef Context ctx
+    cdef ListenerSettings settings
+
+    def __init__(self, Context ctx, int fd, ListenerSettings settings):
+        self.ctx = ctx
+        self.loop = ctx.loop
+        self.fd = fd
+        self.settings = settings
+        if self.start() < 0:
+            raise OSError(f"descriptor {fd} cannot be watched")
+
+    cdef void on_accept(self, int fd, sockaddr_storage *peer) noexcept:
+        cdef Downstream client = ClientConnection(self.ctx, self.settings)
+        client.serve(fd, peer)
+
+    cdef void on_starved(self, int error) noexcept:
+        self.ctx.counters.accept_pauses += 1
+        self.ctx.log("error", f"accept: {os.strerror(error)}; accepting pauses until descriptors are free "
+                              "(raise the limit of open files, or lower the idle timeouts)")
+
+    def accept_queued(self):
+        """Accepts what waits in the queue: the socket may be closed soon."""
+        while self.accept_some(QUEUED_AT_ONCE) == QUEUED_AT_ONCE:
+            pass
+
+    def close(self):
+        """Stops accepting; the socket and what is queued in it stay."""
+        self.stop()
+
+
+cdef class ClientConnection(Downstream):
+    """A connection whose protocol is still to be chosen."""
+
+    cdef void open_session(self) noexcept:
+        self.session = H1Session(self)

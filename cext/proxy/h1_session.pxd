@@ -1,0 +1,39 @@
+"""HTTP/1.1 on a client's connection: one request and its response at a time, pipelined ones in order."""
+
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
+
+from cext.http.h1_reader cimport BodyReader
+from cext.proxy.context cimport Context
+from cext.proxy.downstream cimport Downstream, Session
+from cext.proxy.exchange cimport Exchange
+
+cdef enum RequestPhase:
+    REQUEST_HEAD = 0            # between requests, or in the middle of a head
+    REQUEST_BODY = 1            # an exchange runs and its body is being read
+    REQUEST_DONE = 2            # the whole request is read, the response is on its way
+    REQUEST_REFUSED = 3         # no further request will be read here
+
+cdef class H1Session(Session):
+    cdef Context ctx
+    cdef Downstream client              # None once the connection is closed
+    cdef Exchange exchange
+    cdef BodyReader body
+    cdef uint8_t phase                  # RequestPhase
+    cdef uint8_t minor                  # of the client's HTTP/1.x
+    cdef uint8_t response_framing
+    cdef bint keep_alive
+    cdef bint head_begun                # bytes of the next head are there
+    cdef bint draining
+    cdef bint head_only                 # the request is a HEAD
+    cdef bint body_wanted               # the client was told (or did not ask) to send its body
+    cdef uint32_t scanned               # of a head that is not whole yet
+    cdef uint64_t wire_in, wire_out     # heads and framing included
+    cdef size_t read_head(self, const uint8_t *p, size_t n) noexcept
+    cdef void begin_exchange(self) noexcept
+    cdef size_t read_body(self, const uint8_t *p, size_t n) noexcept
+    cdef void refuse(self, int status, const char *text) noexcept
+    cdef void respond_simple(self, int status, const char *text) noexcept
+    cdef void next_request(self) noexcept
+    cdef void write_log(self, Exchange x, const char *why) noexcept
+    cdef int put(self, const uint8_t *p, size_t n) noexcept
+    cdef void write_refusal(self, int status) noexcept

@@ -1,0 +1,396 @@
+"""HTTP/1.1 sessions (see the .pxd): a request is read, an Exchange answers it, the next one follows."""
+
+from libc.stdlib cimport free, malloc
+from libc.string cimport memchr, strlen
+
+from cext.base.buffer cimport CHUNK_PAYLOAD, Chunk
+from cext.http.h1_reader cimport (
+    BODY_DATA,
+    BODY_END,
+    BODY_MORE,
+    body_begin,
+    body_free,
+    body_next,
+    find_head_end,
+    parse_request,
+    skip_empty_lines,
+)
+from cext.http.h1_writer cimport Forwarding, write_chunk_size, write_response, write_simple
+from cext.http.message cimport (
+    FRAMING_CHUNKED,
+    FRAMING_CLOSE,
+    FRAMING_NONE,
+    METHOD_CONNECT,
+    METHOD_HEAD,
+    Head,
+)
+from cext.lib.linux cimport INET6_ADDRSTRLEN
+from cext.proxy.access_log cimport AccessLog
+from cext.proxy.downstream cimport READ_BODY, READ_HEAD, READ_KEEPALIVE
+from cext.proxy.router cimport Route
+
+cdef enum:
+    SIMPLE_MAX = 1024
+    HOST_AFTER_TARGET = 17      # " HTTP/1.1\r\nHost: " stands between them in a serialised head
+    HEAD_EXTRA = 256            # what write_response may add to a head: Date, Connection, framing
+
+
+cdef class H1Session(Session):
+    def __cinit__(self, Downstream client):
+        self.ctx = client.ctx
+        self.client = client
+        self.draining = self.ctx.draining
+        client.expect(READ_HEAD, client.settings.header_ms)
+
+    def __dealloc__(self):
+        body_free(&self.body)
+
+    # ---- the request ----
+
+    cdef bint wants_plaintext(self) noexcept:
+        if self.phase == REQUEST_HEAD:
+            return True
+        return self.phase == REQUEST_BODY and self.exchange is not None and self.exchange.takes_request()
+
+    cdef size_t on_plaintext(self, const uint8_t *p, size_t n) noexcept:
+        cdef size_t pos = 0
+        cdef size_t used
+        while pos < n and self.client is not None and self.wants_plaintext():
+            if self.phase == REQUEST_HEAD:
+                used = self.read_head(p + pos, n - pos)
+                if used == 0:
+                    break
+            else:
+                used = self.read_body(p + pos, n - pos)
+            pos += used
+        return pos
+
+    cdef size_t read_head(self, const uint8_t *p, size_t n) noexcept:
+        """A request head, if it is whole -> bytes used (0: more is needed)."""
+        cdef Downstream client = self.client
+        cdef size_t skipped = 0
+        cdef int r
+        if self.scanned == 0:
+            skipped = skip_empty_lines(p, n)
+            if skipped == n:
+                return n
+        r = find_head_end(p + skipped, n - skipped, &self.scanned, &client.settings.limits, True)
+        if r == 0:
+            if not self.head_begun:
+                self.head_begun = True
+                if client.read_phase != READ_HEAD:
+                    client.expect(READ_HEAD, client.settings.header_ms)
+            if skipped:
+                self.scanned = 0                # counted from what is shown next time
+            return skipped
+        self.scanned = 0
+        self.head_begun = False
+        if r > 0:
+            n = skipped + r
+            r = parse_request(p + skipped, r, &client.settings.limits, &self.ctx.request)
+        if r < 0:
+            self.refuse(-r, NULL)
+            return n
+        self.wire_in = n
+        self.begin_exchange()
+        return n
+
+    cdef void begin_exchange(self) noexcept:
+        cdef Head *h = &self.ctx.request
+        cdef Downstream client = self.client
+        cdef char address[INET6_ADDRSTRLEN]
+        cdef Forwarding f
+        cdef Route route
+        cdef Exchange x
+        cdef size_t path_len = h.path.len
+        self.minor = h.minor
+        self.keep_alive = h.keep_alive and not self.draining and not client.peer_finished
+        self.head_only = h.method == METHOD_HEAD
+        self.wire_out = 0
+        if h.method == METHOD_CONNECT:
+            self.refuse(405, b"CONNECT is not served here.")
+            return
+        if h.query.len:
+            path_len = h.query.off - 1 - h.path.off
+        elif path_len and h.base[h.path.off + path_len - 1] == c'?':
+            path_len -= 1
+        route = client.settings.router.find(h.base + h.host.off, h.host.len, h.base + h.path.off, path_len, h.method,
+                                            h.base + h.method_name.off, h.method_name.len)
+        x = Exchange(self.ctx, self, route)
+        f.client_len = client.peer_text(address)
+        f.client = <const uint8_t *> address
+        f.client_is_v6 = memchr(address, c':', f.client_len) != NULL
+        f.proto = b"https"
+        f.x_forwarded = client.settings.x_forwarded
+        f.forwarded = client.settings.forwarded
+        f.default_host = NULL
+        f.default_host_len = 0
+        if h.host.len == 0 and client.tls.server_name is not None:
+            f.default_host = <const uint8_t *> <const char *> client.tls.server_name
+            f.default_host_len = len(client.tls.server_name)
+        if x.prepare(h, &f) < 0:
+            self.refuse(500, b"The request could not be passed on.")
+            return
+        self.exchange = x
+        body_begin(&self.body, h.framing, h.content_length)
+        self.phase = REQUEST_DONE if h.framing == FRAMING_NONE else REQUEST_BODY
+        client.expect(READ_BODY, 0)
+        if route is None:
+            x.status = 404
+            self.response_error(x, 404, b"Nothing is served under this address.")
+            return
+        client.write_idle_ms = route.write_idle_ms
+        x.start()
+
+    cdef void request_wanted(self, Exchange x) noexcept:
+        if self.phase == REQUEST_BODY:
+            self.client.expect(READ_BODY, x.route.body_idle_ms)
+            self.client.resume()
+
+    cdef size_t read_body(self, const uint8_t *p, size_t n) noexcept:
+        """Body bytes to the upstream -> bytes used (all, unless the body or the connection ended)."""
+        cdef Exchange x = self.exchange
+        cdef size_t pos = 0
+        cdef size_t used = 0
+        cdef size_t size = 0
+        cdef const uint8_t *data = NULL
+        cdef int r = BODY_MORE
+        while pos <= n and self.exchange is x:
+            used = 0
+            r = body_next(&self.body, p + pos, n - pos, &used, &data, &size)
+            pos += used
+            if r == BODY_DATA:
+                x.request_data(data, size)
+            else:
+                break
+        self.wire_in += pos
+        if self.exchange is not x:
+            return pos
+        if r == BODY_END:
+            self.phase = REQUEST_DONE
+            self.client.expect(READ_BODY, 0)
+            x.request_end(&self.body)
+        elif r == BODY_MORE:
+            self.client.expect(READ_BODY, x.route.body_idle_ms)
+            x.request_flush()
+        else:
+            x.fault = b"bad chunked body"
+            if x.responding:
+                self.response_abort(x)
+            else:
+                x.status = 400
+                self.response_error(x, 400, b"The request body is malformed.")
+            return n
+        return pos
+
+    # ---- the response, told by the exchange ----
+
+    cdef void response_interim(self, Exchange x, const Head *h) noexcept:
+        cdef size_t room = 0
+        cdef uint8_t *out
+        cdef ssize_t n
+        if self.minor == 0 or h.length + HEAD_EXTRA > CHUNK_PAYLOAD:
+            return
+        out = self.client.reserve(h.length + HEAD_EXTRA, &room)
+        n = write_response(h, FRAMING_NONE, self.minor, True, NULL, out, room) if out != NULL else -1
+        if n >= 0:
+            self.client.commit(n)
+            self.wire_out += n
+
+    cdef void response_head(self, Exchange x, const Head *h) noexcept:
+        cdef size_t room = 0
+        cdef size_t wanted = h.length + HEAD_EXTRA
+        cdef uint8_t *out
+        cdef uint8_t *large = NULL
+        cdef ssize_t n
+        self.response_framing = h.framing
+        if h.framing == FRAMING_CHUNKED or h.framing == FRAMING_CLOSE:
+            self.response_framing = FRAMING_CHUNKED if self.minor else FRAMING_CLOSE
+        if self.response_framing == FRAMING_CLOSE or not x.request_done or self.draining:
+            self.keep_alive = False
+        if wanted > CHUNK_PAYLOAD:
+            large = <uint8_t *> malloc(wanted)
+            out = large
+            room = wanted
+        else:
+            out = self.client.reserve(wanted, &room)
+        n = write_response(h, self.response_framing, self.minor, self.keep_alive, self.ctx.date(), out, room) if out != NULL else -1
+        if n < 0 or (large != NULL and self.client.write(large, n) < 0):
+            free(large)
+            self.client.abort(b"response head not written")
+            return
+        if large == NULL:
+            self.client.commit(n)
+        free(large)
+        self.wire_out += n
+
+    cdef void response_data(self, Exchange x, const uint8_t *p, size_t n) noexcept:
+        cdef uint8_t size[20]
+        cdef size_t k
+        if self.response_framing != FRAMING_CHUNKED:
+            self.put(p, n)
+            return
+        k = write_chunk_size(size + sizeof(size), n)
+        if self.put(size + sizeof(size) - k, k) == 0 and self.put(p, n) == 0:
+            self.put(b"\r\n", 2)
+
+    cdef int put(self, const uint8_t *p, size_t n) noexcept:
+        self.wire_out += n
+        if self.client is None:
+            return -1
+        if self.client.write(p, n) < 0:
+            self.client.abort(b"out of memory")
+            return -1
+        return 0
+
+    cdef void response_chunk(self, Exchange x, Chunk *c) noexcept:
+        self.wire_out += c.end - c.start
+        if self.client.write_chunk(c) < 0:
+            self.client.abort(b"sealing failed")
+
+    cdef void response_flush(self, Exchange x) noexcept:
+        self.client.flush()
+
+    cdef bint response_congested(self, Exchange x) noexcept:
+        return self.client is not None and self.client.congested
+
+    cdef void on_drained(self) noexcept:
+        if self.exchange is not None:
+            self.exchange.client_drained()
+
+    cdef void response_end(self, Exchange x, const BodyReader *trailers) noexcept:
+        if self.response_framing == FRAMING_CHUNKED:
+            self.put(b"0\r\n", 3)
+            if trailers != NULL and trailers.trailers_len:
+                self.put(trailers.trailers, trailers.trailers_len)
+            self.put(b"\r\n", 2)
+        self.next_request()
+
+    cdef void response_error(self, Exchange x, int status, const char *text) noexcept:
+        if self.phase != REQUEST_DONE:
+            self.keep_alive = False
+        self.respond_simple(status, text)
+        self.next_request()
+
+    cdef void response_abort(self, Exchange x) noexcept:
+        self.client.abort(x.fault)
+
+    cdef void next_request(self) noexcept:
+        """The response is written: log it, and read on or close."""
+        cdef Exchange x = self.exchange
+        cdef Downstream client = self.client
+        cdef bint unread = self.phase != REQUEST_DONE
+        if client is None:
+            return
+        self.exchange = None
+        self.write_log(x, NULL)
+        x.close()
+        if not self.keep_alive or unread or self.draining or (client.peer_finished and client.plain.len == 0):
+            # A body that is still on its way would turn our close into a reset: linger.
+            self.phase = REQUEST_REFUSED
+            client.finish(unread)
+            return
+        self.phase = REQUEST_HEAD
+        client.flush()
+        if self.client is None:
+            return
+        client.expect(READ_KEEPALIVE, client.settings.keepalive_ms)
+        if client.plain.len or client.stash.len or client.readable:
+            client.resume()
+
+    # ---- refusals and ends ----
+
+    cdef void refuse(self, int status, const char *text) noexcept:
+        """A request that can't be served: our answer, then the connection is closed."""
+        self.keep_alive = False
+        self.phase = REQUEST_REFUSED
+        self.respond_simple(status, text)
+        self.write_refusal(status)
+        if self.client is not None:
+            self.client.finish(True)
+
+    cdef void respond_simple(self, int status, const char *text) noexcept:
+        cdef uint8_t out[SIMPLE_MAX]
+        cdef ssize_t n = write_simple(status, self.minor, self.keep_alive, self.head_only, self.ctx.date(), text, out, sizeof(out))
+        if n > 0:
+            self.put(out, n)
+
+    cdef void on_read_timeout(self, int phase) noexcept:
+        cdef Exchange x = self.exchange
+        if phase == READ_KEEPALIVE or (phase == READ_HEAD and not self.head_begun):
+            self.client.finish(False)
+        elif phase == READ_HEAD:
+            self.refuse(408, b"The request head did not arrive in time.")
+        elif x is not None and not x.responding:
+            x.fault = b"timeout: request body_idle"
+            x.status = 408
+            self.response_error(x, 408, b"The request body did not arrive in time.")
+        else:
+            self.client.abort(b"timeout: request body_idle")
+
+    cdef void on_peer_finished(self) noexcept:
+        if self.exchange is None and self.client.plain.len == 0:
+            self.client.finish(False)
+        elif self.phase == REQUEST_BODY:
+            self.client.abort(b"client closed")
+
+    cdef void on_drain(self) noexcept:
+        self.draining = True
+        if self.phase == REQUEST_HEAD and not self.head_begun:
+            self.client.finish(False)
+
+    cdef void on_closed(self, const char *why) noexcept:
+        cdef Exchange x = self.exchange
+        self.exchange = None
+        if x is not None:
+            self.ctx.counters.client_aborts += 1
+            if x.fault == NULL:
+                x.fault = why
+            self.write_log(x, why)
+            x.close()
+        self.client = None
+
+    # ---- the access log ----
+
+    cdef void write_log(self, Exchange x, const char *why) noexcept:
+        """One line for an exchange that is over."""
+        cdef AccessLog log = self.ctx.access_log
+        cdef const uint8_t *head = x.head.data
+        cdef uint64_t now = self.ctx.loop.now_us
+        cdef const char *fault = x.fault if x.fault != NULL else why
+        if log is None:
+            return
+        log.open_line()
+        if self.client is not None:
+            self.client.log_facts(log)
+        log.text(b"method", head, x.method_len)
+        log.text(b"host", head + x.method_len + 1 + x.target_len + HOST_AFTER_TARGET, x.host_len)
+        log.text(b"path", head + x.method_len + 1, x.target_len)
+        log.number(b"status", x.status)
+        log.number(b"bytes_in", self.wire_in)
+        log.number(b"bytes_out", self.wire_out)
+        log.milliseconds(b"duration_ms", now - x.started_us)
+        if x.first_byte_us:
+            log.milliseconds(b"first_byte_ms", x.first_byte_us - x.started_us)
+        if x.server_label is not None:
+            log.text(b"upstream", <const char *> <bytes> x.server_label, len(<bytes> x.server_label))
+            if x.connected_us:
+                log.milliseconds(b"connect_ms", x.connected_us - x.started_us)
+            log.boolean(b"reused", x.reused)
+            if x.retried:
+                log.boolean(b"retried", True)
+        if fault != NULL:
+            log.text(b"error", fault, strlen(fault))
+        log.close_line()
+
+    cdef void write_refusal(self, int status) noexcept:
+        """One line for a request that did not become an exchange."""
+        cdef AccessLog log = self.ctx.access_log
+        if log is None or self.client is None:
+            return
+        log.open_line()
+        self.client.log_facts(log)
+        log.number(b"status", status)
+        log.number(b"bytes_out", self.wire_out)
+        log.text(b"error", b"request refused", 15)
+        log.close_line()

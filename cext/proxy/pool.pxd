@@ -1,0 +1,32 @@
+"""Upstreams: a group of servers, and per server its idle connections, the last used first."""
+
+from libc.stdint cimport uint64_t
+
+from cext.lib.linux cimport sockaddr_storage, socklen_t
+from cext.proxy.context cimport Context
+from cext.proxy.upstream cimport Upstream, UpstreamUser
+
+cdef class UpstreamGroup
+
+cdef class Server(UpstreamUser):
+    """One address of a group."""
+    cdef readonly str label                 # "127.0.0.1:9000", "unix:/run/app.sock"
+    cdef bytes label_bytes
+    cdef sockaddr_storage address
+    cdef socklen_t address_len
+    cdef list idle                          # of Upstream, oldest first
+    cdef uint64_t avoid_until               # loop ms; a failed connect sends others elsewhere for a while
+    cdef UpstreamGroup group
+
+cdef class UpstreamGroup:
+    cdef readonly str name
+    cdef readonly list servers
+    cdef readonly int max_idle
+    cdef readonly int idle_ms
+    cdef int n_idle
+    cdef unsigned int turn                  # round robin
+    cdef unsigned int start(self) noexcept nogil
+    cdef Upstream take(self, Context ctx, UpstreamUser user, int method, unsigned int attempt, bint fresh, bint repeatable)
+    cdef void release(self, Upstream u) noexcept
+
+cdef void avoid(Upstream u, uint64_t now) noexcept

@@ -1,0 +1,141 @@
+"""The pool (see the .pxd). One per worker: nothing is shared, nothing is locked."""
+
+from libc.string cimport memcpy, memset
+
+from cext.lib.linux cimport AF_INET, AF_INET6, AF_UNIX, htons, inet_pton, sockaddr, sockaddr_in, sockaddr_in6, sockaddr_un
+
+cdef enum:
+    AVOID_MS = 1000
+
+
+cdef class Server(UpstreamUser):
+    """Server(group, ("tcp", "127.0.0.1", 9000)) or Server(group, ("unix", "/run/app.sock")); ValueError on others."""
+
+    def __init__(self, UpstreamGroup group, tuple where):
+        cdef sockaddr_in *v4 = <sockaddr_in *> &self.address
+        cdef sockaddr_in6 *v6 = <sockaddr_in6 *> &self.address
+        cdef sockaddr_un *un = <sockaddr_un *> &self.address
+        cdef bytes name
+        cdef int port
+        self.group = group
+        self.idle = []
+        memset(&self.address, 0, sizeof(self.address))
+        name = where[1].encode()
+        if where[0] == "unix":
+            if <size_t> len(name) >= sizeof(un.sun_path):
+                raise ValueError(f"{where[1]!r}: a Unix socket's path has at most {sizeof(un.sun_path) - 1} bytes")
+            un.sun_family = AF_UNIX
+            memcpy(un.sun_path, <const char *> name, len(name))
+            self.address_len = sizeof(sockaddr_un)
+            self.label = f"unix:{where[1]}"
+        elif where[0] == "tcp":
+            port = where[2]
+            if not 0 < port < 65536:
+                raise ValueError(f"port {port}: not in 1 to 65535")
+            if inet_pton(AF_INET, name, &v4.sin_addr) == 1:
+                v4.sin_family = AF_INET
+                v4.sin_port = htons(port)
+                self.address_len = sizeof(sockaddr_in)
+                self.label = f"{where[1]}:{port}"
+            elif inet_pton(AF_INET6, name, &v6.sin6_addr) == 1:
+                v6.sin6_family = AF_INET6
+                v6.sin6_port = htons(port)
+                self.address_len = sizeof(sockaddr_in6)
+                self.label = f"[{where[1]}]:{port}"
+            else:
+                raise ValueError(f"{where[1]!r}: not a literal IP address")
+        else:
+            raise ValueError(f"{where[0]!r}: must be 'tcp' or 'unix'")
+        self.label_bytes = self.label.encode()
+
+    cdef void on_lost(self, Upstream u, int loss, int error) noexcept:
+        """An idle connection has ended."""
+        if u in self.idle:
+            self.idle.remove(u)
+            self.group.n_idle -= 1
+
+
+cdef class UpstreamGroup:
+    """UpstreamGroup(name, servers, max_idle=200, idle_ms=10000): see Server for the servers' form."""
+
+    def __init__(self, str name, servers, *, int max_idle=200, int idle_ms=10000):
+        if not servers:
+            raise ValueError("an upstream needs a server")
+        self.name = name
+        self.servers = [Server(self, tuple(s)) for s in servers]
+        self.max_idle = max_idle
+        self.idle_ms = idle_ms
+
+    cdef unsigned int start(self) noexcept nogil:
+        """Where a new request begins its round."""
+        self.turn += 1
+        return self.turn
+
+    cdef Upstream take(self, Context ctx, UpstreamUser user, int method, unsigned int attempt, bint fresh,
+                       bint repeatable):
+        """A connection to the attempt-th server of the round, idle if there is one (never when `fresh`), else new.
+
+        It may still be connecting. One whose connect() fails at once comes back closed (fd -1) with its error.
+        A request that is not `repeatable` gets an idle connection only after a look that it is still open.
+        """
+        cdef unsigned int n = <unsigned int> len(self.servers)
+        cdef unsigned int i
+        cdef Server server = <Server> self.servers[attempt % n]
+        cdef Upstream u
+        if server.avoid_until > ctx.loop.now:
+            for i in range(1, n):
+                if (<Server> self.servers[(attempt + i) % n]).avoid_until <= ctx.loop.now:
+                    server = <Server> self.servers[(attempt + i) % n]
+                    break
+        while server.idle and not fresh:
+            u = <Upstream> server.idle.pop()
+            self.n_idle -= 1
+            if repeatable or u.still_open():
+                ctx.counters.upstream_reuses += 1
+                u.begin(user, method)
+                return u
+            u.drop()
+        u = Upstream(ctx, server)
+        ctx.counters.upstream_connects += 1
+        if u.open(<const sockaddr *> &server.address, server.address_len) < 0:
+            u.drop()
+            return u
+        u.begin(user, method)
+        return u
+
+    cdef void release(self, Upstream u) noexcept:
+        """A connection that has answered and may serve again; the oldest idle one makes room."""
+        cdef Server server = <Server> u.home
+        cdef Upstream oldest
+        if self.max_idle <= 0:
+            u.drop()
+            return
+        if self.n_idle >= self.max_idle:
+            if not server.idle:
+                u.drop()
+                return
+            oldest = <Upstream> server.idle.pop(0)
+            self.n_idle -= 1
+            oldest.drop()
+        server.idle.append(u)
+        self.n_idle += 1
+        u.park(u.loop.now + self.idle_ms)
+
+    def close_idle(self):
+        """Closes every idle connection (a worker that ends)."""
+        cdef Server server
+        cdef Upstream u
+        for server in self.servers:
+            for u in server.idle:
+                u.drop()
+            server.idle.clear()
+        self.n_idle = 0
+
+    def idle_connections(self):
+        """How many connections are idle."""
+        return self.n_idle
+
+
+cdef void avoid(Upstream u, uint64_t now) noexcept:
+    """The server refused a connection: for a second, others are asked first."""
+    (<Server> u.home).avoid_until = now + AVOID_MS

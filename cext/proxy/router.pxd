@@ -1,0 +1,32 @@
+"""Which route a request takes: by host, path and method, the most specific first."""
+
+from libc.stdint cimport uint8_t, uint32_t
+
+from cext.proxy.pool cimport UpstreamGroup
+
+cdef enum:
+    HOST_MAX = 256
+
+cdef class Route:
+    """One rule with its upstream and timeouts (ms, 0: none)."""
+    cdef readonly UpstreamGroup upstream
+    cdef readonly tuple hosts, methods
+    cdef readonly str path
+    cdef bytes pattern
+    cdef const uint8_t *pattern_p
+    cdef uint32_t pattern_len
+    cdef uint32_t method_mask               # bit per Method; 0: any
+    cdef tuple other_methods                # those without a Method of their own
+    cdef readonly int connect_ms, first_byte_ms, body_idle_ms, write_idle_ms, total_ms
+    cdef bint accepts(self, const uint8_t *path, size_t path_len, int method,
+                      const uint8_t *method_name, size_t method_len) noexcept
+
+cdef class Router:
+    cdef dict exact                         # host -> list of Route, most specific first
+    cdef dict wildcard                      # parent domain -> list of Route
+    cdef list anywhere
+    cdef bint by_host
+    cdef Route find(self, const uint8_t *host, size_t host_len, const uint8_t *path, size_t path_len, int method,
+                    const uint8_t *method_name, size_t method_len)
+    cdef Route first(self, list routes, const uint8_t *path, size_t path_len, int method,
+                     const uint8_t *method_name, size_t method_len)

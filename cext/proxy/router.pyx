@@ -1,0 +1,177 @@
+"""Routes (see the .pxd).
+
+Specificity: an exact host before a wildcard, a longer wildcard before a shorter, both before no host;
+then an exact path before a pattern, and the pattern with more literal characters first; then a route
+with methods before one without; then the order of the configuration.
+"""
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.string cimport memchr
+
+from cext.http.message cimport (
+    METHOD_CONNECT,
+    METHOD_DELETE,
+    METHOD_GET,
+    METHOD_HEAD,
+    METHOD_OPTIONS,
+    METHOD_OTHER,
+    METHOD_PATCH,
+    METHOD_POST,
+    METHOD_PUT,
+    METHOD_TRACE,
+)
+
+METHODS = {
+    "GET": METHOD_GET,
+    "HEAD": METHOD_HEAD,
+    "POST": METHOD_POST,
+    "PUT": METHOD_PUT,
+    "DELETE": METHOD_DELETE,
+    "OPTIONS": METHOD_OPTIONS,
+    "PATCH": METHOD_PATCH,
+    "TRACE": METHOD_TRACE,
+    "CONNECT": METHOD_CONNECT,
+}
+
+
+cdef class Route:
+    """Route(upstream, hosts=("example.com", "*.example.com"), path="/x/*", methods=("GET",), ..._ms=...)
+
+    A path without "*" must be equal; each "*" stands for any characters, "/" among them.
+    """
+
+    def __init__(self, UpstreamGroup upstream, *, hosts=(), path="/*", methods=(), int connect_ms=5000,
+                 int first_byte_ms=60000, int body_idle_ms=60000, int write_idle_ms=60000, int total_ms=0):
+        if not path.startswith(("/", "*")):
+            raise ValueError(f"path {path!r}: must begin with '/' or '*'")
+        self.upstream = upstream
+        self.hosts = tuple(h.lower() for h in hosts)
+        self.path = path
+        self.methods = tuple(methods)
+        self.pattern = path.encode("ascii")
+        self.pattern_p = <const uint8_t *> <const char *> self.pattern
+        self.pattern_len = <uint32_t> len(self.pattern)
+        self.method_mask = 0
+        for name in methods:
+            self.method_mask |= 1 << METHODS.get(name, METHOD_OTHER)
+        self.other_methods = tuple(m.encode("ascii") for m in methods if m not in METHODS)
+        self.connect_ms = connect_ms
+        self.first_byte_ms = first_byte_ms
+        self.body_idle_ms = body_idle_ms
+        self.write_idle_ms = write_idle_ms
+        self.total_ms = total_ms
+
+    def specificity(self):
+        """Sort key within one host: the most specific route is the smallest."""
+        return "*" in self.path, -len(self.path.replace("*", "")), not self.methods
+
+    cdef bint accepts(self, const uint8_t *path, size_t path_len, int method,
+                      const uint8_t *method_name, size_t method_len) noexcept:
+        if self.method_mask:
+            if not self.method_mask >> method & 1:
+                return False
+            if method == METHOD_OTHER and PyBytes_FromStringAndSize(<const char *> method_name, method_len) not in self.other_methods:
+                return False
+        return glob(self.pattern_p, self.pattern_len, path, path_len)
+
+
+cdef bint glob(const uint8_t *pattern, size_t pattern_len, const uint8_t *s, size_t n) noexcept nogil:
+    """Whether s fits the pattern; linear but for restarts at the last "*"."""
+    cdef size_t i = 0
+    cdef size_t j = 0
+    cdef size_t star = <size_t> -1
+    cdef size_t resume = 0
+    while j < n:
+        if i < pattern_len and pattern[i] == c'*':
+            star = i
+            i += 1
+            resume = j
+            if i == pattern_len:
+                return True
+        elif i < pattern_len and pattern[i] == s[j]:
+            i += 1
+            j += 1
+        elif star != <size_t> -1:
+            i = star + 1
+            resume += 1
+            j = resume
+        else:
+            return False
+    while i < pattern_len and pattern[i] == c'*':
+        i += 1
+    return i == pattern_len
+
+
+cdef size_t host_key(const uint8_t *host, size_t n, uint8_t *key) noexcept nogil:
+    """Lower-cased host without port and trailing dot -> length; 0 when it is empty or too long."""
+    cdef const uint8_t *end
+    cdef size_t i
+    cdef uint8_t c
+    if n and host[0] == c'[':
+        end = <const uint8_t *> memchr(host, c']', n)
+        n = end + 1 - host if end != NULL else n
+    else:
+        end = <const uint8_t *> memchr(host, c':', n)
+        n = end - host if end != NULL else n
+    if n and host[n - 1] == c'.':
+        n -= 1
+    if n >= HOST_MAX:
+        return 0
+    for i in range(n):
+        c = host[i]
+        key[i] = c | 0x20 if c'A' <= c <= c'Z' else c
+    return n
+
+
+cdef class Router:
+    """Router(routes): finds a request's route; None when none fits."""
+
+    def __init__(self, routes):
+        self.exact = {}
+        self.wildcard = {}
+        self.anywhere = []
+        for route in routes:
+            if not route.hosts:
+                self.anywhere.append(route)
+            for host in route.hosts:
+                table, name = (self.wildcard, host[2:]) if host.startswith("*.") else (self.exact, host)
+                table.setdefault(name.encode("ascii"), []).append(route)
+        self.by_host = bool(self.exact or self.wildcard)
+        for found in (*self.exact.values(), *self.wildcard.values(), self.anywhere):
+            found.sort(key=Route.specificity)
+
+    cdef Route find(self, const uint8_t *host, size_t host_len, const uint8_t *path, size_t path_len, int method,
+                    const uint8_t *method_name, size_t method_len):
+        """The route for a host (with port, as received) and a path (without query)."""
+        cdef uint8_t key[HOST_MAX]
+        cdef size_t n, i
+        cdef Route route
+        if self.by_host:
+            n = host_key(host, host_len, key)
+            if n:
+                route = self.first(self.exact.get(key[:n]), path, path_len, method, method_name, method_len)
+                if route is not None:
+                    return route
+                if self.wildcard:
+                    for i in range(n):
+                        if key[i] != c'.':
+                            continue
+                        route = self.first(self.wildcard.get(key[i + 1:n]), path, path_len, method, method_name, method_len)
+                        if route is not None:
+                            return route
+        return self.first(self.anywhere, path, path_len, method, method_name, method_len)
+
+    cdef Route first(self, list routes, const uint8_t *path, size_t path_len, int method,
+                      const uint8_t *method_name, size_t method_len):
+        cdef Route route
+        if routes is not None:
+            for route in routes:
+                if route.accepts(path, path_len, method, method_name, method_len):
+                    return route
+        return None
+
+    def match(self, bytes host, bytes path, str method="GET"):
+        """Python face of find."""
+        cdef bytes name = method.encode("ascii")
+        return self.find(<const uint8_t *> <const char *> host, len(host), <const uint8_t *> <const char *> path, len(path),
+                         METHODS.get(method, METHOD_OTHER), <const uint8_t *> <const char *> name, len(name))

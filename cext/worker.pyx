@@ -1,0 +1,104 @@
+"""The composition root: one worker's data plane, built from objects that the control plane hands in."""
+
+from libc.stdint cimport uint64_t
+
+from cext.lib.linux cimport IPPROTO_TCP, TCP_NODELAY, setsockopt
+from cext.net.loop cimport Loop, Watcher
+from cext.proxy.access_log cimport AccessLog
+from cext.proxy.context cimport Context
+from cext.proxy.downstream cimport Downstream, ListenerSettings
+
+from cext.proxy.frontend import Frontend
+
+cdef enum:
+    DRAIN_CHECK_MS = 50
+
+
+cdef class DataPlane:
+    """DataPlane(access_log=callable(bytes) or None, error_log=callable(level, message)).
+
+    listen() on sockets that somebody else owns, then run(). Everything happens in the thread that runs.
+    """
+
+    cdef readonly Loop loop
+    cdef Context ctx
+    cdef AccessLog access_log
+    cdef list frontends
+    cdef list upstreams
+    cdef uint64_t drain_until
+    cdef object drain_check
+
+    def __init__(self, *, access_log=None, error_log):
+        self.loop = Loop()
+        self.access_log = AccessLog(self.loop, access_log) if access_log is not None else None
+        self.ctx = Context(self.loop, self.access_log, error_log)
+        self.frontends = []
+
+    def listen(self, int fd, ListenerSettings settings):
+        """Accepts from a listening, non-blocking socket. It is never closed here."""
+        cdef int one = 1
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))     # accepted sockets inherit it
+        self.frontends.append(Frontend(self.ctx, fd, settings))
+
+    def every(self, int ms, callback):
+        """callback() every `ms` milliseconds while run() runs."""
+        return self.loop.every(ms, callback)
+
+    def run(self):
+        """Serves until drained or stopped, then closes what is left. Exceptions of signal handlers leave through here."""
+        try:
+            self.loop.run()
+        finally:
+            self.stop_accepting()
+            self.close_clients()
+            if self.access_log is not None:
+                self.access_log.flush_lines()
+
+    def drain(self, int deadline_ms):
+        """Stops accepting; running requests are finished, with `Connection: close`, for at most deadline_ms."""
+        if self.ctx.draining:
+            return
+        self.ctx.draining = True
+        for frontend in self.frontends:
+            frontend.accept_queued()
+        self.stop_accepting()
+        self.drain_until = self.loop.now + deadline_ms
+        for client in self.clients():
+            (<Downstream> client).drain()
+        self.drain_check = self.loop.every(DRAIN_CHECK_MS, self.check_drained)
+
+    def check_drained(self):
+        """Ends run() once no client is left or the time is up."""
+        if self.ctx.counters.connections_open == 0 or self.loop.now >= self.drain_until:
+            self.drain_check.cancel()
+            self.loop.stop()
+
+    def stop(self):
+        """run() returns at the end of this turn; connections are cut."""
+        self.loop.stop()
+
+    def counters(self):
+        """Counts since the start (and connections_open), by name."""
+        return self.ctx.counter_values()
+
+    def stop_accepting(self):
+        """The sockets stay open, with what is queued in them, for their owner."""
+        for frontend in self.frontends:
+            frontend.close()
+        self.frontends.clear()
+
+    cdef list clients(self):
+        cdef list found = []
+        cdef Watcher w
+        cdef int fd
+        for fd in range(self.loop.table_size):
+            if self.loop.watchers[fd] != NULL:
+                w = <Watcher> self.loop.watchers[fd]
+                if isinstance(w, Downstream):
+                    found.append(w)
+        return found
+
+    def close_clients(self):
+        """Cuts every client's connection."""
+        for client in self.clients():
+            (<Downstream> client).abort(b"worker stopped")

@@ -179,7 +179,8 @@ cdef parse_certificate_verify(bytes body):
 cdef parse_finished(bytes body, size_t hash_length):
     cdef Reader verify_data
     cdef const char *reason = ""
-    check(messages.parse_finished(body, len(body), hash_length, &verify_data, &reason), reason)
+    cdef int result = messages.parse_finished(body, len(body), hash_length, &verify_data, &reason)
+    check(result, reason)
     return {"verify_data": content(&verify_data)}
 
 
@@ -199,7 +200,8 @@ cdef parse_new_session_ticket(bytes body):
 cdef parse_key_update(bytes body):
     cdef bint update_requested = 0
     cdef const char *reason = ""
-    check(messages.parse_key_update(body, len(body), &update_requested, &reason), reason)
+    cdef int result = messages.parse_key_update(body, len(body), &update_requested, &reason)
+    check(result, reason)
     return {"update_requested": bool(update_requested)}
 
 

@@ -205,9 +205,9 @@ class ListenerTimeouts:
 
 @table
 class Limits:
-    line: int = knob(Size("64B", "64KiB"), "Longest request line; 414 beyond it.", default="8KiB")
+    line: int = knob(Size("64B", "48KiB"), "Longest request line; 414 beyond it.", default="8KiB")
     head: int = knob(
-        Size("256B", "256KiB"), "Largest head of a request, request line included; 431 beyond it.", default="32KiB"
+        Size("256B", "48KiB"), "Largest head of a request, request line included; 431 beyond it.", default="32KiB"
     )
     fields: int = knob(Integer(1, 1024), "Most header fields of a request; 431 beyond it.", default=128)
 

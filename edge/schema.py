@@ -333,9 +333,10 @@ def reference(cls: type) -> Iterator[str]:
 def _rows(cls: type, prefix: str) -> Iterator[str]:
     for name, k in knobs(cls):
         if isinstance(k.kind, Section):
+            yield f"| `{prefix}{name}` | table | {_default(k)} | {k.doc} |"
             yield from _rows(k.kind.cls, f"{prefix}{name}.")
-            continue
-        yield f"| `{prefix}{name}` | {k.kind.text} | {_default(k)} | {k.doc} |"
+        else:
+            yield f"| `{prefix}{name}` | {k.kind.text} | {_default(k)} | {k.doc} |"
 
 
 def _default(k: Knob) -> str:

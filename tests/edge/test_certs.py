@@ -1,0 +1,235 @@
+"""Certificates and keys: what is read from them, and each way in which they do not belong together."""
+
+import datetime
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+from cryptography.x509.oid import NameOID
+
+from edge import certs, config
+from edge.errors import ConfigError
+
+NOW = datetime.datetime.now(datetime.UTC)
+DAY = datetime.timedelta(days=1)
+
+
+def p256():
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def name(text):
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def certificate(key, subject, names=(), *, issuer=None, issuer_key=None, begin=NOW - DAY, end=NOW + 60 * DAY):
+    """A certificate for `key`, self-signed without an issuer."""
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name(subject))
+        .issuer_name(issuer.subject if issuer else name(subject))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(begin)
+        .not_valid_after(end)
+        .add_extension(x509.BasicConstraints(ca=not names, path_length=None), critical=True)
+    )
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(n) for n in names]), critical=False)
+    signer = issuer_key or key
+    modern = isinstance(signer, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey)
+    return builder.sign(signer, None if modern else hashes.SHA256())
+
+
+def key_pem(key, encryption=None):
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption or NoEncryption())
+
+
+def chain_pem(*chain):
+    return b"".join(c.public_bytes(Encoding.PEM) for c in chain)
+
+
+@pytest.fixture
+def load(tmp_path):
+    """load((chain PEM, key PEM, names or None), ...) -> identities."""
+
+    def do(*entries):
+        text = '[[listener]]\nbind = ["127.0.0.1:1"]\n'
+        for i, (chain, key, names) in enumerate(entries):
+            (tmp_path / f"{i}.pem").write_bytes(chain)
+            (tmp_path / f"{i}.key").write_bytes(key)
+            text += f'[[certificate]]\nchain = "{i}.pem"\nkey = "{i}.key"\n'
+            text += f"names = {list(names)!r}\n" if names else ""
+        text += '[[upstream]]\nname = "u"\nservers = ["127.0.0.1:1"]\n[[route]]\nupstream = "u"\n'
+        return certs.load(config.parse(text, str(tmp_path / "edge.toml")))
+
+    return do
+
+
+def refused(load, *entries):
+    with pytest.raises(ConfigError) as caught:
+        load(*entries)
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (p256, "ECDSA P-256"),
+        (lambda: ec.generate_private_key(ec.SECP384R1()), "ECDSA P-384"),
+        (lambda: rsa.generate_private_key(65537, 2048), "RSA 2048"),
+        (ed25519.Ed25519PrivateKey.generate, "Ed25519"),
+    ],
+)
+def test_each_kind_of_key(load, make, kind):
+    key = make()
+    leaf = certificate(key, "x", ["Example.com", "*.example.org"])
+    (identity,) = load((chain_pem(leaf), key_pem(key), None))
+    assert identity.kind == kind
+    assert identity.names == ("example.com", "*.example.org")
+    assert identity.chain == (leaf.public_bytes(Encoding.DER),)
+    assert identity.key_pem == key_pem(key)
+    assert identity.warnings == ()
+    assert identity.expires == leaf.not_valid_after_utc
+    assert key_pem(key).decode()[40:60] not in repr(identity)
+
+
+@pytest.mark.parametrize("form", [PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL])
+def test_forms_of_keys(load, form):
+    key = p256()
+    pem = key.private_bytes(Encoding.PEM, form, NoEncryption())
+    assert load((chain_pem(certificate(key, "x", ["a.de"])), pem, None))[0].kind == "ECDSA P-256"
+
+
+def test_names_given_go_before_those_of_the_certificate(load):
+    key = p256()
+    pems = chain_pem(certificate(key, "x", ["a.de", "*.b.de"])), key_pem(key)
+    (identity,) = load((*pems, ["x.b.de"]))
+    assert (identity.names, identity.warnings) == (("x.b.de",), ())
+    (identity,) = load((*pems, ["c.de", "a.de"]))
+    assert identity.names == ("c.de", "a.de")
+    (warning,) = identity.warnings
+    assert 'does not name "c.de"' in warning
+
+
+def test_a_certificate_without_names_is_the_default(load):
+    key = p256()
+    assert load((chain_pem(certificate(key, "a.de")), key_pem(key), None))[0].names == ()
+
+
+def test_a_whole_chain(load):
+    root_key, issuer_key, key = p256(), p256(), p256()
+    root = certificate(root_key, "root")
+    issuer = certificate(issuer_key, "issuer", issuer=root, issuer_key=root_key)
+    leaf = certificate(key, "leaf", ["a.de"], issuer=issuer, issuer_key=issuer_key)
+    (identity,) = load((chain_pem(leaf, issuer, root), key_pem(key), None))
+    assert len(identity.chain) == 3
+
+    e = refused(load, (chain_pem(leaf, root), key_pem(key), None))
+    assert e.key == "certificate[0].chain"
+    assert "number 2 (CN=root) did not issue number 1 (CN=leaf)" in e.problem
+    assert "each issuer right after" in e.remedy
+
+    e = refused(load, (chain_pem(issuer, leaf), key_pem(key), None))
+    assert e.key == "certificate[0].chain"
+    assert "the server's certificate is number 2" in e.problem
+    assert "put it first" in e.remedy
+
+
+def test_a_forged_issuer_is_seen(load):
+    issuer_key, other_key, key = p256(), p256(), p256()
+    issuer = certificate(issuer_key, "issuer")
+    leaf = certificate(key, "leaf", ["a.de"], issuer=issuer, issuer_key=other_key)
+    assert "did not issue" in refused(load, (chain_pem(leaf, issuer), key_pem(key), None)).problem
+
+
+def test_a_key_that_does_not_fit(load):
+    key = p256()
+    e = refused(load, (chain_pem(certificate(key, "x", ["a.de"])), key_pem(p256()), None))
+    assert e.key == "certificate[0].key"
+    assert "is not the key of the certificate" in e.problem
+    assert "issued for" in e.remedy
+
+
+def test_keys_that_cannot_serve(load):
+    usable = p256()
+    leaf = chain_pem(certificate(usable, "x", ["a.de"]))
+    public = usable.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    for pem, problem, remedy in [
+        (b"", "holds no private key", "BEGIN PRIVATE KEY"),
+        (leaf, "holds no private key", "BEGIN PRIVATE KEY"),
+        (public, "holds no private key", "BEGIN PRIVATE KEY"),
+        (key_pem(usable, BestAvailableEncryption(b"secret")), "is encrypted", "decrypt it"),
+        (key_pem(rsa.generate_private_key(65537, 1024)), "1024", "at least 2048 bits"),
+        (key_pem(ec.generate_private_key(ec.SECP521R1())), "521", "P-256 or P-384"),
+        (key_pem(ed448.Ed448PrivateKey.generate()), "Ed448", "Ed25519"),
+    ]:
+        e = refused(load, (leaf, pem, None))
+        assert e.key == "certificate[0].key"
+        assert problem in e.problem
+        assert remedy in e.remedy
+
+
+def test_files_that_hold_no_certificate(load, tmp_path):
+    key = p256()
+    e = refused(load, (b"hello", key_pem(key), None))
+    assert (e.key, "holds no certificate" in e.problem) == ("certificate[0].chain", True)
+    pem = chain_pem(certificate(key, "x", ["a.de"]))
+    e = refused(load, (pem[:100] + b"AAAA" + pem[104:], key_pem(key), None))
+    assert e.key == "certificate[0].chain"
+    assert "damaged" in e.problem or "no certificate" in e.problem
+
+
+def test_files_that_are_not_there(load, tmp_path):
+    key = p256()
+    load((chain_pem(certificate(key, "x", ["a.de"])), key_pem(key), None))
+    text = (
+        '[[listener]]\nbind = ["127.0.0.1:1"]\n[[certificate]]\nchain = "0.pem"\nkey = "none.key"\n'
+        '[[upstream]]\nname = "u"\nservers = ["127.0.0.1:1"]\n[[route]]\nupstream = "u"\n'
+    )
+    with pytest.raises(ConfigError) as caught:
+        certs.load(config.parse(text, str(tmp_path / "edge.toml")))
+    assert caught.value.key == "certificate[0].key"
+    assert f"{tmp_path}/none.key: no such file or directory" in caught.value.problem
+    assert "name a file that exists" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "words"),
+    [
+        (NOW - 9 * DAY, NOW - DAY, "expired on"),
+        (NOW + DAY, NOW + 60 * DAY, "is not valid before"),
+        (NOW - DAY, NOW + 5 * DAY, "expires on"),
+    ],
+)
+def test_times_are_warnings(load, begin, end, words):
+    key = p256()
+    (identity,) = load((chain_pem(certificate(key, "x", ["a.de"], begin=begin, end=end)), key_pem(key), None))
+    (warning,) = identity.warnings
+    assert words in warning
+    assert "certificate[0].chain" in warning
+
+
+def test_one_name_with_two_kinds_of_keys(load):
+    keys = [p256(), ed25519.Ed25519PrivateKey.generate()]
+    entries = [(chain_pem(certificate(k, "x", ["a.de"])), key_pem(k), ["a.de"]) for k in keys]
+    assert [i.names for i in load(*entries)] == [("a.de",), ("a.de",)]
+
+
+def test_one_name_twice_with_one_kind_of_key(load):
+    keys = [p256(), p256()]
+    pems = [(chain_pem(certificate(k, "x", ["a.de", f"{i}.de"])), key_pem(k)) for i, k in enumerate(keys)]
+    e = refused(load, *((*p, ["a.de"]) for p in pems))
+    assert e.key == "certificate[1].names"
+    assert '"a.de" has an ECDSA certificate already in certificate[0]' in e.problem
+    # Names that only the certificates give: the first one keeps them.
+    assert [i.names for i in load(*((*p, None) for p in pems))] == [("a.de", "0.de"), ("1.de",)]

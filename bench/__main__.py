@@ -3,6 +3,7 @@
 import click
 
 from bench.compare import compare
+from bench.load_command import load
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -11,6 +12,7 @@ def main() -> None:
 
 
 main.add_command(compare)
+main.add_command(load)
 
 if __name__ == "__main__":
     main(prog_name="python -m bench")

@@ -1,7 +1,7 @@
 """ClientHellos in Python, right ones and wrong ones, for every test that plays a client.
 
-`ClientHello` builds a right one field by field, each field replaceable; `faults()` yields wrong ones with the alert each
-must bring; `mutate` damages any bytes at random. Nothing here imports the code under test.
+`ClientHello` builds a right one field by field, each field replaceable; `faults()` yields wrong ones with the alert
+each must bring; `mutate` damages any bytes at random. Nothing here imports the code under test.
 """
 
 import dataclasses

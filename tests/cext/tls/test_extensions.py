@@ -3,14 +3,14 @@
 import random
 
 import pytest
+from cext.tls.alert import TlsAlert
 from hypothesis import given
 from hypothesis import strategies as st
-from tls_corrupt import GREASE, extension
 
 from cext.tls import extensions
-from cext.tls.alert import TlsAlert
+from tests.tls_corrupt import GREASE, extension
 
-# Transcribed from the tables of RFC 8446 section 4.2, RFC 8879 section 7.1 and RFC 8449 section 8, apart from the code's.
+# Transcribed from the tables of RFC 8446 section 4.2, RFC 8879 section 7.1 and RFC 8449 section 8, not from the code.
 # Extensions that only TLS 1.2 answers stand in the ClientHello alone.
 CH, SH, HRR, EE, CT, CR, NST = (
     "client_hello",

@@ -5,13 +5,13 @@ import random
 import ssl
 
 import pytest
-import tls_corrupt as wire
+from cext.tls.alert import TlsAlert
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tls_corrupt import GREASE, ClientHello, extension, handshake, u16s, vec
 
 from cext.tls import inspect
-from cext.tls.alert import TlsAlert
+from tests import tls_corrupt as wire
+from tests.tls_corrupt import GREASE, ClientHello, extension, handshake, u16s, vec
 
 RETRY = hashlib.sha256(b"HelloRetryRequest").digest()
 OFFERED = (0, 5, 10, 13, 16, 28, 43, 51)
@@ -139,7 +139,9 @@ bodies = st.one_of(
     st.binary(max_size=30).map(lambda b: vec(2, vec(1, b))),
     st.binary(max_size=30).map(lambda b: vec(2, b"\0" + vec(2, b))),
 )
-lists = st.lists(st.tuples(st.sampled_from([*wire.default_extensions(), 5, 23, 28, 41, 42, 44, 50, 0xFF01, GREASE]), bodies))
+lists = st.lists(
+    st.tuples(st.sampled_from([*wire.default_extensions(), 5, 23, 28, 41, 42, 44, 50, 0xFF01, GREASE]), bodies)
+)
 
 
 @settings(max_examples=400, deadline=None)
@@ -218,7 +220,9 @@ def test_server_name_of_another_type_is_passed_over():
     assert inspect.parse("client_hello", HELLO.but(wire.SERVER_NAME, names).body())["server_name"] == b"a.example"
 
 
-@pytest.mark.parametrize("name", [b"a", b"A.Example.", b"xn--bcher-kva.example", b"under_score", b"192.0.2.1", b"a" * 255])
+@pytest.mark.parametrize(
+    "name", [b"a", b"A.Example.", b"xn--bcher-kva.example", b"under_score", b"192.0.2.1", b"a" * 255]
+)
 def test_server_name_that_may_be(name):
     assert inspect.parse("client_hello", HELLO.but(wire.SERVER_NAME, wire.sni(name)).body())["server_name"] == name
 
@@ -437,7 +441,9 @@ def test_built_into_too_little_room(kind):
 
 def test_built_client_hello_is_the_tests_own():
     """Against an encoder that knows nothing of the code."""
-    hello = HELLO.but(wire.KEY_SHARE, None).but(wire.COOKIE, vec(2, b"c")).but(wire.KEY_SHARE, wire.shares((29, b"k" * 32)))
+    hello = (
+        HELLO.but(wire.KEY_SHARE, None).but(wire.COOKIE, vec(2, b"c")).but(wire.KEY_SHARE, wire.shares((29, b"k" * 32)))
+    )
     extensions = HELLO.but(wire.KEY_SHARE, None).encoded_extensions()
     assert hello.message() == inspect.build(
         "client_hello",

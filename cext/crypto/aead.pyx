@@ -5,17 +5,20 @@ from libc.limits cimport INT_MAX
 from cext.lib.libcrypto cimport (
     ERR_clear_error,
     EVP_CIPHER,
-    EVP_CIPHER_CTX_ctrl,
     EVP_CIPHER_CTX_free,
+    EVP_CIPHER_CTX_get_params,
     EVP_CIPHER_CTX_new,
+    EVP_CIPHER_CTX_set_params,
     EVP_CIPHER_fetch,
     EVP_CipherInit_ex,
-    EVP_CTRL_AEAD_GET_TAG,
-    EVP_CTRL_AEAD_SET_TAG,
     EVP_DecryptFinal_ex,
     EVP_DecryptUpdate,
     EVP_EncryptFinal_ex,
     EVP_EncryptUpdate,
+    OSSL_CIPHER_PARAM_AEAD_TAG,
+    OSSL_PARAM,
+    OSSL_PARAM_construct_end,
+    OSSL_PARAM_construct_octet_string,
 )
 
 cdef enum:
@@ -23,6 +26,10 @@ cdef enum:
 
 cdef EVP_CIPHER *ciphers[AEAD_COUNT]    # fetched once: a fetch per context takes locks and walks tables
 cdef size_t contexts_in_use = 0
+
+# "The tag is at [0].data": made once and pointed at each record's tag, since a worker is one thread. The older control
+# call makes one per record and, for ChaCha20-Poly1305, takes 0.2 us.
+cdef OSSL_PARAM[2] tag
 
 
 cdef size_t aead_key_length(int aead) noexcept nogil:
@@ -69,7 +76,8 @@ cdef int aead_seal(EVP_CIPHER_CTX *ctx, const uint8_t *nonce, const uint8_t *aad
         return failed()
     if EVP_EncryptFinal_ex(ctx, data + n, &done) != 1:
         return failed()
-    if EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_AEAD_GET_TAG, AEAD_TAG, data + n) != 1:
+    tag[0].data = data + n
+    if EVP_CIPHER_CTX_get_params(ctx, tag) != 1:
         return failed()
     return 0
 
@@ -81,7 +89,8 @@ cdef int aead_open(EVP_CIPHER_CTX *ctx, const uint8_t *nonce, const uint8_t *aad
         return -1
     if EVP_CipherInit_ex(ctx, NULL, NULL, NULL, nonce, -1) != 1:
         return failed()
-    if EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_AEAD_SET_TAG, AEAD_TAG, data + n) != 1:
+    tag[0].data = data + n
+    if EVP_CIPHER_CTX_set_params(ctx, tag) != 1:
         return failed()
     if aad_len and EVP_DecryptUpdate(ctx, NULL, &done, aad, <int> aad_len) != 1:
         return failed()
@@ -110,6 +119,8 @@ cdef int fetch() except -1:
 
 
 fetch()
+tag[0] = OSSL_PARAM_construct_octet_string(OSSL_CIPHER_PARAM_AEAD_TAG, NULL, AEAD_TAG)
+tag[1] = OSSL_PARAM_construct_end()
 
 
 # The Python face: for tests and tools.

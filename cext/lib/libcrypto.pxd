@@ -24,7 +24,7 @@ cdef extern from "<openssl/types.h>" nogil:
     ctypedef struct X509:
         pass
     ctypedef struct OSSL_PARAM:
-        pass
+        void *data
     ctypedef int pem_password_cb(char *buf, int size, int rwflag, void *u) noexcept nogil
 
 # The plain-struct hashes: deprecated in name only (setup.py says so to the compiler), and the only interface whose
@@ -59,16 +59,14 @@ cdef extern from "<openssl/evp.h>" nogil:
     EVP_CIPHER *EVP_CIPHER_fetch(OSSL_LIB_CTX *libctx, const char *algorithm, const char *properties)
     EVP_CIPHER_CTX *EVP_CIPHER_CTX_new()
     void EVP_CIPHER_CTX_free(EVP_CIPHER_CTX *ctx)
-    int EVP_CIPHER_CTX_ctrl(EVP_CIPHER_CTX *ctx, int type, int arg, void *p)
+    int EVP_CIPHER_CTX_get_params(EVP_CIPHER_CTX *ctx, OSSL_PARAM *params)
+    int EVP_CIPHER_CTX_set_params(EVP_CIPHER_CTX *ctx, const OSSL_PARAM *params)
     int EVP_CipherInit_ex(EVP_CIPHER_CTX *ctx, const EVP_CIPHER *cipher, ENGINE *engine, const unsigned char *key,
                           const unsigned char *iv, int enc)
     int EVP_EncryptUpdate(EVP_CIPHER_CTX *ctx, unsigned char *out, int *out_len, const unsigned char *p, int n)
     int EVP_EncryptFinal_ex(EVP_CIPHER_CTX *ctx, unsigned char *out, int *out_len)
     int EVP_DecryptUpdate(EVP_CIPHER_CTX *ctx, unsigned char *out, int *out_len, const unsigned char *p, int n)
     int EVP_DecryptFinal_ex(EVP_CIPHER_CTX *ctx, unsigned char *out, int *out_len)
-    enum:
-        EVP_CTRL_AEAD_GET_TAG
-        EVP_CTRL_AEAD_SET_TAG
 
     EVP_PKEY_CTX *EVP_PKEY_CTX_new_from_name(OSSL_LIB_CTX *libctx, const char *name, const char *properties)
     EVP_PKEY_CTX *EVP_PKEY_CTX_new_from_pkey(OSSL_LIB_CTX *libctx, EVP_PKEY *pkey, const char *properties)
@@ -117,10 +115,10 @@ cdef extern from "<openssl/params.h>" nogil:
     OSSL_PARAM OSSL_PARAM_construct_end()
 
 cdef extern from "<openssl/core_names.h>" nogil:
+    const char *OSSL_CIPHER_PARAM_AEAD_TAG
     const char *OSSL_PKEY_PARAM_ENCODED_PUBLIC_KEY
     const char *OSSL_PKEY_PARAM_GROUP_NAME
     const char *OSSL_PKEY_PARAM_PRIV_KEY
-    const char *OSSL_PKEY_PARAM_PUB_KEY
 
 cdef extern from "<openssl/rsa.h>" nogil:
     int EVP_PKEY_CTX_set_rsa_padding(EVP_PKEY_CTX *ctx, int padding)

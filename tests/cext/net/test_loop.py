@@ -1,0 +1,138 @@
+"""The loop: signals, periodic callbacks, and asyncio as its guest."""
+
+import asyncio
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from cext.net.loop import Loop
+
+
+@pytest.fixture
+def loop():
+    made = Loop()
+    yield made
+    made.close()
+
+
+def run_until(loop, done, seconds=5.0):
+    """Runs the loop until done() or the time is up."""
+    end = time.monotonic() + seconds
+    watch = loop.every(5, lambda: loop.stop() if done() or time.monotonic() > end else None)
+    loop.run()
+    watch.cancel()
+    assert done()
+
+
+def test_periodic_callback_repeats_until_cancelled(loop):
+    calls = []
+    p = loop.every(10, lambda: calls.append(time.monotonic()))
+    run_until(loop, lambda: len(calls) >= 5)
+    p.cancel()
+    p.cancel()
+    n = len(calls)
+    end = time.monotonic() + 0.1
+    run_until(loop, lambda: time.monotonic() > end)
+    assert len(calls) == n
+
+
+def test_a_callback_that_raises_does_not_end_the_loop(loop, monkeypatch):
+    reported = []
+    monkeypatch.setattr("sys.unraisablehook", lambda info: reported.append(info.exc_value))
+    calls = []
+
+    def bad():
+        calls.append(1)
+        raise ValueError("boom")
+
+    p = loop.every(5, bad)
+    run_until(loop, lambda: len(calls) >= 3)
+    p.cancel()
+    assert all(isinstance(e, ValueError) for e in reported)
+
+
+def test_a_signal_handler_runs_while_the_loop_sleeps(loop):
+    got = []
+    before = signal.signal(signal.SIGUSR2, lambda *_: (got.append(1), loop.stop()))
+    try:
+        killer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR2))
+        killer.start()
+        started = time.monotonic()
+        loop.run()
+        assert got
+        assert time.monotonic() - started < 3
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
+def test_an_exception_of_a_signal_handler_leaves_through_run(loop):
+    def handler(*_):
+        raise SystemExit(3)
+
+    before = signal.signal(signal.SIGUSR2, handler)
+    try:
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR2)).start()
+        with pytest.raises(SystemExit):
+            loop.run()
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
+def test_call_soon_runs_without_delay(loop):
+    seen = []
+    loop.call_soon(lambda: (seen.append(1), loop.stop()))
+    loop.run()
+    assert seen == [1]
+
+
+def test_guest_runs_sleeps_sockets_and_threads(loop):
+    results = []
+
+    async def work():
+        await asyncio.sleep(0.02)
+        await asyncio.sleep(0)
+        reader, writer = await asyncio.open_connection(sock=sockets[0])
+        writer.write(b"ping")
+        answer = await reader.readexactly(4)
+        writer.close()
+        return answer, await asyncio.to_thread(lambda: 41 + 1)
+
+    import socket
+
+    sockets = socket.socketpair()
+    sockets[0].setblocking(False)
+    peer = threading.Thread(target=lambda: (sockets[1].recv(4), sockets[1].sendall(b"pong")))
+    peer.start()
+    loop.run_coroutine(work(), lambda task: results.append(task.result()))
+    run_until(loop, lambda: bool(results))
+    peer.join()
+    sockets[1].close()
+    assert results == [(b"pong", 42)]
+
+
+def test_guest_does_not_turn_when_it_has_nothing_to_do(loop):
+    done = []
+
+    async def quick():
+        return 1
+
+    loop.run_coroutine(quick(), lambda t: done.append(t.result()))
+    run_until(loop, lambda: bool(done))
+    started = time.process_time()
+    end = time.monotonic() + 0.3
+    run_until(loop, lambda: time.monotonic() > end)
+    assert time.process_time() - started < 0.1
+
+
+def test_guest_task_that_raises_is_the_callers_to_see(loop):
+    seen = []
+
+    async def bad():
+        raise RuntimeError("no")
+
+    loop.run_coroutine(bad(), lambda t: seen.append(t.exception()))
+    run_until(loop, lambda: bool(seen))
+    assert isinstance(seen[0], RuntimeError)

@@ -59,7 +59,7 @@ cdef class Histogram:
         return self.max
 
     def mean(self):
-        return self.sum / self.total if self.total else 0.0
+        return <double> self.sum / self.total if self.total else 0.0
 
     def summary(self):
         """{"count", "mean", "p50", "p90", "p99", "p99_9", "max"}"""

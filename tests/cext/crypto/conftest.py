@@ -1,4 +1,4 @@
-"""The Wycheproof vectors: every test of a file with its group."""
+"""The Wycheproof vectors, and what a forked process would do."""
 
 import json
 import os
@@ -22,3 +22,22 @@ def wycheproof():
         return [(group, test) for group in groups for test in group["tests"]]
 
     return load
+
+
+@pytest.fixture
+def forked():
+    """forked(function) -> the bytes it returns in a child of this process, as a worker is a child of the master."""
+
+    def run(function):
+        read, write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.write(write, function())
+            os._exit(0)
+        os.close(write)
+        with os.fdopen(read, "rb") as pipe:
+            data = pipe.read()
+        assert os.waitpid(pid, 0)[1] == 0
+        return data
+
+    return run

@@ -144,6 +144,12 @@ def test_random():
         hash_kdf.random(2**20 + 1)
 
 
+def test_random_differs_in_forked_processes(forked):
+    hash_kdf.random(1)  # seeds the generator that the children inherit
+    drawn = [forked(lambda: hash_kdf.random(32)) for _ in range(4)]
+    assert len({*drawn, hash_kdf.random(32)}) == 5
+
+
 @pytest.mark.parametrize("id", [0, 3, -1])
 def test_unknown_hash(id):
     for call in (

@@ -1,5 +1,8 @@
 """Key exchange: published vectors, a peer implementation, and the shares that must be refused."""
 
+import resource
+from pathlib import Path
+
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -195,3 +198,33 @@ def test_before_start_and_unknown_groups():
     with pytest.raises(ValueError):
         exchange.start(0x0019)
     refused(exchange, kx.KeyExchange().start(kx.X25519))
+
+
+@every_group
+def test_keys_differ_in_forked_processes(forked, group):
+    kx.KeyExchange().start(group)
+    shares = [forked(lambda: kx.KeyExchange().start(group)) for _ in range(4)]
+    assert len({*shares, kx.KeyExchange().start(group)}) == 5
+
+
+@pytest.mark.parametrize("group", [kx.X25519, kx.SECP256R1], ids=hex)
+def test_memory_is_flat(group):
+    if "libasan" in Path("/proc/self/maps").read_text():
+        pytest.skip("AddressSanitizer keeps freed memory")
+
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    def run():
+        for _ in range(1500):
+            exchange = kx.KeyExchange()
+            share = exchange.start(group)
+            exchange.finish(share)
+            refused(exchange, share[:-1])
+            refused(exchange, bytes(len(share)))
+
+    run()
+    before = resident()
+    run()
+    # A key pair is over 400 bytes: leaked, they would be over 600 KiB.
+    assert resident() - before < 400_000

@@ -224,6 +224,11 @@ def test_ecdsa_nonces_are_fresh(keys):
     assert len({keys["ecdsa-p256"].sign_bytes(0x0403, b"m") for _ in range(50)}) == 50
 
 
+def test_ecdsa_nonces_differ_in_forked_processes(keys, forked):
+    made = [forked(lambda: keys["ecdsa-p256"].sign_bytes(0x0403, b"m")) for _ in range(4)]
+    assert len({*made, keys["ecdsa-p256"].sign_bytes(0x0403, b"m")}) == 5
+
+
 # Loading
 
 

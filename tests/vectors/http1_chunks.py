@@ -22,8 +22,9 @@ VALID = [
 REFUSED = [
     *[("size line " + repr(line)[1:], line + b"\r\nhello\r\n0\r\n\r\n") for line in (
         b"", b" 5", b"5 ", b"\t5", b"+5", b"-5", b"0x5", b"5h", b"g", b"5_", b"5.", b"5,", b"5 ;a", b"5\t;a", b"5; a",
-        b"5;", b"5;;a", b"5;=a", b"5;a=", b"5;a= b", b"5;a =b", b'5;a="b', b'5;a="b"c', b'5;a=b"', b'5;a="\0"', b'5;a="\n"',
-        b'5;a="\\\n"', b"5;a\x80", b"5;a=\x7f", b"5;a=b=c", b"00000000000000005", b"10000000000000005", b"fffffffffffffffff",
+        b"5;", b"5;;a", b"5;=a", b"5;a=", b"5;a= b", b"5;a =b", b'5;a="b', b'5;a="b"c', b'5;a=b"', b'5;a="\0"',
+        b'5;a="\n"', b'5;a="\\\n"', b"5;a\x80", b"5;a=\x7f", b"5;a=b=c", b"00000000000000005", b"10000000000000005",
+        b"fffffffffffffffff",
         b"8000000000000000", b"ffffffffffffffff", b"5;" + b"a" * 254)],
     ("bare LF behind the size", b"5\nhello\r\n0\r\n\r\n"),
     ("bare CR behind the size", b"5\rhello\r\n0\r\n\r\n"),

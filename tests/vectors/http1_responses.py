@@ -57,8 +57,9 @@ REFUSED = [
         b"", b"HTTP/1.1", b"HTTP/1.1 ", b"HTTP/1.1 20", b"HTTP/1.1 2000 OK", b"HTTP/1.1 099 x", b"HTTP/1.1 600 x",
         b"HTTP/1.1 000 x", b"HTTP/1.1 -20 x", b"HTTP/1.1 2x0 OK", b"HTTP/1.1  200 OK", b"HTTP/1.1\t200 OK",
         b"HTTP/1.1 200\tOK", b"HTTP/1.1 200OK", b" HTTP/1.1 200 OK", b"http/1.1 200 OK", b"HTTP/2 200 OK",
-        b"HTTP/2.0 200 OK", b"HTTP/0.9 200 OK", b"HTTP/1. 200 OK", b"HTTP/1.10 200 OK", b"HTTPS/1.1 200 OK", b"ICY 200 OK",
-        b"HTTP/1.1 200 O\0K", b"HTTP/1.1 200 O\x7fK", b"HTTP/1.1 200 O\rK", b"HTTP/1.1 200 O\nK", b"<html></html> padding",
+        b"HTTP/2.0 200 OK", b"HTTP/0.9 200 OK", b"HTTP/1. 200 OK", b"HTTP/1.10 200 OK", b"HTTPS/1.1 200 OK",
+        b"ICY 200 OK", b"HTTP/1.1 200 O\0K", b"HTTP/1.1 200 O\x7fK", b"HTTP/1.1 200 O\rK", b"HTTP/1.1 200 O\nK",
+        b"<html></html> padding",
     )],
     ("both lengths", _ok(b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n")),
     ("two lengths", _ok(b"Content-Length: 3\r\nContent-Length: 4\r\n")),
@@ -66,7 +67,8 @@ REFUSED = [
     *[("length " + repr(v)[1:], _ok(b"Content-Length: " + v + b"\r\n"))
       for v in (b"", b"5, 5", b"+5", b"-5", b"5 5", b"0x5", b"9223372036854775808")],
     *[("coding " + repr(v)[1:], _ok(b"Transfer-Encoding: " + v + b"\r\n"))
-      for v in (b"", b"gzip", b"identity", b"gzip, chunked", b"chunked, gzip", b"chunked, chunked", b"chunked;a", b",")],
+      for v in (b"", b"gzip", b"identity", b"gzip, chunked", b"chunked, gzip", b"chunked, chunked", b"chunked;a",
+                b",")],
     ("chunked in 1.0", _ok(b"Transfer-Encoding: chunked\r\n", b"HTTP/1.0 200 OK")),
     ("a bad length of HEAD", _ok(b"Content-Length: 5, 5\r\n")),
     ("obs-fold", _ok(b"A: b\r\n c\r\n")),

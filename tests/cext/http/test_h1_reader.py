@@ -4,7 +4,6 @@ import runpy
 from pathlib import Path
 
 import pytest
-
 from cext.http.h1_reader import BodyDecoder, HeadFinder, parse_request_bytes, parse_response_bytes, skip_empty
 
 VECTORS = Path(__file__).resolve().parents[2] / "vectors"

@@ -4,7 +4,6 @@ import runpy
 from pathlib import Path
 
 import pytest
-
 from cext.http.h1_reader import BodyDecoder, parse_request_bytes, parse_response_bytes
 from cext.http.h1_writer import chunk_size_line, serialise_request, serialise_response, simple_response
 
@@ -85,7 +84,8 @@ SPOOFED = (b"X-Forwarded-For: 6.6.6.6\r\nx-forwarded-proto: ftp\r\nX-Forwarded-H
 def test_x_forwarded_replaces_what_the_client_said():
     assert lines(serialise_request(request(SPOOFED, host=b"a:81"), client=b"2001:db8::1", client_is_v6=True,
                                    x_forwarded=True))[2:] == [
-        b"Forwarded: for=6.6.6.6", b"X-Forwarded-For: 2001:db8::1", b"X-Forwarded-Proto: https", b"X-Forwarded-Host: a:81"]
+        b"Forwarded: for=6.6.6.6", b"X-Forwarded-For: 2001:db8::1", b"X-Forwarded-Proto: https",
+        b"X-Forwarded-Host: a:81"]
 
 
 @pytest.mark.parametrize(("client", "v6", "host", "expected"), [

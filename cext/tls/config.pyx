@@ -70,9 +70,9 @@ cdef class Credential:
         self.chain = tuple(bytes(der) for der in chain)
         if not self.chain or not all(self.chain):
             raise ValueError("a credential needs a chain of DER certificates, leaf first")
-        entries = b"".join(len(der).to_bytes(3, "big") + der + bytes(2) for der in self.chain)
-        if len(entries) + 4 > CERTIFICATE_MAX:
+        if sum(len(der) + 5 for der in self.chain) + 4 > CERTIFICATE_MAX:
             raise ValueError("the chain does not fit a Certificate message")
+        entries = b"".join(len(der).to_bytes(3, "big") + der + bytes(2) for der in self.chain)
         self.certificate_body = b"\0" + len(entries).to_bytes(3, "big") + entries
         self.key = key
         self.names = tuple(normal_name(name) for name in names)

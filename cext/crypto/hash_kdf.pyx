@@ -217,7 +217,8 @@ def extract(int id, bytes salt not None, bytes ikm not None):
     """HKDF-Extract; the pseudorandom key, one hash long."""
     cdef uint8_t out[HASH_MAX]
     _check(id)
-    hkdf_extract(id, <const uint8_t *> <const char *> salt, len(salt), <const uint8_t *> <const char *> ikm, len(ikm), out)
+    hkdf_extract(id, <const uint8_t *> <const char *> salt, len(salt),
+                 <const uint8_t *> <const char *> ikm, len(ikm), out)
     return out[:hash_length(id)]
 
 

@@ -5,8 +5,6 @@ generation runs over one prepared context per group, and a peer's share is decod
 group that is overwritten each time: a worker is one thread, and a derivation begins and ends in one call.
 """
 
-from libc.stdint cimport uint8_t
-
 from cext.lib.libcrypto cimport (
     ERR_clear_error,
     EVP_PKEY_CTX,
@@ -75,7 +73,8 @@ cdef class KeyExchange:
         self.group = group
         if curve == NULL or EVP_PKEY_keygen(curve.keygen, &self.pkey) != 1:
             return failed()
-        if (EVP_PKEY_get_octet_string_param(self.pkey, OSSL_PKEY_PARAM_ENCODED_PUBLIC_KEY, public, KX_PUBLIC_MAX, n) != 1
+        if (EVP_PKEY_get_octet_string_param(self.pkey, OSSL_PKEY_PARAM_ENCODED_PUBLIC_KEY,
+                                            public, KX_PUBLIC_MAX, n) != 1
                 or n[0] != curve.public_length):
             return failed()
         return 0
@@ -142,7 +141,8 @@ cdef class KeyExchange:
         else:
             scalar.reverse()            # libcrypto takes integers in the machine's order
             params[0] = OSSL_PARAM_construct_utf8_string(OSSL_PKEY_PARAM_GROUP_NAME, <char *> curve.name, 0)
-            params[1] = OSSL_PARAM_construct_BN(OSSL_PKEY_PARAM_PRIV_KEY, <unsigned char *> <char *> scalar, len(scalar))
+            params[1] = OSSL_PARAM_construct_BN(
+                OSSL_PKEY_PARAM_PRIV_KEY, <unsigned char *> <char *> scalar, len(scalar))
             params[2] = OSSL_PARAM_construct_end()
         ctx = EVP_PKEY_CTX_new_from_name(NULL, b"X25519" if group == GROUP_X25519 else b"EC", NULL)
         done = (ctx != NULL and EVP_PKEY_fromdata_init(ctx) == 1

@@ -123,7 +123,8 @@ cdef class PrivateKey:
         cdef int i = find(scheme, self.family)
         return i >= 0 and SCHEMES[i].padding != PADDING_PKCS1 and self.prepare(i)
 
-    cdef int sign(self, int scheme, const uint8_t *message, size_t n, uint8_t *signature, size_t *sig_len) noexcept nogil:
+    cdef int sign(self, int scheme, const uint8_t *message, size_t n,
+                  uint8_t *signature, size_t *sig_len) noexcept nogil:
         cdef uint8_t digest[DIGEST_MAX]
         cdef int i = find(scheme, self.family)
         cdef bint done
@@ -200,7 +201,7 @@ cdef class PrivateKey:
         # A file may carry a public half that is not its private half's: clients would see it as bad signatures.
         cdef PublicKey public
         if not self.schemes:
-            raise ValueError("the parameters of this RSASSA-PSS key allow no scheme of TLS: make one without restrictions")
+            raise ValueError("this RSASSA-PSS key's parameters allow no scheme of TLS: use a key without restrictions")
         public = PublicKey.from_spki(self.public_spki())
         probe = b"a signature of this by the private half verifies by the public half"
         try:
@@ -220,7 +221,8 @@ cdef class PublicKey:
     def __dealloc__(self):
         EVP_PKEY_free(self.pkey)
 
-    cdef int verify(self, int scheme, const uint8_t *message, size_t n, const uint8_t *signature, size_t sig_len) noexcept nogil:
+    cdef int verify(self, int scheme, const uint8_t *message, size_t n,
+                    const uint8_t *signature, size_t sig_len) noexcept nogil:
         cdef uint8_t digest[DIGEST_MAX]
         cdef int i = find(scheme, self.family)
         cdef EVP_PKEY_CTX *ctx

@@ -1,7 +1,5 @@
 """libcrypto (OpenSSL 3.0 and later): only what cext.crypto uses."""
 
-from libc.stdint cimport uint8_t
-
 cdef extern from "<openssl/types.h>" nogil:
     ctypedef struct OSSL_LIB_CTX:
         pass

@@ -336,6 +336,11 @@ def test_restricted_rsa_pss_keys_sign_by_what_they_allow(peers):
     assert not public.verify_bytes(0x0809, b"m", peers["rsa"].sign(b"m", *parameters(0x0809)))
 
 
+def test_rsa_pss_keys_that_allow_no_scheme(peers):
+    # empty parameters stand for SHA-1 (RFC 4055, section 3.1)
+    assert "no scheme" in refusal(rsa_pss_pem(peers["rsa"], der(0x30)))
+
+
 def test_halves_that_do_not_fit():
     # the public point in an EC key's file replaced by another's
     a, b = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))

@@ -7,17 +7,16 @@ message and every record may be altered, left out, split or joined before it is 
 import datetime
 import functools
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
-from cryptography.x509.oid import NameOID
-
 from cext.crypto.sign import PrivateKey
 from cext.tls.config import Credential, ServerConfig
 from cext.tls.connection import FAILED, Connection
 from cext.tls.key_schedule import Schedule, verify_data
 from cext.tls.record import RecordKeys
 from cext.tls.transcript import TranscriptHash
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
+from cryptography.x509.oid import NameOID
 
 X25519, P256, P384 = 0x001D, 0x0017, 0x0018
 AES_128, AES_256, CHACHA20 = 0x1301, 0x1302, 0x1303
@@ -201,8 +200,8 @@ class RawClient:
             elif kind == ALERT:
                 self.flight.append((ALERT, whole[5:]))
             else:
-                kind, content = self.read.unprotect(whole)
-                assert kind == HANDSHAKE
+                inner, content = self.read.unprotect(whole)
+                assert inner == HANDSHAKE
                 self.flight += messages(content)
         return self.flight
 

@@ -1,21 +1,46 @@
-"""The connection: records in every cut, alerts, KeyUpdate, closing, and the limits on all of them (RFC 8446, section 5)."""
+"""The connection: records in every cut, alerts, KeyUpdate, closing, and their limits (RFC 8446, sections 5 and 6)."""
 
 import gc
+import itertools
 import sys
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from cext.crypto.aead import contexts
 from cext.tls.config import ClientConfig
 from cext.tls.connection import (
-    CLOSE_NOTIFY, DATA, ESTABLISHED, FAILED, PROGRESS, Connection, cipher_name, group_name, scheme_name)
+    CLOSE_NOTIFY,
+    DATA,
+    ESTABLISHED,
+    FAILED,
+    PROGRESS,
+    Connection,
+    cipher_name,
+    group_name,
+    scheme_name,
+)
 from cext.tls.key_schedule import updated
 from cext.tls.record import RecordKeys
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from tests.cext.tls.peer import (
-    ALERT, APPLICATION_DATA, CCS, CCS_RECORD, CHACHA20, HANDSHAKE, KEY_UPDATE, SUITES, RawClient, assert_refused,
-    client_hello, message, pump, record, records, server_config)
+    ALERT,
+    APPLICATION_DATA,
+    CCS,
+    CCS_RECORD,
+    CHACHA20,
+    HANDSHAKE,
+    KEY_UPDATE,
+    SUITES,
+    RawClient,
+    assert_refused,
+    client_hello,
+    message,
+    pump,
+    record,
+    records,
+    server_config,
+)
 
 UPDATE, UPDATE_AND_ASK = message(KEY_UPDATE, b"\0"), message(KEY_UPDATE, b"\1")
 
@@ -43,7 +68,7 @@ def refused(client, data, name):
 
 def split(stream, cuts):
     edges = [0, *sorted(c for c in cuts if c < len(stream)), len(stream)]
-    return [stream[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [stream[a:b] for a, b in itertools.pairwise(edges)]
 
 
 def test_byte_by_byte():
@@ -149,9 +174,8 @@ def test_the_largest_records():
 
 def inner(client, plaintext):
     """A record of any TLSInnerPlaintext, by cryptography's own AES-GCM."""
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
     from cext.tls.key_schedule import keys_of
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
     key, iv = keys_of(client.hash, client.aead, client.client_application)
     nonce = (int.from_bytes(iv, "big") ^ client.write.sequence).to_bytes(12, "big")
     header = b"\x17\x03\x03" + (len(plaintext) + 16).to_bytes(2, "big")

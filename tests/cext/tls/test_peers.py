@@ -1,5 +1,6 @@
 """The engine against OpenSSL: s_client over a socket, and Python's ssl in memory."""
 
+import contextlib
 import shutil
 import socket
 import ssl
@@ -7,8 +8,8 @@ import subprocess
 import threading
 
 import pytest
-
 from cext.tls.connection import CLOSE_NOTIFY, DATA, ESTABLISHED, FAILED, Connection, cipher_name
+
 from tests.cext.tls.peer import AES_128, KEY_KINDS, P256, P384, SUITES, X25519, server_config
 
 OPENSSL = shutil.which("openssl")
@@ -146,10 +147,8 @@ class SslClient:
         """Until both are done or the server fails; bytes go over in pieces of `chunk`. The server's events."""
         events = []
         for _ in range(8):
-            try:
+            with contextlib.suppress(ssl.SSLWantReadError):
                 self.object.do_handshake()
-            except ssl.SSLWantReadError:
-                pass
             sent = self.outgoing.read()
             for at in range(0, len(sent), chunk):
                 events += server.receive_bytes(sent[at : at + chunk])

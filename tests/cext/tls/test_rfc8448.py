@@ -1,11 +1,11 @@
 """The published traces of RFC 8448: transcript, key schedule and records reproduce every byte of them."""
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, x25519
-
 from cext.tls.key_schedule import Schedule, keys_of, verify_data
 from cext.tls.record import RecordKeys
 from cext.tls.transcript import TranscriptHash
+from cryptography.hazmat.primitives.asymmetric import ec, x25519
+
 from tests.vectors.rfc8448 import HELLO_RETRY_REQUEST, MIDDLEBOX_COMPATIBILITY, SIMPLE_1RTT, section
 
 SHA256, AES_128_GCM = 1, 1
@@ -64,7 +64,8 @@ def test_simple_handshake():
     secrets = run_trace(trace, transcript, shared)
     assert secrets == {name: trace[name] for name in secrets}
     for sender in ("s hs", "c hs", "s ap", "c ap"):
-        assert keys_of(SHA256, AES_128_GCM, trace[f"{sender} traffic"]) == (trace[f"{sender} key"], trace[f"{sender} iv"])
+        keys = keys_of(SHA256, AES_128_GCM, trace[f"{sender} traffic"])
+        assert keys == (trace[f"{sender} key"], trace[f"{sender} iv"])
 
 
 def test_application_records_of_the_simple_handshake():

@@ -1,15 +1,41 @@
 """The server's handshake: whom it agrees with, on what, and the alert for every fault (RFC 8446, section 4)."""
 
 import pytest
+from cext.tls.config import ClientConfig
+from cext.tls.connection import ESTABLISHED, FAILED, PROGRESS, Connection
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cext.tls.config import ClientConfig
-from cext.tls.connection import ESTABLISHED, FAILED, PROGRESS, Connection
 from tests.cext.tls.peer import (
-    AES_128, AES_256, ALERT, APPLICATION_DATA, CCS_RECORD, CHACHA20, CLIENT_HELLO, FINISHED, HANDSHAKE, KEY_KINDS, P256,
-    P384, RETRY_RANDOM, SERVER_HELLO, SUITES, X25519, RawClient, Share, assert_refused, client_hello, extension, message,
-    pump, record, records, server_config, u16s, vector)
+    AES_128,
+    AES_256,
+    ALERT,
+    APPLICATION_DATA,
+    CCS_RECORD,
+    CHACHA20,
+    CLIENT_HELLO,
+    FINISHED,
+    HANDSHAKE,
+    KEY_KINDS,
+    P256,
+    P384,
+    RETRY_RANDOM,
+    SERVER_HELLO,
+    SUITES,
+    X25519,
+    RawClient,
+    Share,
+    assert_refused,
+    client_hello,
+    extension,
+    message,
+    pump,
+    record,
+    records,
+    server_config,
+    u16s,
+    vector,
+)
 
 PSK_MODES = extension(45, b"\x01\x01")
 
@@ -290,7 +316,8 @@ def test_a_cookie_of_another_connection():
     """Same configuration, same lists, but another ClientHello1 (its share differs): the cookie does not fit."""
     other, client = retried(), retried()
     cookie = other.retry_extensions()[44]
-    hello = client_hello(**{**client.hello_options, "entries": [client.share.entry()], "extra": [extension(44, cookie)]})
+    hello = client_hello(
+        **{**client.hello_options, "entries": [client.share.entry()], "extra": [extension(44, cookie)]})
     assert_refused(client, client.send(record(HANDSHAKE, hello)), "illegal_parameter")
 
 

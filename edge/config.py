@@ -348,7 +348,9 @@ class Settings:
     server: ServerTable = knob(Section(ServerTable), "The processes, and what they write.", default={})
     listener: tuple[Listener, ...] = knob(Sections(Listener), "Where clients connect. At least one.")
     tls: Tls = knob(
-        Section(Tls), "TLS, for every listener. The version is 1.3; the protocol (ALPN) is `http/1.1`.", default={}
+        Section(Tls),
+        "TLS, for every listener. The version is 1.3; the protocol (ALPN) is `http/1.1` or `http/1.0`.",
+        default={},
     )
     certificate: tuple[Certificate, ...] = knob(
         Sections(Certificate),

@@ -6,7 +6,7 @@ and the workers inherit the result (keys included) by the fork. `open_plane` run
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 from cext.crypto.sign import PrivateKey
 from cext.proxy.downstream import ListenerSettings
@@ -17,6 +17,9 @@ from cext.worker import DataPlane
 
 from edge import certs
 from edge.config import Bind, Listener, Settings
+
+# ALPN names that the HTTP/1 session answers to. A client that speaks 1.0 alone says so (curl --http1.0 does).
+PROTOCOLS: Final = (b"http/1.1", b"http/1.0")
 
 
 class Plane(Protocol):
@@ -47,6 +50,7 @@ def prepare(settings: Settings, cookie_secret: bytes) -> Prepared:
         [_credential(identity) for identity in identities],
         cipher_suites=settings.tls.cipher_suites,
         groups=settings.tls.groups,
+        alpn=PROTOCOLS,
         cookie_secret=cookie_secret,
     )
     router = _router(settings)

@@ -567,9 +567,9 @@ cdef class Downstream(Stream):
         log.text(b"cipher", name, strlen(name))
         name = group_name(self.tls.group)
         log.text(b"group", name, strlen(name))
-        if self.tls.server_name is not None:
+        if self.tls.server_name:
             log.text(b"sni", <const char *> self.tls.server_name, len(self.tls.server_name))
-        if self.tls.alpn is not None:
+        if self.tls.alpn:
             log.text(b"alpn", <const char *> self.tls.alpn, len(self.tls.alpn))
 
     cdef str peer_name(self):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,9 @@ def forked():
 
     def run(function):
         read, write = os.pipe()
-        pid = os.fork()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads: the child takes no lock
+            pid = os.fork()
         if pid == 0:
             os.write(write, function())
             os._exit(0)

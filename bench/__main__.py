@@ -3,7 +3,10 @@
 import click
 
 from bench.compare import compare
+from bench.generators_command import generators
 from bench.load_command import load
+from bench.peers import ROOT
+from bench.profile_command import profile
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -13,6 +16,27 @@ def main() -> None:
 
 main.add_command(compare)
 main.add_command(load)
+main.add_command(generators)
+main.add_command(profile)
+
+
+@main.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def micro(arguments: tuple[str, ...]) -> None:
+    """Run the micro-benchmarks of bench/micro (pytest-benchmark; ARGUMENTS are pytest's).
+
+    \b
+    Examples:
+      python -m bench micro
+      python -m bench micro -k seal --benchmark-autosave
+      python -m bench micro --benchmark-compare
+    """
+    import pytest
+
+    columns = "--benchmark-columns=min,median,iqr,ops,rounds"
+    group = "--benchmark-group-by=func"
+    raise SystemExit(pytest.main([str(ROOT / "bench" / "micro"), "-q", columns, group, *arguments]))
+
 
 if __name__ == "__main__":
     main(prog_name="python -m bench")

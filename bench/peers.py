@@ -313,6 +313,8 @@ class Server:
         self.site = site
         self.cpu = cpu
         self.port = free_port()
+        self.prefix: list[str] = []  # of the command: a tool that it runs under
+        self.patience = 15.0  # seconds that it may take to start
         self.process: Process | None = None
 
     @property
@@ -327,14 +329,14 @@ class Server:
             raise BenchError("not installed")
         launch = self.peer.configure(self.site, program, self.port)
         self.process = Process(
-            launch.command,
+            [*self.prefix, *launch.command],
             cpu=self.cpu,
             log=self.site.directory / f"{self.peer.name}.log",
             environment=launch.environment,
             directory=ROOT,
         )
         try:
-            wait_listening(self.process, self.port)
+            wait_listening(self.process, self.port, self.patience)
         except BenchError:
             self.stop()
             raise

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.peers import BODIES, ROOT, Server
-from bench.processes import BenchError, Process, busy_seconds, cpu_seconds, memory_kib
+from bench.processes import BenchError, Process, busy_seconds, cpu_seconds, memory_kib, wait_until
 
 SUITE = "TLS_AES_128_GCM_SHA256"
 GROUP = "X25519"
@@ -167,23 +167,39 @@ def h2load(server: Server, load: Load, options: list[str], body: str, warm_up: i
 
 def idle_memory(server: Server, load: Load) -> Reading:
     """KiB (PSS) that each kept connection adds after one request."""
-    offer = ssl.create_default_context(cafile=str(server.site.chain))
-    offer.minimum_version = ssl.TLSVersion.TLSv1_3
-    exchange_one(offer, server.port).close()  # what is allocated once, for the first connection, is not counted
+    trust = ssl.create_default_context(cafile=str(server.site.chain))
+    exchange_one(trust, server.port).close()  # what is allocated once, for the first connection, is not counted
     time.sleep(0.5)
     before = memory_kib(server.pid)
-    held: list[ssl.SSLSocket] = []
-    with metering(server) as meter:
-        try:
-            held.extend(exchange_one(offer, server.port) for _ in range(load.idle))
-            time.sleep(1.0)
-            after = memory_kib(server.pid)
-        except OSError as e:
-            raise BenchError(f"after {len(held)} connections: {e}") from e
-        finally:
-            for each in held:
-                each.close()
+    hold = held_by_generator if load.handshakes == "edge" else held_by_python
+    with metering(server) as meter, hold(server, load):
+        time.sleep(1.0)
+        after = memory_kib(server.pid)
     return Reading((after - before) / load.idle, load.idle, foreign=meter.foreign)
+
+
+@contextlib.contextmanager
+def held_by_generator(server: Server, load: Load) -> Iterator[None]:
+    url = f"https://localhost:{server.port}/1k"
+    command = [sys.executable, "-m", "bench", "load", url, "--address", "127.0.0.1", "--json", "--mode", "idle"]
+    command += ["--count", str(load.idle), "--seconds", str(PATIENCE), "--max-errors", "1"]
+    with load.run(*command) as client:
+        wait_until(lambda: '"held"' in client.output() or not client.running(), PATIENCE)
+        if '"held"' not in client.output():
+            raise BenchError(f"the connections were not made: {client.tail()}")
+        yield
+        if not client.running():
+            raise BenchError(f"connections were not kept: {client.tail()}")
+
+
+@contextlib.contextmanager
+def held_by_python(server: Server, load: Load) -> Iterator[None]:
+    offer = ssl.create_default_context(cafile=str(server.site.chain))
+    offer.minimum_version = ssl.TLSVersion.TLSv1_3
+    with contextlib.ExitStack() as held:
+        for _ in range(load.idle):
+            held.enter_context(exchange_one(offer, server.port))
+        yield
 
 
 def exchange_one(offer: ssl.SSLContext, port: int) -> ssl.SSLSocket:
@@ -214,15 +230,15 @@ def load_generator_built() -> bool:
     return importlib.util.find_spec("bench.load") is not None
 
 
-def negotiated(server: Server) -> dict[str, str]:
+def negotiated(server: Server, patience: float = 10) -> dict[str, str]:
     """{"version", "cipher", "group"} of a handshake after which a request was answered with 200."""
     command = ["openssl", "s_client", "-connect", f"127.0.0.1:{server.port}", "-servername", "localhost"]
     command += ["-alpn", "http/1.1", "-ign_eof", "-tls1_3", "-groups", GROUP, "-ciphersuites", SUITE]
     request = "GET /1k HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     try:
-        ran = subprocess.run(command, input=request.encode(), capture_output=True, timeout=10, check=False)
+        ran = subprocess.run(command, input=request.encode(), capture_output=True, timeout=patience, check=False)
     except subprocess.TimeoutExpired:
-        raise BenchError("did not answer a request in 10 s") from None
+        raise BenchError(f"did not answer a request in {patience:.0f} s") from None
     output = ran.stdout.decode("latin-1")
     if not re.search(r"^HTTP/1\.1 200\b", output, re.M):
         last = (ran.stderr.decode("latin-1").strip().splitlines() or ["no response"])[-1]

@@ -2,6 +2,7 @@
 head, never passed through raw; hop-by-hop fields end here."""
 
 from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.string cimport strlen
 
 from cext.http.message cimport Head, Span
 
@@ -10,10 +11,21 @@ cdef struct Forwarding:                 # what a proxy adds to a request
     size_t client_len
     bint client_is_v6
     const char *proto                   # "https"
-    bint x_forwarded                    # X-Forwarded-For, -Proto, -Host: set, what the client sent is dropped
+    bint x_forwarded                    # X-Forwarded-For, -Proto, -Host: set; any X-Forwarded-* received is dropped
     bint forwarded                      # Forwarded (RFC 7239): likewise
     const uint8_t *default_host         # Host for a request that has none (HTTP/1.0); may be NULL
     size_t default_host_len
+
+cdef inline size_t request_room(const Head *h, const Forwarding *f) noexcept nogil:
+    """Bytes that write_request needs at most: what it adds, one space per field, the host twice more."""
+    cdef size_t host = h.host.len if h.host.len else f.default_host_len
+    return h.length + h.n_fields + 3 * host + 2 * (f.client_len + strlen(f.proto)) + 256
+
+
+cdef inline size_t response_room(const Head *h) noexcept nogil:
+    """Bytes that write_response needs at most."""
+    return h.length + h.n_fields + 128
+
 
 cdef ssize_t write_request(const Head *h, const Forwarding *f, int framing, uint8_t *out, size_t cap) noexcept nogil
 """The request head for the upstream: HTTP/1.1, origin-form target, Host first, end-to-end fields in order (Expect

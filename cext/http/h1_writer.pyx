@@ -1,9 +1,10 @@
 """HTTP/1.1 to bytes. A head that goes on is written anew from its parsed fields: what was hop-by-hop ends here, and
 the framing is the sender's own.
 
-An edge faces the Internet, so what a client says about where it came from is nobody's word: with x_forwarded the
-received X-Forwarded-For, -Proto and -Host are dropped and ours stand in their place, with forwarded likewise Forwarded
-(RFC 7239); nothing is appended to them. Without these settings both pass untouched. Via passes as it came.
+An edge faces the Internet, so what a client says about where it came from is nobody's word: with x_forwarded every
+received X-Forwarded-* and X-Real-IP is dropped and our X-Forwarded-For, -Proto and -Host stand in their place, with
+forwarded likewise Forwarded (RFC 7239); nothing is appended to them. Without these settings both pass untouched. Via
+passes as it came.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -12,8 +13,9 @@ from libc.string cimport memchr, memcpy, strlen
 from cext.base.wire cimport Writer, write_bytes, write_room, writer_init, written
 from cext.http.h1_reader cimport parse_request, parse_response
 from cext.http.message cimport (
-    FIELD_CONTENT_LENGTH, FIELD_FORWARDED, FIELD_HOST, FIELD_TRAILER, FIELD_X_FORWARDED_FOR, FIELD_X_FORWARDED_HOST,
-    FIELD_X_FORWARDED_PROTO, FRAMING_CHUNKED, FRAMING_CLOSE, FRAMING_LENGTH, FRAMING_NONE, Field, Head, Limits, Span)
+    FIELD_CONTENT_LENGTH, FIELD_FORWARDED, FIELD_HOST, FIELD_OTHER, FIELD_TRAILER, FIELD_X_FORWARDED_FOR,
+    FIELD_X_FORWARDED_HOST, FIELD_X_FORWARDED_PROTO, FRAMING_CHUNKED, FRAMING_CLOSE, FRAMING_LENGTH, FRAMING_NONE, Field, Head, Limits)
+from cext.http.rules cimport claims_origin
 
 
 cdef ssize_t write_request(const Head *h, const Forwarding *f, int framing, uint8_t *out, size_t cap) noexcept nogil:
@@ -37,7 +39,10 @@ cdef ssize_t write_request(const Head *h, const Forwarding *f, int framing, uint
         field = &h.fields[i]
         if field.hop_by_hop or field.id == FIELD_HOST or field.id == FIELD_CONTENT_LENGTH:
             continue
-        if field.id != 0 and _replaced(field.id, f, framing):
+        if field.id == FIELD_OTHER:
+            if f.x_forwarded and claims_origin(h.base + field.name.off, field.name.len):
+                continue
+        elif _replaced(field.id, f, framing):
             continue
         _write_field(&w, h, field)
     if h.te_trailers:
@@ -267,9 +272,9 @@ WIDE.line, WIDE.head, WIDE.fields = HEAD_SPACE, HEAD_SPACE, 256
 
 def serialise_request(bytes data not None, bytes client not None=b"192.0.2.1", bint client_is_v6=False,
                       bytes proto not None=b"https", bint x_forwarded=False, bint forwarded=False,
-                      bytes default_host=None, framing=None, size_t cap=HEAD_SPACE):
+                      bytes default_host=None, framing=None, cap=None):
     """Parses a request head and writes it for an upstream: bytes, the parser's negative status, or -1 when it does
-    not fit cap (at most 65536). framing None: as received."""
+    not fit cap (None: request_room, at most 65536). framing None: as received."""
     cdef Head head
     cdef Forwarding f
     cdef uint8_t out[HEAD_SPACE]
@@ -281,12 +286,13 @@ def serialise_request(bytes data not None, bytes client not None=b"192.0.2.1", b
     f.default_host, f.default_host_len = NULL, 0
     if default_host is not None:
         f.default_host, f.default_host_len = default_host, len(default_host)
-    n = write_request(&head, &f, head.framing if framing is None else framing, out, min(cap, <size_t> HEAD_SPACE))
+    n = write_request(&head, &f, head.framing if framing is None else framing, out,
+                      min(<size_t> HEAD_SPACE, request_room(&head, &f) if cap is None else <size_t> cap))
     return n if n < 0 else out[:n]
 
 
 def serialise_response(bytes data not None, int request_method=1, framing=None, int client_minor=1,
-                       bint keep_alive=True, bytes date=None, size_t cap=HEAD_SPACE):
+                       bint keep_alive=True, bytes date=None, cap=None):
     """Parses a response head and writes it for a client, likewise."""
     cdef Head head
     cdef uint8_t out[HEAD_SPACE]
@@ -297,7 +303,7 @@ def serialise_response(bytes data not None, int request_method=1, framing=None, 
     if date is not None:
         when = date
     n = write_response(&head, head.framing if framing is None else framing, client_minor, keep_alive, when, out,
-                       min(cap, <size_t> HEAD_SPACE))
+                       min(<size_t> HEAD_SPACE, response_room(&head) if cap is None else <size_t> cap))
     return n if n < 0 else out[:n]
 
 
@@ -311,7 +317,7 @@ def simple_response(int status, int minor=1, bint keep_alive=True, bint head_onl
         when = date
     if text is not None:
         body = text
-    n = write_simple(status, minor, keep_alive, head_only, when, body, out, min(cap, <size_t> HEAD_SPACE))
+    n = write_simple(status, minor, keep_alive, head_only, when, body, out, min(<size_t> HEAD_SPACE, cap))
     return n if n < 0 else out[:n]
 
 

@@ -10,7 +10,7 @@ cdef extern from *:
     /* One byte of flags per character, so that a scan is one load and one test per byte. */
     enum { HTTP_TOKEN = 1, HTTP_TARGET = 2, HTTP_HEX = 4, HTTP_NAME = 8 };
     #define HTTP_BOTH (HTTP_TOKEN | HTTP_TARGET)
-    static const unsigned char http_class[256] = {
+    static const unsigned char http_class[256] __attribute__((unused)) = {
         ['!'] = HTTP_BOTH, ['"'] = HTTP_TARGET, ['#'] = HTTP_TOKEN,
         ['$'] = HTTP_BOTH, ['%'] = HTTP_BOTH, ['&'] = HTTP_BOTH, ['\\''] = HTTP_BOTH,
         ['('] = HTTP_TARGET, [')'] = HTTP_TARGET, ['*'] = HTTP_BOTH, ['+'] = HTTP_BOTH, [','] = HTTP_TARGET,
@@ -97,6 +97,10 @@ no userinfo, percent-encoding, sub-delims, empty labels, empty or zero port, so 
 
 cdef int64_t parse_content_length(const uint8_t *p, size_t n) noexcept nogil
 """1*DIGIT below 2^63, else -1 (RFC 9110 section 8.6)."""
+
+cdef bint claims_origin(const uint8_t *name, size_t n) noexcept nogil
+"""Whether a field without a FieldId speaks for a proxy in front: X-Forwarded-* (-Port, -Prefix, -Ssl ...), X-Real-IP,
+with "_" for "-" too."""
 
 cdef bint trailer_forbidden(const uint8_t *name, size_t n) noexcept nogil
 """Whether a field must not come after the content: RFC 9110 section 6.5.1."""

@@ -550,6 +550,14 @@ cdef int field_id(const uint8_t *name, size_t n) noexcept nogil:
     return FIELD_OTHER
 
 
+cdef bint claims_origin(const uint8_t *name, size_t n) noexcept nogil:
+    if (name[0] | 0x20) != c"x":
+        return 0
+    if n > 12:
+        return _named(name, 12, b"x-forwarded-", 1) != FIELD_OTHER
+    return n == 9 and _named(name, 9, b"x-real-ip", 1) != FIELD_OTHER
+
+
 # RFC 9110, section 6.5.1: fields for framing, routing, authentication, request modifiers, response control and
 # content format. Those with a FieldId are forbidden by it; these are the others.
 cdef enum:
@@ -566,6 +574,8 @@ cdef bint trailer_forbidden(const uint8_t *name, size_t n) noexcept nogil:
     cdef int field = field_id(name, n)
     if field != FIELD_OTHER:
         return field != FIELD_LINK
+    if claims_origin(name, n):
+        return 1
     for i in range(N_FORBIDDEN):
         if strlen(FORBIDDEN_TRAILERS[i]) == n and _named(name, n, FORBIDDEN_TRAILERS[i], 1) != FIELD_OTHER:
             return 1

@@ -88,6 +88,16 @@ def test_x_forwarded_replaces_what_the_client_said():
         b"X-Forwarded-Host: a:81"]
 
 
+CLAIMS = [b"X-Forwarded-Port", b"x-forwarded-PREFIX", b"X_Forwarded_Ssl", b"X-Real-IP", b"x_real-ip"]
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_other_claims_about_the_origin_go_too(name):
+    received = request(name + b": evil\r\nX-Forwarder: 1\r\nX-Real-IPs: 2\r\n")
+    assert lines(serialise_request(received, x_forwarded=True))[2:4] == [b"X-Forwarder: 1", b"X-Real-IPs: 2"]
+    assert name + b": evil" in lines(serialise_request(received))
+
+
 @pytest.mark.parametrize(("client", "v6", "host", "expected"), [
     (b"192.0.2.1", False, b"a.example", b'for=192.0.2.1;proto=http;host=a.example'),
     (b"2001:db8::1", True, b"a.example:81", b'for="[2001:db8::1]";proto=http;host="a.example:81"'),
@@ -147,6 +157,19 @@ def test_request_that_does_not_fit(whole):
     n = len(serialise_request(whole, **options))
     assert len(serialise_request(whole, cap=n, **options)) == n
     assert {serialise_request(whole, cap=cap, **options) for cap in range(n)} == {-1}
+
+
+def test_room_is_enough_for_the_largest_growth():
+    """Fields without a space behind the colon, the longest host, the longest addition."""
+    host = b"h" * 249 + b":65535"
+    received = b"POST / HTTP/1.1\r\nHost:" + host + b"\r\nTE:trailers\r\nContent-Length:" + b"9" * 18 + b"\r\n"
+    received += b"a:b\r\n" * 253 + b"\r\n"
+    ours = {"client": b"2001:db8:1111:2222:3333:4444:5555:6666", "client_is_v6": True}
+    ours |= {"x_forwarded": True, "forwarded": True}
+    assert serialise_request(received, **ours).count(host) == 3
+    assert serialise_request(b"GET / HTTP/1.0\r\n\r\n", default_host=host, **ours).count(host) == 3
+    answer = b"HTTP/1.1 200\r\n" + b"a:b\r\n" * 255 + b"Content-Length:" + b"9" * 18 + b"\r\n\r\n"
+    assert len(serialise_response(answer, keep_alive=False, date=DATE)) > len(answer) + 256
 
 
 def test_response_that_does_not_fit():

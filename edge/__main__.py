@@ -37,7 +37,7 @@ def run(file: Path | None, port: int | None) -> None:
     \b
     SIGTERM          accept no more, finish running requests, end
     SIGINT, SIGQUIT  end at once
-    SIGHUP           take a changed configuration over; one with an error changes nothing
+    SIGHUP           take a changed file over; with an error, change nothing
     SIGUSR1          reopen the log files
     SIGTTIN, SIGTTOU one worker more, one less
     """

@@ -1,6 +1,7 @@
 """Files that the workers append to: the access log, and what both logs need at start."""
 
 import os
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -68,7 +69,7 @@ def make_files(settings: Settings) -> None:
         try:
             fd = _open(path)
             try:
-                if os.geteuid() == 0:
+                if os.geteuid() == 0 and stat.S_ISREG(os.fstat(fd).st_mode):
                     os.fchown(fd, uid, gid)
             finally:
                 os.close(fd)
@@ -77,4 +78,5 @@ def make_files(settings: Settings) -> None:
 
 
 def _open(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    # O_NONBLOCK: a named pipe that nobody reads is an error, not a wait without end.
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o640)

@@ -11,6 +11,7 @@ What gunicorn does stays: signals, forking, reaping, heartbeats, the PID file. W
   Which worker fills a slot is always read off `WORKERS`, so no way of dying leaves a slot taken.
 """
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -47,6 +48,7 @@ DRAINING_GENERATIONS: Final = 4
 # A worker that lived shorter than this counts as a failure, and its slot waits before the next.
 STEADY_SECONDS: Final = 10.0
 BACKOFF_SECONDS: Final = 10.0
+SPAWN_RETRY_SECONDS: Final = 1.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -272,6 +274,8 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self.log.exception("reload refused, nothing has changed")
             return
         self.takeover = takeover
+        for slot in self.slots:
+            slot.failures, slot.retry_at = 0, None
         self._use(generation)
         self._log_warnings()
 
@@ -337,8 +341,9 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._publish()
         self.log.info("generation %d serves: %d workers", self.current.number, self.num_workers)
         if self.app.welcome:
-            sys.stdout.write(self.app.welcome)
-            sys.stdout.flush()
+            with contextlib.suppress(OSError):
+                sys.stdout.write(self.app.welcome)
+                sys.stdout.flush()
             self.app.welcome = ""
 
     def _take_back(self, takeover: Takeover) -> None:
@@ -374,32 +379,41 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     def _fill_slots(self) -> None:
         filled = {w.slot for w in self.WORKERS.values() if w.generation is self.current and w.kill_at is None}
         for slot in self.slots[: self.num_workers]:
-            if slot not in filled and self._may_spawn(slot):
-                self._spawn(slot)
+            if slot not in filled and self._may_spawn(slot) and not self._spawn(slot):
+                return
 
     def _may_spawn(self, slot: Slot) -> bool:
         """Whether it is time: a slot whose workers do not last waits longer and longer."""
+        now = time.monotonic()
         last = slot.latest
+        if slot.retry_at is not None:
+            return now >= slot.retry_at
         if last is None or last.kill_at is not None or last.generation is not self.current:
             return True
-        now = time.monotonic()
-        if slot.retry_at is None:
-            slot.failures = slot.failures + 1 if now - slot.started < STEADY_SECONDS else 0
-            wait = min(BACKOFF_SECONDS, 0.1 * 2**slot.failures) if slot.failures > 1 else 0.0
-            slot.retry_at = now + wait
-            if wait:
-                self.log.error(
-                    "slot %d: %d workers died in a row; the next starts in %.1f s", slot.index, slot.failures, wait
-                )
-        return now >= slot.retry_at
+        slot.failures = slot.failures + 1 if now - slot.started < STEADY_SECONDS else 0
+        if slot.failures <= 1:
+            return True
+        wait = min(BACKOFF_SECONDS, 0.1 * 2**slot.failures)
+        slot.retry_at = now + wait
+        self.log.error("slot %d: %d workers died in a row; the next starts in %.1f s", slot.index, slot.failures, wait)
+        return False
 
-    def _spawn(self, slot: Slot) -> None:
+    def _spawn(self, slot: Slot) -> bool:
         self._spawning = slot
-        worker = self.WORKERS[self.spawn_worker()]
+        try:
+            worker = self.WORKERS[self.spawn_worker()]
+        except OSError as e:
+            # no process, no descriptor, no room for its heartbeat file
+            self.log.error("slot %d: a worker cannot be started: %s", slot.index, e)
+            slot.retry_at = time.monotonic() + SPAWN_RETRY_SECONDS
+            if self.takeover:
+                self._take_back(self.takeover)
+            return False
         worker.far_end.close()
         slot.latest, slot.started, slot.retry_at = worker, time.monotonic(), None
         if self.takeover:
             self.takeover.workers.append(worker)
+        return True
 
     def furnish(self, worker: EdgeWorker) -> None:
         """Before the fork: the worker's place."""

@@ -22,9 +22,17 @@ from edge.config import Bind, Listener, Settings
 PROTOCOLS: Final = (b"http/1.1", b"http/1.0")
 
 
+class Loop(Protocol):
+    """`cext.net.loop.Loop`, likewise."""
+
+    def call_soon(self, callback: Callable[[], None]) -> None: ...
+
+
 class Plane(Protocol):
     """`cext.worker.DataPlane`, as the worker uses it."""
 
+    @property
+    def loop(self) -> Loop: ...
     def listen(self, fd: int, settings: object) -> None: ...
     def every(self, ms: int, callback: Callable[[], None]) -> None: ...
     def run(self) -> None: ...

@@ -1,11 +1,13 @@
 """A worker: one process with one data plane on the sockets of its slot."""
 
 import faulthandler
+import gc
 import os
 import pwd
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -48,8 +50,8 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
     def init_process(self) -> None:
         """Opens what needs privileges, gives them up, then runs. Never returns to a caller who would go on."""
-        number = self.generation.number
-        setproctitle(f"edge: worker {self.slot.index} (generation {number})")
+        setproctitle(f"edge: worker {self.slot.index} (generation {self.generation.number})")
+        gc.freeze()  # what the master made stays shared: no collection here writes to it
         settings = self.generation.prepared.settings
         self.sockets_by_bind = dict(self.slot.sockets)
         self.access_log: AccessLog | None = None
@@ -67,12 +69,19 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         for ignored in (signal.SIGHUP, signal.SIGUSR2, signal.SIGWINCH):
             signal.signal(ignored, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.signal(signal.SIGTERM, self._drain)
-        signal.signal(signal.SIGINT, self._stop)
-        signal.signal(signal.SIGQUIT, self._stop)
-        signal.signal(signal.SIGUSR1, self._reopen)
+        for number, act in (
+            (signal.SIGTERM, self._drain),
+            (signal.SIGINT, self._stop),
+            (signal.SIGQUIT, self._stop),
+            (signal.SIGUSR1, self._reopen),
+        ):
+            signal.signal(number, self._between_turns(act))
         # The master sends SIGABRT to a worker that hangs: it tells where.
         faulthandler.enable()
+
+    def _between_turns(self, act: Callable[[], None]) -> Callable[[int, FrameType | None], None]:
+        """A handler that defers: Python runs it anywhere, in the middle of a callback for a connection too."""
+        return lambda _number, _frame: self.plane.loop.call_soon(act)
 
     def load_wsgi(self) -> None:
         """There is no application: the data plane is built already."""
@@ -100,15 +109,15 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             return False
         finally:
             self.channel.close()
-        return go and self.alive
+        return go
 
     def _beat(self) -> None:
         self.notify()
         if os.getppid() != self.ppid and self.alive:
             self.log.error("the master is gone: this worker drains")
-            self._drain(signal.SIGTERM, None)
+            self._drain()
 
-    def _drain(self, _signal: int, _frame: FrameType | None) -> None:
+    def _drain(self) -> None:
         if not self.alive:
             return
         self.alive = False
@@ -118,11 +127,11 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         for s in self.sockets:
             s.close()
 
-    def _stop(self, _signal: int, _frame: FrameType | None) -> None:
+    def _stop(self) -> None:
         self.alive = False
         self.plane.stop()
 
-    def _reopen(self, _signal: int, _frame: FrameType | None) -> None:
+    def _reopen(self) -> None:
         self.log.reopen_files()
         if self.access_log:
             self.access_log.reopen()

@@ -73,7 +73,7 @@ cdef class Connection:
     cdef Bytes inbox                    # receive_bytes: a record of which a part has come
     cdef uint32_t unread                # bytes that follow the message being taken, in its record
     cdef uint32_t skip_budget           # bytes of early data that may still be skipped; 0: none is expected
-    cdef uint32_t update_credit         # how many bytes' worth of KeyUpdates the peer may still send
+    cdef uint32_t update_credit         # how many bytes' worth of KeyUpdates and tickets the peer may still send
     cdef uint64_t update_after          # records under one key before our own KeyUpdate
     cdef uint64_t seal_limit            # records under one key, never exceeded
     cdef uint8_t hash

@@ -4,6 +4,7 @@ The functions stand in the order of a record's way: receive -> take_record -> ta
 take_message -> the handshake, and back through carry_out -> write_records -> out.
 """
 
+cimport cython
 from libc.stdint cimport UINT64_MAX
 from libc.string cimport memcpy, memset
 
@@ -35,7 +36,7 @@ cdef enum:
     CCS_RECORDS_MAX = 4
     WARNINGS_MAX = 4
     TICKET_MAX = 1 << 16                # a NewSessionTicket's body
-    UPDATE_COST = 1 << 14               # a KeyUpdate counts as so many bytes ...
+    UPDATE_COST = 1 << 14               # a KeyUpdate or ticket counts as so many bytes ...
     UPDATE_CREDIT = 32 * UPDATE_COST    # ... and this many may be outstanding: application data earns them back
 
 # AES-GCM: 2^24.5 records under one key at most (section 5.5); our KeyUpdate goes out well before, since a flight that
@@ -54,6 +55,9 @@ cdef dict UNPROTECT_REASONS = {
 }
 
 
+# No cycle can form (nothing a connection refers to knows it), and a hundred thousand idle ones are no work for the
+# garbage collector.
+@cython.no_gc
 cdef class Connection:
     """Connection(config): the server's side with a ServerConfig, the client's with a ClientConfig (its ClientHello
     then stands in the output). TypeError for anything else."""
@@ -301,20 +305,21 @@ cdef class Connection:
         return TLS_ESTABLISHED
 
     cdef int take_post_handshake(self, const uint8_t *message, size_t n) except -1:
+        """KeyUpdate, and NewSessionTicket to a client. Each is work for nothing, so data must come in between."""
+        if self.update_credit < UPDATE_COST:
+            return self.refuse(unexpected_message, "too many KeyUpdates or tickets for the data between them")
+        self.update_credit -= UPDATE_COST
         if message[0] == HS_KEY_UPDATE:
             return self.take_key_update(message + HANDSHAKE_HEADER, n - HANDSHAKE_HEADER)
         return TLS_PROGRESS             # a NewSessionTicket that this client makes no use of
 
     cdef int take_key_update(self, const uint8_t *body, size_t n) except -1:
-        """KeyUpdate (section 4.6.3). Each costs us a derivation, so their number is bound to the data that comes."""
+        """KeyUpdate (section 4.6.3)."""
         cdef bint requested = 0
         cdef const char *reason = NULL
         cdef int code = parse_key_update(body, n, &requested, &reason)
         if code < 0:
             return self.refuse(-code, text(reason))
-        if self.update_credit < UPDATE_COST:
-            return self.refuse(unexpected_message, "too many KeyUpdates for the data between them")
-        self.update_credit -= UPDATE_COST
         next_traffic_secret(self.hash, self.read_secret)
         if self.change_read_keys(self.read_secret) < 0:
             return self.refuse(unexpected_message, "bytes of the KeyUpdate's record come after it")

@@ -1,5 +1,6 @@
 """What the handshakes share: the flight a step leaves behind, and the way a step fails (see the .pxd)."""
 
+cimport cython
 from libc.string cimport memcpy, memset
 
 from cext.base.buffer cimport bytes_append, bytes_free, bytes_reserve
@@ -10,6 +11,7 @@ from cext.tls.key_schedule cimport schedule_wipe
 from cext.tls.transcript cimport transcript_add
 
 
+@cython.no_gc
 cdef class Handshake:
     """The base of Server13 and Client13; made and driven by the connection."""
 

@@ -1,5 +1,6 @@
 """The server's side of a TLS 1.3 handshake (see the .pxd): one do_* per state, in the order of the flight."""
 
+cimport cython
 from libc.string cimport memcmp, memcpy, memset
 
 from cext.base.buffer cimport bytes_reserve
@@ -40,6 +41,7 @@ cdef enum:
 cdef dict names = {}
 
 
+@cython.no_gc
 cdef class Server13(Handshake):
     """Server13(config): made when the first ClientHello has come, given up when the handshake is confirmed."""
 

@@ -1,8 +1,9 @@
 """The primitives of cext.crypto, each in a loop of C.
 
-    python -m pytest bench/micro/test_crypto.py
+    python -m pytest bench/micro/test_crypto.py --benchmark-timer=time.process_time
 
-One round is 1000 operations, so a figure in ms is microseconds per operation, and one in us nanoseconds.
+The timer counts CPU time, since the machine may have other work. One round is 1000 operations, so a figure in ms is
+microseconds per operation, and one in us nanoseconds.
 """
 
 import pytest

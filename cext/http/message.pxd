@@ -28,6 +28,7 @@ cdef enum FieldId:                      # names that some rule speaks of; every 
     FIELD_LINK
     FIELD_VIA
     FIELD_EARLY_DATA
+    FIELD_PROXY                         # no field of HTTP: CGI would hand it to a program as HTTP_PROXY
 
 cdef enum Method:
     METHOD_OTHER = 0

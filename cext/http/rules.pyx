@@ -12,6 +12,8 @@ RFCs' own MUSTs:
   Forwarded, Early-Data ...): RFC 9110 section 7.6.1 forbids such options, here they have no effect.
 - Proxy-Authenticate and Proxy-Authorization concern the next proxy alone (RFC 9110 section 11.7); for a gateway there
   is none behind it, so they end here. Trailer and Expect are end to end.
+- "Proxy" is no field of HTTP, but behind a CGI gateway it becomes the variable HTTP_PROXY, which client libraries obey
+  (CVE-2016-5385): it ends here too.
 - TE loses everything but "trailers", the one member that an intermediary can honour for its own hop.
 """
 
@@ -20,7 +22,7 @@ from libc.string cimport memchr, memcmp, strlen
 
 from cext.http.message cimport (
     FIELD_CONNECTION, FIELD_CONTENT_LENGTH, FIELD_DATE, FIELD_EARLY_DATA, FIELD_EXPECT, FIELD_FORWARDED, FIELD_HOST,
-    FIELD_KEEP_ALIVE, FIELD_LINK, FIELD_OTHER, FIELD_PROXY_AUTHENTICATE, FIELD_PROXY_AUTHORIZATION,
+    FIELD_KEEP_ALIVE, FIELD_LINK, FIELD_OTHER, FIELD_PROXY, FIELD_PROXY_AUTHENTICATE, FIELD_PROXY_AUTHORIZATION,
     FIELD_PROXY_CONNECTION, FIELD_SERVER, FIELD_TE, FIELD_TRAILER, FIELD_TRANSFER_ENCODING, FIELD_UPGRADE, FIELD_VIA,
     FIELD_X_FORWARDED_FOR, FIELD_X_FORWARDED_HOST, FIELD_X_FORWARDED_PROTO, FRAMING_CHUNKED, FRAMING_CLOSE,
     FRAMING_LENGTH, FRAMING_NONE, METHOD_CONNECT, METHOD_HEAD, METHOD_OPTIONS, Field, Head, Span)
@@ -128,7 +130,7 @@ cdef int _look(Head *h, Seen *s) noexcept nogil:
             h.has_date = 1
         elif f.id == FIELD_SERVER:
             h.has_server = 1
-        elif (f.id == FIELD_KEEP_ALIVE or f.id == FIELD_PROXY_CONNECTION
+        elif (f.id == FIELD_KEEP_ALIVE or f.id == FIELD_PROXY_CONNECTION or f.id == FIELD_PROXY
               or f.id == FIELD_PROXY_AUTHENTICATE or f.id == FIELD_PROXY_AUTHORIZATION):
             f.hop_by_hop = 1
     if not connection:
@@ -532,6 +534,9 @@ cdef int field_id(const uint8_t *name, size_t n) noexcept nogil:
     elif n == 15:
         if first == c"x":
             return _named(name, n, b"x-forwarded-for", FIELD_X_FORWARDED_FOR)
+    elif n == 5:
+        if first == c"p":
+            return _named(name, n, b"proxy", FIELD_PROXY)
     elif n == 2:
         if first == c"t":
             return _named(name, n, b"te", FIELD_TE)

@@ -81,6 +81,8 @@ VALID = [
     ("hop-by-hop by nature",
      _get(b"Keep-Alive: 1\r\nProxy-Connection: x\r\nProxy-Authorization: y\r\nProxy-Authenticate: z\r\nVia: 1.1 a\r\n"
           b"Trailer: X\r\n"), {"hop_by_hop": [False, True, True, True, True, False, False]}),
+    ("what CGI would call HTTP_PROXY", _get(b"pROXy: http://evil/\r\nProxy2: a\r\nProxx: a\r\n"),
+     {"hop_by_hop": [False, True, False, False]}),
     ("hop-by-hop by Connection", _get(b"X-Foo: 1\r\nConnection: x-FOO\r\nX-Foob: 2\r\nx-foo: 3\r\n"),
      {"hop_by_hop": [False, True, True, False, True]}),
     ("Connection cannot strip these",

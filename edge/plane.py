@@ -79,7 +79,9 @@ def _credential(identity: certs.Identity) -> object:
     try:
         return Credential(identity.chain, PrivateKey.from_pem(identity.key_pem), identity.names)
     except ValueError as e:
-        raise identity.at.error(f"cannot be used: {e}", "use another certificate and key") from None
+        raise identity.at.error(
+            f"cannot be used: {e}", "write the names to serve under `names`, or use another certificate and key"
+        ) from None
 
 
 def _router(settings: Settings) -> object:

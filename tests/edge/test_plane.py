@@ -1,0 +1,126 @@
+"""That every setting reaches the data-plane object it is for."""
+
+import pytest
+
+from edge import config, plane
+from edge.errors import ConfigError
+
+TEXT = """
+[[listener]]
+bind = ["127.0.0.1:1", "[::1]:2"]
+forwarded = "{forwarded}"
+timeouts = {{ handshake = "1s", header = "2s", keepalive = "none" }}
+limits = {{ line = "1KiB", head = "2KiB", fields = 3 }}
+[[listener]]
+bind = ["127.0.0.1:3"]
+[tls]
+cipher_suites = ["TLS_AES_256_GCM_SHA384"]
+groups = ["secp256r1"]
+[[certificate]]
+names = ["localhost"]
+chain = "localhost.pem"
+key = "localhost.key"
+[[upstream]]
+name = "a"
+servers = ["127.0.0.1:9", "[::1]:9", "unix:/run/a.sock"]
+pool = {{ max_idle = 4, idle = "5s" }}
+[[upstream]]
+name = "b"
+servers = ["127.0.0.1:10"]
+[[route]]
+match = {{ host = ["x.de"], path = "/x/*", method = ["GET"] }}
+upstream = "b"
+timeouts = {{ connect = "1s", first_byte = "2s", body_idle = "3s", write_idle = "4s", total = "5s" }}
+[[route]]
+upstream = "a"
+"""
+SECRET = bytes(range(32))
+
+
+class Made:
+    """Stands for a data-plane class: keeps what it was made of."""
+
+    def __init__(self, *args, **named):
+        self.args = args
+        self.named = named
+
+
+@pytest.fixture
+def settings(certificates):
+    def read(forwarded="x-forwarded"):
+        return config.parse(TEXT.format(forwarded=forwarded), str(certificates / "edge.toml"))
+
+    return read
+
+
+def test_the_data_plane_takes_it(settings):
+    prepared = plane.prepare(settings(), SECRET)
+    assert [str(bind) for bind in prepared.listeners] == ["127.0.0.1:1", "[::1]:2", "127.0.0.1:3"]
+    assert plane.warnings(prepared) == []
+
+
+def test_keys_are_not_kept_as_text(settings, certificates):
+    prepared = plane.prepare(settings(), SECRET)
+    assert [identity.key_pem for identity in prepared.identities] == [b""]
+
+
+def test_every_setting_arrives(settings, monkeypatch):
+    for name in ("ListenerSettings", "Router", "Route", "UpstreamGroup", "ServerConfig"):
+        monkeypatch.setattr(plane, name, type(name, (Made,), {}))
+    first, second, third = plane.prepare(settings(), SECRET).listeners.values()
+    assert first is second
+    tls, router = first.args
+    assert third.args == (tls, router)
+    assert first.named == {
+        "handshake_ms": 1000,
+        "header_ms": 2000,
+        "keepalive_ms": 0,
+        "line_limit": 1024,
+        "head_limit": 2048,
+        "field_limit": 3,
+        "x_forwarded": True,
+        "forwarded": False,
+    }
+    assert third.named["keepalive_ms"] == 75_000
+    assert tls.named == {
+        "alpn": (b"http/1.1", b"http/1.0"),
+        "cipher_suites": (0x1302,),
+        "groups": (0x17,),
+        "cookie_secret": SECRET,
+    }
+    assert tls.args[0][0].names == ("localhost",)
+    to_b, to_a = router.args[0]
+    assert to_b.named == {
+        "hosts": ("x.de",),
+        "path": "/x/*",
+        "methods": ("GET",),
+        "connect_ms": 1000,
+        "first_byte_ms": 2000,
+        "body_idle_ms": 3000,
+        "write_idle_ms": 4000,
+        "total_ms": 5000,
+    }
+    assert to_a.named["total_ms"] == 0
+    (a,) = to_a.args
+    assert a.args == ("a", (("tcp", "127.0.0.1", 9), ("tcp", "::1", 9), ("unix", "/run/a.sock")))
+    assert a.named == {"max_idle": 4, "idle_ms": 5000}
+    assert to_b.args[0].args[0] == "b"
+
+
+@pytest.mark.parametrize(
+    ("written", "x_forwarded", "forwarded"),
+    [("x-forwarded", True, False), ("forwarded", False, True), ("both", True, True), ("none", False, False)],
+)
+def test_forwarded(settings, monkeypatch, written, x_forwarded, forwarded):
+    monkeypatch.setattr(plane, "ListenerSettings", Made)
+    made = next(iter(plane.prepare(settings(written), SECRET).listeners.values()))
+    assert (made.named["x_forwarded"], made.named["forwarded"]) == (x_forwarded, forwarded)
+
+
+def test_what_the_engine_refuses_is_an_error_of_the_configuration(settings, monkeypatch):
+    def refuse(*_):
+        raise ValueError("no such thing")
+
+    monkeypatch.setattr(plane, "Credential", refuse)
+    with pytest.raises(ConfigError, match=r"certificate\[0\]: cannot be used: no such thing; write the names"):
+        plane.prepare(settings(), SECRET)

@@ -349,7 +349,7 @@ class Settings:
     listener: tuple[Listener, ...] = knob(Sections(Listener), "Where clients connect. At least one.")
     tls: Tls = knob(
         Section(Tls),
-        "TLS, for every listener. The version is 1.3; the protocols (ALPN) are `http/1.1` and `http/1.0`.or `http/1.0`.",
+        "TLS, for every listener. The version is 1.3; the protocols (ALPN) are `http/1.1` and `http/1.0`.",
         default={},
     )
     certificate: tuple[Certificate, ...] = knob(

@@ -4,10 +4,10 @@ nothing that lasts."""
 import random
 import tracemalloc
 
+from cext.tls.connection import FAILED, Connection
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cext.tls.connection import FAILED, Connection
 from tests import tls_corrupt as wire
 from tests.cext.tls.peer import records, server_config
 

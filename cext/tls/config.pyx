@@ -173,10 +173,11 @@ cdef class ClientConfig:
         self.alpn_list = protocol_names(self.alpn)
         self.verify = verify
         self.middlebox_compatibility = middlebox_compatibility
-        self.n_cipher_suites = fill(self.cipher_suites, known(cipher_suites, SUITES, "cipher suite"), "cipher suite")
-        self.n_groups = fill(self.groups, known_groups(groups), "group")
-        if key_share_groups is None:
-            key_share_groups = groups[:1]
+        cipher_suites = known(cipher_suites, SUITES, "cipher suite")
+        self.n_cipher_suites = fill(self.cipher_suites, cipher_suites, "cipher suite")
+        groups = known_groups(groups)
+        self.n_groups = fill(self.groups, groups, "group")
+        key_share_groups = groups[:1] if key_share_groups is None else tuple(key_share_groups)
         if len(key_share_groups) > KEY_SHARES_MAX or len(set(key_share_groups)) != len(key_share_groups):
             raise ValueError(f"at most {KEY_SHARES_MAX} key shares, of different groups")
         for group in key_share_groups:
@@ -269,6 +270,7 @@ def known(values, among, what):
 
 
 def known_groups(groups):
+    groups = tuple(groups)
     return known(groups, [group for group in groups if 0 < group < 0x10000 and kx_public_length(group)], "group")
 
 

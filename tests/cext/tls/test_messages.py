@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from cext.tls import inspect
 from tests import tls_corrupt as wire
 from tests.tls_corrupt import GREASE, ClientHello, extension, handshake, u16s, vec
+from tests.vectors.client_hellos import HELLOS
 
 RETRY = hashlib.sha256(b"HelloRetryRequest").digest()
+MLKEM = 0x11EC  # X25519MLKEM768
 OFFERED = (0, 5, 10, 13, 16, 28, 43, 51)
 VERSION = extension(43, b"\3\4")
 
@@ -258,6 +260,37 @@ def test_client_hello_of_openssl(versions):
     assert found["offers_tls13"] and 0x1301 in found["cipher_suites"] and 0x0403 in found["signature_algorithms"]
     assert all(group in found["supported_groups"] for group, _ in found["key_shares"])
     for n in range(len(sent) - 9):
+        try:
+            assert not inspect.parse("client_hello", sent[9 : 9 + n])["offers_tls13"]
+        except TlsAlert as alert:
+            assert alert.name == "decode_error"
+
+
+@pytest.mark.parametrize(
+    ("client", "suites", "groups", "shares", "alpn"),
+    [
+        (
+            "chromium",
+            (0x1301, 0x1302, 0x1303),
+            (0x11EC, 0x1D, 0x17, 0x18),
+            {0x11EC: 1216, 0x1D: 32},
+            (b"h2", b"http/1.1"),
+        ),
+        ("gnutls", (0x1302, 0x1303, 0x1301, 0x1304), (0x17, 0x18, 0x19, 0x1D, 0x1E), {0x17: 65, 0x1D: 32}, None),
+        ("nss", (0x1301, 0x1303, 0x1302), (0x1D, 0x17, 0x18, 0x19), {0x1D: 32}, None),
+    ],
+)
+def test_client_hello_of(client, suites, groups, shares, alpn):
+    """Captured ones; Chromium's has GREASE in every list."""
+    sent = HELLOS[client]
+    found = inspect.parse("client_hello", sent[9:])
+    assert found["server_name"] == b"www.example.com" and found["alpn"] == alpn and found["offers_tls13"]
+    assert tuple(suite for suite in found["cipher_suites"] if suite >> 8 == 0x13) == suites
+    grease = [group for group in found["supported_groups"] if group & 0x0F0F == 0x0A0A]
+    assert bool(grease) == (client == "chromium")
+    assert tuple(group for group in found["supported_groups"] if group < 0x100 or group == MLKEM) == groups
+    assert {group: len(key) for group, key in found["key_shares"] if group not in grease} == shares
+    for n in range(BARE, len(sent) - 10):
         try:
             assert not inspect.parse("client_hello", sent[9 : 9 + n])["offers_tls13"]
         except TlsAlert as alert:

@@ -83,7 +83,8 @@ def read_chunked(bytes data not None, int times):
         at = 0
         step = BODY_DATA
         while step == BODY_DATA:
-            step = body_next(&reader, <const uint8_t *> <const char *> data + at, len(data) - at, &consumed, &content, &n)
+            step = body_next(&reader, <const uint8_t *> <const char *> data + at, len(data) - at, &consumed,
+                             &content, &n)
             at += consumed
             total += n
         body_free(&reader)

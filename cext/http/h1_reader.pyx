@@ -31,7 +31,8 @@ cdef enum:
 
 # -- heads
 
-cdef int find_head_end(const uint8_t *p, size_t n, uint32_t *scanned, const Limits *limits, bint request) noexcept nogil:
+cdef int find_head_end(const uint8_t *p, size_t n, uint32_t *scanned, const Limits *limits,
+                       bint request) noexcept nogil:
     cdef size_t at = scanned[0] & ~<uint32_t> LINE_SEEN
     cdef bint line_seen = (scanned[0] & <uint32_t> LINE_SEEN) != 0
     cdef size_t end = n if n < limits.head else limits.head

@@ -14,7 +14,8 @@ from cext.base.wire cimport Writer, write_bytes, write_room, writer_init, writte
 from cext.http.h1_reader cimport parse_request, parse_response
 from cext.http.message cimport (
     FIELD_CONTENT_LENGTH, FIELD_FORWARDED, FIELD_HOST, FIELD_OTHER, FIELD_TRAILER, FIELD_X_FORWARDED_FOR,
-    FIELD_X_FORWARDED_HOST, FIELD_X_FORWARDED_PROTO, FRAMING_CHUNKED, FRAMING_CLOSE, FRAMING_LENGTH, FRAMING_NONE, Field, Head, Limits)
+    FIELD_X_FORWARDED_HOST, FIELD_X_FORWARDED_PROTO, FRAMING_CHUNKED, FRAMING_CLOSE, FRAMING_LENGTH, FRAMING_NONE,
+    Field, Head, Limits)
 from cext.http.rules cimport claims_origin
 
 
@@ -45,6 +46,7 @@ cdef ssize_t write_request(const Head *h, const Forwarding *f, int framing, uint
         elif _replaced(field.id, f, framing):
             continue
         _write_field(&w, h, field)
+    # Trailers are passed on, so the upstream may send them (RFC 9110, section 6.5.1); TE concerns this hop alone.
     if h.te_trailers:
         _literal(&w, b"TE: trailers\r\nConnection: TE\r\n")
     _write_framing(&w, framing, h.content_length)
@@ -72,6 +74,7 @@ cdef void _literal(Writer *w, const char *text) noexcept nogil:
 cdef void _write_field(Writer *w, const Head *h, const Field *field) noexcept nogil:
     cdef const uint8_t *name = h.base + field.name.off
     cdef size_t n = field.name.len
+    # One check of room per field: most of a head's time would go into four otherwise.
     if not write_room(w, n + field.value.len + 4):
         return
     memcpy(w.p, name, n)
@@ -160,7 +163,7 @@ cdef ssize_t write_response(const Head *h, int framing, int client_minor, bint k
         if field.id == FIELD_TRAILER and framing != FRAMING_CHUNKED:
             continue
         _write_field(&w, h, field)
-    if h.status >= 200:
+    if h.status >= 200:                     # an interim head carries nothing about the message to come
         if not h.has_date and date != NULL:
             _write_date(&w, date)
         if framing == FRAMING_NONE and h.content_length >= 0:
@@ -221,6 +224,7 @@ cdef ssize_t write_simple(int status, int minor, bint keep_alive, bint head_only
             _write_framing(&w, FRAMING_LENGTH, n + 1)
         _write_persistence(&w, minor, keep_alive)
     _literal(&w, b"\r\n")
+    # HEAD, 204 and 304 have no content whatever the head announces (RFC 9112, section 6.3).
     if status >= 200 and status != 204 and status != 304 and not head_only:
         write_bytes(&w, text, n)
         _literal(&w, b"\n")

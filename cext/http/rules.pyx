@@ -394,7 +394,7 @@ cdef bint valid_authority(const uint8_t *p, size_t n, bint need_port) noexcept n
 
 
 cdef bint _valid_ipv6(const uint8_t *p, size_t n) noexcept nogil:
-    """IPv6address of RFC 3986, section 3.2.2: eight groups, one run of zeros elided, the last 32 bits perhaps dotted."""
+    """IPv6address of RFC 3986, section 3.2.2: eight groups, one run of zeros elided, the last two perhaps dotted."""
     cdef size_t i = 0
     cdef int groups = 0
     cdef int digits

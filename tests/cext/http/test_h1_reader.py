@@ -237,6 +237,11 @@ def test_largest_chunk():
     assert BodyDecoder(CHUNKED).feed(b"7fffffffffffffff\r\nabc") == (MORE, 21, b"abc")
 
 
+def test_a_trailer_line_without_end_is_not_kept():
+    assert BodyDecoder(CHUNKED).feed(b"0\r\nA: " + b"b" * 8189)[0] == MORE
+    assert BodyDecoder(CHUNKED).feed(b"0\r\nA: " + b"b" * 8190)[0] == ERROR
+
+
 def test_content_of_a_length():
     decoder = BodyDecoder(LENGTH, 5)
     assert decoder.step(b"") == (MORE, 0, b"")

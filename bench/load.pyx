@@ -2,7 +2,8 @@
 
 A Generator keeps a number of Sessions busy; a Session is one connection. What is counted is an operation: in the
 mode "handshake" a whole connection (connect, full handshake, one request, its response, the server's close), in
-"requests" one request on a kept connection, in "idle" a connection that was opened, used once and held.
+"requests" one request on a kept connection, in "idle" a connection that was opened, used once and held. "slow-write"
+and "slow-read" are "handshake" by a client that sends a byte, or reads a few, once in an interval.
 """
 
 import errno as errno_names
@@ -48,6 +49,7 @@ from cext.lib.linux cimport (
     getsockopt,
     htons,
     inet_pton,
+    setsockopt,
     sockaddr,
     sockaddr_in,
     sockaddr_in6,
@@ -70,19 +72,33 @@ from cext.tls.connection cimport (
     Connection,
 )
 
+cdef extern from "<sys/socket.h>" nogil:
+    enum:
+        SO_RCVBUF
+
 cdef enum:
     SCRATCH = 256 * 1024
     RECORD_MAX = 5 + 16384 + 256        # a part of one may wait for its rest
     REQUEST_MAX = 8192
     TICK_MS = 20
+    SLOW_READ = 1024                    # bytes at a time
+    SLOW_BUFFER = 4096                  # what the kernel may take of a slow reader's input
     ERROR_KINDS_MAX = 50
 
 cdef enum Mode:
     HANDSHAKE = 0
     REQUESTS = 1
     IDLE = 2
+    SLOW_WRITER = 3
+    SLOW_READER = 4
 
-MODES = {"handshake": HANDSHAKE, "requests": REQUESTS, "idle": IDLE}
+MODES = {
+    "handshake": HANDSHAKE, "requests": REQUESTS, "idle": IDLE, "slow-write": SLOW_WRITER, "slow-read": SLOW_READER,
+}
+
+cdef enum TimerKind:
+    TIMER_LIMIT = 0                     # an operation takes too long
+    TIMER_PACE = 1                      # a slow client's next step
 
 cdef enum Phase:                        # of a session, in order
     CONNECTING = 0
@@ -112,7 +128,9 @@ cdef class Session(Stream):
 
     cdef Generator owner
     cdef Connection tls
-    cdef Timer timer
+    cdef Timer limit
+    cdef Timer pace
+    cdef size_t sent                    # of the request, by a slow writer
     cdef Bytes partial                  # the beginning of a record
     cdef Bytes head                     # the beginning of a response's head
     cdef uint32_t scanned
@@ -128,7 +146,8 @@ cdef class Session(Stream):
     def __cinit__(self, Generator owner):
         self.owner = owner
         self.loop = owner.loop
-        timer_init(&self.timer, self, 0)
+        timer_init(&self.limit, self, TIMER_LIMIT)
+        timer_init(&self.pace, self, TIMER_PACE)
 
     def __dealloc__(self):
         bytes_free(&self.partial)
@@ -138,16 +157,19 @@ cdef class Session(Stream):
     # ---- in the order of a connection's life ----
 
     cdef void open(self) noexcept:
+        cdef int buffer = SLOW_BUFFER
         self.opened = self.started = now_us()
         self.fd = socket(self.owner.address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
         if self.fd < 0:
             self.fail_errno("socket", errno)
             return
+        if self.owner.mode == SLOW_READER:
+            setsockopt(self.fd, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof(buffer))
         if connect(self.fd, <sockaddr *> &self.owner.address, self.owner.address_length) < 0:
             if errno != EINPROGRESS and errno != EINTR:
                 self.fail_errno("connect", errno)
                 return
-        self.owner.loop.timers.arm(&self.timer, self.loop.now + self.owner.timeout_ms)
+        self.owner.loop.timers.arm(&self.limit, self.loop.now + self.owner.timeout_ms)
         try:
             self.tls = Connection(self.owner.config)
         except Exception as e:
@@ -179,8 +201,11 @@ cdef class Session(Stream):
                 self.fail_errno("connect", error)
                 return
             self.phase = HANDSHAKING
-        if self.flush() == 0 and self.readable:
-            self.read()
+        if self.flush() == 0 and self.readable and not self.reads_slowly():
+            self.read(SCRATCH)
+
+    cdef bint reads_slowly(self) noexcept:
+        return self.owner.mode == SLOW_READER and self.phase == RECEIVING
 
     cdef int flush(self) noexcept:
         """Sends what is queued; -1 when the session has ended."""
@@ -191,7 +216,7 @@ cdef class Session(Stream):
         if r == IO_ERROR:
             # The server may have said why before it closed: that is the better reason.
             self.readable = True
-            self.read()
+            self.read(SCRATCH)
             if self.phase != ENDED:
                 self.fail_errno("send", self.error)
             return -1
@@ -202,12 +227,13 @@ cdef class Session(Stream):
                 return -1
         return 0
 
-    cdef void read(self) noexcept:
+    cdef void read(self, size_t most) noexcept:
+        """Takes what has come, `most` bytes at a time: all of it, or one portion when it is a slow reader's."""
         cdef uint8_t *scratch = self.owner.scratch
         cdef size_t before = self.partial.len
         cdef ssize_t got
         while self.fd >= 0 and self.readable:
-            got = self.receive_into(scratch + before, SCRATCH - before)
+            got = self.receive_into(scratch + before, min(most, SCRATCH - before))
             if got == IO_AGAIN:
                 return
             if got == IO_ERROR:
@@ -222,6 +248,8 @@ cdef class Session(Stream):
             self.owner.bytes_read += got
             self.take_records(scratch, before + got)
             before = self.partial.len
+            if self.reads_slowly():
+                return
 
     cdef void take_records(self, uint8_t *p, size_t n) noexcept:
         cdef size_t consumed, data_len
@@ -259,19 +287,27 @@ cdef class Session(Stream):
 
     cdef void request(self, uint64_t since) noexcept:
         """Sends a request, together with what the handshake still has to send."""
-        cdef uint8_t record[REQUEST_MAX + RECORD_OVERHEAD]
-        cdef ssize_t n
         self.phase = RECEIVING
         self.started = since
         self.in_body = False
         self.scanned = 0
-        self.owner.loop.timers.arm(&self.timer, self.loop.now + self.owner.timeout_ms)
+        self.sent = 0
+        self.owner.loop.timers.arm(&self.limit, self.loop.now + self.owner.timeout_ms)
+        if self.owner.mode >= SLOW_WRITER:
+            self.owner.loop.timers.arm(&self.pace, self.loop.now + self.owner.interval_ms)
+        self.send_request(1 if self.owner.mode == SLOW_WRITER else self.owner.request_length)
+
+    cdef void send_request(self, size_t n) noexcept:
+        """Sends the next n bytes of the request, in one record."""
+        cdef uint8_t record[REQUEST_MAX + RECORD_OVERHEAD]
+        cdef ssize_t length
         self.tls.before_write()
-        memcpy(record + RECORD_HEADER, self.owner.request, self.owner.request_length)
         if self.queue_tls() < 0:
             return
-        n = self.tls.seal(record, self.owner.request_length)
-        if n < 0 or queue_append(&self.out, record, n) < 0:
+        memcpy(record + RECORD_HEADER, self.owner.request + self.sent, n)
+        self.sent += n
+        length = self.tls.seal(record, n)
+        if length < 0 or queue_append(&self.out, record, length) < 0:
             self.fail("seal")
             return
         self.flush()
@@ -351,11 +387,13 @@ cdef class Session(Stream):
     cdef void on_response(self) noexcept:
         body_free(&self.body)
         self.in_body = False
-        self.phase = CLOSING if self.owner.mode == HANDSHAKE else RESTING
-        if self.owner.mode == HANDSHAKE:
+        if self.owner.one_request:
+            self.phase = CLOSING
+            self.loop.timers.disarm(&self.pace)
             self.owner.latency_us.record(now_us() - self.started)
             return                      # counted when the server has closed
-        self.owner.loop.timers.disarm(&self.timer)
+        self.phase = RESTING
+        self.owner.loop.timers.disarm(&self.limit)
         if self.last_response:
             self.fail("the server does not keep the connection")
             return
@@ -376,7 +414,22 @@ cdef class Session(Stream):
 
     cdef void on_timer(self, int kind) noexcept:
         cdef Session alive = self       # the wheel holds no reference
+        if kind == TIMER_PACE:
+            alive.step()
+            return
         alive.fail(f"timeout {PHASES[<int> self.phase]}")
+
+    cdef void step(self) noexcept:
+        """What a slow client does once in an interval."""
+        self.owner.loop.timers.arm(&self.pace, self.loop.now + self.owner.interval_ms)
+        if self.owner.mode == SLOW_WRITER:
+            if self.sent < self.owner.request_length:
+                self.send_request(1)
+            return
+        self.readable = True
+        self.read(SLOW_READ)
+        if self.phase == CLOSING:       # the response is whole: the rest is read as it comes
+            self.read(SCRATCH)
 
     # ---- ends ----
 
@@ -387,6 +440,7 @@ cdef class Session(Stream):
         if self.phase == ENDED:
             return
         self.end()
+        self.owner.failed_us.record(now_us() - self.started)
         self.owner.on_error(self, why)
 
     cdef void leave(self) noexcept:
@@ -399,7 +453,8 @@ cdef class Session(Stream):
 
     cdef void end(self) noexcept:
         self.phase = ENDED
-        self.loop.timers.disarm(&self.timer)
+        self.loop.timers.disarm(&self.limit)
+        self.loop.timers.disarm(&self.pace)
         self.close_stream()
 
     cdef int queue_tls(self) noexcept:
@@ -419,7 +474,7 @@ cdef class Generator:
     `address`: a numeric IPv4 or IPv6 address. `request`: the bytes of a GET. `count`, `seconds`: whichever is reached
     first ends the run (0: no such bound). `timeout`: seconds one operation may take. After `max_errors` the run is
     given up. In the mode "idle" `count` connections are opened, `concurrency` at a time, then held for `seconds`;
-    `on_held(n)` is called when they stand.
+    `on_held(n)` is called when they stand. `interval`: seconds between the steps of a slow client.
     """
 
     cdef Loop loop
@@ -435,6 +490,8 @@ cdef class Generator:
     cdef uint64_t count
     cdef uint64_t duration_us
     cdef uint64_t timeout_ms
+    cdef uint64_t interval_ms
+    cdef bint one_request               # on each connection, which the server then closes
     cdef uint64_t max_errors
     cdef object on_held
 
@@ -458,6 +515,7 @@ cdef class Generator:
     cdef dict errors
     cdef Histogram latency_us
     cdef Histogram handshake_us
+    cdef Histogram failed_us            # how long failed operations lasted
     cdef uint64_t handshakes
     cdef uint64_t unclean
     cdef uint64_t bytes_read
@@ -476,14 +534,14 @@ cdef class Generator:
         free(self.response)
 
     def __init__(self, str address, int port, ClientConfig config not None, bytes request, *, mode="handshake",
-                 int concurrency=16, uint64_t count=0, double seconds=0, double timeout=10, uint64_t max_errors=1000,
-                 on_held=None):
+                 int concurrency=16, uint64_t count=0, double seconds=0, double timeout=10, double interval=1,
+                 uint64_t max_errors=1000, on_held=None):
         if mode not in MODES:
             raise ValueError(f"mode {mode!r} is none of {', '.join(MODES)}")
         if not 0 < len(request) <= REQUEST_MAX:
             raise ValueError(f"a request is 1 to {REQUEST_MAX} bytes")
-        if concurrency < 1 or timeout <= 0 or seconds < 0:
-            raise ValueError("concurrency and timeout are positive")
+        if concurrency < 1 or timeout <= 0 or interval <= 0 or seconds < 0:
+            raise ValueError("concurrency, timeout and interval are positive")
         if not (count or seconds):
             raise ValueError("a run is bounded by count or seconds")
         if mode == "idle" and not count:
@@ -497,6 +555,8 @@ cdef class Generator:
         self.count = count
         self.duration_us = <uint64_t> (seconds * 1e6)
         self.timeout_ms = <uint64_t> (timeout * 1e3)
+        self.interval_ms = <uint64_t> (interval * 1e3)
+        self.one_request = self.mode != REQUESTS and self.mode != IDLE
         self.max_errors = max_errors
         self.on_held = on_held
         self.loop = Loop()
@@ -505,6 +565,7 @@ cdef class Generator:
         self.errors = {}
         self.latency_us = Histogram()
         self.handshake_us = Histogram()
+        self.failed_us = Histogram()
 
     cdef int set_address(self, str address, int port) except -1:
         cdef sockaddr_in *v4 = <sockaddr_in *> &self.address
@@ -571,7 +632,7 @@ cdef class Generator:
     cdef void on_operation(self, Session s) noexcept:
         """An operation of s has ended well."""
         cdef uint64_t now
-        if self.mode == HANDSHAKE:
+        if self.one_request:
             self.done += 1
             self.busy -= 1
             self.live.discard(s)
@@ -709,6 +770,7 @@ cdef class Generator:
             "body_bytes": self.body_bytes,
             "unclean_closes": self.unclean,
             "errors": dict(self.errors),
+            "failed_us": self.failed_us.summary(),
         }
         if self.facts is not None:
             names = ("version", "cipher_suite", "group", "signature_scheme")

@@ -24,11 +24,12 @@ HELD = "held"
 @click.argument("url")
 @click.option(
     "--mode",
-    type=click.Choice(["handshake", "requests", "idle"]),
+    type=click.Choice(["handshake", "requests", "idle", "slow-write", "slow-read"]),
     default="handshake",
     show_default=True,
     help="handshake: a new connection with a full handshake for every request; requests: kept connections; "
-    "idle: open --count connections, use each once, hold them for --seconds.",
+    "idle: open --count connections, use each once, hold them for --seconds; slow-write: send a request byte by "
+    "byte, one each --interval; slow-read: read 1 KiB of the response each --interval.",
 )
 @click.option(
     "-c", "--concurrency", type=click.IntRange(1), default=16, show_default=True, help="Connections at a time."
@@ -38,6 +39,7 @@ HELD = "held"
     "-t", "--seconds", type=click.FloatRange(0), default=0.0, help="End after this time (10 s without --count)."
 )
 @click.option("--timeout", type=click.FloatRange(0.01), default=10.0, show_default=True, help="For one operation, s.")
+@click.option("--interval", type=click.FloatRange(0.02), default=1.0, show_default=True, help="Of a slow client, s.")
 @click.option("--max-errors", type=click.IntRange(1), default=1000, show_default=True, help="Give up after so many.")
 @click.option("--address", help="IP address to connect to, whatever the URL's host is.")
 @click.option("--suite", type=click.Choice(list(SUITES)), default="TLS_AES_128_GCM_SHA256", show_default=True)
@@ -78,6 +80,7 @@ def generator_arguments(
     count: int,
     seconds: float,
     timeout: float,
+    interval: float,
     max_errors: int,
     address: str | None,
     suite: str,
@@ -104,12 +107,13 @@ def generator_arguments(
         "address": address or resolve(parts.hostname, parts.port or 443),
         "port": parts.port or 443,
         "config": config,
-        "request": build_request(url, headers, close=mode == "handshake"),
+        "request": build_request(url, headers, close=mode not in ("requests", "idle")),
         "mode": mode,
         "concurrency": concurrency,
         "count": count,
         "seconds": seconds,
         "timeout": timeout,
+        "interval": interval,
         "max_errors": max_errors,
         "on_held": (lambda n: click.echo(json.dumps({HELD: n}) if as_json else f"{HELD} {n} connections")),
     }
@@ -149,11 +153,15 @@ def stop_on_signals(generator: Any) -> None:
 
 def report(result: dict[str, Any], mode: str) -> list[str]:
     """The result in words, a line each."""
-    what = {"handshake": "handshakes with a request", "requests": "requests", "idle": "connections"}[mode]
+    what = {"handshake": "handshakes with a request", "idle": "connections"}.get(mode, "requests")
     lines = [f"{result['done']:,} {what} in {result['seconds']:.2f} s: {result['per_second']:,.0f}/s"]
     if result["cpu_us"] is not None:
         lines.append(f"CPU of this client: {result['cpu_us']:.1f} µs each")
-    for name, key in (("latency", "latency_us"), ("to the handshake's end", "handshake_us")):
+    for name, key in (
+        ("latency", "latency_us"),
+        ("to the handshake's end", "handshake_us"),
+        ("failed after", "failed_us"),
+    ):
         found = result[key]
         if found["count"]:
             times = ", ".join(f"{p} {found[q]:,}" for p, q in PERCENTILES)

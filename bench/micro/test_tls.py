@@ -60,7 +60,7 @@ def primitives(group, key, scheme):
     spent = time.perf_counter() - start
     assert failures == 0
     start = time.perf_counter()
-    crypto_loops.generate(group, 1)     # derive() makes two key pairs of its own before it begins
+    crypto_loops.generate(group, 1)  # derive() makes two key pairs of its own before it begins
     crypto_loops.generate(group, 1)
     return spent - (time.perf_counter() - start)
 
@@ -74,13 +74,16 @@ def test_server_handshake(benchmark, group, kind):
 
     def handshake():
         taken.append(server_handshake(config, offer))
-        bare.append(primitives(group, key, SCHEMES[kind]))      # in turn: a busy machine slows both alike
+        bare.append(primitives(group, key, SCHEMES[kind]))  # in turn: a busy machine slows both alike
 
     benchmark.pedantic(handshake, rounds=500, warmup_rounds=20)
     ours, theirs = statistics.median(taken), statistics.median(bare)
     benchmark.extra_info.update(
-        server_us=round(ours * 1e6, 1), primitives_us=round(theirs * 1e6, 1), ratio=round(ours / theirs, 3),
-        server_min_us=round(min(taken) * 1e6, 1))
+        server_us=round(ours * 1e6, 1),
+        primitives_us=round(theirs * 1e6, 1),
+        ratio=round(ours / theirs, 3),
+        server_min_us=round(min(taken) * 1e6, 1),
+    )
     print(f"\n{kind}: {benchmark.extra_info}")
 
 

@@ -97,7 +97,7 @@ def run(server, mode="handshake", port=None, **options):
     options.setdefault("timeout", 5)
     options.setdefault("concurrency", 4)
     options.setdefault("max_errors", 8)
-    request = build_request("https://localhost/x", close=mode == "handshake")
+    request = build_request("https://localhost/x", close=mode not in ("requests", "idle"))
     return Generator("127.0.0.1", port or server.port, config, request, mode=mode, **options).run()
 
 
@@ -261,6 +261,45 @@ def test_failures_do_not_count_as_done(serve):
     assert set(result["errors"]) == {"status 503"}
 
 
+def test_a_slow_writer_sends_a_byte_at_a_time(serve):
+    server = serve(well)
+    result = run(server, "slow-write", count=3, concurrency=3, interval=0.02, timeout=20)
+    assert result["errors"] == {}
+    assert result["done"] == server.connections == 3
+    bytes_sent = len(build_request("https://localhost/x", close=True))
+    assert result["latency_us"]["p50"] > bytes_sent * 0.02e6 * 0.8
+
+
+def test_a_slow_reader_takes_a_little_at_a_time(serve):
+    body = bytes(20_000)
+
+    def answer(connection, request):
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        return False
+
+    result = run(serve(answer), "slow-read", count=3, concurrency=3, interval=0.03)
+    assert result["errors"] == {}
+    assert result["body_bytes"] == 3 * len(body)
+    assert result["latency_us"]["p50"] > len(body) / 1024 * 0.03e6 * 0.8
+
+
+def test_a_slow_client_that_is_cut_off_tells_when(serve):
+    class Impatient(Server):
+        def serve(self, raw):
+            with raw, contextlib.suppress(OSError):
+                connection = self.context.wrap_socket(raw, server_side=True)
+                time.sleep(0.4)
+                connection.unwrap()
+
+    server = Impatient(well)
+    try:
+        result = run(server, "slow-write", count=2, concurrency=2, interval=0.05, max_errors=2)
+    finally:
+        server.close()
+    assert result["errors"] == {"closed before the end of the response": 2}
+    assert 300_000 < result["failed_us"]["p50"] < 3_000_000
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -268,6 +307,7 @@ def test_failures_do_not_count_as_done(serve):
         {"count": 0},
         {"concurrency": 0},
         {"timeout": 0},
+        {"interval": 0},
         {"port": 70000},
         {"mode": "idle", "count": 0, "seconds": 1},
     ],

@@ -81,6 +81,7 @@ cdef class TimerWheel:
         cdef Timer due
         cdef Timer *head
         cdef Timer *t
+        cdef TimerOwner owner
         if last > self.tick + WHEEL_SLOTS:       # asleep for over a turn: every slot once is enough
             self.tick = last - WHEEL_SLOTS
         while self.tick < last:
@@ -105,7 +106,8 @@ cdef class TimerWheel:
                     self.arm(t, t.deadline)
                 elif t.deadline:
                     t.deadline = 0
-                    (<TimerOwner> t.owner).on_timer(t.kind)
+                    owner = <TimerOwner> t.owner            # a reference: the callback may close its owner
+                    owner.on_timer(t.kind)
 
 
 cdef class _Recorder(TimerOwner):

@@ -50,6 +50,7 @@ cdef class Loop:
         self.timers = TimerWheel()
         self.deferred = []
         self.unfinished = []
+        self.ended = []
         self.read_clock()
         self.timers.start(self.now)
 
@@ -95,7 +96,12 @@ cdef class Loop:
         self.watchers[w.fd] = NULL
         ev.events = 0
         epoll_ctl(self.epfd, EPOLL_CTL_DEL, w.fd, &ev)
+        self.keep_until_turn_ends(w)
         Py_DECREF(w)
+
+    cdef void keep_until_turn_ends(self, object o) noexcept:
+        """An object is often closed by what one of its own methods calls: it lives on until nothing of it runs."""
+        self.ended.append(o)
 
     cdef void again(self, Watcher w) noexcept:
         """on_event(0) in the next turn: w has more to do, but others are to have their turn first."""
@@ -185,6 +191,8 @@ cdef class Loop:
             callbacks, self.deferred = self.deferred, []
             for callback in callbacks:
                 callback()
+        if self.ended:
+            self.ended.clear()
         PyErr_CheckSignals()
         return 0
 

@@ -180,6 +180,7 @@ cdef class Downstream(Stream):
         bytes_free(&self.stash)
         bytes_free(&self.plain)
         if session is not None:
+            self.loop.keep_until_turn_ends(session)
             session.on_closed(why)
         self.tls = None
 

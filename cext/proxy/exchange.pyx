@@ -323,7 +323,9 @@ cdef class Exchange(UpstreamUser):
     cdef void close(self) noexcept:
         """The end: timers and connection are given back. Idempotent."""
         cdef Upstream u = self.upstream
-        self.sink = None
+        if self.sink is not None:
+            self.sink = None
+            self.ctx.loop.keep_until_turn_ends(self)
         self.upstream = None
         self.ctx.loop.timers.disarm(&self.wait)
         self.ctx.loop.timers.disarm(&self.total)

@@ -248,5 +248,5 @@ def negotiated(server: Server, patience: float = 10) -> dict[str, str]:
     return {
         "version": session[1] if session else "unknown",
         "cipher": session[2] if session else "unknown",
-        "group": (group[1] or group[2]) if group else "unknown",
+        "group": (group[1] or group[2]).upper() if group else "unknown",
     }

@@ -1,7 +1,11 @@
 """The plan of a comparison, its options, its peers' configurations, and the processes it starts."""
 
+import contextlib
+import json
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -26,7 +30,9 @@ from bench.processes import (
     wait_until,
 )
 
-CPU = min(os.sched_getaffinity(0))
+ROOT = Path(__file__).resolve().parents[2]
+CPUS = sorted(os.sched_getaffinity(0))
+CPU = CPUS[0]
 
 
 def test_every_peer_is_measured_in_every_round_and_none_is_always_first():
@@ -101,3 +107,76 @@ def test_signals_become_one_interrupt():
             cleaned = True
     assert cleaned
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+needs_peers = pytest.mark.skipif(
+    len(CPUS) < 2 or not shutil.which("h2load") or not shutil.which("nginx", path=os.environ["PATH"] + ":/usr/sbin"),
+    reason="needs two CPUs, nginx and h2load",
+)
+
+
+def start_compare(tmp_path, *options):
+    """The command in a process of its own, whose temporary directory is below tmp_path."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    cpus = ["--proxy-cpu", str(CPUS[0]), "--load-cpu", str(CPUS[1])]
+    return subprocess.Popen(
+        [sys.executable, "-m", "bench", "compare", "--rounds", "1", "--seconds", "0.5", *cpus, *options],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(temporary), "EDGE": "/nonexistent/edge"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def processes_of(tmp_path):
+    """Command lines that name the comparison's directory."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(path.read_bytes())
+    return [each for each in found if str(tmp_path / "tmp").encode() in each]
+
+
+def nothing_is_left(tmp_path):
+    return not processes_of(tmp_path) and not list(tmp_path.glob("tmp/*"))
+
+
+@needs_peers
+def test_a_small_comparison(tmp_path):
+    files = ["--json", str(tmp_path / "c.json"), "--svg", str(tmp_path / "c.svg")]
+    with start_compare(
+        tmp_path, "--only", "nginx,edge", "--tests", "h1,idle", "--connections", "30", *files
+    ) as process:
+        output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert "edge left out: did not start" in output
+    found = json.loads((tmp_path / "c.json").read_text())
+    for probe in ("h1", "idle"):
+        assert found["probes"][probe]["peers"]["nginx"]["median"] > 0
+        assert found["probes"][probe]["failed"] == {}
+    assert found["settings"]["group"] == "X25519"
+    assert (tmp_path / "c.svg").read_text().startswith("<svg")
+    assert nothing_is_left(tmp_path)
+
+
+@needs_peers
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_everything(tmp_path, number):
+    with start_compare(tmp_path, "--only", "nginx", "--tests", "h1", "--seconds", "30") as process:
+        assert wait_until(lambda: list(tmp_path.glob("tmp/*/client-*.log")), 60)
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "everything that was started has ended" in " ".join(output.split())
+    assert nothing_is_left(tmp_path)
+
+
+@needs_peers
+def test_even_sigkill_leaves_no_process(tmp_path):
+    with start_compare(tmp_path, "--only", "nginx", "--tests", "h1", "--seconds", "30") as process:
+        assert wait_until(lambda: list(tmp_path.glob("tmp/*/client-*.log")), 60)
+        assert processes_of(tmp_path)
+        process.kill()
+    assert wait_until(lambda: not processes_of(tmp_path), 20)

@@ -2,8 +2,8 @@
 
 from libc.stdint cimport uint64_t
 
-from cext.lib.linux cimport IPPROTO_TCP, TCP_NODELAY, setsockopt
 from cext.net.loop cimport Loop, Watcher
+from cext.net.stream cimport set_nodelay
 from cext.proxy.access_log cimport AccessLog
 from cext.proxy.context cimport Context
 from cext.proxy.downstream cimport Downstream, ListenerSettings
@@ -36,8 +36,7 @@ cdef class DataPlane:
 
     def listen(self, int fd, ListenerSettings settings):
         """Accepts from a listening, non-blocking socket. It is never closed here."""
-        cdef int one = 1
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))     # accepted sockets inherit it
+        set_nodelay(fd)
         self.frontends.append(Frontend(self.ctx, fd, settings))
 
     def every(self, int ms, callback):

@@ -1,7 +1,7 @@
 """A listening socket in the loop."""
 
 from cext.base.timers cimport Timer
-from cext.lib.linux cimport sockaddr_storage
+from cext.net.address cimport Peer
 from cext.net.loop cimport Watcher
 
 cdef class Listener(Watcher):
@@ -10,6 +10,6 @@ cdef class Listener(Watcher):
     cdef int start(self) noexcept
     cdef int accept_some(self, int limit) noexcept
     cdef void stop(self) noexcept
-    cdef void on_accept(self, int fd, sockaddr_storage *peer) noexcept
+    cdef void on_accept(self, int fd, const Peer *peer) noexcept
     cdef void on_starved(self, int error) noexcept
     cdef void pause(self, int error) noexcept

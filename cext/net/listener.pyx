@@ -4,7 +4,8 @@ from libc.errno cimport ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EP
 from libc.stdint cimport uint32_t
 
 from cext.base.timers cimport timer_init
-from cext.lib.linux cimport EPOLLIN, SOCK_CLOEXEC, SOCK_NONBLOCK, accept4, sockaddr, socklen_t
+from cext.lib.linux cimport EPOLLIN, SOCK_CLOEXEC, SOCK_NONBLOCK, accept4, sockaddr, sockaddr_storage, socklen_t
+from cext.net.address cimport peer_set
 
 cdef enum:
     ACCEPTS_PER_TURN = 32           # then those already accepted get their turn
@@ -25,7 +26,7 @@ cdef class Listener(Watcher):
         self.loop.timers.disarm(&self.resume)
         self.loop.unregister(self)
 
-    cdef void on_accept(self, int fd, sockaddr_storage *peer) noexcept:
+    cdef void on_accept(self, int fd, const Peer *peer) noexcept:
         """A connection has come; fd is the callee's to close."""
 
     cdef void on_starved(self, int error) noexcept:
@@ -38,14 +39,16 @@ cdef class Listener(Watcher):
         """Accepts up to `limit` connections of the queue -> how many."""
         cdef int fd
         cdef int accepted = 0
-        cdef sockaddr_storage peer
+        cdef sockaddr_storage address
+        cdef Peer peer
         cdef socklen_t n
         while accepted < limit:
-            n = sizeof(peer)
-            fd = accept4(self.fd, <sockaddr *> &peer, &n, SOCK_NONBLOCK | SOCK_CLOEXEC)
+            n = sizeof(address)
+            fd = accept4(self.fd, <sockaddr *> &address, &n, SOCK_NONBLOCK | SOCK_CLOEXEC)
             if fd >= 0:
                 self.starved = False
                 accepted += 1
+                peer_set(&peer, &address)
                 self.on_accept(fd, &peer)
                 continue
             if errno == EMFILE or errno == ENFILE or errno == ENOBUFS or errno == ENOMEM:

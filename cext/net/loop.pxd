@@ -25,7 +25,6 @@ cdef class Loop:
     cdef bint stopping
     cdef object wake_read
     cdef object wake_write
-    cdef object guest                   # AsyncGuest, once a coroutine was run
     cdef list deferred                  # callables for the end of this turn
     cdef list unfinished                # watchers that gave way to others and go on in the next turn
     cdef int register(self, Watcher w, uint32_t events) noexcept

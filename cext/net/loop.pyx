@@ -151,13 +151,6 @@ cdef class Loop:
         """callback() every `ms` milliseconds -> an object whose cancel() ends it."""
         return Periodic(self, ms, callback)
 
-    def run_coroutine(self, coroutine, done):
-        """Runs a coroutine on the asyncio guest; done(task) is called when it has ended."""
-        if self.guest is None:
-            from cext.net.guest import AsyncGuest
-            self.guest = AsyncGuest(self)
-        return self.guest.run_coroutine(coroutine, done)
-
     cdef int turn(self) except -1:
         cdef epoll_event events[EVENTS_PER_TURN]
         cdef int n, i, fd
@@ -208,10 +201,7 @@ cdef class Loop:
         return self.wake_write
 
     def close(self):
-        """Gives back the wake-up pipe and the guest; registered watchers are their owners' to close."""
-        if self.guest is not None:
-            self.guest.close()
-            self.guest = None
+        """Gives back the wake-up pipe; registered watchers are their owners' to close."""
         if self.wake_read is not None:
             if self.wake_read < self.table_size and self.watchers[<int> self.wake_read] != NULL:
                 self.unregister(<Watcher> self.watchers[<int> self.wake_read])

@@ -2,12 +2,16 @@
 
 from libc.stdint cimport uint8_t, uint32_t
 
-from cext.base.buffer cimport ChunkQueue
+from cext.base.buffer cimport Chunk, ChunkQueue
+from cext.net.address cimport Address
 from cext.net.loop cimport Loop, Watcher
 
 cdef enum:
+    CHUNKS_PER_READ = 16    # 256 KiB: enough to make a system call cheap, little enough for the cache
     IO_AGAIN = -1           # nothing now; an event will tell
     IO_ERROR = -2           # the connection is broken; `error` holds errno
+
+cdef void set_nodelay(int fd) noexcept nogil
 
 cdef class Stream(Watcher):
     cdef bint readable      # recv may find something
@@ -15,8 +19,14 @@ cdef class Stream(Watcher):
     cdef bint hangup        # the peer has ended (or broken) the connection: read until its end shows
     cdef int error
     cdef ChunkQueue out     # to be sent, in order
+    cdef int connect_to(self, const Address *a) noexcept
+    cdef int connect_result(self) noexcept nogil
     cdef int attach(self) noexcept
     cdef void note_events(self, uint32_t events) noexcept nogil
     cdef ssize_t receive_into(self, uint8_t *p, size_t n) noexcept nogil
+    cdef ssize_t receive_chunks(self, size_t wanted, Chunk **chunks, int *n) noexcept nogil
+    cdef bint nothing_to_read(self) noexcept nogil
     cdef int send_queue(self) noexcept nogil
+    cdef void shut_writing(self) noexcept nogil
+    cdef void acknowledge_now(self) noexcept nogil
     cdef void close_stream(self) noexcept

@@ -1,25 +1,51 @@
 """Sockets in the loop (see the .pxd)."""
 
-from libc.errno cimport EAGAIN, EINTR, errno
+from libc.errno cimport EAGAIN, EINPROGRESS, EINTR, errno
 
-from cext.base.buffer cimport Chunk, chunk_release, queue_clear, queue_pop
+from cext.base.buffer cimport CHUNK_PAYLOAD, chunk_acquire, chunk_release, queue_clear, queue_pop
 from cext.lib.linux cimport (
+    AF_UNIX,
     EPOLLERR,
     EPOLLET,
     EPOLLHUP,
     EPOLLIN,
     EPOLLOUT,
     EPOLLRDHUP,
+    IPPROTO_TCP,
+    MSG_DONTWAIT,
     MSG_NOSIGNAL,
+    MSG_PEEK,
+    SHUT_WR,
+    SO_ERROR,
+    SOCK_CLOEXEC,
+    SOCK_NONBLOCK,
+    SOCK_STREAM,
+    SOL_SOCKET,
+    TCP_NODELAY,
+    TCP_QUICKACK,
     close,
+    connect,
+    getsockopt,
     iovec,
     msghdr,
+    readv,
     recv,
     sendmsg,
+    setsockopt,
+    shutdown,
+    sockaddr,
+    socket,
+    socklen_t,
 )
 
 cdef enum:
     IOV_PER_SEND = 64
+
+
+cdef void set_nodelay(int fd) noexcept nogil:
+    """Small writes go at once. A listening socket hands this on to those it accepts."""
+    cdef int one = 1
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
 
 
 cdef class Stream(Watcher):
@@ -27,6 +53,30 @@ cdef class Stream(Watcher):
         queue_clear(&self.out)
         if self.fd >= 0:
             close(self.fd)
+
+    cdef int connect_to(self, const Address *a) noexcept:
+        """Begins to connect and watches the descriptor: 0 (connected: `writable`), or -1 with `error`."""
+        self.fd = socket(a.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+        if self.fd < 0:
+            self.error = errno
+            return -1
+        if a.storage.ss_family != AF_UNIX:
+            set_nodelay(self.fd)
+        self.writable = connect(self.fd, <const sockaddr *> &a.storage, a.length) == 0
+        if not self.writable and errno != EINPROGRESS and errno != EINTR:
+            self.error = errno
+            return -1
+        if self.attach() < 0:
+            self.error = errno
+            return -1
+        return 0
+
+    cdef int connect_result(self) noexcept nogil:
+        """How a connect that had begun went: 0 or an errno."""
+        cdef int error = 0
+        cdef socklen_t n = sizeof(error)
+        getsockopt(self.fd, SOL_SOCKET, SO_ERROR, &error, &n)
+        return error
 
     cdef int attach(self) noexcept:
         """Watches the descriptor: registered once, for both directions. 0 or -1."""
@@ -58,6 +108,55 @@ cdef class Stream(Watcher):
         if <size_t> got < n and not self.hangup:
             self.readable = False
         return got
+
+    cdef ssize_t receive_chunks(self, size_t wanted, Chunk **chunks, int *n) noexcept nogil:
+        """Reads up to `wanted` bytes into new chunks (room for CHUNKS_PER_READ), `n` of them, none empty.
+
+        Bytes read (0: the peer's end), IO_AGAIN or IO_ERROR, as receive_into.
+        """
+        cdef iovec iov[CHUNKS_PER_READ]
+        cdef size_t asked = 0
+        cdef size_t size
+        cdef ssize_t got, rest
+        cdef int acquired = 0
+        cdef int i
+        n[0] = 0
+        while acquired < CHUNKS_PER_READ and asked < wanted:
+            chunks[acquired] = chunk_acquire()
+            if chunks[acquired] == NULL:
+                break
+            size = CHUNK_PAYLOAD if wanted - asked > CHUNK_PAYLOAD else wanted - asked
+            iov[acquired].iov_base = chunks[acquired].data + chunks[acquired].start
+            iov[acquired].iov_len = size
+            asked += size
+            acquired += 1
+        while True:
+            got = readv(self.fd, iov, acquired)
+            if got >= 0 or errno != EINTR:
+                break
+        rest = got if got > 0 else 0
+        for i in range(acquired):
+            size = iov[i].iov_len if <ssize_t> iov[i].iov_len < rest else rest
+            rest -= size
+            if size == 0:
+                chunk_release(chunks[i])
+                continue
+            chunks[i].end += <uint32_t> size
+            n[0] += 1
+        if got < 0:
+            self.readable = False
+            if errno == EAGAIN:
+                return IO_AGAIN
+            self.error = errno
+            return IO_ERROR
+        if <size_t> got < asked and not self.hangup:
+            self.readable = False
+        return got
+
+    cdef bint nothing_to_read(self) noexcept nogil:
+        """Whether the connection is open and silent, asked of the kernel."""
+        cdef char b
+        return recv(self.fd, &b, 1, MSG_PEEK | MSG_DONTWAIT) < 0 and errno == EAGAIN
 
     cdef int send_queue(self) noexcept nogil:
         """Sends what the socket takes of `out`. 0: all of it went; IO_AGAIN; IO_ERROR."""
@@ -108,6 +207,15 @@ cdef class Stream(Watcher):
                 sent -= part
                 chunk_release(queue_pop(&self.out))
         return 0
+
+    cdef void shut_writing(self) noexcept nogil:
+        """No more will be sent; the peer may still."""
+        shutdown(self.fd, SHUT_WR)
+
+    cdef void acknowledge_now(self) noexcept nogil:
+        """Acknowledges what has come, instead of waiting (40 ms) for an answer to carry it."""
+        cdef int one = 1
+        setsockopt(self.fd, IPPROTO_TCP, TCP_QUICKACK, &one, sizeof(one))
 
     cdef void close_stream(self) noexcept:
         """Unregisters and closes; what was not sent is dropped."""

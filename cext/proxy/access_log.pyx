@@ -3,10 +3,10 @@
 from libc.stdio cimport snprintf
 from libc.string cimport strlen
 from libc.time cimport gmtime_r, strftime, time_t, tm
+from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
 from cext.base.buffer cimport bytes_append, bytes_free
 from cext.base.timers cimport timer_init
-from cext.lib.linux cimport CLOCK_REALTIME, clock_gettime, timespec
 
 cdef enum:
     BATCH = 64 * 1024

@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from cext.base.buffer cimport Bytes, Chunk
 from cext.base.timers cimport Timer
 from cext.http.message cimport Limits
-from cext.lib.linux cimport sockaddr_storage
+from cext.net.address cimport Peer
 from cext.net.stream cimport Stream
 from cext.proxy.access_log cimport AccessLog
 from cext.proxy.context cimport Context
@@ -58,9 +58,7 @@ cdef class Downstream(Stream):
     cdef bint parked
     cdef bint heard                     # a byte has come from the client
     cdef bint peer_finished             # no more will come from the client
-    cdef uint8_t peer_address[16]
-    cdef uint16_t peer_port
-    cdef uint8_t peer_family
+    cdef Peer peer
     cdef int write_idle_ms
     # for the session
     cdef int write(self, const uint8_t *p, size_t n) noexcept
@@ -72,9 +70,8 @@ cdef class Downstream(Stream):
     cdef void abort(self, const char *why) noexcept
     cdef void resume(self) noexcept
     cdef void expect(self, int phase, int ms) noexcept
-    cdef size_t peer_text(self, char *out) noexcept nogil
     # its own
-    cdef void serve(self, int fd, const sockaddr_storage *peer) noexcept
+    cdef void serve(self, int fd, const Peer *peer) noexcept
     cdef void open_session(self) noexcept
     cdef void drain(self) noexcept
     cdef bint wants_input(self) noexcept
@@ -91,6 +88,5 @@ cdef class Downstream(Stream):
     cdef void peer_gone(self, bint orderly) noexcept
     cdef void close_when_sent(self, bint linger) noexcept
     cdef void close_after_flush(self) noexcept
-    cdef void note_peer(self, const sockaddr_storage *peer) noexcept
     cdef void log_facts(self, AccessLog log) noexcept
     cdef str peer_name(self)

@@ -10,7 +10,7 @@ from libc.string cimport memcpy
 
 from cext.base.buffer cimport bytes_free, bytes_reserve
 from cext.base.timers cimport timer_init
-from cext.http.h1_writer cimport write_chunk_size, write_request
+from cext.http.h1_writer cimport request_room, write_chunk_size, write_request
 from cext.http.message cimport (
     FRAMING_CHUNKED,
     FRAMING_NONE,
@@ -81,7 +81,7 @@ cdef class Exchange(UpstreamUser):
     cdef int prepare(self, const Head *h, const Forwarding *f) noexcept:
         """Serialises the request head for the upstream, while h is valid. 0, or -1 when out of memory."""
         cdef ssize_t n
-        cdef size_t room = h.length + f.client_len * 2 + f.default_host_len + 512
+        cdef size_t room = request_room(h, f)
         if bytes_reserve(&self.head, room) < 0:
             return -1
         n = write_request(h, f, h.framing, self.head.data, room)

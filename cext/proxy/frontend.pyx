@@ -2,7 +2,7 @@
 
 import os
 
-from cext.lib.linux cimport sockaddr_storage
+from cext.net.address cimport Peer
 from cext.net.listener cimport Listener
 from cext.proxy.context cimport Context
 from cext.proxy.downstream cimport Downstream, ListenerSettings
@@ -26,7 +26,7 @@ cdef class Frontend(Listener):
         if self.start() < 0:
             raise OSError(f"descriptor {fd} cannot be watched")
 
-    cdef void on_accept(self, int fd, sockaddr_storage *peer) noexcept:
+    cdef void on_accept(self, int fd, const Peer *peer) noexcept:
         cdef Downstream client = ClientConnection(self.ctx, self.settings)
         client.serve(fd, peer)
 

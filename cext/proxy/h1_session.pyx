@@ -1,7 +1,7 @@
 """HTTP/1.1 sessions (see the .pxd): a request is read, an Exchange answers it, the next one follows."""
 
 from libc.stdlib cimport free, malloc
-from libc.string cimport memchr, strlen
+from libc.string cimport strlen
 
 from cext.base.buffer cimport CHUNK_PAYLOAD, Chunk
 from cext.http.h1_reader cimport (
@@ -15,7 +15,7 @@ from cext.http.h1_reader cimport (
     parse_request,
     skip_empty_lines,
 )
-from cext.http.h1_writer cimport Forwarding, write_chunk_size, write_response, write_simple
+from cext.http.h1_writer cimport Forwarding, response_room, write_chunk_size, write_response, write_simple
 from cext.http.message cimport (
     FRAMING_CHUNKED,
     FRAMING_CLOSE,
@@ -24,7 +24,7 @@ from cext.http.message cimport (
     METHOD_HEAD,
     Head,
 )
-from cext.lib.linux cimport INET6_ADDRSTRLEN
+from cext.net.address cimport ADDRESS_TEXT, peer_text
 from cext.proxy.access_log cimport AccessLog
 from cext.proxy.downstream cimport READ_BODY, READ_HEAD, READ_KEEPALIVE
 from cext.proxy.router cimport Route
@@ -32,7 +32,6 @@ from cext.proxy.router cimport Route
 cdef enum:
     SIMPLE_MAX = 1024
     HOST_AFTER_TARGET = 17      # " HTTP/1.1\r\nHost: " stands between them in a serialised head
-    HEAD_EXTRA = 256            # what write_response may add to a head: Date, Connection, framing
 
 
 cdef class H1Session(Session):
@@ -98,7 +97,7 @@ cdef class H1Session(Session):
     cdef void begin_exchange(self) noexcept:
         cdef Head *h = &self.ctx.request
         cdef Downstream client = self.client
-        cdef char address[INET6_ADDRSTRLEN]
+        cdef char address[ADDRESS_TEXT]
         cdef Forwarding f
         cdef Route route
         cdef Exchange x
@@ -117,9 +116,9 @@ cdef class H1Session(Session):
         route = client.settings.router.find(h.base + h.host.off, h.host.len, h.base + h.path.off, path_len, h.method,
                                             h.base + h.method_name.off, h.method_name.len)
         x = Exchange(self.ctx, self, route)
-        f.client_len = client.peer_text(address)
+        f.client_len = peer_text(&client.peer, address)
         f.client = <const uint8_t *> address
-        f.client_is_v6 = memchr(address, c':', f.client_len) != NULL
+        f.client_is_v6 = client.peer.v6
         f.proto = b"https"
         f.x_forwarded = client.settings.x_forwarded
         f.forwarded = client.settings.forwarded
@@ -189,9 +188,9 @@ cdef class H1Session(Session):
         cdef size_t room = 0
         cdef uint8_t *out
         cdef ssize_t n
-        if self.minor == 0 or h.length + HEAD_EXTRA > CHUNK_PAYLOAD:
+        if self.minor == 0 or response_room(h) > CHUNK_PAYLOAD:
             return
-        out = self.client.reserve(h.length + HEAD_EXTRA, &room)
+        out = self.client.reserve(response_room(h), &room)
         n = write_response(h, FRAMING_NONE, self.minor, True, NULL, out, room) if out != NULL else -1
         if n >= 0:
             self.client.commit(n)
@@ -199,7 +198,7 @@ cdef class H1Session(Session):
 
     cdef void response_head(self, Exchange x, const Head *h) noexcept:
         cdef size_t room = 0
-        cdef size_t wanted = h.length + HEAD_EXTRA
+        cdef size_t wanted = response_room(h)
         cdef uint8_t *out
         cdef uint8_t *large = NULL
         cdef ssize_t n

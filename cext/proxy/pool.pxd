@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint64_t
 
-from cext.lib.linux cimport sockaddr_storage, socklen_t
+from cext.net.address cimport Address
 from cext.proxy.context cimport Context
 from cext.proxy.upstream cimport Upstream, UpstreamUser
 
@@ -12,8 +12,7 @@ cdef class Server(UpstreamUser):
     """One address of a group."""
     cdef readonly str label                 # "127.0.0.1:9000", "unix:/run/app.sock"
     cdef bytes label_bytes
-    cdef sockaddr_storage address
-    cdef socklen_t address_len
+    cdef Address address
     cdef list idle                          # of Upstream, oldest first
     cdef uint64_t avoid_until               # loop ms; a failed connect sends others elsewhere for a while
     cdef UpstreamGroup group

@@ -1,8 +1,6 @@
 """The pool (see the .pxd). One per worker: nothing is shared, nothing is locked."""
 
-from libc.string cimport memcpy, memset
-
-from cext.lib.linux cimport AF_INET, AF_INET6, AF_UNIX, htons, inet_pton, sockaddr, sockaddr_in, sockaddr_in6, sockaddr_un
+from cext.net.address cimport address_set
 
 cdef enum:
     AVOID_MS = 1000
@@ -12,40 +10,15 @@ cdef class Server(UpstreamUser):
     """Server(group, ("tcp", "127.0.0.1", 9000)) or Server(group, ("unix", "/run/app.sock")); ValueError on others."""
 
     def __init__(self, UpstreamGroup group, tuple where):
-        cdef sockaddr_in *v4 = <sockaddr_in *> &self.address
-        cdef sockaddr_in6 *v6 = <sockaddr_in6 *> &self.address
-        cdef sockaddr_un *un = <sockaddr_un *> &self.address
-        cdef bytes name
-        cdef int port
+        kind, name = where[0], where[1]
+        port = where[2] if kind == "tcp" else 0
+        address_set(&self.address, kind, name, port)
         self.group = group
         self.idle = []
-        memset(&self.address, 0, sizeof(self.address))
-        name = where[1].encode()
-        if where[0] == "unix":
-            if <size_t> len(name) >= sizeof(un.sun_path):
-                raise ValueError(f"{where[1]!r}: a Unix socket's path has at most {sizeof(un.sun_path) - 1} bytes")
-            un.sun_family = AF_UNIX
-            memcpy(un.sun_path, <const char *> name, len(name))
-            self.address_len = sizeof(sockaddr_un)
-            self.label = f"unix:{where[1]}"
-        elif where[0] == "tcp":
-            port = where[2]
-            if not 0 < port < 65536:
-                raise ValueError(f"port {port}: not in 1 to 65535")
-            if inet_pton(AF_INET, name, &v4.sin_addr) == 1:
-                v4.sin_family = AF_INET
-                v4.sin_port = htons(port)
-                self.address_len = sizeof(sockaddr_in)
-                self.label = f"{where[1]}:{port}"
-            elif inet_pton(AF_INET6, name, &v6.sin6_addr) == 1:
-                v6.sin6_family = AF_INET6
-                v6.sin6_port = htons(port)
-                self.address_len = sizeof(sockaddr_in6)
-                self.label = f"[{where[1]}]:{port}"
-            else:
-                raise ValueError(f"{where[1]!r}: not a literal IP address")
+        if kind == "unix":
+            self.label = f"unix:{name}"
         else:
-            raise ValueError(f"{where[0]!r}: must be 'tcp' or 'unix'")
+            self.label = f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
         self.label_bytes = self.label.encode()
 
     cdef void on_lost(self, Upstream u, int loss, int error) noexcept:
@@ -90,14 +63,14 @@ cdef class UpstreamGroup:
         while server.idle and not fresh:
             u = <Upstream> server.idle.pop()
             self.n_idle -= 1
-            if repeatable or u.still_open():
+            if repeatable or u.nothing_to_read():
                 ctx.counters.upstream_reuses += 1
                 u.begin(user, method)
                 return u
             u.drop()
         u = Upstream(ctx, server)
         ctx.counters.upstream_connects += 1
-        if u.open(<const sockaddr *> &server.address, server.address_len) < 0:
+        if u.open(&server.address) < 0:
             u.drop()
             return u
         u.begin(user, method)

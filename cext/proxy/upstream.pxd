@@ -6,7 +6,7 @@ from cext.base.buffer cimport Bytes, Chunk
 from cext.base.timers cimport Timer, TimerOwner
 from cext.http.h1_reader cimport BodyReader
 from cext.http.message cimport Head
-from cext.lib.linux cimport sockaddr, socklen_t
+from cext.net.address cimport Address
 from cext.net.stream cimport Stream
 from cext.proxy.context cimport Context
 
@@ -50,12 +50,11 @@ cdef class Upstream(Stream):
     cdef Bytes pending              # read, but not yet enough to parse
     cdef BodyReader body
     cdef Timer idle
-    cdef int open(self, const sockaddr *address, socklen_t n) noexcept
+    cdef int open(self, const Address *where) noexcept
     cdef void begin(self, UpstreamUser user, int request_method) noexcept
     cdef int queue(self, const uint8_t *p, size_t n) noexcept nogil
     cdef void flush(self) noexcept
     cdef void resume(self) noexcept
-    cdef bint still_open(self) noexcept nogil
     cdef void park(self, uint64_t deadline) noexcept
     cdef void drop(self) noexcept
     cdef void pump(self) noexcept

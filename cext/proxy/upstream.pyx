@@ -6,18 +6,10 @@ response is never copied; everything else goes through the worker's scratch memo
 Every callback may drop this connection or give it to somebody else: after one, `user` is looked at again.
 """
 
-from libc.errno cimport EAGAIN, EINPROGRESS, EINTR, ETIMEDOUT, errno
+from libc.errno cimport ETIMEDOUT
 from libc.string cimport memcpy
 
-from cext.base.buffer cimport (
-    CHUNK_PAYLOAD,
-    bytes_append,
-    bytes_free,
-    chunk_acquire,
-    chunk_release,
-    queue_append,
-    queue_clear,
-)
+from cext.base.buffer cimport CHUNK_PAYLOAD, bytes_append, bytes_free, chunk_release, queue_append, queue_clear
 from cext.base.timers cimport timer_init
 from cext.http.h1_reader cimport (
     BODY_DATA,
@@ -31,30 +23,8 @@ from cext.http.h1_reader cimport (
     parse_response,
 )
 from cext.http.message cimport FRAMING_CLOSE, FRAMING_LENGTH, Limits
-from cext.lib.linux cimport (
-    IPPROTO_TCP,
-    MSG_DONTWAIT,
-    MSG_PEEK,
-    SO_ERROR,
-    SOCK_CLOEXEC,
-    SOCK_NONBLOCK,
-    SOCK_STREAM,
-    SOL_SOCKET,
-    TCP_NODELAY,
-    AF_UNIX,
-    connect,
-    getsockopt,
-    iovec,
-    readv,
-    recv,
-    setsockopt,
-    socket,
-)
-from cext.net.stream cimport IO_AGAIN, IO_ERROR
+from cext.net.stream cimport CHUNKS_PER_READ, IO_AGAIN, IO_ERROR
 from cext.proxy.context cimport BYTES_PER_TURN, LOW_WATER, SCRATCH
-
-cdef enum:
-    CHUNKS_PER_READ = 16        # 256 KiB: enough to make a system call cheap, little enough for the cache
 
 # A backend is trusted more than a client, but not with unbounded memory.
 cdef Limits RESPONSE_LIMITS
@@ -104,24 +74,11 @@ cdef class Upstream(Stream):
         bytes_free(&self.pending)
         body_free(&self.body)
 
-    cdef int open(self, const sockaddr *address, socklen_t n) noexcept:
+    cdef int open(self, const Address *where) noexcept:
         """Starts to connect: 0 (connected, or `connecting`), or -1 with `error`."""
-        cdef int one = 1
-        self.fd = socket(address.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
-        if self.fd < 0:
-            self.error = errno
+        if self.connect_to(where) < 0:
             return -1
-        if address.sa_family != AF_UNIX:
-            setsockopt(self.fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
-        if connect(self.fd, address, n) < 0:
-            if errno != EINPROGRESS and errno != EINTR:
-                self.error = errno
-                return -1
-            self.connecting = True
-        self.writable = not self.connecting
-        if self.attach() < 0:
-            self.error = errno
-            return -1
+        self.connecting = not self.writable
         return 0
 
     cdef void begin(self, UpstreamUser user, int request_method) noexcept:
@@ -140,6 +97,7 @@ cdef class Upstream(Stream):
         return queue_append(&self.out, p, n)
 
     cdef void flush(self) noexcept:
+        cdef UpstreamUser user
         cdef size_t before = self.out.bytes
         cdef int r
         if self.connecting or self.fd < 0 or before == 0:
@@ -153,8 +111,9 @@ cdef class Upstream(Stream):
             if not self.pumping:
                 self.pump()
             return
-        if self.out.bytes <= LOW_WATER and self.user is not None:
-            self.user.on_drained(self)
+        user = self.user
+        if self.out.bytes <= LOW_WATER and user is not None:
+            user.on_drained(self)
 
     cdef void resume(self) noexcept:
         """Reads again after `paused`."""
@@ -162,11 +121,6 @@ cdef class Upstream(Stream):
             self.paused = False
             if not self.pumping:
                 self.pump()
-
-    cdef bint still_open(self) noexcept nogil:
-        """Whether an idle connection shows no end yet: asked before a request that cannot be repeated."""
-        cdef uint8_t b
-        return recv(self.fd, &b, 1, MSG_PEEK | MSG_DONTWAIT) < 0 and errno == EAGAIN
 
     cdef void park(self, uint64_t deadline) noexcept:
         """Idle in the pool, until `deadline` at most."""
@@ -186,13 +140,12 @@ cdef class Upstream(Stream):
         self.lose(LOST_CLOSED, ETIMEDOUT)
 
     cdef void on_event(self, uint32_t events) noexcept:
-        cdef int error = 0
-        cdef socklen_t n = sizeof(error)
+        cdef int error
         self.note_events(events)
         if self.connecting:
             if not (self.writable or self.hangup):
                 return
-            getsockopt(self.fd, SOL_SOCKET, SO_ERROR, &error, &n)
+            error = self.connect_result()
             if error:
                 self.lose(LOST_CONNECT, error)
                 return
@@ -247,51 +200,22 @@ cdef class Upstream(Stream):
 
     cdef ssize_t read_chunks(self) noexcept:
         """One read straight into chunks, each a future record."""
-        cdef iovec iov[CHUNKS_PER_READ]
         cdef Chunk *chunks[CHUNKS_PER_READ]
         cdef UpstreamUser user = self.user
-        cdef size_t wanted = 0
-        cdef size_t size
-        cdef ssize_t got, rest
         cdef int n = 0
         cdef int i
-        while n < CHUNKS_PER_READ and wanted < self.body.remaining:
-            chunks[n] = chunk_acquire()
-            if chunks[n] == NULL:
-                break
-            size = CHUNK_PAYLOAD
-            if size > self.body.remaining - wanted:
-                size = self.body.remaining - wanted
-            iov[n].iov_base = chunks[n].data + chunks[n].start
-            iov[n].iov_len = size
-            wanted += size
-            n += 1
-        got = readv(self.fd, iov, n) if n else -1
-        if got < 0:
-            for i in range(n):
-                chunk_release(chunks[i])
-            if n == 0:
-                self.lose(LOST_CLOSED, 0)
-            elif errno == EAGAIN:
-                self.readable = False
-            elif errno != EINTR:
-                self.ended(errno)
+        cdef ssize_t got = self.receive_chunks(self.body.remaining, chunks, &n)
+        if got == IO_AGAIN:
             return 0
-        if <size_t> got < wanted and not self.hangup:
-            self.readable = False
+        if got <= 0:
+            self.ended(self.error if got < 0 else 0)
+            return 0
         self.body.remaining -= got
-        rest = got
         for i in range(n):
-            size = iov[i].iov_len if <ssize_t> iov[i].iov_len < rest else rest
-            rest -= size
-            if size == 0 or self.user is not user:
+            if self.user is user:
+                user.on_chunk(self, chunks[i])
+            else:
                 chunk_release(chunks[i])
-                continue
-            chunks[i].end += <uint32_t> size
-            user.on_chunk(self, chunks[i])
-        if got == 0:
-            self.ended(0)
-            return 0
         if self.user is user:
             if self.body.remaining == 0:
                 self.finish_response()

@@ -8,12 +8,20 @@ import time
 
 import pytest
 
+from cext.net.guest import AsyncGuest
 from cext.net.loop import Loop
 
 
 @pytest.fixture
 def loop():
     made = Loop()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def guest(loop):
+    made = AsyncGuest(loop)
     yield made
     made.close()
 
@@ -88,7 +96,7 @@ def test_call_soon_runs_without_delay(loop):
     assert seen == [1]
 
 
-def test_guest_runs_sleeps_sockets_and_threads(loop):
+def test_guest_runs_sleeps_sockets_and_threads(loop, guest):
     results = []
 
     async def work():
@@ -106,20 +114,20 @@ def test_guest_runs_sleeps_sockets_and_threads(loop):
     sockets[0].setblocking(False)
     peer = threading.Thread(target=lambda: (sockets[1].recv(4), sockets[1].sendall(b"pong")))
     peer.start()
-    loop.run_coroutine(work(), lambda task: results.append(task.result()))
+    guest.run_coroutine(work(), lambda task: results.append(task.result()))
     run_until(loop, lambda: bool(results))
     peer.join()
     sockets[1].close()
     assert results == [(b"pong", 42)]
 
 
-def test_guest_does_not_turn_when_it_has_nothing_to_do(loop):
+def test_guest_does_not_turn_when_it_has_nothing_to_do(loop, guest):
     done = []
 
     async def quick():
         return 1
 
-    loop.run_coroutine(quick(), lambda t: done.append(t.result()))
+    guest.run_coroutine(quick(), lambda t: done.append(t.result()))
     run_until(loop, lambda: bool(done))
     started = time.process_time()
     end = time.monotonic() + 0.3
@@ -127,12 +135,12 @@ def test_guest_does_not_turn_when_it_has_nothing_to_do(loop):
     assert time.process_time() - started < 0.1
 
 
-def test_guest_task_that_raises_is_the_callers_to_see(loop):
+def test_guest_task_that_raises_is_the_callers_to_see(loop, guest):
     seen = []
 
     async def bad():
         raise RuntimeError("no")
 
-    loop.run_coroutine(bad(), lambda t: seen.append(t.exception()))
+    guest.run_coroutine(bad(), lambda t: seen.append(t.exception()))
     run_until(loop, lambda: bool(seen))
     assert isinstance(seen[0], RuntimeError)

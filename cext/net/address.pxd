@@ -1,0 +1,23 @@
+"""Socket addresses: where to connect to, and who has connected."""
+
+from libc.stdint cimport uint8_t, uint16_t
+
+from cext.lib.linux cimport sockaddr_storage, socklen_t
+
+cdef enum:
+    ADDRESS_TEXT = 46               # room for any IP address as text, with its NUL
+
+cdef struct Address:
+    sockaddr_storage storage
+    socklen_t length
+
+cdef struct Peer:                   # a client, in 20 bytes
+    uint8_t ip[16]
+    uint16_t port
+    bint v6
+    bint known                      # False for a Unix socket's
+
+cdef int address_set(Address *a, str kind, str name, int port) except -1
+cdef void peer_set(Peer *p, const sockaddr_storage *from_kernel) noexcept nogil
+cdef size_t peer_text(const Peer *p, char *out) noexcept nogil
+"""The IP address without brackets or port; out has ADDRESS_TEXT bytes -> length (0: unknown)."""

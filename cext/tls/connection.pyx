@@ -63,8 +63,6 @@ cdef class Connection:
     then stands in the output). TypeError for anything else."""
 
     def __cinit__(self, config not None):
-        memset(&self.reading, 0, sizeof(self.reading))
-        memset(&self.writing, 0, sizeof(self.writing))
         self.config = config
         self.alpn = b""
         self.server_name = b""

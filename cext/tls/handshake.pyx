@@ -1,7 +1,7 @@
 """What the handshakes share: the flight a step leaves behind, and the way a step fails (see the .pxd)."""
 
 cimport cython
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
 from cext.base.buffer cimport bytes_append, bytes_free, bytes_reserve
 from cext.base.wire cimport writer_init, written
@@ -16,7 +16,6 @@ cdef class Handshake:
     """The base of Server13 and Client13; made and driven by the connection."""
 
     def __cinit__(self, *args):
-        memset(self.actions, 0, sizeof(self.actions))
         self.alpn = b""
         self.server_name = b""
 

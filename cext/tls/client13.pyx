@@ -111,7 +111,7 @@ cdef class Client13(Handshake):
         self.message = NULL
         self.cookie.p = NULL
         if step < 0:
-            self.clear_flight()
+            self.clear_flight()                 # nothing of a failed step leaves
             self.exchanges = None
         return step
 
@@ -165,6 +165,7 @@ cdef class Client13(Handshake):
             self.session_id_length = SESSION_ID_MAX
             if random_bytes(self.session_id, SESSION_ID_MAX) < 0:
                 return self.fail(internal_error, "no randomness")
+        # Made once: a second ClientHello repeats random and session id, and what shares the server does not replace.
         step = self.make_shares(self.config.key_share_groups, self.config.n_key_share_groups)
         if step == STEP_OK:
             step = self.write_client_hello()
@@ -272,6 +273,7 @@ cdef class Client13(Handshake):
             step = self.make_shares(&sh.group, 1)
             if step != STEP_OK:
                 return step
+        # What the ServerHello will be held to; 0: any group of our shares.
         self.group = sh.group
         self.hello_retried = 1
         self.cookie = sh.cookie
@@ -287,7 +289,7 @@ cdef class Client13(Handshake):
                 return -internal_error
             self.ccs_sent = 1
         step = self.write_client_hello()
-        self.message = NULL
+        self.message = NULL                     # until now the cookie was read from it
         self.state = CLIENT_READ_SECOND_SERVER_HELLO
         return step
 
@@ -334,8 +336,7 @@ cdef class Client13(Handshake):
 
     cdef int do_read_encrypted_extensions(self) except -1:
         cdef EncryptedExtensions ee
-        cdef const char *selected
-        cdef bytes protocol
+        cdef bytes chosen, protocol
         cdef int step = self.take_message()
         if step != STEP_OK:
             return step
@@ -344,9 +345,9 @@ cdef class Client13(Handshake):
         if step < 0:
             return self.fail(-step, ee.reason)
         if ee.alpn.p != NULL:
-            selected = <const char *> ee.alpn.p
+            chosen = (<const char *> ee.alpn.p)[:left(&ee.alpn)]
             for protocol in self.config.alpn:
-                if <size_t> len(protocol) == left(&ee.alpn) and memcmp(<const char *> protocol, selected, left(&ee.alpn)) == 0:
+                if protocol == chosen:
                     self.alpn = protocol
                     break
             else:                               # RFC 7301 section 3.2
@@ -361,6 +362,7 @@ cdef class Client13(Handshake):
         cdef int step = self.take_message()
         if step != STEP_OK:
             return step
+        # The one optional message of the flight: without it this is the Certificate, for the next state to read.
         self.state = CLIENT_READ_CERTIFICATE
         if self.message[0] == HS_CERTIFICATE:
             return STEP_OK
@@ -428,6 +430,7 @@ cdef class Client13(Handshake):
             return self.fail(-step, cv.reason)
         if not is_among(cv.algorithm, self.config.schemes, self.config.n_schemes):      # section 4.4.3
             return self.fail(illegal_parameter, "CertificateVerify uses an algorithm that was not offered")
+        # Signed is the transcript up to the Certificate: this message is not in it yet.
         transcript_hash(&self.transcript, digest)
         n = certificate_verify_input(True, digest, hash_length(self.hash), signed)
         if self.server_key.verify(cv.algorithm, signed, n, cv.signature.p, left(&cv.signature)) != 0:
@@ -490,6 +493,7 @@ cdef class Client13(Handshake):
         cdef size_t n = hash_length(self.hash)
         cdef uint8_t digest[HASH_MAX]
         cdef uint8_t verify_data[HASH_MAX]
+        # Before our second flight, whichever that is (appendix D.4): after a retry it went before the ClientHello.
         if self.config.middlebox_compatibility and not self.ccs_sent:
             if self.add_action(ACTION_CCS, LEVEL_HANDSHAKE) < 0:
                 return -internal_error

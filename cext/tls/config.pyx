@@ -5,6 +5,7 @@ Nothing here changes after it is built (a ClientConfig's cached leaf aside), so 
 
 import ipaddress
 import os
+import re
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.string cimport memchr, memcmp, memset
@@ -56,6 +57,7 @@ SCHEMES = (
     RSA_PSS_RSAE_SHA256, RSA_PSS_RSAE_SHA384, RSA_PSS_RSAE_SHA512,
     RSA_PSS_PSS_SHA256, RSA_PSS_PSS_SHA384, RSA_PSS_PSS_SHA512,
 )
+LABEL = re.compile("[a-z0-9_-]+")
 CERTIFICATE_SCHEMES = (RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512)
 
 
@@ -63,7 +65,8 @@ cdef class Credential:
     """A certificate chain and its key.
 
     `chain`: DER certificates, leaf first. `names`: what SNI may ask for; "*.example.com" stands for one label.
-    ValueError when the chain is empty or too long, the leaf cannot be read, the key is not the leaf's, or a name is none.
+    ValueError when the chain is empty or too long, the leaf cannot be read, the key is not the leaf's, or a name is
+    none.
     """
 
     def __init__(self, chain, PrivateKey key not None, names=()):
@@ -113,6 +116,7 @@ cdef class ServerConfig:
         self.exact = {}
         self.wildcard = {}
         self.default = tuple(c for c in self.credentials if c is first or set(c.names) & set(first.names))
+        # Wildcards are found by what follows their label: a handshake looks up at most two names.
         for credential in self.credentials:
             for name in credential.names:
                 index = self.wildcard if name.startswith("*.") else self.exact
@@ -136,7 +140,7 @@ cdef class ServerConfig:
         n = lower_name(ch.server_name, name)
         named = self.exact.get(PyBytes_FromStringAndSize(name, n)) if self.exact else None
         covered = None
-        if self.wildcard:
+        if self.wildcard:                                   # it stands for the first label, and for that alone
             dot = <const char *> memchr(name, c'.', n)
             if dot != NULL and dot != name:
                 covered = self.wildcard.get(PyBytes_FromStringAndSize(dot + 1, name + n - dot - 1))
@@ -146,6 +150,8 @@ cdef class ServerConfig:
                 selection.reason = "no certificate has the client's server_name"
                 return None
             return first_fit(self.default, ch, selection)
+        # No name of the client's is ever answered with another name's certificate, except by the default when there is
+        # none of it at all.
         if named is not None:
             found = first_fit(named, ch, selection)
         if found is None and covered is not None:
@@ -246,7 +252,7 @@ cdef str normal_name(name):
     normal = name.lower().removesuffix(".")
     labels = normal.removeprefix("*.").split(".")
     fits = normal.isascii() and len(normal) <= NAME_MAX
-    if not fits or not all(0 < len(label) <= 63 and label.replace("-", "").replace("_", "").isalnum() for label in labels):
+    if not fits or not all(0 < len(label) <= 63 and label.strip("-_") and LABEL.fullmatch(label) for label in labels):
         raise ValueError(f"{name!r} is no host name (international names are given in their xn-- form)")
     return normal
 

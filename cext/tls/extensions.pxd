@@ -86,7 +86,8 @@ cdef inline uint64_t extension_bit(uint16_t type) noexcept nogil:
     return 0 if known == X_UNKNOWN else <uint64_t> 1 << known
 
 
-cdef int read_extensions(Reader list, int message, uint64_t offered, Extensions *out, const char **reason) noexcept nogil
-"""Walks `list` (what follows the two-byte length) as one of `message` (a MessageBit). In the messages that answer a
-ClientHello (ServerHello, HelloRetryRequest, EncryptedExtensions, a server's Certificate) only `offered` ones may stand.
+cdef int read_extensions(Reader list, int message, uint64_t offered, Extensions *out,
+                         const char **reason) noexcept nogil
+"""Walks `list` (what follows the two-byte length) as one of `message` (a MessageBit). In the messages that answer
+a ClientHello (ServerHello, HelloRetryRequest, EncryptedExtensions, a server's Certificate) only `offered` ones may be.
 0, or -decode_error, -illegal_parameter (a duplicate, or known but not of this message), -unsupported_extension."""

@@ -1,4 +1,9 @@
-"""Handshake messages: parse_x / build_x pairs over borrowed memory, in the order of a handshake (RFC 9846, section 4)."""
+"""Handshake messages: parse_x / build_x pairs over borrowed memory, in the order of a handshake (section numbers are
+RFC 8446's unless another RFC is named).
+
+A parser is two things: the shape, where every wrong length is a decode_error, and the values, where a wrong one is an
+illegal_parameter. Nothing is kept of a message that is refused.
+"""
 
 from libc.string cimport memcmp, memcpy, memset
 
@@ -168,6 +173,7 @@ cdef int decode_key_shares(Reader body, ClientHello *ch) noexcept nogil:
     cdef Reader walk, start
     cdef KeyShare share
     cdef bint repeated = 0
+    # Two shares of one group are found in one pass, however many there are ("MUST NOT", section 4.2.8).
     if body.p == NULL:
         return 0
     ch.key_shares = body
@@ -263,6 +269,7 @@ cdef int decode_pre_shared_key(Reader body, ClientHello *ch) noexcept nogil:
 
 
 cdef int decode_flags(const Extensions *ext, ClientHello *ch) noexcept nogil:
+    """Extensions of which all that matters is that they are there."""
     cdef Reader r
     cdef Reader responders, request
     cdef uint8_t type = 0
@@ -270,18 +277,18 @@ cdef int decode_flags(const Extensions *ext, ClientHello *ch) noexcept nogil:
         if left(&ext.body[X_EARLY_DATA]):
             return refuse(&ch.reason, decode_error, "early_data is not empty")
         ch.early_data = 1
-    if ext.body[X_EXTENDED_MASTER_SECRET].p != NULL:
+    if ext.body[X_EXTENDED_MASTER_SECRET].p != NULL:     # RFC 7627 section 5.1
         if left(&ext.body[X_EXTENDED_MASTER_SECRET]):
             return refuse(&ch.reason, decode_error, "extended_master_secret is not empty")
         ch.extended_master_secret = 1
-    if ext.body[X_RENEGOTIATION_INFO].p != NULL:
+    if ext.body[X_RENEGOTIATION_INFO].p != NULL:     # RFC 5746 section 3.6
         r = ext.body[X_RENEGOTIATION_INFO]
         if not whole_vec8(&r):
             return refuse(&ch.reason, decode_error, "renegotiation_info cannot be decoded")
         if left(&r):
             return refuse(&ch.reason, handshake_failure, "renegotiation_info of a first handshake is not empty")
         ch.renegotiation_info = 1
-    if ext.body[X_STATUS_REQUEST].p != NULL:
+    if ext.body[X_STATUS_REQUEST].p != NULL:         # RFC 6066 section 8
         r = ext.body[X_STATUS_REQUEST]
         if not read_u8(&r, &type):
             return refuse(&ch.reason, decode_error, "status_request cannot be decoded")
@@ -334,7 +341,7 @@ cdef void build_client_hello(Writer *w, const ClientHelloParts *parts) noexcept 
     write_vec(w, 1, parts.session_id, parts.session_id_len)
     write_vec(w, 2, parts.cipher_suites, parts.cipher_suites_len)
     write_u8(w, 1)
-    write_u8(w, 0)
+    write_u8(w, 0)                      # legacy_compression_methods: null alone
     extensions = open_vec(w, 2)
     write_bytes(w, parts.extensions, parts.extensions_len)
     if parts.cookie_len:
@@ -385,9 +392,10 @@ cdef int parse_server_hello(const uint8_t *body, size_t n, uint64_t offered, Ser
     reader_init(&list, r.p, 0)
     if left(&r) and (not read_vec16(&r, &list) or left(&r)):
         return refuse(&sh.reason, decode_error, "the extensions' length does not fit the ServerHello")
+    # Public values both: no constant-time compare is called for.
     sh.retry = memcmp(sh.random.p, RETRY_RANDOM, RANDOM_LENGTH) == 0
     result = find_supported_versions(list, sh)
-    # An older version was chosen: what else stands here is not ours to judge.
+    # An older version was chosen: what else stands here is not for TLS 1.3's table to judge.
     if result or sh.selected_version == 0:
         return result
     if sh.legacy_version != TLS12:
@@ -401,6 +409,7 @@ cdef int parse_server_hello(const uint8_t *body, size_t n, uint64_t offered, Ser
 
 
 cdef int find_supported_versions(Reader list, ServerHello *sh) noexcept nogil:
+    """The version before anything else: it tells by which rules the rest is read (section 4.2.1)."""
     cdef Reader body
     cdef uint16_t type = 0
     while left(&list):
@@ -418,6 +427,7 @@ cdef int find_supported_versions(Reader list, ServerHello *sh) noexcept nogil:
 
 
 cdef int decode_server_hello_extensions(const Extensions *ext, ServerHello *sh) noexcept nogil:
+    """A HelloRetryRequest's key_share is a group alone, a ServerHello's has the key as well (section 4.2.8)."""
     cdef Reader r = ext.body[X_KEY_SHARE]
     if r.p != NULL:
         if not read_u16(&r, &sh.group):
@@ -668,6 +678,7 @@ cdef int parse_new_session_ticket(const uint8_t *body, size_t n, NewSessionTicke
         or not whole_vec16(&r)
     ):
         return refuse(&t.reason, decode_error, "NewSessionTicket cannot be decoded")
+    # "Servers MUST NOT use any value greater than 604800 seconds" (section 4.6.1).
     if t.lifetime > TICKET_LIFETIME_MAX:
         return refuse(&t.reason, illegal_parameter, "ticket_lifetime is over seven days")
     result = read_extensions(r, IN_NEW_SESSION_TICKET, 0, &ext, &t.reason)
@@ -701,6 +712,7 @@ cdef void build_new_session_ticket(Writer *w, uint32_t lifetime, uint32_t age_ad
 
 
 cdef int parse_key_update(const uint8_t *body, size_t n, bint *update_requested, const char **reason) noexcept nogil:
+    # Any other value than the two is an illegal_parameter (section 4.6.3).
     if n != 1:
         return refuse(reason, decode_error, "KeyUpdate is not one byte")
     if body[0] != UPDATE_NOT_REQUESTED and body[0] != UPDATE_REQUESTED:

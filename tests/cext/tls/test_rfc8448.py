@@ -1,12 +1,17 @@
 """The published traces of RFC 8448: transcript, key schedule and records reproduce every byte of them."""
 
+import hashlib
+import hmac
+
 import pytest
+from cext.tls.connection import PROGRESS, Connection
 from cext.tls.key_schedule import Schedule, keys_of, verify_data
 from cext.tls.record import RecordKeys
 from cext.tls.transcript import TranscriptHash
 from cryptography.hazmat.primitives.asymmetric import ec, x25519
 
-from tests.vectors.rfc8448 import HELLO_RETRY_REQUEST, MIDDLEBOX_COMPATIBILITY, SIMPLE_1RTT, section
+from tests.cext.tls.peer import records, server_config
+from tests.vectors.rfc8448 import HELLO_RETRY_REQUEST, MIDDLEBOX_COMPATIBILITY, RESUMED_0RTT, SIMPLE_1RTT, section
 
 SHA256, AES_128_GCM = 1, 1
 CLOSE_NOTIFY = (21, b"\x01\x00")
@@ -125,3 +130,62 @@ def test_the_hash_may_become_known_after_the_first_message(select_late):
     for name in ("hello_retry_request", "client_hello2", "server_hello"):
         transcript.add(trace[name][5:])
     assert transcript.digest() == trace["hello_hash"]
+
+
+# --- the hellos of the traces, given to our server: its own keys differ, its conduct must not
+
+def answer(*stream, **options):
+    server = Connection(server_config("rsa", **options))
+    events = [event for part in stream for event, _ in server.receive_bytes(part)]
+    assert server.failure is None
+    return server, events, records(server.take_output())
+
+
+def test_our_answer_to_the_simple_hello():
+    server, _, flight = answer(section(SIMPLE_1RTT)["client_hello"])
+    assert [kind for kind, _ in flight] == [22, 23]
+    trace = section(SIMPLE_1RTT)["server_hello"]
+    assert len(flight[0][1]) == len(trace)
+    assert flight[0][1][:11] == trace[:11]                      # as far as the random
+    assert flight[0][1][43:47] == trace[43:47] == b"\0\x13\x01\0"
+    assert b"\x00\x33\x00\x24\x00\x1d\x00\x20" in flight[0][1][47:]
+    assert server.handshaking
+
+
+def test_our_retry_to_the_hello_of_section_5():
+    trace = section(HELLO_RETRY_REQUEST)
+    server, _, flight = answer(trace["client_hello1"], groups=(0x0017,))
+    assert [kind for kind, _ in flight] == [22]
+    retry = flight[0][1]
+    assert retry[9:43] == trace["hello_retry_request"][9:43]        # version and the special random
+    assert b"\x00\x33\x00\x02\x00\x17" in retry
+    # The trace's second hello carries the trace's cookie, not ours.
+    server.receive_bytes(trace["client_hello2"])
+    assert server.failure.name == "illegal_parameter"
+
+
+def test_our_answer_in_compatibility_mode():
+    trace = section(MIDDLEBOX_COMPATIBILITY)
+    _, _, flight = answer(trace["client_hello"], trace["client_change_cipher_spec"])
+    assert [kind for kind, _ in flight] == [22, 20, 23]
+    assert flight[1][1] == trace["server_change_cipher_spec"]
+    session_id = trace["client_hello"][43:76]
+    assert session_id[0] == 32
+    assert flight[0][1][43:76] == session_id == trace["server_hello"][43:76]
+
+
+def test_a_resumption_we_do_not_know_is_a_full_handshake():
+    trace = section(RESUMED_0RTT)
+    hello = trace["client_hello"][5:]
+    # The transcription proves itself: the binder is the MAC of the hello up to it (RFC 8446, section 4.2.11.2).
+    digest, binder = hashlib.sha256(hello[:-35]).digest(), hello[-32:]
+    early = hmac.digest(bytes(32), trace["psk"], "sha256")
+    empty = hashlib.sha256().digest()
+    label = b"\x00\x20\x10tls13 res binder\x20" + empty + b"\x01"
+    finished_key = hmac.digest(hmac.digest(early, label, "sha256"), b"\x00\x20\x0etls13 finished\x00\x01", "sha256")
+    assert hmac.digest(finished_key, digest, "sha256") == binder
+
+    _, events, flight = answer(trace["client_hello"], trace["client_early_data"])
+    assert events == [PROGRESS, PROGRESS]
+    assert [kind for kind, _ in flight] == [22, 23]
+    assert len(flight[1][1]) > 700                  # a Certificate is in it

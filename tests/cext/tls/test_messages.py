@@ -349,6 +349,9 @@ def test_server_hello_of_an_older_version():
         ("early data unasked", extension(42, b""), "unsupported_extension"),
         ("key_share", SHARE, "illegal_parameter"),
         ("record_size_limit below 64", extension(28, b"\0\1"), "illegal_parameter"),
+        ("record_size_limit of three bytes", extension(28, b"\x40\0\0"), "decode_error"),
+        ("protocol trailing", extension(16, wire.protocols(b"h2") + b"\0"), "decode_error"),
+        ("groups trailing", extension(10, vec(2, b"\0\x1d") + b"\0"), "decode_error"),
         ("GREASE", extension(GREASE, b""), "unsupported_extension"),
     ],
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from edge import demo
 from tests.edge.server import Load, Origin, free_port, until
 
 
@@ -76,6 +77,36 @@ def test_hup_under_load_loses_nothing_and_serves_the_new_settings(edge):
     until(lambda: sorted(edge.workers().values()) == [f"edge: worker {i} (generation 6)" for i in (0, 1)])
     assert edge.stop() == 0
     second.close()
+
+
+def test_a_renewed_certificate_is_served_after_hup(edge, tmp_path):
+    def serial():
+        connection = edge.connect()
+        connection.connect()
+        with contextlib.closing(connection):
+            return connection.sock.getpeercert()["serialNumber"]
+
+    edge.start()
+    before = serial()
+    renewed = tmp_path / "renewed"
+    renewed.mkdir()
+    edge.context.load_verify_locations(demo.make_certificates(renewed))
+    for name in ("localhost.pem", "localhost.key"):
+        (tmp_path / name).write_bytes((renewed / name).read_bytes())
+    assert serial() == before
+    edge.send(signal.SIGHUP)
+    edge.wait_generation(2)
+    until(lambda: serial() != before)
+    assert edge.stop() == 0
+
+
+def test_workers_may_open_as_many_files_as_the_hard_limit_allows(edge):
+    edge.start()
+    for pid in edge.workers():
+        (line,) = [x for x in Path(f"/proc/{pid}/limits").read_text().splitlines() if x.startswith("Max open files")]
+        soft, hard = line.split()[3:5]
+        assert soft == hard
+    assert edge.stop() == 0
 
 
 def test_a_request_outlives_the_reload(edge):
@@ -148,6 +179,7 @@ def test_the_number_of_workers_changes_without_loss(edge, origin):
         edge.send(signal.SIGTTOU)
         until(lambda: len(edge.workers()) == 2, 15, edge.log)
     assert load.failures == []
+    assert load.requests > 50
     assert edge.stop() == 0
 
 

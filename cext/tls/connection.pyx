@@ -13,6 +13,7 @@ from cext.base.wire cimport Writer, writer_init
 from cext.crypto.aead cimport AEAD_CHACHA20_POLY1305
 from cext.crypto.hash_kdf cimport cleanse, hash_length
 from cext.tls.alert import TlsAlert
+from cext.tls.names import describe
 from cext.tls.client13 cimport Client13
 from cext.tls.config cimport ClientConfig, ServerConfig
 from cext.tls.constants cimport (
@@ -604,9 +605,7 @@ cdef class Connection:
     @property
     def description(self):
         """One line for a log: "TLSv1.3 TLS_AES_128_GCM_SHA256 x25519 ecdsa_secp256r1_sha256"."""
-        return " ".join((
-            "TLSv1.3" if self.version == 0x0304 else f"0x{self.version:04x}", cipher_name(self.cipher_suite),
-            group_name(self.group), scheme_name(self.signature_scheme)))
+        return describe(self.version, self.cipher_suite, self.group, self.signature_scheme)
 
 
 # --- helpers
@@ -630,49 +629,10 @@ cdef str describe_bad_header(int description, const uint8_t *header):
     return f"not a TLS record: begins with {header[:5].hex()}"
 
 
-# --- names, for logs
-
+# TlsEvent, for Python
 NEED_DATA = TLS_NEED_DATA
 DATA = TLS_DATA
 PROGRESS = TLS_PROGRESS
 ESTABLISHED = TLS_ESTABLISHED
 CLOSE_NOTIFY = TLS_CLOSE_NOTIFY
 FAILED = TLS_FAILED
-
-CIPHER_NAMES = {
-    0x1301: "TLS_AES_128_GCM_SHA256",
-    0x1302: "TLS_AES_256_GCM_SHA384",
-    0x1303: "TLS_CHACHA20_POLY1305_SHA256",
-}
-GROUP_NAMES = {0x0017: "secp256r1", 0x0018: "secp384r1", 0x001D: "x25519"}
-SCHEME_NAMES = {
-    0x0403: "ecdsa_secp256r1_sha256",
-    0x0503: "ecdsa_secp384r1_sha384",
-    0x0603: "ecdsa_secp521r1_sha512",
-    0x0804: "rsa_pss_rsae_sha256",
-    0x0805: "rsa_pss_rsae_sha384",
-    0x0806: "rsa_pss_rsae_sha512",
-    0x0807: "ed25519",
-    0x0809: "rsa_pss_pss_sha256",
-    0x080A: "rsa_pss_pss_sha384",
-    0x080B: "rsa_pss_pss_sha512",
-}
-
-
-def cipher_name(int suite):
-    """The IANA name of a cipher suite; "-" for 0, a hexadecimal number for one without a name here."""
-    return named(CIPHER_NAMES, suite)
-
-
-def group_name(int group):
-    return named(GROUP_NAMES, group)
-
-
-def scheme_name(int scheme):
-    return named(SCHEME_NAMES, scheme)
-
-
-cdef str named(dict names, int number):
-    if number == 0:
-        return "-"
-    return names.get(number) or f"0x{number:04x}"

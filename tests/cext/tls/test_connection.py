@@ -14,11 +14,9 @@ from cext.tls.connection import (
     FAILED,
     PROGRESS,
     Connection,
-    cipher_name,
-    group_name,
-    scheme_name,
 )
 from cext.tls.key_schedule import updated
+from cext.tls.names import describe
 from cext.tls.record import RecordKeys
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -596,6 +594,6 @@ def test_wrong_arguments():
 
 
 def test_names():
-    assert (cipher_name(0x1303), cipher_name(0), cipher_name(0x9999)) == ("TLS_CHACHA20_POLY1305_SHA256", "-", "0x9999")
-    assert (group_name(0x1D), group_name(0x18)) == ("x25519", "secp384r1")
-    assert scheme_name(0x0807) == "ed25519"
+    assert describe(0x0304, 0x1303, 0x0018, 0x0807) == "TLSv1.3 TLS_CHACHA20_POLY1305_SHA256 secp384r1 ed25519"
+    assert describe(0, 0, 0, 0) == Connection(server_config()).description == "- - - -"
+    assert describe(1, 1, 1, 1) == "unknown unknown unknown unknown"

@@ -1,0 +1,68 @@
+"""Names for logs (see the .pxd)."""
+
+from cext.crypto.kx cimport GROUP_SECP256R1, GROUP_SECP384R1, GROUP_X25519
+from cext.crypto.sign cimport (
+    ECDSA_SECP256R1_SHA256, ECDSA_SECP384R1_SHA384, ECDSA_SECP521R1_SHA512, ED25519, RSA_PSS_PSS_SHA256,
+    RSA_PSS_PSS_SHA384, RSA_PSS_PSS_SHA512, RSA_PSS_RSAE_SHA256, RSA_PSS_RSAE_SHA384, RSA_PSS_RSAE_SHA512)
+from cext.tls.constants cimport TLS13, TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384, TLS_CHACHA20_POLY1305_SHA256
+
+cdef struct Name:
+    int number
+    const char *text
+
+cdef Name[2] VERSIONS = [Name(0, "-"), Name(TLS13, "TLSv1.3")]
+cdef Name[4] CIPHER_SUITES = [
+    Name(0, "-"),
+    Name(TLS_AES_128_GCM_SHA256, "TLS_AES_128_GCM_SHA256"),
+    Name(TLS_AES_256_GCM_SHA384, "TLS_AES_256_GCM_SHA384"),
+    Name(TLS_CHACHA20_POLY1305_SHA256, "TLS_CHACHA20_POLY1305_SHA256"),
+]
+cdef Name[4] GROUPS = [
+    Name(0, "-"),
+    Name(GROUP_X25519, "x25519"),
+    Name(GROUP_SECP256R1, "secp256r1"),
+    Name(GROUP_SECP384R1, "secp384r1"),
+]
+cdef Name[11] SIGNATURE_SCHEMES = [
+    Name(0, "-"),
+    Name(ECDSA_SECP256R1_SHA256, "ecdsa_secp256r1_sha256"),
+    Name(ECDSA_SECP384R1_SHA384, "ecdsa_secp384r1_sha384"),
+    Name(ECDSA_SECP521R1_SHA512, "ecdsa_secp521r1_sha512"),
+    Name(ED25519, "ed25519"),
+    Name(RSA_PSS_RSAE_SHA256, "rsa_pss_rsae_sha256"),
+    Name(RSA_PSS_RSAE_SHA384, "rsa_pss_rsae_sha384"),
+    Name(RSA_PSS_RSAE_SHA512, "rsa_pss_rsae_sha512"),
+    Name(RSA_PSS_PSS_SHA256, "rsa_pss_pss_sha256"),
+    Name(RSA_PSS_PSS_SHA384, "rsa_pss_pss_sha384"),
+    Name(RSA_PSS_PSS_SHA512, "rsa_pss_pss_sha512"),
+]
+
+
+cdef const char *find(const Name *names, size_t n, int number) noexcept nogil:
+    cdef size_t i
+    for i in range(n):
+        if names[i].number == number:
+            return names[i].text
+    return "unknown"
+
+
+cdef const char *version_name(int version) noexcept nogil:
+    return find(VERSIONS, sizeof(VERSIONS) // sizeof(Name), version)
+
+
+cdef const char *cipher_suite_name(int suite) noexcept nogil:
+    return find(CIPHER_SUITES, sizeof(CIPHER_SUITES) // sizeof(Name), suite)
+
+
+cdef const char *group_name(int group) noexcept nogil:
+    return find(GROUPS, sizeof(GROUPS) // sizeof(Name), group)
+
+
+cdef const char *signature_scheme_name(int scheme) noexcept nogil:
+    return find(SIGNATURE_SCHEMES, sizeof(SIGNATURE_SCHEMES) // sizeof(Name), scheme)
+
+
+def describe(int version, int suite, int group, int scheme):
+    """One line: "TLSv1.3 TLS_AES_128_GCM_SHA256 x25519 ecdsa_secp256r1_sha256"."""
+    return " ".join(name.decode("ascii") for name in (
+        version_name(version), cipher_suite_name(suite), group_name(group), signature_scheme_name(scheme)))

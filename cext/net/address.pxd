@@ -5,6 +5,7 @@ from libc.stdint cimport uint8_t, uint16_t
 from cext.lib.linux cimport sockaddr_storage, socklen_t
 
 cdef enum:
+    LOCAL_TEXT = 56                 # and for one with brackets and port
     ADDRESS_TEXT = 46               # room for any IP address as text, with its NUL
 
 cdef struct Address:
@@ -21,3 +22,6 @@ cdef int address_set(Address *a, str kind, str name, int port) except -1
 cdef void peer_set(Peer *p, const sockaddr_storage *from_kernel) noexcept nogil
 cdef size_t peer_text(const Peer *p, char *out) noexcept nogil
 """The IP address without brackets or port; out has ADDRESS_TEXT bytes -> length (0: unknown)."""
+cdef size_t local_text(int fd, char *out) noexcept nogil
+"""What a socket is addressed by at our end, as an authority ("127.0.0.1:443", "[::1]:443"); out has LOCAL_TEXT bytes
+-> length (0: not an IP socket)."""

@@ -1,15 +1,18 @@
 """Socket addresses (see the .pxd)."""
 
+from libc.stdio cimport snprintf
 from libc.string cimport memcpy, memset
 
 from cext.lib.linux cimport (
     AF_INET,
     AF_INET6,
     AF_UNIX,
+    getsockname,
     htons,
     inet_ntop,
     inet_pton,
     ntohs,
+    sockaddr,
     sockaddr_in,
     sockaddr_in6,
     sockaddr_un,
@@ -86,3 +89,16 @@ cdef size_t peer_text(const Peer *p, char *out) noexcept nogil:
         n += 2
     out[n - 1] = 0
     return n - 1
+
+
+cdef size_t local_text(int fd, char *out) noexcept nogil:
+    cdef Address a
+    cdef Peer us
+    cdef char ip[ADDRESS_TEXT]
+    a.length = sizeof(a.storage)
+    if getsockname(fd, <sockaddr *> &a.storage, &a.length) < 0:
+        return 0
+    peer_set(&us, &a.storage)
+    if peer_text(&us, ip) == 0:
+        return 0
+    return snprintf(out, LOCAL_TEXT, "[%s]:%u" if us.v6 else "%s:%u", ip, <unsigned int> us.port)

@@ -24,7 +24,7 @@ from cext.http.message cimport (
     METHOD_HEAD,
     Head,
 )
-from cext.net.address cimport ADDRESS_TEXT, peer_text
+from cext.net.address cimport ADDRESS_TEXT, LOCAL_TEXT, local_text, peer_text
 from cext.proxy.access_log cimport AccessLog
 from cext.proxy.downstream cimport READ_BODY, READ_HEAD, READ_KEEPALIVE
 from cext.proxy.router cimport Route
@@ -98,6 +98,7 @@ cdef class H1Session(Session):
         cdef Head *h = &self.ctx.request
         cdef Downstream client = self.client
         cdef char address[ADDRESS_TEXT]
+        cdef char local[LOCAL_TEXT]
         cdef Forwarding f
         cdef Route route
         cdef Exchange x
@@ -124,9 +125,12 @@ cdef class H1Session(Session):
         f.forwarded = client.settings.forwarded
         f.default_host = NULL
         f.default_host_len = 0
-        if h.host.len == 0 and client.tls.server_name is not None:
+        if h.host.len == 0:         # HTTP/1.0: the name of the handshake, else the address that was called
             f.default_host = <const uint8_t *> <const char *> client.tls.server_name
             f.default_host_len = len(client.tls.server_name)
+            if f.default_host_len == 0:
+                f.default_host = <const uint8_t *> local
+                f.default_host_len = local_text(client.fd, local)
         if x.prepare(h, &f) < 0:
             self.refuse(500, b"The request could not be passed on.")
             return

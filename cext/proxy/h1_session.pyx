@@ -31,6 +31,7 @@ from cext.proxy.router cimport Route
 
 cdef enum:
     SIMPLE_MAX = 1024
+    DRAIN_IDLE_MS = 1000        # how long a connection without a request is kept when the worker drains
     HOST_AFTER_TARGET = 17      # " HTTP/1.1\r\nHost: " stands between them in a serialised head
 
 
@@ -77,7 +78,7 @@ cdef class H1Session(Session):
         if r == 0:
             if not self.head_begun:
                 self.head_begun = True
-                if client.read_phase != READ_HEAD:
+                if client.read_phase != READ_HEAD or self.draining:
                     client.expect(READ_HEAD, client.settings.header_ms)
             if skipped:
                 self.scanned = 0                # counted from what is shown next time
@@ -288,7 +289,7 @@ cdef class H1Session(Session):
         self.exchange = None
         self.write_log(x, NULL)
         x.close()
-        if not self.keep_alive or unread or self.draining or (client.peer_finished and client.plain.len == 0):
+        if not self.keep_alive or unread or (client.peer_finished and client.plain.len == 0):
             # A body that is still on its way would turn our close into a reset: linger.
             self.phase = REQUEST_REFUSED
             client.finish(unread)
@@ -297,7 +298,10 @@ cdef class H1Session(Session):
         client.flush()
         if self.client is None:
             return
-        client.expect(READ_KEEPALIVE, client.settings.keepalive_ms)
+        if self.draining:
+            client.expect(READ_HEAD, DRAIN_IDLE_MS)     # its last response did not say close: as in on_drain
+        else:
+            client.expect(READ_KEEPALIVE, client.settings.keepalive_ms)
         if client.plain.len or client.stash.len or client.readable:
             client.resume()
 
@@ -340,7 +344,8 @@ cdef class H1Session(Session):
     cdef void on_drain(self) noexcept:
         self.draining = True
         if self.phase == REQUEST_HEAD and not self.head_begun:
-            self.client.finish(False)
+            # A request may be on its way: a close that crosses it would lose it. Its response will say close.
+            self.client.expect(READ_HEAD, DRAIN_IDLE_MS)
 
     cdef void on_closed(self, const char *why) noexcept:
         cdef Exchange x = self.exchange

@@ -123,6 +123,41 @@ def test_a_request_outlives_the_reload(edge):
     assert edge.stop() == 0
 
 
+@pytest.mark.parametrize("before", [0, 1], ids=["after its handshake", "between two requests"])
+def test_a_request_that_crosses_the_reload_is_answered(edge, before):
+    edge.start()
+    connections = [edge.connect() for _ in range(8)]
+    for connection in connections:
+        connection.connect()
+        for _ in range(before):
+            connection.request("GET", "/")
+            assert connection.getresponse().read() == b"xx"
+    edge.send(signal.SIGHUP)
+    edge.wait_generation(2)
+    time.sleep(0.2)  # the old workers drain
+    for connection in connections:
+        connection.auto_open = False
+        connection.request("GET", "/")
+        response = connection.getresponse()
+        assert (response.status, response.headers["Connection"], response.read()) == (200, "close", b"xx")
+        connection.close()
+    assert edge.stop() == 0
+
+
+def test_a_connection_that_asks_nothing_does_not_hold_up_the_drain(edge):
+    edge.start()
+    fresh, kept = edge.connect(), edge.connect()
+    fresh.connect()
+    kept.request("GET", "/")
+    kept.getresponse().read()
+    begin = time.monotonic()
+    assert edge.stop() == 0
+    assert time.monotonic() - begin < 4
+    for connection in (fresh, kept):
+        assert connection.sock.recv(1) == b""  # an orderly end: close_notify, no reset
+        connection.close()
+
+
 def test_a_killed_worker_loses_only_its_open_connections(edge, origin):
     # One worker: every connection that is made while it is dead has nowhere else to go.
     edge.configure(origin, server="workers = 1")

@@ -56,7 +56,8 @@ class Authority:
     def issue(self, label: str, kind: str, *names: str) -> Certificate:
         key = KEYS[kind]()
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, label)])
-        usage = x509.KeyUsage(True, False, False, False, False, False, False, False, False)
+        # NSS wants key encipherment of an RSA key, whatever the handshake does with it.
+        usage = x509.KeyUsage(True, False, kind == "rsa", False, False, False, False, False, False)
         certificate = (
             self._builder(subject, key.public_key())
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)

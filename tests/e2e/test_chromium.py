@@ -1,0 +1,76 @@
+"""Headless Chromium: a page whose style, scripts, images and fetches come through the edge, its CA properly trusted."""
+
+import html
+import json
+import os
+import re
+
+import pytest
+
+from tests.e2e.processes import peer, run
+
+FACTS = ["early", "css", "images", "small", "large", "chunked", "stream", "upload", "missing", "parallel"]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, pki):
+    """A home whose NSS database, which Chromium reads, holds the test CA."""
+    home = tmp_path_factory.mktemp("chromium")
+    database = home / ".pki/nssdb"
+    database.mkdir(parents=True)
+    certutil = peer("certutil")
+    for command in (["-N", "--empty-password"], ["-A", "-n", "test-ca", "-t", "C,,", "-i", pki.ca.file]):
+        made = run([certutil, "-d", f"sql:{database}", *command])
+        assert made.returncode == 0, made.stdout
+    return home
+
+
+@pytest.fixture(scope="module")
+def chromium(home):
+    program = peer("chromium")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+    flags += ["--disable-background-networking", "--disable-component-update", "--disable-default-apps"]
+    flags += ["--disable-dev-shm-usage", "--disable-extensions", "--host-resolver-rules=MAP *.test 127.0.0.1"]
+    environment = {**os.environ, "HOME": str(home)}
+    # Debian's wrapper reads these; a test's browser shall not depend on the user's.
+    for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "CHROMIUM_FLAGS"):
+        environment.pop(name, None)
+
+    def dump(url: str, profile: str) -> str:
+        own = [f"--user-data-dir={home / profile}", "--virtual-time-budget=20000"]
+        return run([program, *flags, *own, "--dump-dom", url], seconds=90, env=environment).stdout
+
+    return dump
+
+
+@pytest.fixture(scope="module")
+def page(chromium, edge):
+    return chromium(edge.url("/index.html"), "page")
+
+
+@pytest.fixture(scope="module")
+def facts(page) -> dict:
+    found = re.search(r'<div id="result">(.*?)</div>', page)
+    assert found, page[-3000:]
+    told = html.unescape(found[1])
+    assert told.startswith("{"), page[-3000:]
+    return json.loads(told)
+
+
+@pytest.mark.parametrize("fact", FACTS)
+def test_page(facts, fact):
+    assert facts.get(fact) is True, facts
+
+
+def test_every_resource_came_through(edge, facts):
+    for path in ("/index.html", "/page/style.css", "/page/early.js", "/page/image.svg", "/page/late.js", "/10m"):
+        record = edge.wait_request(path=path)
+        assert (record["status"], record["tls"], record["alpn"]) == (200, "TLSv1.3", "http/1.1")
+
+
+def test_it_does_verify_certificates(chromium, edge):
+    """The same browser refuses a name that the certificate is not for: trust above was no accident."""
+    known = len(edge.requests(path="/index.html"))
+    shown = chromium(edge.url("/index.html", host="elsewhere.test"), "refused")
+    assert '<div id="result">' not in shown
+    assert len(edge.requests(path="/index.html")) == known

@@ -63,6 +63,7 @@ OURS = (X25519, P256, P384)
     [
         ((X25519, P256), {X25519: b"x"}, OURS, (X25519, False, b"x")),
         ((P256, X25519), {P256: b"p", X25519: b"x"}, OURS, (X25519, False, b"x")),
+        ((X25519, P256), {X25519: b"x", P256: b"p"}, OURS, (X25519, False, b"x")),
         # a share is worth more than our order: it saves a round trip
         ((X25519, P256), {P256: b"p"}, OURS, (P256, False, b"p")),
         ((X25519, P256), {X25519: b"x", P256: b"p"}, (P256, X25519), (P256, False, b"p")),
@@ -102,6 +103,8 @@ def test_group_is_common_or_an_alert(groups, shared, server):
         group, retry, _ = chosen
         assert group in groups and group in server
         assert retry == (not set(shared) & set(server))
+        candidates = groups if retry else shared
+        assert group == next(preferred for preferred in server if preferred in candidates)
 
 
 def test_group_among_as_many_as_fit():

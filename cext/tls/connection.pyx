@@ -583,9 +583,11 @@ cdef class Connection:
             raise ValueError("no KeyUpdate can be sent")
 
     def send_close_notify(self):
+        """Puts close_notify into the output: nothing more can be sent, what the peer sends is still taken."""
         self.close_notify()
 
     def park_now(self):
+        """Frees the AEAD contexts until the next record."""
         self.park()
 
     @property

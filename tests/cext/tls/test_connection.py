@@ -586,6 +586,37 @@ def test_any_protected_content(content, kind):
     assert failure is None or failure.name != "internal_error"
 
 
+RECORD_KINDS = st.sampled_from([ALERT, HANDSHAKE, APPLICATION_DATA, CCS])
+CONTENTS = st.one_of(
+    st.sampled_from([b"", b"\1", b"\1\0", b"\1\x5a", b"\2\x28", UPDATE, UPDATE_AND_ASK, UPDATE[:3], UPDATE[3:],
+                     UPDATE * 2]),
+    st.binary(max_size=40))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(["new", "hello", "connected"]), st.lists(
+    st.tuples(RECORD_KINDS, CONTENTS, st.booleans()), max_size=12), st.integers(1, 50))
+def test_any_sequence_of_records(stage, sequence, chunk):
+    """Plaintext and protected records in any order and in any pieces: an event each or one alert, and little output."""
+    client = RawClient()
+    if stage != "new":
+        client.hello()
+    if stage == "connected":
+        client.finish()
+    server, failed = client.server, False
+    for kind, content, protected in sequence:
+        data = client.seal(content, kind) if protected and client.write else record(kind, content)
+        for at in range(0, len(data), chunk):
+            events = [event for event, _ in server.receive_bytes(data[at : at + chunk])]
+            assert not (failed and set(events) - {FAILED})
+            failed = failed or FAILED in events
+        if protected and kind == HANDSHAKE and content in (UPDATE, UPDATE_AND_ASK) and stage == "connected":
+            update_write_keys(client)
+    assert failed == (server.failure is not None)
+    assert not failed or server.failure.name != "internal_error"
+    assert len(server.take_output()) < 100
+
+
 def test_wrong_arguments():
     with pytest.raises(TypeError):
         Connection(None)

@@ -272,6 +272,13 @@ def test_hello_retry_request_between_our_ends(suite):
     assert server.group == client.group == P384
 
 
+def test_change_cipher_spec_between_the_hellos():
+    client = retried(session_id=b"\x05" * 32)
+    assert client.send(CCS_RECORD) == [(PROGRESS, b"")]
+    second(client)
+    assert client.finish() == [(ESTABLISHED, b"")]
+
+
 def test_padding_may_change_between_the_hellos():
     client = retried(extra=[extension(21, bytes(10))])
     second(client, extra=[extension(21, bytes(100))])

@@ -29,6 +29,8 @@ cdef class Loop:
     cdef list unfinished                # watchers that gave way to others and go on in the next turn
     cdef int register(self, Watcher w, uint32_t events) noexcept
     cdef void unregister(self, Watcher w) noexcept
+    cdef void forget(self, Watcher w) noexcept
+    cdef int change(self, Watcher w, uint32_t events) noexcept nogil
     cdef list ended                     # objects that were closed in this turn
     cdef void keep_until_turn_ends(self, object o) noexcept
     cdef void again(self, Watcher w) noexcept

@@ -18,6 +18,7 @@ from cext.lib.linux cimport (
     EPOLL_CLOEXEC,
     EPOLL_CTL_ADD,
     EPOLL_CTL_DEL,
+    EPOLL_CTL_MOD,
     EPOLLIN,
     clock_gettime,
     close,
@@ -87,17 +88,30 @@ cdef class Loop:
         return 0
 
     cdef void unregister(self, Watcher w) noexcept:
-        """Forgets w.fd, which its owner closes afterwards (or has handed on)."""
+        """Stops watching w.fd, which stays open."""
         cdef epoll_event ev
+        if not w.registered:
+            return
+        ev.events = 0
+        epoll_ctl(self.epfd, EPOLL_CTL_DEL, w.fd, &ev)
+        self.forget(w)
+
+    cdef void forget(self, Watcher w) noexcept:
+        """The owner closes w.fd at once, which takes it out of the epoll without a call of its own."""
         if not w.registered:
             return
         w.registered = False
         self.instances[w.fd] += 1
         self.watchers[w.fd] = NULL
-        ev.events = 0
-        epoll_ctl(self.epfd, EPOLL_CTL_DEL, w.fd, &ev)
         self.keep_until_turn_ends(w)
         Py_DECREF(w)
+
+    cdef int change(self, Watcher w, uint32_t events) noexcept nogil:
+        """Watches a registered descriptor for other events; 0 or -1."""
+        cdef epoll_event ev
+        ev.events = events
+        ev.data.u64 = (<uint64_t> self.instances[w.fd] << 32) | <uint32_t> w.fd
+        return epoll_ctl(self.epfd, EPOLL_CTL_MOD, w.fd, &ev)
 
     cdef void keep_until_turn_ends(self, object o) noexcept:
         """An object is often closed by what one of its own methods calls: it lives on until nothing of it runs."""

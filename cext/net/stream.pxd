@@ -16,6 +16,7 @@ cdef void set_nodelay(int fd) noexcept nogil
 cdef class Stream(Watcher):
     cdef bint readable      # recv may find something
     cdef bint writable      # send may take something
+    cdef bint awaits_writable       # registered for that, too
     cdef bint hangup        # the peer has ended (or broken) the connection: read until its end shows
     cdef int error
     cdef ChunkQueue out     # to be sent, in order
@@ -29,4 +30,5 @@ cdef class Stream(Watcher):
     cdef int send_queue(self) noexcept nogil
     cdef void shut_writing(self) noexcept nogil
     cdef void acknowledge_now(self) noexcept nogil
+    cdef void await_writable(self) noexcept nogil
     cdef void close_stream(self) noexcept

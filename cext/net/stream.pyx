@@ -41,6 +41,8 @@ from cext.lib.linux cimport (
 cdef enum:
     IOV_PER_SEND = 64
 
+cdef uint32_t READING = EPOLLIN | EPOLLRDHUP | <uint32_t> EPOLLET
+
 
 cdef void set_nodelay(int fd) noexcept nogil:
     """Small writes go at once. A listening socket hands this on to those it accepts."""
@@ -79,8 +81,10 @@ cdef class Stream(Watcher):
         return error
 
     cdef int attach(self) noexcept:
-        """Watches the descriptor: registered once, for both directions. 0 or -1."""
-        return self.loop.register(self, EPOLLIN | EPOLLOUT | EPOLLRDHUP | <uint32_t> EPOLLET)
+        """Watches the descriptor for reading, and for writing while that is what is waited for: a new connection
+        is writable, and an event that says so would be one turn for nothing. 0 or -1."""
+        self.awaits_writable = not self.writable
+        return self.loop.register(self, READING | EPOLLOUT if self.awaits_writable else READING)
 
     cdef void note_events(self, uint32_t events) noexcept nogil:
         if events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR):
@@ -190,13 +194,14 @@ cdef class Stream(Watcher):
             if sent < 0:
                 if errno == EINTR:
                     continue
-                self.writable = False
                 if errno == EAGAIN:
+                    self.await_writable()
                     return IO_AGAIN
+                self.writable = False
                 self.error = errno
                 return IO_ERROR
             if <size_t> sent < total:
-                self.writable = False
+                self.await_writable()
             while sent > 0:
                 c = self.out.head
                 part = c.end - c.start
@@ -217,11 +222,19 @@ cdef class Stream(Watcher):
         cdef int one = 1
         setsockopt(self.fd, IPPROTO_TCP, TCP_QUICKACK, &one, sizeof(one))
 
+    cdef void await_writable(self) noexcept nogil:
+        """The socket is full: from now on (once and for all) an edge tells when it takes more. epoll reports the state
+        at the time of the change, too, so none is missed."""
+        self.writable = False
+        if not self.awaits_writable and self.registered:
+            self.awaits_writable = True
+            self.loop.change(self, READING | EPOLLOUT)
+
     cdef void close_stream(self) noexcept:
         """Unregisters and closes; what was not sent is dropped."""
         if self.fd < 0:
             return
-        self.loop.unregister(self)
+        self.loop.forget(self)
         close(self.fd)
         self.fd = -1
         queue_clear(&self.out)

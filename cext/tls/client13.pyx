@@ -273,8 +273,6 @@ cdef class Client13(Handshake):
             step = self.make_shares(&sh.group, 1)
             if step != STEP_OK:
                 return step
-        # What the ServerHello will be held to; 0: any group of our shares.
-        self.group = sh.group
         self.hello_retried = 1
         self.cookie = sh.cookie
         transcript_retry(&self.transcript)
@@ -304,8 +302,7 @@ cdef class Client13(Handshake):
         cdef int derived
         if sh.share.p == NULL:
             return self.fail(missing_extension, "ServerHello without key_share")
-        if self.group and sh.group != self.group:
-            return self.fail(illegal_parameter, "ServerHello changes HelloRetryRequest's group")
+        # After a HelloRetryRequest that chose a group the one share is of it (section 4.2.8).
         for exchange in self.exchanges:
             if exchange.group == sh.group:
                 break

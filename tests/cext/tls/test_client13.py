@@ -4,7 +4,7 @@ import ssl
 
 import pytest
 from cext.tls.alert import TlsAlert
-from cext.tls.config import ClientConfig
+from cext.tls.config import ClientConfig, ServerConfig
 from cext.tls.connection import DATA, ESTABLISHED, FAILED, Connection
 from cext.tls.key_schedule import Schedule, verify_data
 from cext.tls.record import RecordKeys
@@ -610,7 +610,11 @@ def test_any_flipped_bit_is_noticed(name, position, bit):
 def test_leaf_cache_follows_the_certificate():
     """One configuration, servers with different keys in turn."""
     config = ClientConfig()
-    for kind in ("ecdsa-p256", "rsa", "ecdsa-p256", "ed25519", "rsa"):
-        client, server = Connection(config), Connection(server_config(kind))
+    kinds = [(kind, "example.com") for kind in ("ecdsa-p256", "rsa", "ecdsa-p256", "ed25519", "rsa")]
+    same_kind = [("ed25519", f"{letter}.example") for letter in "abcdef"]
+    leaves = [credential(*one).chain[0] for one in same_kind]
+    assert len({len(leaf) for leaf in leaves}) < len(set(leaves)), "two different ones are of one length"
+    for one in kinds + sorted(same_kind, key=lambda one: len(credential(*one).chain[0])):
+        client, server = Connection(config), Connection(ServerConfig([credential(*one)]))
         pump(client, server)
         assert client.established, client.failure

@@ -205,7 +205,11 @@ class ListenerTimeouts:
 
 @table
 class Limits:
-    line: int = knob(Size("64B", "48KiB"), "Longest request line; 414 beyond it.", default="8KiB")
+    line: int = knob(
+        Size("64B", "48KiB"),
+        "Longest line of a request's head; 414 for a longer request line, 431 for a field.",
+        default="8KiB",
+    )
     head: int = knob(
         Size("256B", "48KiB"), "Largest head of a request, request line included; 431 beyond it.", default="32KiB"
     )

@@ -130,6 +130,8 @@ cdef class ServerConfig:
         cdef Credential found = None
         cdef object named, covered
         memset(selection, 0, sizeof(Selection))
+        selection.alert = handshake_failure                 # until there is a credential
+        selection.reason = "no certificate's key fits the client's signature_algorithms"
         if ch.server_name.p == NULL:
             if self.require_sni:
                 selection.alert = missing_extension         # RFC 8446 section 9.2
@@ -229,8 +231,6 @@ cdef Credential first_fit(tuple candidates, const ClientHello *ch, Selection *se
             selection.scheme = <uint16_t> scheme
             selection.alert = 0
             return credential
-    selection.alert = handshake_failure
-    selection.reason = "no certificate's key fits the client's signature_algorithms"
     return None
 
 

@@ -1,4 +1,9 @@
-"""A CA, backends and a server that most end-to-end tests share. What needs settings of its own starts its own."""
+"""A CA, backends and a server that most end-to-end tests share. What needs settings of its own starts its own.
+
+EDGE_SLOW=1 runs the tests marked `slow`, too: transfers of 10 GiB, tens of thousands of malformed peers.
+"""
+
+import os
 
 import pytest
 
@@ -6,6 +11,18 @@ from tests.e2e.backends import Gunicorn, Nginx
 from tests.e2e.pki import Pki
 from tests.e2e.scripted import Backend
 from tests.e2e.server import Edge
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: takes minutes; run with EDGE_SLOW=1")
+
+
+def pytest_collection_modifyitems(items):
+    if os.environ.get("EDGE_SLOW"):
+        return
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.skip(reason="takes minutes: EDGE_SLOW=1 runs it"))
 
 
 @pytest.fixture(scope="session")

@@ -132,12 +132,13 @@ class Backend:
         self.open: set[Connection] = set()
         self._changed = threading.Condition()
         self._listener = socket.socket(socket.AF_UNIX if path else socket.AF_INET, socket.SOCK_STREAM)
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if receive_buffer:
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self._listener.bind(str(path) if path else ("127.0.0.1", 0))
         self._listener.listen(512)
         self.server = f"unix:{path}" if path else f"127.0.0.1:{self._listener.getsockname()[1]}"
-        self.on("/ok", lambda c, r: c.send(OK) or True)
+        self.on("/ok", _ok)
         threading.Thread(target=self._accept, daemon=True).start()
 
     def on(self, path: str, handler: Handler) -> None:
@@ -157,10 +158,25 @@ class Backend:
         return self.seen(path)
 
     def close(self) -> None:
-        self._listener.close()
+        self.stop_listening()
         for connection in list(self.open):
             with contextlib.suppress(OSError):
                 connection.sock.shutdown(socket.SHUT_RDWR)
+
+    def stop_listening(self) -> None:
+        """Further connections are refused; those that are there stay."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+        self._listener.close()
+
+    def listen_on(self, port: int) -> None:
+        """Listens anew, on a port of 127.0.0.1."""
+        self.stop_listening()
+        self._listener = socket.socket()
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._listener.bind(("127.0.0.1", port))
+        self._listener.listen(512)
+        threading.Thread(target=self._accept, daemon=True).start()
 
     def __enter__(self) -> "Backend":
         return self
@@ -211,6 +227,12 @@ class Backend:
             if pattern.endswith("*") and path.startswith(pattern[:-1]):
                 return handler
         return _unknown
+
+
+def _ok(connection: Connection, request: Request) -> bool:
+    connection.body(request)
+    connection.send(OK)
+    return True
 
 
 def _unknown(connection: Connection, request: Request) -> None:

@@ -201,6 +201,8 @@ class Edge:
     def tls_context(self) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=self.pki.ca.file)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
+        # Python's default hides a connection that ends without close_notify.
+        context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
         return context
 
 

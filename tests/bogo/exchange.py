@@ -1,0 +1,235 @@
+"""One connection with the runner: the handshake, what is checked after it, the echo, the end."""
+
+import socket
+
+from cext.tls.connection import CLOSE_NOTIFY, DATA, ESTABLISHED, FAILED, Connection
+from cext.tls.inspect import parse as parse_message
+from flags import UnimplementedError
+from settings import TLS12, build, protocol_names, read_chain
+
+RECORD_HEADER, HANDSHAKE_HEADER = 5, 4
+PROTOCOL_VERSION = 70
+DIFFERENT_SIZES = (0, 1, 255, 256, 257, 16383, 16384, 16385, 32767, 32768, 32769)
+FLIPPED = bytes(byte ^ 0xFF for byte in range(256))
+TIMEOUT = 20            # seconds; the runner's own is 15
+
+
+class ExchangeError(Exception):
+    """The connection failed, or did not go as the flags want; the runner looks for the errors it expects in the
+    text."""
+
+
+class HandshakeDoneError(ExchangeError):
+    """The handshake was completed where it must not be: no other error can make the test pass."""
+
+
+class Link:
+    """An engine and its socket."""
+
+    def __init__(self, options, engine):
+        self.engine = engine
+        self.one_by_one = options.async_
+        self.header = b""               # of the record that is coming in
+        self.body = 0                   # bytes of it that are still to come
+        self.keep = options.expect_advertised_alpn is not None
+        self.kept = b""                 # the first bytes of the stream, where they are asked for
+        family, address = (socket.AF_INET6, "::1") if options.ipv6 else (socket.AF_INET, "127.0.0.1")
+        self.socket = socket.socket(family, socket.SOCK_STREAM)
+        self.socket.settimeout(TIMEOUT)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.connect((address, options.port))
+        self.socket.sendall(options.shim_id.to_bytes(8, "little"))
+        self.flush()
+        self.events = self.receive()
+
+    def receive(self):
+        """The engine's events, record by record, until the runner closes; ExchangeError when the connection fails."""
+        while data := self.socket.recv(1 << 16):
+            if self.keep:
+                self.kept += data
+            for piece in self.cut(data):
+                for event, payload in self.engine.receive_bytes(piece):
+                    if event == FAILED:
+                        self.flush(failed=True)
+                        raise ExchangeError(str(self.engine.failure))
+                    self.flush()
+                    yield event, payload
+                self.flush()
+
+    def cut(self, data):
+        """Cuts the stream where headers and records end, so that each event is acted upon before the next record is
+        taken. -async feeds byte by byte."""
+        while data:
+            n = min(len(data), self.body or RECORD_HEADER - len(self.header))
+            piece, data = data[:n], data[n:]
+            if self.body:
+                self.body -= n
+            else:
+                self.header += piece
+                if len(self.header) == RECORD_HEADER:
+                    self.body = int.from_bytes(self.header[3:], "big")
+                    self.header = b""
+            if self.one_by_one:
+                yield from (piece[i : i + 1] for i in range(n))
+            else:
+                yield piece
+
+    def flush(self, failed=False):
+        output = self.engine.take_output()
+        if not output:
+            return
+        try:
+            self.socket.sendall(output)
+        except OSError as error:
+            if not failed:              # an alert may find the runner gone; anything else must arrive
+                raise ExchangeError(f"the runner has closed: {error}") from error
+
+    def send(self, data):
+        self.engine.send(data)
+        self.flush()
+
+    def close(self):
+        """Half-closes and reads to the end: a reset would take our last alert from the runner."""
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+            while self.socket.recv(1 << 16):
+                pass
+        except OSError:
+            pass
+        self.socket.close()
+
+
+def connect(options):
+    """Makes one connection as the options say. ExchangeError and UnimplementedError when that cannot be."""
+    seen = {}
+    engine = Connection(build(options, seen))
+    link = Link(options, engine)
+    try:
+        handshake(link, options)
+        check(link, options, seen)
+        converse(link, options)
+    except ExchangeError:
+        # A runner that speaks TLS 1.2 where the flags allow it, or hears no other version from us.
+        failure = engine.failure
+        if failure is not None and failure.description == PROTOCOL_VERSION and TLS12 in options.versions:
+            raise UnimplementedError("TLS 1.2") from None
+        raise
+    finally:
+        link.close()
+
+
+def handshake(link, options):
+    for event, _ in link.events:
+        if event == ESTABLISHED:
+            if options.handshake_never_done:
+                raise HandshakeDoneError("the handshake was completed")
+            return
+    raise ExchangeError("closed within the handshake")
+
+
+def check(link, options, seen):
+    """What the flags want to have been negotiated."""
+    engine = link.engine
+    for what, wanted, found in (
+        ("version", options.expect_version, engine.version),
+        ("cipher suite", options.expect_cipher or options.expect_cipher_aes, engine.cipher_suite),
+        ("group", options.expect_curve_id, engine.group),
+    ):
+        if wanted and wanted != found:
+            raise ExchangeError(f"{what} {found:#06x} instead of {wanted:#06x}")
+    if options.expect_hrr and not engine.hello_retried or options.expect_no_hrr and engine.hello_retried:
+        raise ExchangeError(f"a HelloRetryRequest: {engine.hello_retried}")
+    protocol = (options.select_alpn if options.server else options.expect_alpn) or b""
+    if engine.alpn != protocol:
+        raise ExchangeError(f"ALPN {engine.alpn!r} instead of {protocol!r}")
+    if options.server:
+        check_client_hello(link, options)
+    else:
+        check_server(options, engine, seen)
+
+
+def check_client_hello(link, options):
+    name = link.engine.server_name
+    if options.expect_server_name is not None and name != options.expect_server_name:
+        raise ExchangeError(f"server_name {name!r} instead of {options.expect_server_name!r}")
+    if options.expect_no_server_name and name:
+        raise ExchangeError(f"a server_name: {name!r}")
+    if options.expect_peer_signature_algorithm:
+        raise UnimplementedError("client certificates")
+    if options.expect_selected_credential is not None:
+        raise UnimplementedError("-expect-selected-credential")
+    if options.expect_advertised_alpn is not None:
+        fields = parse_message("client_hello", first_message(link.kept)[HANDSHAKE_HEADER:])
+        wanted = protocol_names(options.expect_advertised_alpn)
+        if fields["alpn"] != wanted:
+            raise ExchangeError(f"ALPN offered: {fields['alpn']!r} instead of {wanted!r}")
+
+
+def check_server(options, engine, seen):
+    wanted = options.expect_peer_signature_algorithm
+    if wanted and engine.signature_scheme != wanted:
+        raise ExchangeError(f"signature scheme {engine.signature_scheme:#06x} instead of {wanted:#06x}")
+    if options.expect_peer_cert_file and seen["chain"] != read_chain(options.expect_peer_cert_file):
+        raise ExchangeError("another certificate chain than expected")
+
+
+def first_message(stream):
+    """The first handshake message of a stream of records without protection."""
+    message = b""
+    while len(message) < HANDSHAKE_HEADER or len(message) < HANDSHAKE_HEADER + int.from_bytes(message[1:4], "big"):
+        n = int.from_bytes(stream[3:RECORD_HEADER], "big")
+        message += stream[RECORD_HEADER : RECORD_HEADER + n]
+        stream = stream[RECORD_HEADER + n :]
+    return message
+
+
+def converse(link, options):
+    """The application's part: write what is asked for, echo every byte flipped, close."""
+    if options.write_different_record_sizes:
+        for n in DIFFERENT_SIZES:
+            link.send(b"\x42" * n)
+    elif options.shim_writes_first:
+        for _ in range(options.repeat_shim_initial_write):
+            link.send(options.shim_initial_write)
+    if options.shim_shuts_down:
+        if options.check_close_notify:
+            shut_down(link)
+        return
+    closed = options.write_different_record_sizes or echo(link, options)
+    if options.check_close_notify:
+        if not closed:
+            raise ExchangeError("closed without close_notify")
+        link.engine.send_close_notify()
+        link.flush()
+
+
+def echo(link, options):
+    """Until the runner closes; whether it did so by close_notify."""
+    engine = link.engine
+    update_keys(link, options.key_update_before_read)
+    for event, payload in link.events:
+        if event == CLOSE_NOTIFY:
+            return True
+        if event == DATA:
+            update_keys(link, options.key_update)
+            link.send(payload.translate(FLIPPED))
+            update_keys(link, options.key_update_before_read)
+    return engine.read_closed
+
+
+def update_keys(link, wanted):
+    if wanted:
+        link.engine.request_key_update(False)
+        link.flush()
+
+
+def shut_down(link):
+    """Our close_notify first, then the runner's, with nothing in between."""
+    link.engine.send_close_notify()
+    link.flush()
+    for event, _ in link.events:
+        if event == CLOSE_NOTIFY:
+            return
+        if event == DATA:
+            raise ExchangeError("application data after our close_notify")
+    raise ExchangeError("closed without close_notify")

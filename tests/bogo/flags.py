@@ -1,0 +1,152 @@
+"""The shim's command line: a table of the flags it knows, and the parser that fills Options from them.
+
+A flag stands in one of five tables: what its value is, or that it has none. Flags that change nothing for this engine
+are read and passed over, with the reason beside them. Any other flag raises Unimplemented, which ends the shim with
+the runner's exit status for "not offered here".
+"""
+
+
+class UnimplementedError(Exception):
+    """The runner asks for something the engine does not offer; the argument says what."""
+
+
+SWITCHES = (
+    "server", "ipv6", "is-handshaker-supported",
+    # how the stream is fed and what is written when
+    "async", "shim-writes-first", "shim-shuts-down", "check-close-notify", "write-different-record-sizes",
+    "key-update", "key-update-before-read",
+    # versions and tickets
+    "no-tls1", "no-tls11", "no-tls12", "no-tls13",
+    # names, protocols, key shares, trust
+    "decline-alpn", "reject-alpn", "no-key-shares", "verify-peer", "verify-fail", "expect-verify-result",
+    "use-custom-verify-callback",
+    # what must have been negotiated
+    "expect-no-server-name", "expect-hrr", "expect-no-hrr", "handshake-never-done",
+)
+NUMBERS = (
+    "port", "shim-id", "min-version", "max-version", "repeat-shim-initial-write",
+    "expect-version", "expect-cipher", "expect-cipher-aes", "expect-curve-id", "expect-peer-signature-algorithm",
+    "expect-selected-credential",
+)
+NUMBER_LISTS = ("curves", "key-shares")
+TEXTS = (
+    "shim-initial-write", "host-name", "expect-server-name", "advertise-alpn", "select-alpn", "expect-alpn",
+    "expect-advertised-alpn", "expect-peer-cert-file",
+)
+CREDENTIAL_TEXTS = ("cert-file", "key-file")
+
+# Flags without a value that may be passed over, and why.
+NEEDLESS_SWITCHES = {
+    "no-ticket": "this engine issues no tickets yet",
+    "implicit-handshake": "the engine has no handshake call: bytes in, bytes out",
+    "handshake-twice": "as above",
+    "no-op-extra-handshake": "as above",
+    "partial-write": "the engine takes whole writes",
+    "peek-then-read": "the engine hands every byte over once; there is nothing to peek into",
+    "renegotiate-freely": "TLS 1.3 has no renegotiation, whatever is allowed",
+    "renegotiate-once": "as above",
+    "renegotiate-ignore": "as above",
+    "renegotiate-explicit": "as above",
+    "forbid-renegotiation-after-handshake": "as above",
+    "server-preference": "the only order this engine knows",
+    "expect-extended-master-secret": "a property of every TLS 1.3 connection",
+    "expect-secure-renegotiation": "as above",
+    "no-legacy-server-connect": "about servers of TLS 1.2",
+    "cbc-record-splitting": "there is no CBC",
+    "false-start": "about TLS 1.2",
+    "allow-false-start-without-alpn": "as above",
+    "expect-no-session": "asserts what the engine cannot get wrong: it keeps no session",
+}
+# The same for flags with a value.
+NEEDLESS_VALUES = {
+    "trust-cert": "trust is the verify callback's affair; BoringSSL's own shim accepts any chain too",
+    "cipher": "a list for TLS 1.2",
+    "read-size": "the engine delivers a record at a time",
+    "expect-cipher-no-aes": "this engine serves machines with AES instructions",
+    "expect-total-renegotiations": "there are none",
+    "write-settings": "for fuzzers' corpora",
+}
+
+
+class Options:
+    """What the flags say. An attribute per flag, with '-' as '_'; a switch is False, a number 0, a text None unless
+    it was given, and key_shares is None (the engine's choice) or a list."""
+
+    def __init__(self):
+        for name in SWITCHES:
+            setattr(self, attribute(name), False)
+        for name in NUMBERS:
+            setattr(self, attribute(name), 0)
+        for name in TEXTS:
+            setattr(self, attribute(name), None)
+        self.expect_selected_credential = None
+        self.shim_initial_write = b"hello"
+        self.repeat_shim_initial_write = 1
+        self.curves = []
+        self.key_shares = None
+        self.credentials = [{}]         # the first is the default one; -new-x509-credential begins another
+
+    def set(self, name, value):
+        if name in NUMBER_LISTS:
+            if getattr(self, attribute(name)) is None:
+                setattr(self, attribute(name), [])
+            getattr(self, attribute(name)).append(int(value))
+        elif name in NUMBERS:
+            setattr(self, attribute(name), int(value))
+        elif name in CREDENTIAL_TEXTS:
+            self.credentials[-1][attribute(name)] = value
+        elif name == "no-key-shares":
+            self.key_shares = []
+        elif name == "new-x509-credential":
+            self.credentials.append({})
+        else:
+            setattr(self, attribute(name), value)
+
+    @property
+    def versions(self):
+        """The versions the runner allows, as a set of numbers from TLS 1.0 up."""
+        off = {
+            0x0301: self.no_tls1, 0x0302: self.no_tls11, 0x0303: self.no_tls12, 0x0304: self.no_tls13,
+        }
+        lowest, highest = self.min_version or 0x0301, self.max_version or 0x0304
+        return {version for version, is_off in off.items() if not is_off and lowest <= version <= highest}
+
+
+def parse(arguments):
+    """(initial, resume, retry) Options of a command line without the program's name. UnimplementedError for a flag
+    that stands in no table; ValueError for a number that is none; IndexError when a value is missing."""
+    initial, resume, retry = Options(), Options(), Options()
+    arguments = list(arguments)
+    while arguments:
+        flag = arguments.pop(0)
+        name, targets = target(flag.removeprefix("-").removeprefix("on-shim-"), initial, resume, retry)
+        if name in NEEDLESS_SWITCHES:
+            continue
+        if name in NEEDLESS_VALUES:
+            arguments.pop(0)
+        elif name in SWITCHES or name == "new-x509-credential":
+            for options in targets:
+                options.set(name, True)
+        elif name in NUMBERS or name in NUMBER_LISTS or name in CREDENTIAL_TEXTS:
+            value = arguments.pop(0)
+            for options in targets:
+                options.set(name, value)
+        elif name in TEXTS:
+            value = arguments.pop(0).encode("utf-8", "surrogateescape")
+            for options in targets:
+                options.set(name, value)
+        else:
+            raise UnimplementedError(f"-{name}")
+    return initial, resume, retry
+
+
+def target(name, initial, resume, retry):
+    """The flag without its prefix, and the Options it is for."""
+    for prefix, options in (("on-initial-", initial), ("on-resume-", resume), ("on-retry-", retry)):
+        if name.startswith(prefix):
+            return name.removeprefix(prefix), (options,)
+    return name, (initial, resume, retry)
+
+
+def attribute(name):
+    return "async_" if name == "async" else name.replace("-", "_")

@@ -1,0 +1,130 @@
+"""Certificates with what signs for them: a key in memory, or any object that can."""
+
+import asyncio
+import concurrent.futures
+import dataclasses
+import inspect
+import ipaddress
+import threading
+from collections.abc import Awaitable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from cext.crypto.sign import PrivateKey
+from cext.tls.config import Credential
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+_T = TypeVar("_T")
+
+
+@runtime_checkable
+class Signer(Protocol):
+    """A key that is somewhere else: in another process, on another host, in a token."""
+
+    def sign(self, message: bytes, scheme: int) -> bytes | Awaitable[bytes]:
+        """The signature of `message` by a SignatureScheme (RFC 8446, section 4.2.3: 0x0403, 0x0804, ...), ECDSA in
+        DER; at once or as an awaitable. What it raises ends the handshake with internal_error.
+
+        `message` is whole: a scheme with a hash signs the hash of it (`edge.tls.digest` makes that).
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Certificate:
+    """A certificate chain and its private key.
+
+    `chain`: DER certificates, the server's (or client's) own first. `private_key`: PEM, a key of the `cryptography`
+    package, or a `Signer`. `names`: the host names it is chosen for; None: those of its subjectAltName. Raises
+    ValueError when the chain cannot be read, or the key is of no use to TLS or not the one of the first certificate.
+    """
+
+    chain: Sequence[bytes]
+    private_key: bytes | PrivateKeyTypes | Signer = dataclasses.field(repr=False)
+    names: Sequence[str] | None = None
+    _credential: Any = dataclasses.field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "chain", tuple(bytes(der) for der in self.chain))
+        if not self.chain:
+            raise ValueError("chain: a certificate needs at least one")
+        names = self.names
+        if names is None:
+            names = subject_names(x509.load_der_x509_certificate(self.chain[0]))
+        object.__setattr__(self, "names", tuple(names))
+        object.__setattr__(self, "_credential", Credential(self.chain, _engine_key(self.private_key), self.names))
+
+    @classmethod
+    def load(cls, chain: str | Path, private_key: str | Path) -> "Certificate":
+        """From PEM files, as nginx and OpenSSL use them; one file may hold both. Raises OSError and ValueError."""
+        found = x509.load_pem_x509_certificates(Path(chain).read_bytes())
+        return cls(
+            chain=[certificate.public_bytes(Encoding.DER) for certificate in found],
+            private_key=Path(private_key).read_bytes(),
+        )
+
+    @property
+    def credential(self) -> Any:
+        """The engine's form of it."""
+        return self._credential
+
+
+def subject_names(certificate: x509.Certificate) -> tuple[str, ...]:
+    """The DNS names of its subjectAltName. () when it has none."""
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return ()
+    return tuple(extension.value.get_values_for_type(x509.DNSName))
+
+
+def _engine_key(key: Any) -> Any:
+    if isinstance(key, PrivateKey):
+        return key
+    if isinstance(key, bytes):
+        return PrivateKey.from_pem(key)
+    if hasattr(key, "private_bytes"):  # the cryptography package's, whose sign() is of another form
+        return PrivateKey.from_pem(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    if isinstance(key, Signer):
+        raise ValueError("private_key: the engine does not ask a Signer yet")
+    raise ValueError(f"private_key: PEM, a private key or an object with sign(message, scheme), not {type(key)!r}")
+
+
+def wait_for(result: _T | Awaitable[_T]) -> _T:
+    """The value of what a hook or signer returned: an awaitable is run to its end, by an event loop of its own (in
+    another thread when this one is running a loop already). Blocks until then; raises what it raises."""
+    if not inspect.isawaitable(result):
+        return result
+
+    async def run() -> _T:
+        return await result
+
+    return _run(run())
+
+
+def _run(coroutine: Coroutine[Any, Any, _T]) -> _T:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    done: concurrent.futures.Future[_T] = concurrent.futures.Future()
+
+    def work() -> None:
+        try:
+            done.set_result(asyncio.run(coroutine))
+        except BaseException as error:  # carried over to the thread that waits
+            done.set_exception(error)
+
+    threading.Thread(target=work, name="edge.tls hook").start()
+    return done.result()
+
+
+def is_address(name: str) -> bool:
+    """Whether it is an IP address rather than a host name."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,162 @@
+"""What a connection is configured with."""
+
+import dataclasses
+import enum
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, Protocol, Self
+
+from cext.tls import config as engine
+from edge.tls.certificate import Certificate
+from edge.tls.hello import ClientHelloInfo
+from edge.tls.verify import Roots, load_roots
+
+VERSIONS: Final = {"1.2": 0x0303, "1.3": 0x0304}
+
+GROUPS: Final = {
+    "x25519mlkem768": 0x11EC,
+    "secp256r1mlkem768": 0x11EB,
+    "x25519": 0x001D,
+    "secp256r1": 0x0017,
+    "secp384r1": 0x0018,
+    "secp521r1": 0x0019,
+}
+"""By the names of the IANA registry, in lower case."""
+
+
+class ClientAuth(enum.Enum):
+    """What a server asks of its clients (RFC 8446, section 4.3.2)."""
+
+    NONE = "none"
+    REQUEST = "request"
+    """A certificate is asked for; one that comes is verified, and none is as good."""
+    REQUIRE = "require"
+
+
+class SessionTicketWrapper(Protocol):
+    """How a server's session state becomes a ticket, which the client keeps, and is told again from one."""
+
+    def wrap(self, state: "Any", content: bytes) -> bytes:
+        """A ticket for `content`, the state of the session that ConnectionState `state` describes."""
+        ...
+
+    def unwrap(self, hello: ClientHelloInfo, ticket: bytes) -> bytes | None:
+        """The content of a ticket of ours; None when it is not, or too old: a full handshake follows."""
+        ...
+
+    def clone(self) -> Self:
+        """A wrapper with the same keys, for a configuration that is made from this one."""
+        ...
+
+
+GetCertificate = Callable[[ClientHelloInfo], Certificate | Awaitable[Certificate | None] | None]
+GetConfig = Callable[[ClientHelloInfo], "Config | Awaitable[Config | None] | None"]
+Verify = Callable[[Sequence[bytes], str], None]
+
+# Designed, and refused until the engine does it: a field that did nothing would be believed.
+_UNCONNECTED: Final = {
+    "get_certificate": "does not pause for a hook",
+    "get_config_for_client": "does not pause for a hook",
+    "client_auth": "does not ask clients for certificates",
+    "client_cas": "does not ask clients for certificates",
+    "accept_early_data": "has no early data",
+    "max_early_data_size": "has no early data",
+    "session_ticket_wrapper": "makes no session tickets",
+    "key_log": "does not give its secrets",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Config:
+    """Settings of any number of connections, as server or client; never changed (`dataclasses.replace` makes another).
+
+    Raises ValueError for what cannot work, and OSError for a file that cannot be read.
+    """
+
+    certificates: Sequence[Certificate] = ()
+    """A server's: chosen by the client's server_name and signature algorithms, the first by default. A client's: what
+    it has to show."""
+    get_certificate: GetCertificate | None = None
+    """Chooses the certificate by the ClientHello; None leaves it to `certificates`."""
+    get_config_for_client: GetConfig | None = None
+    """Chooses the whole configuration by the ClientHello; None keeps this one. It is called before get_certificate,
+    which is then the chosen configuration's."""
+    next_protos: Sequence[str] = ()
+    """ALPN protocols (RFC 7301), preferred first. A server that has some refuses a client which offers none of them;
+    without any it ignores the extension."""
+    client_auth: ClientAuth = ClientAuth.NONE
+    client_cas: Roots | None = None
+    """Whose certificates a server takes from clients: as `root_cas`."""
+    min_version: str = "1.3"
+    max_version: str = "1.3"
+    """"1.2" or "1.3"."""
+    groups: Sequence[str] | None = None
+    """Key exchange groups, preferred first: keys of GROUPS. None: the engine's choice."""
+    accept_early_data: bool = False
+    """Whether a server takes 0-RTT data (RFC 8446, section 2.3), which may be a replay: see Conn.confirm_handshake."""
+    max_early_data_size: int | None = None
+    """Bytes of it, at most."""
+    session_ticket_wrapper: SessionTicketWrapper | None = None
+    key_log: Callable[[str], None] | None = None
+    """Gets each line of an NSS key log: whoever reads them reads the connection. For debugging."""
+    root_cas: Roots | None = None
+    """Whom a client trusts: a PEM file or certificates; None: the system's store."""
+    verify: bool | Verify = True
+    """Of a client: True: the server's chain must lead to one of `root_cas` and be for the name asked for. A callable
+    decides instead, by raising (`Refuse` names the alert); it gets the DER chain, leaf first, and the name. False: no
+    trust is established, and anyone on the way may answer in the server's place."""
+    _made: dict[str, Any] = dataclasses.field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "certificates", tuple(self.certificates))
+        object.__setattr__(self, "next_protos", tuple(self.next_protos))
+        self._refuse_unconnected()
+        if not all(isinstance(certificate, Certificate) for certificate in self.certificates):
+            raise ValueError("certificates: a sequence of edge.tls.Certificate")
+        for name, value in (("min_version", self.min_version), ("max_version", self.max_version)):
+            if value not in VERSIONS:
+                raise ValueError(f"{name}: {value!r} is none of {', '.join(VERSIONS)}")
+        if self.min_version == "1.2":
+            raise ValueError("min_version: the engine does not speak TLS 1.2 yet")
+        if not callable(self.verify) and not isinstance(self.verify, bool):
+            raise ValueError("verify: True, False or a callable")
+        for group in self.groups or ():
+            if group not in GROUPS:
+                raise ValueError(f"groups: {group!r} is none of {', '.join(GROUPS)}")
+        if isinstance(self.next_protos, str) or not all(isinstance(p, str) for p in self.next_protos):
+            raise ValueError("next_protos: a sequence of str")
+        if self.root_cas is not None:
+            object.__setattr__(self, "root_cas", load_roots(self.root_cas))
+        self._options()  # what the engine finds wrong is told now, not at the first connection
+        if self.certificates:
+            self.server_config()
+
+    def _refuse_unconnected(self) -> None:
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        for name, lack in _UNCONNECTED.items():
+            if getattr(self, name) != defaults[name]:
+                raise ValueError(f"{name}: the engine {lack} yet")
+
+    def _options(self) -> dict[str, Any]:
+        options: dict[str, Any] = {"alpn": [p.encode("ascii", "surrogateescape") for p in self.next_protos]}
+        if self.groups is not None:
+            options["groups"] = [GROUPS[name] for name in self.groups]
+        return options
+
+    def server_config(self) -> Any:
+        """The engine's form of it for servers, made once. ValueError without a certificate."""
+        made = self._made.get("server")
+        if made is None:
+            if not self.certificates:
+                raise ValueError("certificates: a server needs at least one")
+            credentials = [certificate.credential for certificate in self.certificates]
+            # Two threads may make it at once; all connections must use one, for its cookies.
+            made = self._made.setdefault("server", engine.ServerConfig(credentials, **self._options()))
+        return made
+
+    def client_config(self, server_name: str, verify: Callable[[list[bytes], bytes], None] | None) -> Any:
+        """The engine's form of it for one client connection."""
+        return engine.ClientConfig(server_name=server_name, verify=verify, **self._options())
+
+    def roots(self) -> Any:
+        """`root_cas`, loaded. Raises OSError and ValueError when the system has none."""
+        return load_roots(self.root_cas)

@@ -1,0 +1,491 @@
+"""Conn: a TLS connection over a blocking socket, for a reader, a writer and a closer in threads of their own.
+
+The engine is sans-I/O and no two threads may be in it; the network may keep a thread waiting for as long as it likes.
+So no lock that one needs is held while the other is waited for:
+
+    lock         held by                            while
+    _handshake   who runs the handshake             it waits for the peer and for hooks, until the handshake is complete
+    _confirm     who takes input while the          it waits for the peer, until the peer's Finished has come: a reader
+                 handshake is unconfirmed           lets go of it then, and goes on waiting for data without it
+    _read        who receives                       it waits for the peer
+    _write       who sends                          it waits for the peer to take what is sent
+    _engine      who is in the engine               it computes
+    _state       who opens and closes               never for anything
+
+A thread takes them in this order, each at most once, and may leave any out. So no circle of waiting threads can form:
+of those that wait for a lock, the one waiting for the last in the order is waiting for a thread that waits for the
+network at most, which `close` ends. A reader never waits for `_write`: what it has to say (an alert, a KeyUpdate's
+answer) goes into the queue, and if a writer has the lock, it is the writer that sends it. Otherwise a peer that reads
+only after we have read would stop both.
+"""
+
+import collections
+import dataclasses
+import socket
+import threading
+from typing import Any, Final, Protocol
+
+from cext.tls.connection import CLOSE_NOTIFY, DATA, Connection
+from cext.tls.names import describe
+
+from edge.tls.config import Config
+from edge.tls.errors import (
+    AlertReceived,
+    AlertSent,
+    CertificateError,
+    ClosedError,
+    TlsError,
+    UnexpectedEOF,
+)
+from edge.tls.socketlike import SocketLike, send_at_once, shut
+from edge.tls.verify import verify_server
+
+_RECEIVE: Final = 1 << 16
+_SEAL: Final = 1 << 17
+"""Bytes that are sealed before they are sent: a long write must not need its length twice in memory."""
+
+
+class Transport(Protocol):
+    """What a Conn runs over: a connected, blocking stream socket, or anything that has these two of it.
+
+    `shutdown`, `close`, `settimeout`, `fileno` and the like are used where they are there.
+    """
+
+    def recv(self, n: int, /) -> bytes:
+        """1 to n bytes; b"" at the end. Blocks."""
+        ...
+
+    def sendall(self, data: bytes, /) -> object:
+        """Sends all of it. Blocks."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConnectionState:
+    """What a connection has negotiated; "" or None where it is not known yet."""
+
+    version: str
+    """"TLSv1.3"."""
+    cipher_suite: str
+    group: str
+    signature_scheme: str
+    alpn: str
+    server_name: str
+    """What the client asked for (SNI)."""
+    handshake_complete: bool
+    """Application data may be read and written."""
+    handshake_confirmed: bool
+    """The peer's Finished has come: what is read from now on is no replay, and what was read was none."""
+    peer_certificates: tuple[bytes, ...] = dataclasses.field(repr=False)
+    """The DER chain that the peer sent, leaf first."""
+    hello_retried: bool
+
+
+def server(sock: Transport, config: Config) -> "Conn":
+    """The server's side of a connection over `sock`. ValueError when the configuration has no certificate."""
+    return Conn(sock, config, Connection(config.server_config()))
+
+
+def client(sock: Transport, config: Config, *, server_name: str = "") -> "Conn":
+    """The client's side of a connection over `sock`.
+
+    `server_name` is what the server's certificate must be for, a host name or an IP address; a host name is also sent
+    (SNI). ValueError without one, unless the configuration has a `verify` of its own, and for one that is no name.
+    """
+    if config.verify is True and not server_name:
+        raise ValueError("server_name: without one there is nothing to verify the server's certificate for")
+    trust = _Trust(config, server_name)
+    return Conn(sock, config, Connection(config.client_config(server_name, trust)), trust=trust)
+
+
+class _Trust:
+    """The verification of one server: the engine calls it with the chain, and the Conn finds here what came of it."""
+
+    def __init__(self, config: Config, server_name: str) -> None:
+        self.verify = config.verify
+        self.roots = config.roots() if config.verify is True else ()
+        self.server_name = server_name
+        self.chain: tuple[bytes, ...] = ()
+        self.error: Exception | None = None
+
+    def __call__(self, chain: list[bytes], _server_name: bytes) -> None:
+        self.chain = tuple(chain)
+        try:
+            if callable(self.verify):
+                self.verify(self.chain, self.server_name)
+            elif self.verify:
+                verify_server(self.roots, self.chain, self.server_name)
+        except Exception as error:
+            self.error = error
+            raise
+
+
+class Conn(SocketLike):
+    """A TLS connection: `server` and `client` make it.
+
+    The first read or write does the handshake. Every method may raise TlsError (see edge.tls.errors) and what the
+    socket raises: OSError, and TimeoutError when it has a timeout. A reader, a writer and a closer may each be in a
+    thread of its own, and any number of threads at once does no harm beyond mixing their data.
+    """
+
+    def __init__(self, sock: Transport, config: Config, connection: Any, *, trust: _Trust | None = None) -> None:
+        self._sock = sock
+        self._config = config
+        self._connection = connection
+        self._trust = trust
+        self._handshake = threading.Lock()
+        self._confirm = threading.Lock()
+        self._read = threading.Lock()
+        self._write = threading.Lock()
+        self._engine = threading.Lock()
+        self._state = threading.Lock()
+        self._complete = False  # the handshake; never unset
+        self._outgoing: collections.deque[bytes] = collections.deque()  # under _engine; sent under _write
+        self._incoming = bytearray()  # under _read
+        self._ended = False  # the peer's close_notify has come
+        self._failure: TlsError | None = None  # of the connection: raised again by all that follows
+        self._broken: BaseException | None = None  # of sending: part of a record may have gone out
+        self._write_closed = False
+        self._closing = False
+        self._files = 0  # makefile()s that are open: the socket's convention for close()
+        self._callers = 0  # threads that are using the socket: the last one closes it
+        self._closed = False
+
+    # --- the handshake
+
+    def handshake(self) -> None:
+        """Completes the handshake, if that has not happened; blocks until then.
+
+        After a TimeoutError while waiting for the peer it may be called again.
+        """
+        if self._complete:
+            return
+        with self._using(), self._handshake:
+            if self._complete:
+                return
+            with self._read:
+                self._check_failure()
+                self._queue_output()
+                self._flush(wait=True)
+                while not self._is_complete():
+                    self._receive()
+            self._complete = True
+
+    def _is_complete(self) -> bool:
+        return bool(self._connection.established)
+
+    def confirm_handshake(self) -> None:
+        """Blocks until the handshake is confirmed: the peer has proved that it is there now.
+
+        What was read before may have been early data, which anyone may have sent again; when this has returned, it was
+        not. Data that comes on the way is kept for `read`.
+        """
+        self.handshake()
+        if self._connection.established:
+            return
+        with self._using(), self._confirm:
+            if self._connection.established:
+                return
+            with self._read:
+                while not self._connection.established:
+                    self._check_failure()
+                    self._receive()
+
+    # --- data
+
+    def read(self, n: int = 16384) -> bytes:
+        """1 to n bytes, or b"" when the peer has closed its side with close_notify. Blocks.
+
+        Raises UnexpectedEOF when the stream ends without that. After a TimeoutError it may be called again.
+        """
+        if n < 0:
+            raise ValueError("read: a negative number of bytes")
+        self.handshake()
+        with self._using():
+            return self._read_some(n)
+
+    def _read_some(self, n: int) -> bytes:
+        unconfirmed = not self._connection.established
+        if unconfirmed:
+            self._confirm.acquire()
+        try:
+            with self._read:
+                while n and not self._incoming and not self._ended:
+                    self._check_failure()
+                    self._receive()
+                    if unconfirmed and self._connection.established:
+                        unconfirmed = False
+                        self._confirm.release()  # who waits for that need not wait for data
+                data = bytes(self._incoming[:n])
+                del self._incoming[:n]
+                return data
+        finally:
+            if unconfirmed:
+                self._confirm.release()
+
+    def readinto(self, buffer: Any) -> int:
+        """As `read`, into a writable buffer; the number of bytes."""
+        with memoryview(buffer).cast("B") as view:
+            data = self.read(len(view))
+            view[: len(data)] = data
+            return len(data)
+
+    def write(self, data: Any) -> int:
+        """Sends all of `data`, any bytes-like object, and returns its length. Blocks while the peer takes nothing.
+
+        When it raises (TimeoutError too), the peer may have got a part: nothing more can be written then.
+        """
+        self.handshake()
+        with memoryview(data).cast("B") as view, self._using():
+            with self._write:
+                for at in range(0, len(view), _SEAL):
+                    self._check_writable()
+                    with self._engine:
+                        self._connection.send(view[at : at + _SEAL])
+                        self._queue_output_locked()
+                    self._send_queue()
+            self._flush(wait=False)
+            return len(view)
+
+    def _check_writable(self) -> None:
+        if self._broken is not None:
+            raise TlsError(f"an earlier write failed: {self._broken}") from self._broken
+        if self._write_closed:
+            raise ClosedError("the connection's writing side is closed")
+        self._check_failure()
+
+    # --- the ways out
+
+    def close_write(self) -> None:
+        """Ends what this side writes, with close_notify; reading goes on. Blocks as `write` does. Twice is once."""
+        self.handshake()
+        with self._using():
+            with self._write:
+                if self._write_closed:
+                    return
+                self._check_writable()
+                self._write_closed = True
+                with self._engine:
+                    self._connection.send_close_notify()
+                    self._queue_output_locked()
+                self._send_queue()
+            self._flush(wait=False)
+
+    def close(self) -> None:
+        """Ends the connection: close_notify if that can go at once, and the socket. Never blocks on a socket; threads
+        that read or write are woken, and raise ClosedError. Twice is once.
+
+        While files of `makefile` are open, they keep the connection, as a socket's do; `abort` does not wait for them.
+        """
+        with self._state:
+            self._closing = True
+            if self._files:
+                return
+        self.abort()
+
+    def abort(self) -> None:
+        """As `close`, whatever files are open."""
+        with self._state:
+            self._closing = True
+            if self._closed:
+                return
+            self._closed = True
+            self._callers += 1
+        try:
+            if self._write.acquire(blocking=False):  # else a writer is at it, and will be told
+                try:
+                    self._say_goodbye()
+                finally:
+                    self._write.release()
+            # Others may be in recv or send: closing under them would leave them there, and free the descriptor's
+            # number for a stranger. They are woken, and the last of them closes.
+            if self._callers > 1 and not shut(self._sock, socket.SHUT_RDWR):
+                self._close_socket()
+        finally:
+            self._leave()
+
+    def _say_goodbye(self) -> None:
+        """close_notify, as far as the socket's buffer takes it. Holds _write."""
+        if self._broken is not None:
+            return
+        with self._engine:
+            if not self._write_closed:
+                self._connection.send_close_notify()
+            self._write_closed = True
+            self._queue_output_locked()
+        try:
+            while self._outgoing:
+                send_at_once(self._sock, self._outgoing.popleft())
+        except OSError as error:
+            self._broken = error
+
+    def shutdown(self, how: int) -> None:
+        """Ends writing (socket.SHUT_WR: as `close_write`, then the socket's), reading, or both, on the socket, too;
+        who waits there is woken. Blocks as `close_write` does."""
+        if how != socket.SHUT_RD and self._complete:
+            self.close_write()
+        with self._using():
+            shut(self._sock, how)
+
+    def _file_opened(self) -> None:
+        with self._state:
+            if self._closing:
+                raise ClosedError("the connection was closed")
+            self._files += 1
+
+    def _file_closed(self) -> None:
+        with self._state:
+            self._files -= 1
+            last = self._closing and self._files == 0
+        if last:
+            self.abort()
+
+    def _using(self) -> "_Using":
+        return _Using(self)
+
+    def _enter(self) -> None:
+        with self._state:
+            if self._closed:
+                raise ClosedError("the connection was closed")
+            self._callers += 1
+
+    def _leave(self) -> None:
+        with self._state:
+            self._callers -= 1
+            last = self._closed and self._callers == 0
+        if last:
+            self._close_socket()
+
+    def _close_socket(self) -> None:
+        close = getattr(self._sock, "close", None)
+        if close is not None:
+            close()
+
+    # --- between socket and engine
+
+    def _receive(self) -> None:
+        """One recv, and all that follows from it. Holds _read; raises once nothing more can come."""
+        if self._ended:
+            raise UnexpectedEOF("the peer closed the connection within the handshake")
+        try:
+            data = self._sock.recv(_RECEIVE)
+        except OSError:
+            if self._closed:
+                raise ClosedError("the connection was closed") from None
+            raise
+        if self._closed:
+            raise ClosedError("the connection was closed")
+        if not data:
+            where = "" if self._complete else " during the handshake"
+            self._failure = UnexpectedEOF(f"the stream ended without close_notify{where}")
+            raise self._failure
+        self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        with self._engine:
+            for event, payload in self._connection.receive_bytes(data):
+                if event == DATA:
+                    self._incoming += payload
+                elif event == CLOSE_NOTIFY:
+                    self._ended = True
+            failure = self._connection.failure
+            self._queue_output_locked()
+        failed = None if failure is None else self._failed(failure)
+        self._failure = self._failure or failed
+        # During the handshake it is the caller's own flight; later, an error of sending is the writer's to report.
+        self._flush(wait=not self._complete and failed is None, quiet=self._complete or failed is not None)
+        if failed is not None and not self._incoming:
+            raise failed
+
+    def _failed(self, failure: Any) -> TlsError:
+        if not failure.sent:
+            return AlertReceived(failure)
+        if self._trust is not None and self._trust.error is not None:
+            error: TlsError = CertificateError(failure)
+            error.__cause__ = self._trust.error
+            return error
+        return AlertSent(failure)
+
+    def _check_failure(self) -> None:
+        if self._closed:
+            raise ClosedError("the connection was closed")
+        if self._failure is not None:
+            raise self._failure
+
+    def _queue_output(self) -> None:
+        with self._engine:
+            self._queue_output_locked()
+
+    def _queue_output_locked(self) -> None:
+        """What the engine has to say, in its order: whoever holds _engine queues it before another may add to it."""
+        output = self._connection.take_output()
+        if output:
+            self._outgoing.append(output)
+
+    def _flush(self, *, wait: bool, quiet: bool = False) -> None:
+        """Sends the queue. Without `wait`, whoever is sending now is left to send that too."""
+        while self._outgoing and self._broken is None:
+            if not self._write.acquire(blocking=wait):
+                return  # its holder looks at the queue once more when it has let go
+            try:
+                self._send_queue()
+            except OSError:
+                if not quiet:
+                    raise
+            finally:
+                self._write.release()
+
+    def _send_queue(self) -> None:
+        """Holds _write."""
+        while self._outgoing:
+            data = self._outgoing.popleft()
+            try:
+                self._sock.sendall(data)
+            except BaseException as error:
+                self._broken = error
+                if self._closed and isinstance(error, OSError):
+                    raise ClosedError("the connection was closed") from None
+                raise
+
+    # --- what is known
+
+    def connection_state(self) -> ConnectionState:
+        """A snapshot of what has been negotiated so far. Does not block."""
+        with self._engine:
+            c = self._connection
+            names = describe(c.version, c.cipher_suite, c.group, c.signature_scheme).split()
+            version, cipher_suite, group, scheme = ("" if name == "-" else name for name in names)
+            return ConnectionState(
+                version=version,
+                cipher_suite=cipher_suite,
+                group=group,
+                signature_scheme=scheme,
+                alpn=c.alpn.decode("ascii", "surrogateescape"),
+                server_name=c.server_name.decode("ascii"),
+                handshake_complete=self._complete,
+                handshake_confirmed=bool(c.established),
+                peer_certificates=self._peer_certificates(),
+                hello_retried=bool(c.hello_retried),
+            )
+
+    def _peer_certificates(self) -> tuple[bytes, ...]:
+        return self._trust.chain if self._trust is not None else ()
+
+    def pending(self) -> int:
+        """Bytes that `read` has without waiting."""
+        return len(self._incoming)
+
+
+class _Using:
+    """The time that a thread uses the socket in, as a context: `close` leaves the closing to the last of them."""
+
+    __slots__ = ("_conn",)
+
+    def __init__(self, conn: Conn) -> None:
+        self._conn = conn
+
+    def __enter__(self) -> None:
+        self._conn._enter()
+
+    def __exit__(self, *_: object) -> None:
+        self._conn._leave()

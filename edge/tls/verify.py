@@ -1,0 +1,106 @@
+"""Trust in a peer's certificate, by the `cryptography` package's path validation (RFC 5280, as the web has it)."""
+
+import datetime
+import functools
+import ipaddress
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.x509 import verification
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from edge.tls.errors import Refuse
+
+_SYSTEM_STORES: Final = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
+"""Of Debian, Red Hat, and the rest."""
+
+Roots = str | Path | Sequence[x509.Certificate]
+
+
+def load_roots(roots: Roots | None) -> tuple[x509.Certificate, ...]:
+    """Trusted certificates: of a PEM file, as they are given, or (None) of the system, whose file the environment
+    variable SSL_CERT_FILE may name. Raises OSError, and ValueError when there is no certificate in it."""
+    if roots is None:
+        return _system_roots()
+    found = tuple(x509.load_pem_x509_certificates(Path(roots).read_bytes()) if isinstance(roots, str | Path) else roots)
+    if not found or not all(isinstance(certificate, x509.Certificate) for certificate in found):
+        raise ValueError("root_cas: a PEM file or a sequence of x509.Certificate, with at least one")
+    return found
+
+
+@functools.cache
+def _system_roots() -> tuple[x509.Certificate, ...]:
+    named = os.environ.get("SSL_CERT_FILE")
+    for path in [named] if named else _SYSTEM_STORES:
+        if os.path.exists(path):
+            return tuple(x509.load_pem_x509_certificates(Path(path).read_bytes()))
+    raise ValueError("root_cas: this system has no store of trusted certificates; name a file")
+
+
+def verify_server(roots: Sequence[x509.Certificate], chain: Sequence[bytes], server_name: str) -> None:
+    """Raises Refuse unless the chain (DER, leaf first) leads to one of the roots, is valid now, and is for
+    `server_name`, a host name or an IP address."""
+    leaf, others = _parse(chain)
+    subject: x509.DNSName | x509.IPAddress
+    try:
+        subject = x509.IPAddress(ipaddress.ip_address(server_name))
+    except ValueError:
+        subject = x509.DNSName(server_name)
+    try:
+        _builder(roots, ExtendedKeyUsageOID.SERVER_AUTH).build_server_verifier(subject).verify(leaf, others)
+    except verification.VerificationError as error:
+        raise _refusal(leaf, error) from error
+
+
+def verify_client(roots: Sequence[x509.Certificate], chain: Sequence[bytes]) -> None:
+    """Raises Refuse unless the chain (DER, leaf first) leads to one of the roots, is valid now, and may authenticate
+    a client."""
+    leaf, others = _parse(chain)
+    try:
+        _builder(roots, ExtendedKeyUsageOID.CLIENT_AUTH).build_client_verifier().verify(leaf, others)
+    except verification.VerificationError as error:
+        raise _refusal(leaf, error) from error
+
+
+def _parse(chain: Sequence[bytes]) -> tuple[x509.Certificate, list[x509.Certificate]]:
+    try:
+        leaf, *others = [x509.load_der_x509_certificate(der) for der in chain]
+    except ValueError as error:
+        raise Refuse("bad_certificate", f"a certificate cannot be read: {error}") from error
+    return leaf, others
+
+
+def _builder(roots: Sequence[x509.Certificate], purpose: x509.ObjectIdentifier) -> verification.PolicyBuilder:
+    now = datetime.datetime.now(datetime.UTC)
+    builder = verification.PolicyBuilder().store(verification.Store(list(roots))).time(now)
+    return builder.extension_policies(
+        ca_policy=verification.ExtensionPolicy.webpki_defaults_ca(), ee_policy=_leaf_policy(purpose)
+    )
+
+
+def _leaf_policy(purpose: x509.ObjectIdentifier) -> verification.ExtensionPolicy:
+    """The web's rules, save that two extensions may be critical, as RFC 5280 lets them and private authorities make
+    them (sections 4.2.1.6 and 4.2.1.12)."""
+
+    def for_purpose(_policy: object, _leaf: object, usage: x509.ExtendedKeyUsage | None) -> None:
+        if usage is not None and purpose not in usage:
+            raise ValueError("extendedKeyUsage is for another purpose")
+
+    either = verification.Criticality.AGNOSTIC
+    return (
+        verification.ExtensionPolicy.webpki_defaults_ee()
+        .require_present(x509.SubjectAlternativeName, either, None)
+        .may_be_present(x509.ExtendedKeyUsage, either, for_purpose)
+    )
+
+
+def _refusal(leaf: x509.Certificate, error: Exception) -> Refuse:
+    """The alert for it (RFC 8446, section 6.2): what the leaf tells by itself, else by the validator's words."""
+    now = datetime.datetime.now(datetime.UTC)
+    if now > leaf.not_valid_after_utc:
+        return Refuse("certificate_expired", f"it was valid until {leaf.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
+    words = str(error)
+    return Refuse("unknown_ca" if "candidates exhausted" in words else "bad_certificate", words)

@@ -8,11 +8,13 @@ run (3.4 us when it has nothing to do: so only then).
 import asyncio
 import selectors
 
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from cext.base.timers cimport Timer, timer_init
 from cext.lib.linux cimport EPOLLIN
 from cext.net.loop cimport Loop, Watcher
+
+FAR = 86400.0       # seconds; a timer behind this is looked at again by then
 
 
 cdef class AsyncGuest(Watcher):
@@ -61,8 +63,8 @@ cdef class AsyncGuest(Watcher):
             self._schedule()
         timers = self.aio._scheduled
         if timers:
-            delay = max(0.0, timers[0].when() - self.aio.time())
-            self.loop.timers.arm(&self.timer, self.loop.now + <int> (delay * 1000) + 1)
+            delay = min(max(0.0, timers[0].when() - self.aio.time()), FAR)
+            self.loop.timers.arm(&self.timer, self.loop.now + <uint64_t> (delay * 1000) + 1)
         else:
             self.loop.timers.disarm(&self.timer)
 

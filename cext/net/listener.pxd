@@ -5,8 +5,8 @@ from cext.net.address cimport Peer
 from cext.net.loop cimport Watcher
 
 cdef class Listener(Watcher):
-    cdef Timer resume               # armed while accepting is paused for want of descriptors
-    cdef bint starved               # no descriptors: logged once, until an accept succeeds
+    cdef Timer resume               # armed while accepting is paused, mostly for want of descriptors
+    cdef bint starved               # paused: logged once, until an accept succeeds
     cdef int start(self) noexcept
     cdef int accept_some(self, int limit) noexcept
     cdef void stop(self) noexcept

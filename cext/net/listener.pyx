@@ -1,6 +1,6 @@
 """Accepting (see the .pxd). Level-triggered: what one turn leaves in the queue, the next turn hears of again."""
 
-from libc.errno cimport ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM, EPROTO, errno
+from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EPROTO, errno
 from libc.stdint cimport uint32_t
 
 from cext.base.timers cimport timer_init
@@ -30,7 +30,7 @@ cdef class Listener(Watcher):
         """A connection has come; fd is the callee's to close."""
 
     cdef void on_starved(self, int error) noexcept:
-        """Descriptors or memory have run out (errno `error`); called once for each such spell."""
+        """Nothing can be accepted (errno `error`: mostly, descriptors have run out); called once for each such spell."""
 
     cdef void on_event(self, uint32_t events) noexcept:
         self.accept_some(ACCEPTS_PER_TURN)
@@ -51,12 +51,11 @@ cdef class Listener(Watcher):
                 peer_set(&peer, &address)
                 self.on_accept(fd, &peer)
                 continue
-            if errno == EMFILE or errno == ENFILE or errno == ENOBUFS or errno == ENOMEM:
+            if errno == EINTR or errno == ECONNABORTED or errno == EPROTO:
+                continue            # that connection is gone; the next may be there
+            if errno != EAGAIN:     # no descriptors, no memory, no permission, no longer listening
                 self.pause(errno)
-                break
-            if errno == EINTR or errno == ECONNABORTED or errno == EPROTO or errno == EPERM:
-                continue            # that connection is gone (or filtered); the next may be there
-            break                   # EAGAIN, or a socket that is no longer listening
+            break
         return accepted
 
     cdef void pause(self, int error) noexcept:
@@ -68,4 +67,5 @@ cdef class Listener(Watcher):
             self.on_starved(error)
 
     cdef void on_timer(self, int kind) noexcept:
-        self.start()
+        if self.start() < 0:
+            self.loop.timers.arm(&self.resume, self.loop.now + STARVED_PAUSE_MS)

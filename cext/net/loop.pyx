@@ -167,7 +167,7 @@ cdef class Loop:
 
     cdef int turn(self) except -1:
         cdef epoll_event events[EVENTS_PER_TURN]
-        cdef int n, i, fd
+        cdef int n, i, fd, error
         cdef uint32_t instance
         cdef Watcher w
         cdef int wait
@@ -175,10 +175,11 @@ cdef class Loop:
         wait = 0 if self.deferred or self.unfinished else self.timers.wait_ms(self.now)
         with nogil:
             n = epoll_wait(self.epfd, events, EVENTS_PER_TURN, wait)
+            error = errno
         self.read_clock()
         if n < 0:
-            if errno != EINTR:
-                raise OSError(errno, "epoll_wait: " + os.strerror(errno))
+            if error != EINTR:
+                raise OSError(error, "epoll_wait: " + os.strerror(error))
             n = 0
             PyErr_CheckSignals()
         if self.unfinished:

@@ -1,6 +1,6 @@
 """Sockets in the loop (see the .pxd)."""
 
-from libc.errno cimport EAGAIN, EINPROGRESS, EINTR, errno
+from libc.errno cimport EAGAIN, EINPROGRESS, EINTR, ENOMEM, errno
 
 from cext.base.buffer cimport CHUNK_PAYLOAD, chunk_acquire, chunk_release, queue_clear, queue_pop
 from cext.lib.linux cimport (
@@ -134,6 +134,10 @@ cdef class Stream(Watcher):
             iov[acquired].iov_len = size
             asked += size
             acquired += 1
+        if acquired == 0:                       # readv of nothing would look like the peer's end
+            self.readable = False
+            self.error = ENOMEM
+            return IO_ERROR
         while True:
             got = readv(self.fd, iov, acquired)
             if got >= 0 or errno != EINTR:

@@ -10,6 +10,7 @@ from cext.proxy.h1_session cimport H1Session
 
 cdef enum:
     QUEUED_AT_ONCE = 64
+    QUEUED_ROUNDS = 64          # no queue is longer; new clients may come as fast as old ones are accepted
 
 
 cdef class Frontend(Listener):
@@ -37,8 +38,9 @@ cdef class Frontend(Listener):
 
     def accept_queued(self):
         """Accepts what waits in the queue: the socket may be closed soon."""
-        while self.accept_some(QUEUED_AT_ONCE) == QUEUED_AT_ONCE:
-            pass
+        cdef int rounds = 0
+        while rounds < QUEUED_ROUNDS and self.accept_some(QUEUED_AT_ONCE) == QUEUED_AT_ONCE:
+            rounds += 1
 
     def close(self):
         """Stops accepting; the socket and what is queued in it stay."""

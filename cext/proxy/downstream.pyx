@@ -259,9 +259,9 @@ cdef class Downstream(Stream):
         cdef size_t room = SCRATCH - have
         cdef size_t used
         cdef ssize_t got = 0
+        if self.stash_news or have > SCRATCH - RECEIVE:
+            room = 0                            # whole records wait there: they come before what follows, or its end
         self.stash_news = False
-        if have > SCRATCH - RECEIVE:            # whole records wait there: they first
-            room = 0
         if room > RECEIVE:
             room = RECEIVE
         if self.readable and room:
@@ -316,6 +316,8 @@ cdef class Downstream(Stream):
             if event == TLS_ESTABLISHED:
                 self.ctx.counters.handshakes += 1
                 self.open_session()
+                if self.session is None:
+                    self.shut(b"out of memory")
                 if self.fd < 0:
                     return n
                 if pos == n:
@@ -388,6 +390,8 @@ cdef class Downstream(Stream):
             self.ctx.log("info", f"{self.peer_name()}: handshake failed: {failure}")
         else:
             self.ctx.log("info", f"{self.peer_name()}: TLS failure: {failure}")
+        chunk_release(self.filling)     # there are no keys left for it, and the alert must go out
+        self.filling = NULL
         self.queue_tls_output()
         self.close_when_sent(True)
 

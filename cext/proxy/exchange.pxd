@@ -39,7 +39,7 @@ cdef class Exchange(UpstreamUser):
     cdef int method
     cdef uint8_t request_framing
     cdef bint request_done              # the client's body is complete
-    cdef bint body_begun                # a byte of it went upstream: it cannot be sent again
+    cdef bint body_begun                # something of it went upstream: it cannot be sent again
     cdef bint responding                # the client has a response head
     cdef bint retried
     cdef bint reused
@@ -59,7 +59,6 @@ cdef class Exchange(UpstreamUser):
     cdef void request_end(self, const BodyReader *trailers) noexcept
     cdef bint takes_request(self) noexcept nogil
     cdef void client_drained(self) noexcept
-    cdef void abandon(self, const char *fault) noexcept
     cdef void close(self) noexcept
     cdef void connect(self, bint fresh) noexcept
     cdef void send_head(self) noexcept

@@ -1,7 +1,7 @@
 """Exchanges (see the .pxd): choosing a connection, sending, waiting, passing on, retrying.
 
 The functions stand in the order of an exchange's life. The sink calls prepare, start, request_*,
-client_drained, abandon and, when all is over, close; the upstream calls on_*.
+client_drained and, when all is over, close; the upstream calls on_*.
 """
 
 import os
@@ -13,6 +13,7 @@ from cext.base.timers cimport timer_init
 from cext.http.h1_writer cimport request_room, write_chunk_size, write_request
 from cext.http.message cimport (
     FRAMING_CHUNKED,
+    FRAMING_LENGTH,
     FRAMING_NONE,
     METHOD_DELETE,
     METHOD_GET,
@@ -31,6 +32,9 @@ cdef enum:
     WAIT_CONNECT = 0
     WAIT_FIRST_BYTE = 1
     WAIT_BODY = 2
+
+
+cdef const char *OUT_OF_MEMORY = b"The service is overloaded at the moment."
 
 
 cdef class ResponseSink:
@@ -93,7 +97,7 @@ cdef class Exchange(UpstreamUser):
         self.target_len = h.path.len
         self.host_len = h.host.len
         self.request_framing = h.framing
-        self.request_done = h.framing == FRAMING_NONE
+        self.request_done = h.framing == FRAMING_NONE or (h.framing == FRAMING_LENGTH and h.content_length == 0)
         return 0
 
     cdef void start(self) noexcept:
@@ -132,11 +136,11 @@ cdef class Exchange(UpstreamUser):
         cdef Upstream u = self.upstream
         self.connected_us = self.ctx.loop.now_us
         if u.queue(self.head.data, self.head.len) < 0:
-            self.abandon(b"out of memory")
+            self.fail(503, OUT_OF_MEMORY, b"out of memory")
             return
         self.wait_for(WAIT_FIRST_BYTE, self.route.first_byte_ms if self.request_done else 0)
         u.flush()
-        if not self.request_done and self.sink is not None:
+        if not self.request_done and self.upstream is u:
             self.sink.request_wanted(self)
 
     cdef bint takes_request(self) noexcept nogil:
@@ -159,24 +163,33 @@ cdef class Exchange(UpstreamUser):
         else:
             r = self.upstream.queue(p, n)
         if r < 0:
-            self.abandon(b"out of memory")
+            self.fail(503, OUT_OF_MEMORY, b"out of memory")
 
     cdef void request_flush(self) noexcept:
         """What request_data brought in this turn goes out."""
         if self.upstream is not None:
             self.upstream.flush()
-        if self.upstream is not None and not self.takes_request():
-            self.wait_for(WAIT_FIRST_BYTE, self.route.body_idle_ms)     # the backend has stopped reading
+        if self.upstream is None or self.request_done:
+            return
+        if not self.takes_request():
+            self.wait_for(WAIT_BODY, self.route.body_idle_ms)           # the backend has stopped reading
+        elif self.responding and not self.upstream.paused:
+            self.wait_for(WAIT_BODY, self.route.body_idle_ms)           # it may need more of the request first
 
     cdef void request_end(self, const BodyReader *trailers) noexcept:
+        cdef int r = 0
         self.request_done = True
         if self.upstream is None:
             return
         if self.request_framing == FRAMING_CHUNKED:
-            self.upstream.queue(b"0\r\n", 3)
+            self.body_begun = True                  # its last chunk is a part of it
+            r |= self.upstream.queue(b"0\r\n", 3)
             if trailers.trailers_len:
-                self.upstream.queue(trailers.trailers, trailers.trailers_len)
-            self.upstream.queue(b"\r\n", 2)
+                r |= self.upstream.queue(trailers.trailers, trailers.trailers_len)
+            r |= self.upstream.queue(b"\r\n", 2)
+            if r < 0:
+                self.fail(503, OUT_OF_MEMORY, b"out of memory")
+                return
         if not self.responding:
             self.wait_for(WAIT_FIRST_BYTE, self.route.first_byte_ms)
         self.upstream.flush()
@@ -313,12 +326,6 @@ cdef class Exchange(UpstreamUser):
             self.status = status
             self.ctx.counters.responses_5xx += 1
             self.sink.response_error(self, status, text)
-
-    cdef void abandon(self, const char *fault) noexcept:
-        """The client is gone (or memory is): nobody waits for the response."""
-        if self.fault == NULL:
-            self.fault = fault
-        self.close()
 
     cdef void close(self) noexcept:
         """The end: timers and connection are given back. Idempotent."""

@@ -23,6 +23,7 @@ cdef class H1Session(Session):
     cdef uint8_t response_framing
     cdef bint keep_alive
     cdef bint head_begun                # bytes of the next head are there
+    cdef bint taking                    # on_plaintext runs: it goes on with the next request by itself
     cdef bint draining
     cdef bint head_only                 # the request is a HEAD
     cdef bint body_wanted               # the client was told (or did not ask) to send its body
@@ -32,6 +33,7 @@ cdef class H1Session(Session):
     cdef void begin_exchange(self) noexcept
     cdef size_t read_body(self, const uint8_t *p, size_t n) noexcept
     cdef void refuse(self, int status, const char *text) noexcept
+    cdef void refuse_head(self, int status, const char *text) noexcept
     cdef void respond_simple(self, int status, const char *text) noexcept
     cdef void next_request(self) noexcept
     cdef void write_log(self, Exchange x, const char *why) noexcept

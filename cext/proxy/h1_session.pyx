@@ -49,12 +49,13 @@ cdef class H1Session(Session):
 
     cdef bint wants_plaintext(self) noexcept:
         if self.phase == REQUEST_HEAD:
-            return True
+            return not self.client.congested    # a client that takes no responses gets no further ones made
         return self.phase == REQUEST_BODY and self.exchange is not None and self.exchange.takes_request()
 
     cdef size_t on_plaintext(self, const uint8_t *p, size_t n) noexcept:
         cdef size_t pos = 0
         cdef size_t used
+        self.taking = True
         while pos < n and self.client is not None and self.wants_plaintext():
             if self.phase == REQUEST_HEAD:
                 used = self.read_head(p + pos, n - pos)
@@ -63,6 +64,13 @@ cdef class H1Session(Session):
             else:
                 used = self.read_body(p + pos, n - pos)
             pos += used
+        self.taking = False
+        if self.client is not None and self.client.peer_finished:
+            # Nothing follows: what is not whole now never will be.
+            if self.phase == REQUEST_HEAD and (pos == n or self.wants_plaintext()):
+                self.client.finish(False)
+            elif self.phase == REQUEST_BODY and pos == n:
+                self.client.abort(b"client closed")
         return pos
 
     cdef size_t read_head(self, const uint8_t *p, size_t n) noexcept:
@@ -89,7 +97,7 @@ cdef class H1Session(Session):
             n = skipped + r
             r = parse_request(p + skipped, r, &client.settings.limits, &self.ctx.request)
         if r < 0:
-            self.refuse(-r, NULL)
+            self.refuse_head(-r, NULL)
             return n
         self.wire_in = n
         self.begin_exchange()
@@ -105,7 +113,7 @@ cdef class H1Session(Session):
         cdef Exchange x
         cdef size_t path_len = h.path.len
         self.minor = h.minor
-        self.keep_alive = h.keep_alive and not self.draining and not client.peer_finished
+        self.keep_alive = h.keep_alive and not self.draining
         self.head_only = h.method == METHOD_HEAD
         self.wire_out = 0
         if h.method == METHOD_CONNECT:
@@ -137,7 +145,7 @@ cdef class H1Session(Session):
             return
         self.exchange = x
         body_begin(&self.body, h.framing, h.content_length)
-        self.phase = REQUEST_DONE if h.framing == FRAMING_NONE else REQUEST_BODY
+        self.phase = REQUEST_DONE if x.request_done else REQUEST_BODY
         client.expect(READ_BODY, 0)
         if route is None:
             x.status = 404
@@ -175,8 +183,9 @@ cdef class H1Session(Session):
             self.client.expect(READ_BODY, 0)
             x.request_end(&self.body)
         elif r == BODY_MORE:
-            self.client.expect(READ_BODY, x.route.body_idle_ms)
             x.request_flush()
+            if self.exchange is x:      # while the upstream takes no more, waiting is not the client's fault
+                self.client.expect(READ_BODY, x.route.body_idle_ms if x.takes_request() else 0)
         else:
             x.fault = b"bad chunked body"
             if x.responding:
@@ -261,6 +270,10 @@ cdef class H1Session(Session):
     cdef void on_drained(self) noexcept:
         if self.exchange is not None:
             self.exchange.client_drained()
+        elif self.phase == REQUEST_HEAD:
+            if self.client.read_phase == READ_KEEPALIVE:
+                self.client.expect(READ_KEEPALIVE, self.client.settings.keepalive_ms)
+            self.client.resume()
 
     cdef void response_end(self, Exchange x, const BodyReader *trailers) noexcept:
         if self.response_framing == FRAMING_CHUNKED:
@@ -289,10 +302,11 @@ cdef class H1Session(Session):
         self.exchange = None
         self.write_log(x, NULL)
         x.close()
-        if not self.keep_alive or unread or (client.peer_finished and client.plain.len == 0):
-            # A body that is still on its way would turn our close into a reset: linger.
+        body_free(&self.body)
+        if not self.keep_alive or unread:
+            # A body or pipelined requests that are still on their way would turn our close into a reset: linger.
             self.phase = REQUEST_REFUSED
-            client.finish(unread)
+            client.finish(unread or client.plain.len or client.stash.len or client.readable)
             return
         self.phase = REQUEST_HEAD
         client.flush()
@@ -302,10 +316,20 @@ cdef class H1Session(Session):
             client.expect(READ_HEAD, DRAIN_IDLE_MS)     # its last response did not say close: as in on_drain
         else:
             client.expect(READ_KEEPALIVE, client.settings.keepalive_ms)
-        if client.plain.len or client.stash.len or client.readable:
+        if self.taking:
+            return
+        if client.peer_finished and client.plain.len == 0:
+            client.finish(False)
+        elif client.plain.len or client.stash.len or client.readable:
             client.resume()
 
     # ---- refusals and ends ----
+
+    cdef void refuse_head(self, int status, const char *text) noexcept:
+        """As refuse, when the head did not become a request: nothing of the one before it counts."""
+        self.head_only = False
+        self.wire_out = 0
+        self.refuse(status, text)
 
     cdef void refuse(self, int status, const char *text) noexcept:
         """A request that can't be served: our answer, then the connection is closed."""
@@ -327,7 +351,7 @@ cdef class H1Session(Session):
         if phase == READ_KEEPALIVE or (phase == READ_HEAD and not self.head_begun):
             self.client.finish(False)
         elif phase == READ_HEAD:
-            self.refuse(408, b"The request head did not arrive in time.")
+            self.refuse_head(408, b"The request head did not arrive in time.")
         elif x is not None and not x.responding:
             x.fault = b"timeout: request body_idle"
             x.status = 408
@@ -336,7 +360,9 @@ cdef class H1Session(Session):
             self.client.abort(b"timeout: request body_idle")
 
     cdef void on_peer_finished(self) noexcept:
-        if self.exchange is None and self.client.plain.len == 0:
+        if self.client.plain.len:
+            self.client.resume()        # it may hold the end of what is under way: on_plaintext decides
+        elif self.exchange is None:
             self.client.finish(False)
         elif self.phase == REQUEST_BODY:
             self.client.abort(b"client closed")

@@ -7,6 +7,7 @@ from cext.net.stream cimport set_nodelay
 from cext.proxy.access_log cimport AccessLog
 from cext.proxy.context cimport Context
 from cext.proxy.downstream cimport Downstream, ListenerSettings
+from cext.proxy.upstream cimport LOST_CLOSED, Upstream
 
 from cext.proxy.frontend import Frontend
 
@@ -24,7 +25,6 @@ cdef class DataPlane:
     cdef Context ctx
     cdef AccessLog access_log
     cdef list frontends
-    cdef list upstreams
     cdef uint64_t drain_until
     cdef object drain_check
 
@@ -50,6 +50,8 @@ cdef class DataPlane:
         finally:
             self.stop_accepting()
             self.close_clients()
+            self.close_idle()
+            self.loop.close()
             if self.access_log is not None:
                 self.access_log.flush_lines()
 
@@ -62,7 +64,7 @@ cdef class DataPlane:
             frontend.accept_queued()
         self.stop_accepting()
         self.drain_until = self.loop.now + deadline_ms
-        for client in self.clients():
+        for client in self.watched(Downstream):
             (<Downstream> client).drain()
         self.drain_check = self.loop.every(DRAIN_CHECK_MS, self.check_drained)
 
@@ -86,18 +88,23 @@ cdef class DataPlane:
             frontend.close()
         self.frontends.clear()
 
-    cdef list clients(self):
+    cdef list watched(self, type kind):
         cdef list found = []
         cdef Watcher w
         cdef int fd
         for fd in range(self.loop.table_size):
             if self.loop.watchers[fd] != NULL:
                 w = <Watcher> self.loop.watchers[fd]
-                if isinstance(w, Downstream):
+                if isinstance(w, kind):
                     found.append(w)
         return found
 
     def close_clients(self):
         """Cuts every client's connection."""
-        for client in self.clients():
+        for client in self.watched(Downstream):
             (<Downstream> client).abort(b"worker stopped")
+
+    def close_idle(self):
+        """Closes the upstream connections, of which none is in use any more, and takes them out of their pools."""
+        for upstream in self.watched(Upstream):
+            (<Upstream> upstream).lose(LOST_CLOSED, 0)

@@ -49,21 +49,25 @@ cdef class UpstreamGroup:
         """A connection to the attempt-th server of the round, idle if there is one (never when `fresh`), else new.
 
         It may still be connecting. One whose connect() fails at once comes back closed (fd -1) with its error.
-        A request that is not `repeatable` gets an idle connection only after a look that it is still open.
+        A request that is not `repeatable` gets an idle connection only after a look that it is still open; so does
+        any when the last response may not have been all that came: its rest must not be taken for the next one.
         """
         cdef unsigned int n = <unsigned int> len(self.servers)
         cdef unsigned int i
         cdef Server server = <Server> self.servers[attempt % n]
+        cdef Server other
         cdef Upstream u
-        if server.avoid_until > ctx.loop.now:
-            for i in range(1, n):
-                if (<Server> self.servers[(attempt + i) % n]).avoid_until <= ctx.loop.now:
-                    server = <Server> self.servers[(attempt + i) % n]
-                    break
+        # One that refused lately gives way to the next; when all did, to the one that refused longest ago.
+        for i in range(1, n):
+            if server.avoid_until <= ctx.loop.now:
+                break
+            other = <Server> self.servers[(attempt + i) % n]
+            if other.avoid_until < server.avoid_until:
+                server = other
         while server.idle and not fresh:
             u = <Upstream> server.idle.pop()
             self.n_idle -= 1
-            if repeatable or u.nothing_to_read():
+            if (repeatable and not u.readable) or u.nothing_to_read():
                 ctx.counters.upstream_reuses += 1
                 u.begin(user, method)
                 return u

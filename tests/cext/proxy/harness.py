@@ -282,6 +282,7 @@ def client_context():
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     context.set_alpn_protocols(["http/1.1"])
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF    # Python's default
     return context
 
 

@@ -290,7 +290,7 @@ CONTEXT = client_context()
 
 
 class Client(Reader):
-    """A TLS client. What ends without close_notify raises ssl.SSLEOFError."""
+    """A TLS client. What ends without close_notify raises ssl.SSLError."""
 
     def __init__(self, edge, *, receive_buffer=0, seconds=SECONDS):
         raw = socket.socket()

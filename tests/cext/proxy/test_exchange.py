@@ -289,7 +289,7 @@ def test_a_cut_response_is_seen_as_one(part):
         conn.send(part)
 
     with serving(script) as edge:
-        with Client(edge) as client, pytest.raises((ssl.SSLEOFError, ConnectionResetError)):
+        with Client(edge) as client, pytest.raises(ssl.SSLError):
             client.ask(get())
         assert last_entry(edge)["error"] in ("upstream closed", "bad response")
 
@@ -384,7 +384,7 @@ def test_a_response_that_stalls(settings_, error):
         conn.rest()
 
     with serving(script, **settings_) as edge:
-        with Client(edge) as client, pytest.raises(ssl.SSLEOFError):
+        with Client(edge) as client, pytest.raises(ssl.SSLError):
             client.ask(get())
         assert last_entry(edge)["error"] == error
 
@@ -399,7 +399,7 @@ def test_total_counts_what_trickles():
 
     with serving(script, total_ms=200) as edge, Client(edge) as client:
         started = time.monotonic()
-        with pytest.raises(ssl.SSLEOFError):
+        with pytest.raises(ssl.SSLError):
             client.ask(get())
         assert time.monotonic() - started < 1
 

@@ -138,8 +138,8 @@ def faults() -> Iterator[tuple[str, bytes, str]]:
     )
     encoded = hello.encoded_extensions()
     for what, more, alert in (
-        ("known extension twice", extension(ALPN, protocols(b"http/1.1")), "illegal_parameter"),
-        ("unknown extension twice", extension(GREASE, b"") * 2, "illegal_parameter"),
+        ("known extension twice", extension(ALPN, protocols(b"http/1.1")), "decode_error"),
+        ("unknown extension twice", extension(GREASE, b"") * 2, "decode_error"),
         ("pre_shared_key not last", extension(PRE_SHARED_KEY, psk()) + extension(GREASE, b""), "illegal_parameter"),
         ("CertificateRequest's extension", extension(OID_FILTERS, b"\0\0"), "illegal_parameter"),
     ):

@@ -44,6 +44,7 @@ cdef class PublicKey:
     cdef EVP_PKEY *pkey
     cdef int family
     cdef readonly str kind
+    cdef bint supports(self, int scheme) noexcept nogil      # whether the scheme fits the key
     cdef int verify(self, int scheme, const uint8_t *message, size_t n, const uint8_t *signature, size_t sig_len) noexcept nogil
     # 0 when it verifies, -1 otherwise (also for a scheme that does not fit the key)
 

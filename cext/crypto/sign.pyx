@@ -221,6 +221,9 @@ cdef class PublicKey:
     def __dealloc__(self):
         EVP_PKEY_free(self.pkey)
 
+    cdef bint supports(self, int scheme) noexcept nogil:
+        return find(scheme, self.family) >= 0
+
     cdef int verify(self, int scheme, const uint8_t *message, size_t n,
                     const uint8_t *signature, size_t sig_len) noexcept nogil:
         cdef uint8_t digest[DIGEST_MAX]
@@ -244,6 +247,12 @@ cdef class PublicKey:
                 and EVP_PKEY_verify(ctx, signature, sig_len, digest, SCHEMES[i].digest_length) == 1)
         EVP_PKEY_CTX_free(ctx)
         return 0 if done else failed()
+
+    @property
+    def schemes(self):
+        """Those of its private half in TLS 1.3, most preferred first."""
+        return tuple(SCHEMES[i].id for i in range(SCHEME_COUNT)
+                     if SCHEMES[i].family == self.family and SCHEMES[i].padding != PADDING_PKCS1)
 
     @staticmethod
     def from_spki(bytes der not None):

@@ -37,7 +37,6 @@ cdef class Client13(Handshake):
     cdef uint8_t shares[KEY_SHARES_MAX][KX_PUBLIC_MAX]  # their public halves, to be sent again after a retry
     cdef size_t share_lengths[KEY_SHARES_MAX]
     cdef PublicKey server_key           # of the server's leaf
-    cdef bint ccs_sent
     cdef bint certificate_requested
     cdef uint8_t server_secret[HASH_MAX]                # server_handshake_traffic_secret
     cdef uint8_t client_secret[HASH_MAX]                # client_handshake_traffic_secret

@@ -285,7 +285,6 @@ cdef class Client13(Handshake):
         if self.config.middlebox_compatibility:
             if self.add_action(ACTION_CCS, LEVEL_INITIAL) < 0:
                 return -internal_error
-            self.ccs_sent = 1
         step = self.write_client_hello()
         self.message = NULL                     # until now the cookie was read from it
         self.state = CLIENT_READ_SECOND_SERVER_HELLO
@@ -322,6 +321,10 @@ cdef class Client13(Handshake):
         derive_secret(&self.schedule, LABEL_CLIENT_HANDSHAKE, digest, self.client_secret)
         if (
             self.add_keys(ACTION_READ_KEYS, LEVEL_HANDSHAKE, self.server_secret) < 0
+        # Before our second flight (appendix D.4), and already here: that flight may become an alert under the new keys.
+        if self.config.middlebox_compatibility and not self.hello_retried:
+            if self.add_action(ACTION_CCS, LEVEL_INITIAL) < 0:
+                return -internal_error
             or self.add_keys(ACTION_WRITE_KEYS, LEVEL_HANDSHAKE, self.client_secret) < 0
         ):
             return -internal_error
@@ -429,6 +432,8 @@ cdef class Client13(Handshake):
             return self.fail(illegal_parameter, "CertificateVerify uses an algorithm that was not offered")
         # Signed is the transcript up to the Certificate: this message is not in it yet.
         transcript_hash(&self.transcript, digest)
+        if not self.server_key.supports(cv.algorithm):
+            return self.fail(illegal_parameter, "CertificateVerify uses an algorithm that does not fit the key")
         n = certificate_verify_input(True, digest, hash_length(self.hash), signed)
         if self.server_key.verify(cv.algorithm, signed, n, cv.signature.p, left(&cv.signature)) != 0:
             return self.fail(decrypt_error, "CertificateVerify does not verify")
@@ -450,7 +455,7 @@ cdef class Client13(Handshake):
         step = parse_finished(self.message + HANDSHAKE_HEADER, self.message_length - HANDSHAKE_HEADER,
                               hash_length(self.hash), &verify_data, &reason)
         if step < 0:
-            return self.fail(-step, reason)
+            return self.fail(decrypt_error, reason)      # incorrect, be it by its length: section 4.4.4
         transcript_hash(&self.transcript, digest)
         finished_verify_data(self.hash, self.server_secret, digest, expected)
         if not equal_constant_time(expected, verify_data.p, hash_length(self.hash)):    # section 4.4.4
@@ -490,11 +495,6 @@ cdef class Client13(Handshake):
         cdef size_t n = hash_length(self.hash)
         cdef uint8_t digest[HASH_MAX]
         cdef uint8_t verify_data[HASH_MAX]
-        # Before our second flight, whichever that is (appendix D.4): after a retry it went before the ClientHello.
-        if self.config.middlebox_compatibility and not self.ccs_sent:
-            if self.add_action(ACTION_CCS, LEVEL_HANDSHAKE) < 0:
-                return -internal_error
-            self.ccs_sent = 1
         if self.certificate_requested:
             if self.open_message(&w, 2 * HANDSHAKE_HEADER) < 0:
                 return -internal_error

@@ -12,10 +12,12 @@ cdef enum:
 
 cdef class Credential:
     cdef readonly tuple chain                       # DER, leaf first
-    cdef readonly PrivateKey key
+    cdef readonly PrivateKey key                    # None: `signer` signs
+    cdef readonly object signer                     # remote: has sign(message, scheme), which the owner calls
+    cdef readonly PublicKey public_key              # of the leaf, for what `signer` signs; None beside a key
     cdef readonly tuple names                       # lower-case str, "*.example.com" for one label
     cdef readonly bytes certificate_body            # of the Certificate message, with an empty request context
-    cdef uint16_t schemes[CONFIG_LIST_MAX]          # key.schemes
+    cdef uint16_t schemes[CONFIG_LIST_MAX]          # what its key signs by, preferred first
     cdef size_t n_schemes
 
 cdef struct Selection:
@@ -28,6 +30,7 @@ cdef class ServerConfig:
     cdef readonly tuple credentials
     cdef readonly tuple alpn                        # bytes, preferred first
     cdef readonly bint require_sni
+    cdef readonly bint policy                       # each handshake stops at its ClientHello with TLS_WAIT_POLICY
     cdef readonly bytes cookie_secret               # 32 bytes or more: signs HelloRetryRequest's cookie
     cdef bytes alpn_list                            # encoded ProtocolNames
     cdef uint16_t cipher_suites[CONFIG_LIST_MAX]
@@ -39,6 +42,9 @@ cdef class ServerConfig:
     cdef tuple default
     cdef Credential select_credential(self, const ClientHello *ch, Selection *selection)
     # None, with selection.alert set, when no credential fits. Raises nothing but MemoryError.
+
+cdef Credential first_fit(tuple candidates, const ClientHello *ch, Selection *selection)
+# The first of them that can sign as the client wants; as select_credential.
 
 cdef class ClientConfig:
     cdef readonly bytes server_name                 # b"": no SNI

@@ -64,12 +64,13 @@ CERTIFICATE_SCHEMES = (RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512)
 cdef class Credential:
     """A certificate chain and its key.
 
-    `chain`: DER certificates, leaf first. `names`: what SNI may ask for; "*.example.com" stands for one label.
-    ValueError when the chain is empty or too long, the leaf cannot be read, the key is not the leaf's, or a name is
+    `chain`: DER certificates, leaf first. `key`: a PrivateKey, or any object with `sign(message, scheme)`: the
+    handshake then stops with TLS_WAIT_SIGN and the connection's owner has it signed. `names`: what SNI may ask for;
+    "*.example.com" stands for one label. ValueError when the chain is empty or too long, the leaf cannot be read, the key is not the leaf's, or a name is
     none.
     """
 
-    def __init__(self, chain, PrivateKey key not None, names=()):
+    def __init__(self, chain, key not None, names=()):
         self.chain = tuple(bytes(der) for der in chain)
         if not self.chain or not all(self.chain):
             raise ValueError("a credential needs a chain of DER certificates, leaf first")
@@ -77,16 +78,25 @@ cdef class Credential:
             raise ValueError("the chain does not fit a Certificate message")
         entries = b"".join(len(der).to_bytes(3, "big") + der + bytes(2) for der in self.chain)
         self.certificate_body = b"\0" + len(entries).to_bytes(3, "big") + entries
-        self.key = key
         self.names = tuple(normal_name(name) for name in names)
-        self.n_schemes = fill(self.schemes, key.schemes, "signature scheme")
+        public_key = read_public_key(self.chain[0])
+        if isinstance(key, PrivateKey):
+            self.key = key
+            if not self.key.matches(public_key):
+                raise ValueError("the key is not the one of the chain's first certificate")
+            schemes = self.key.schemes
+        elif callable(getattr(key, "sign", None)):
+            self.signer = key
+            self.public_key = public_key
+            schemes = public_key.schemes
+        else:
+            raise TypeError(f"a PrivateKey or an object with sign(message, scheme), not {type(key).__name__}")
+        self.n_schemes = fill(self.schemes, schemes, "signature scheme")
         if not self.n_schemes:
-            raise ValueError(f"a key of kind {key.kind} signs nothing in TLS 1.3")
-        if not key.matches(read_public_key(self.chain[0])):
-            raise ValueError("the key is not the one of the chain's first certificate")
+            raise ValueError(f"a key of kind {public_key.kind} signs nothing in TLS 1.3")
 
     def __repr__(self):
-        return f"Credential({self.key.kind}, {', '.join(self.names) or 'no names'})"
+        return f"Credential({self.key.kind if self.key else 'remote key'}, {', '.join(self.names) or 'no names'})"
 
 
 cdef class ServerConfig:
@@ -96,13 +106,14 @@ cdef class ServerConfig:
     share a name with it. Of several for one name the first whose key fits the client's signature_algorithms is taken.
     `alpn`: protocols, preferred first; () ignores ALPN. `require_sni`: clients without a known name are refused.
     `cookie_secret`: at least 32 bytes, the same wherever a client's second ClientHello may arrive; None: a random one.
-    ValueError for anything that cannot work.
+    `policy`: the connection's owner chooses configuration and credential by the ClientHello (TLS_WAIT_POLICY); there
+    may be no credentials then. ValueError for anything that cannot work.
     """
 
     def __init__(self, credentials, *, alpn=(b"http/1.1",), cipher_suites=SUITES, groups=GROUPS, cookie_secret=None,
-                 bint require_sni=False):
+                 bint require_sni=False, bint policy=False):
         self.credentials = tuple(credentials)
-        if not self.credentials or not all(isinstance(credential, Credential) for credential in self.credentials):
+        if not (self.credentials or policy) or not all(isinstance(credential, Credential) for credential in self.credentials):
             raise ValueError("a server needs at least one Credential")
         self.alpn = tuple(bytes(protocol) for protocol in alpn)
         self.alpn_list = protocol_names(self.alpn)
@@ -112,10 +123,11 @@ cdef class ServerConfig:
         if len(self.cookie_secret) < COOKIE_SECRET_MIN:
             raise ValueError(f"cookie_secret is shorter than {COOKIE_SECRET_MIN} bytes")
         self.require_sni = require_sni
-        first = self.credentials[0]
+        self.policy = policy
         self.exact = {}
         self.wildcard = {}
-        self.default = tuple(c for c in self.credentials if c is first or set(c.names) & set(first.names))
+        self.default = tuple(c for i, c in enumerate(self.credentials)
+                             if i == 0 or set(c.names) & set(self.credentials[0].names))
         # Wildcards are found by what follows their label: a handshake looks up at most two names.
         for credential in self.credentials:
             for name in credential.names:
@@ -222,7 +234,6 @@ cdef class ClientConfig:
 
 
 cdef Credential first_fit(tuple candidates, const ClientHello *ch, Selection *selection):
-    """The first of them that can sign as the client wants."""
     cdef Credential credential
     cdef int scheme
     for credential in candidates:

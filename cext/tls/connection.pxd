@@ -10,6 +10,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from cext.base.buffer cimport Bytes
 from cext.crypto.hash_kdf cimport HASH_MAX
+from cext.tls.config cimport Credential, ServerConfig
 from cext.tls.handshake cimport Handshake
 from cext.tls.record cimport Direction
 
@@ -20,6 +21,8 @@ cdef enum TlsEvent:
     TLS_ESTABLISHED = 3     # as TLS_PROGRESS, and the handshake has just completed
     TLS_CLOSE_NOTIFY = 4    # the peer will send no more; our side may go on writing
     TLS_FAILED = 5          # fatal: `failure` tells; if the fault was the peer's, `out` ends with our alert
+    TLS_WAIT_POLICY = 6     # a server's configuration with `policy`: choose by `client_hello`, then resume_policy
+    TLS_WAIT_SIGN = 7       # as TLS_PROGRESS, and `signer` is to sign `to_sign`: then resume_sign
 
 cdef enum:
     RECORD_HEADER = 5
@@ -49,6 +52,15 @@ cdef class Connection:
     # Seals the n <= 16384 bytes at record + RECORD_HEADER as one application-data record in place, writes its
     # header to record[:5], type and tag after the data. -> whole length (n + RECORD_OVERHEAD), or -1.
 
+    # While TLS_WAIT_POLICY or TLS_WAIT_SIGN lasts, receive takes nothing (TLS_NEED_DATA). These go on, or end it:
+    cdef int resume_policy(self, ServerConfig config, Credential credential) noexcept
+    # -> TlsEvent. The configuration to go on with (its own `policy` is not asked again), and the credential to show;
+    # None: the one at hand, and its choice.
+    cdef int resume_sign(self, bytes signature) noexcept
+    # -> TlsEvent. A signature that does not verify is an internal_error.
+    cdef int refuse_to_resume(self, int description, str reason) noexcept
+    # -> TLS_FAILED, with our alert in `out`: who was to decide cannot, or will not.
+
     cdef void before_write(self) noexcept
     # Called once before a flight of seal()s: puts our own KeyUpdate into `out` when the AEAD limit is near or
     # the peer asked for one.
@@ -64,6 +76,8 @@ cdef class Connection:
     # park() frees the AEAD contexts.
     cdef object config                  # ServerConfig or ClientConfig; it tells the role
     cdef bint server
+    cdef uint8_t waiting                # the TlsEvent TLS_WAIT_* that lasts, or 0
+    cdef readonly bytes client_hello    # the whole message, while TLS_WAIT_POLICY lasts
     cdef Handshake handshake            # until it is confirmed; a server's is made by the ClientHello
     cdef Direction reading
     cdef Direction writing
@@ -91,6 +105,7 @@ cdef class Connection:
     cdef int skip_early_data(self, size_t length) except -1
     cdef int take_change_cipher_spec(self, const uint8_t *p, size_t n) except -1
     cdef int take_alert(self, const uint8_t *p, size_t n) except -1
+    cdef bint speaks_tls13(self) noexcept
     cdef int take_handshake(self, const uint8_t *p, size_t n) except -1
     cdef ssize_t admit(self, const uint8_t *header) noexcept
     cdef Handshake choose_handshake(self)

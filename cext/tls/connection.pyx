@@ -18,7 +18,7 @@ from cext.tls.client13 cimport Client13
 from cext.tls.config cimport ClientConfig, ServerConfig
 from cext.tls.constants cimport (
     ALERT_FATAL, ALERT_WARNING, CONTENT_ALERT, CONTENT_APPLICATION_DATA, CONTENT_CHANGE_CIPHER_SPEC, CONTENT_HANDSHAKE,
-    HANDSHAKE_HEADER, HS_KEY_UPDATE, HS_NEW_SESSION_TICKET, TLS10, TLS12, bad_record_mac,
+    HANDSHAKE_HEADER, HS_KEY_UPDATE, HS_NEW_SESSION_TICKET, TLS10, TLS12, TLS13, bad_record_mac,
     close_notify as ALERT_CLOSE_NOTIFY, decode_error, illegal_parameter, internal_error, protocol_version,
     record_overflow, unexpected_message, user_canceled)
 from cext.tls.handshake cimport (
@@ -32,7 +32,7 @@ from cext.tls.record cimport (
 from cext.tls.server13 cimport Server13
 
 cdef enum:
-    EARLY_DATA_SKIP_MAX = 1 << 14       # bytes of 0-RTT content that a server passes over
+    EARLY_DATA_SKIP_MAX = 1 << 14       # bytes of 0-RTT records that a server passes over
     EMPTY_RECORDS_MAX = 32              # application data records without content, in a row
     CCS_RECORDS_MAX = 4
     WARNINGS_MAX = 4
@@ -166,11 +166,10 @@ cdef class Connection:
 
     cdef int skip_early_data(self, size_t length) except -1:
         """A 0-RTT record, which we have no keys for (section 4.2.10)."""
-        cdef size_t content = length - RECORD_HEADER_LENGTH
-        content = content - PROTECTION if content > PROTECTION else 1
-        if content >= self.skip_budget:
+        cdef size_t fragment = max(length - RECORD_HEADER_LENGTH, <size_t> 1)
+        if fragment >= self.skip_budget:
             return self.refuse(unexpected_message, "more early data than is skipped")
-        self.skip_budget -= content
+        self.skip_budget -= fragment
         return TLS_PROGRESS
 
     cdef int take_change_cipher_spec(self, const uint8_t *p, size_t n) except -1:
@@ -196,6 +195,9 @@ cdef class Connection:
         if p[1] != ALERT_CLOSE_NOTIFY and p[1] != user_canceled:
             return self.end_by_peer(p[1], "")
         if self.pending.len:
+            # Error alerts must be fatal (section 6); a server of TLS 1.2 may have warned us before it chose a version.
+            if p[0] == ALERT_WARNING and self.speaks_tls13():
+                return self.refuse(decode_error, f"{TlsAlert(p[1]).name} as a warning")
             return self.refuse(unexpected_message, "an alert within a split message")
         if p[1] == user_canceled:       # a close_notify follows (section 6.1)
             self.warnings += 1
@@ -211,6 +213,10 @@ cdef class Connection:
 
     cdef int take_handshake(self, const uint8_t *p, size_t n) except -1:
         """A fragment of handshake messages: whole ones are taken where they stand, the rest is gathered."""
+    cdef bint speaks_tls13(self) noexcept:
+        """Whether that is settled."""
+        return (self.version if self.handshake is None else self.handshake.version) == TLS13
+
         cdef int event = TLS_PROGRESS
         cdef ssize_t length
         cdef size_t part
@@ -296,6 +302,15 @@ cdef class Connection:
             return self.refuse_handshake(-step)
         code = self.carry_out()
         if code < 0:
+        if step == STEP_WAIT_POLICY:
+            if self.unread:
+                return self.refuse(unexpected_message, "bytes of the ClientHello's record come after it")
+            self.client_hello = (<const char *> message)[:n]
+            self.waiting = TLS_WAIT_POLICY
+            return TLS_WAIT_POLICY
+        # The message that we answer with a flight is the last of the peer's flight, and of its record.
+        if self.handshake.n_actions and self.unread:
+            return self.refuse(unexpected_message, "bytes of the message's record come after the end of a flight")
             return self.refuse(-code, "bytes of the message's record come after its key change"
                                if code == -unexpected_message else "a flight cannot be written")
         if step != STEP_DONE:
@@ -345,7 +360,7 @@ cdef class Connection:
                 if a.level == LEVEL_APPLICATION:
                     memcpy(self.read_secret, a.secret, hash_length(h.hash))
             elif a.kind == ACTION_SKIP_EARLY_DATA:
-                self.skip_budget = EARLY_DATA_SKIP_MAX
+                self.skip_budget = EARLY_DATA_SKIP_MAX + 1      # 0 stands for none expected
         for i in range(h.n_actions):
             a = &h.actions[i]
             if a.kind == ACTION_MESSAGE:

@@ -85,6 +85,7 @@ cdef int walk_extensions(Reader *walk, int message, uint64_t offered, Extensions
     cdef uint64_t bit
     cdef uint16_t type = 0
     cdef int known
+    cdef bint unoffered = 0
     while left(walk):
         if not read_u16(walk, &type) or not read_vec16(walk, &body):
             reason[0] = "an extension is cut short"
@@ -93,26 +94,31 @@ cdef int walk_extensions(Reader *walk, int message, uint64_t offered, Extensions
         known = known_extension(type)
         if known == X_UNKNOWN:
             if not set_add(&unknown_seen, type):
-                reason[0] = "an extension appears twice"
-                return -illegal_parameter
-            if message & ANSWERS:
-                reason[0] = "an extension was not offered"
-                return -unsupported_extension
+                return refuse_repeated(message, reason)
+            unoffered |= message & ANSWERS != 0
             continue
         bit = <uint64_t> 1 << known
         if out.present & bit:
-            reason[0] = "an extension appears twice"
-            return -illegal_parameter
-        if not allowed_in[known] & message:
+            return refuse_repeated(message, reason)
+        if not allowed_in[known] & message and not unoffered:
             reason[0] = "an extension stands in a message it does not belong to"
             return -illegal_parameter
         # A HelloRetryRequest's cookie answers nothing (section 4.2).
         if message & ANSWERS and not offered & bit and not (known == X_COOKIE and message == IN_HELLO_RETRY_REQUEST):
-            reason[0] = "an extension was not offered"
-            return -unsupported_extension
+            unoffered = 1
         out.present |= bit
         out.body[known] = body
+    if unoffered:                       # only now: a list that repeats one is no list at all
+        reason[0] = "an extension was not offered"
+        return -unsupported_extension
     return 0
+
+
+cdef int refuse_repeated(int message, const char **reason) noexcept nogil:
+    """"There MUST NOT be more than one extension of the same type" (section 4.2), by which alert is not said: the
+    hellos and EncryptedExtensions are refused as lists that cannot be decoded, as BoringSSL does."""
+    reason[0] = "an extension appears twice"
+    return -decode_error if message & (CH | SH | EE) else -illegal_parameter
 
 
 def _fill():

@@ -62,6 +62,7 @@ from cext.tls.extensions cimport (
     Extensions,
     U16Set,
     X_ALPN,
+    X_CERTIFICATE_AUTHORITIES,
     X_COOKIE,
     X_EARLY_DATA,
     X_EXTENDED_MASTER_SECRET,
@@ -149,6 +150,8 @@ cdef int decode_client_hello_extensions(const Extensions *ext, ClientHello *ch) 
         return refuse(&ch.reason, decode_error, "application_layer_protocol_negotiation cannot be decoded")
     if not optional_cookie(ext.body[X_COOKIE], &ch.cookie):
         return refuse(&ch.reason, decode_error, "cookie cannot be decoded")
+    if not optional_authorities(ext.body[X_CERTIFICATE_AUTHORITIES]):
+        return refuse(&ch.reason, decode_error, "certificate_authorities cannot be decoded")
     if ext.body[X_PSK_KEY_EXCHANGE_MODES].p != NULL:
         ch.psk_modes = ext.body[X_PSK_KEY_EXCHANGE_MODES]
         if not whole_vec8(&ch.psk_modes) or not left(&ch.psk_modes):
@@ -401,7 +404,7 @@ cdef int parse_server_hello(const uint8_t *body, size_t n, uint64_t offered, Ser
     if sh.legacy_version != TLS12:
         return refuse(&sh.reason, illegal_parameter, "legacy_version is not 0x0303")
     if compression != 0:
-        return refuse(&sh.reason, illegal_parameter, "legacy_compression_method is not 0")
+        return refuse(&sh.reason, decode_error, "legacy_compression_method is not 0")
     result = read_extensions(list, IN_HELLO_RETRY_REQUEST if sh.retry else IN_SERVER_HELLO, offered, &ext, &sh.reason)
     if result:
         return result
@@ -567,6 +570,8 @@ cdef int parse_certificate_request(const uint8_t *body, size_t n, CertificateReq
         return refuse(&cr.reason, missing_extension, "CertificateRequest without signature_algorithms")
     if not optional_u16_list(ext.body[X_SIGNATURE_ALGORITHMS], &cr.signature_algorithms):
         return refuse(&cr.reason, decode_error, "signature_algorithms cannot be decoded")
+    if not optional_authorities(ext.body[X_CERTIFICATE_AUTHORITIES]):
+        return refuse(&cr.reason, decode_error, "certificate_authorities cannot be decoded")
     return 0
 
 
@@ -780,6 +785,20 @@ cdef bint optional_cookie(Reader body, Reader *out) noexcept nogil:
         return 1
     out[0] = body
     return whole_vec16(out) and left(out) != 0
+
+
+cdef bint optional_authorities(Reader body) noexcept nogil:
+    """CertificateAuthoritiesExtension (section 4.2.4). An empty list, which older peers send for "any", is let pass."""
+    cdef Reader list = body
+    cdef Reader name
+    if body.p == NULL:
+        return 1
+    if not whole_vec16(&list):
+        return 0
+    while left(&list):
+        if not read_vec16(&list, &name) or not left(&name):
+            return 0
+    return 1
 
 
 cdef int decode_record_size_limit(Reader body, Reader *out, const char **reason) noexcept nogil:

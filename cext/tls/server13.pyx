@@ -372,7 +372,7 @@ cdef class Server13(Handshake):
         code = parse_finished(self.message + HANDSHAKE_HEADER, self.message_length - HANDSHAKE_HEADER, n, &verify_data,
                               &reason)
         if code < 0:
-            return self.fail(-code, reason)
+            return self.fail(decrypt_error, reason)      # incorrect, be it by its length: section 4.4.4
         if not equal_constant_time(verify_data.p, self.client_verify_data, n):
             return self.fail(decrypt_error, "the client's Finished does not verify")
         if self.add_keys(ACTION_READ_KEYS, LEVEL_APPLICATION, self.client_application_secret) < 0:

@@ -453,7 +453,7 @@ FAULTS = [
     ("session id left out", "server_hello", lambda w: message(2, w[4:38] + b"\0" + w[71:]), "illegal_parameter"),
     ("suite not offered", "server_hello", replace(b"\x13\1\0", b"\x13\4\0"), "illegal_parameter"),
     ("suite of TLS 1.2", "server_hello", replace(b"\x13\1\0", b"\xc0\x2b\0"), "illegal_parameter"),
-    ("compression", "server_hello", replace(b"\x13\1\0", b"\x13\1\1"), "illegal_parameter"),
+    ("compression", "server_hello", replace(b"\x13\1\0", b"\x13\1\1"), "decode_error"),
     ("share of another group", "server_hello", replace(u16s(29, 32), u16s(23, 32)), "illegal_parameter"),
     ("share too short", "server_hello", in_extensions(lambda e: VERSION + extension(51, u16s(29, 31) + bytes(31))),
      "illegal_parameter"),
@@ -466,7 +466,7 @@ FAULTS = [
     ("protocol not offered", "encrypted_extensions", replace(b"http/1.1", b"http/1.0"), "illegal_parameter"),
     ("extension not offered", "encrypted_extensions", with_extension(extension(42)), "unsupported_extension"),
     ("key_share encrypted", "encrypted_extensions", with_extension(extension(51)), "illegal_parameter"),
-    ("extension twice", "encrypted_extensions", with_extension(extension(0) * 2), "illegal_parameter"),
+    ("extension twice", "encrypted_extensions", with_extension(extension(0) * 2), "decode_error"),
     ("trailing byte", "encrypted_extensions", lambda w: message(8, w[4:] + b"\0"), "decode_error"),
     ("left out", "encrypted_extensions", nothing, "unexpected_message"),
     ("as HelloRequest", "encrypted_extensions", of_type(0), "unexpected_message"),
@@ -485,22 +485,34 @@ FAULTS = [
     # CertificateVerify
     ("signature changed", "certificate_verify", flipped(-1), "decrypt_error"),
     ("no signature", "certificate_verify", lambda _: message(15, u16s(0x0403, 0)), "decrypt_error"),
-    ("of another scheme", "certificate_verify", replace(u16s(0x0403), u16s(0x0804)), "decrypt_error"),
+    ("of another scheme", "certificate_verify", replace(u16s(0x0403), u16s(0x0804)), "illegal_parameter"),
     ("scheme for certificates only", "certificate_verify", replace(u16s(0x0403), u16s(0x0401)), "illegal_parameter"),
     ("SHA-1", "certificate_verify", replace(u16s(0x0403), u16s(0x0203)), "illegal_parameter"),
     ("left out", "certificate_verify", nothing, "unexpected_message"),
     # Finished
     ("changed", "finished", flipped(4), "decrypt_error"),
     ("changed at its end", "finished", flipped(-1), "decrypt_error"),
-    ("too short", "finished", lambda w: message(20, w[4:-1]), "decode_error"),
-    ("too long", "finished", lambda w: message(20, w[4:] + b"\0"), "decode_error"),
-    ("empty", "finished", lambda w: message(20), "decode_error"),
+    ("too short", "finished", lambda w: message(20, w[4:-1]), "decrypt_error"),
+    ("too long", "finished", lambda w: message(20, w[4:] + b"\0"), "decrypt_error"),
+    ("empty", "finished", lambda w: message(20), "decrypt_error"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("what", "name", "change", "alert"), FAULTS, ids=[f"{f[1]}: {f[0]}" for f in FAULTS])
 def test_fault_of_the_server(what, name, change, alert):
     assert RawServer(alter={name: change}).serve().alert() == alert
+
+
+@pytest.mark.parametrize("compatibility", [True, False])
+@pytest.mark.parametrize("retry", [True, False])
+def test_change_cipher_spec_precedes_an_alert_under_the_new_keys(compatibility, retry):
+    config = ClientConfig(alpn=(b"http/1.1",), middlebox_compatibility=compatibility)
+    server = RawServer(config, group=P256 if retry else X25519, alter={"finished": flipped(-1)})
+    if retry:
+        server.retry()              # here it went before the second ClientHello
+    sent = records(server.serve().client.take_output())
+    assert [kind for kind, _ in sent] == [CCS] * (compatibility and not retry) + [23]
+    assert server.read.unprotect(sent[-1][1]) == (21, bytes((2, ALERTS["decrypt_error"])))
 
 
 @pytest.mark.parametrize(

@@ -462,11 +462,21 @@ def test_what_follows_a_close_notify_is_ignored():
     assert client.server.failure is None
 
 
-@pytest.mark.parametrize("level", [1, 2])
-@pytest.mark.parametrize(("number", "name"), [(40, "handshake_failure"), (20, "bad_record_mac"), (99, "unknown(99)")])
-def test_the_peers_alert_is_fatal_whatever_its_level(level, number, name):
+ERROR_ALERTS = [(40, "handshake_failure"), (20, "bad_record_mac"), (99, "unknown(99)")]
+
+
+@pytest.mark.parametrize(("number", "name"), ERROR_ALERTS)
+def test_an_error_alert_as_a_warning_is_refused(number, name):
     client = connected()
-    assert client.send(client.seal(bytes([level, number]), ALERT)) == [(FAILED, b"")]
+    assert client.send(client.seal(bytes([1, number]), ALERT)) == [(FAILED, b"")]
+    failure = client.server.failure
+    assert (failure.name, failure.reason, failure.sent) == ("decode_error", f"{name} as a warning", True)
+
+
+@pytest.mark.parametrize(("number", "name"), ERROR_ALERTS)
+def test_the_peers_alert_is_fatal(number, name):
+    client = connected()
+    assert client.send(client.seal(bytes([2, number]), ALERT)) == [(FAILED, b"")]
     failure = client.server.failure
     assert (failure.name, failure.sent) == (name, False)
     assert client.server.take_output() == b""

@@ -82,11 +82,19 @@ def test_unknown_ones_are_passed_over_where_nothing_is_answered(type, message):
 
 
 @pytest.mark.parametrize("type", [*RFC, GREASE, 0x1234, 0xFFFF])
-def test_twice_is_illegal(type):
-    message = CR if type == 48 else CH
+def test_twice_is_refused(type):
+    message, alert = (CR, "illegal_parameter") if type == 48 else (CH, "decode_error")
     apart = extension(type, b"1") + extension(0x4444, b"") + extension(type, b"1")
-    assert alert_of(extension(type, b"") * 2, message) == "illegal_parameter"
-    assert alert_of(apart, message) == "illegal_parameter"
+    assert alert_of(extension(type, b"") * 2, message) == alert
+    assert alert_of(apart, message) == alert
+
+
+@pytest.mark.parametrize("type", [*RFC, GREASE, 0xFFFF])
+def test_twice_weighs_more_than_unasked(type):
+    unasked = extension(0x1234, b"")
+    alert = alert_of(unasked + extension(type, b"1") + unasked + extension(type, b"1"), EE)
+    assert alert == "decode_error"
+    assert alert_of(extension(0x1234, b"") + extension(type, b"1"), EE) == "unsupported_extension"
 
 
 def test_no_call_remembers_another():
@@ -94,7 +102,7 @@ def test_no_call_remembers_another():
     unknown = [extension(type, b"") for type in (GREASE, 0x1234, 0x1235)]
     for _ in range(3):
         assert extensions.read(b"".join(unknown), CH) == {}
-        assert alert_of(b"".join(unknown) + unknown[0], CH) == "illegal_parameter"
+        assert alert_of(b"".join(unknown) + unknown[0], CH) == "decode_error"
         assert alert_of(b"".join(unknown) + b"\0", CH) == "decode_error"
         assert alert_of(b"".join(unknown) + b"\0\0\0\1", CH) == "decode_error"
         assert alert_of(b"".join(unknown) + extension(48, b""), CH) == "illegal_parameter"
@@ -106,7 +114,7 @@ def test_as_many_as_a_message_holds():
     random.Random(1).shuffle(types)
     encoded = b"".join(extension(type, b"") for type in types)
     assert extensions.read(encoded, CH) == {}
-    assert alert_of(encoded + extension(types[0], b""), CH) == "illegal_parameter"
+    assert alert_of(encoded + extension(types[0], b""), CH) == "decode_error"
 
 
 def test_truncation():

@@ -304,11 +304,11 @@ def test_client_hello_of(client, suites, groups, shares, alpn):
     ("what", "body", "alert"),
     [
         ("legacy_version", server_hello(VERSION + SHARE, version=0x0304), "illegal_parameter"),
-        ("compression", server_hello(VERSION + SHARE, compression=1), "illegal_parameter"),
+        ("compression", server_hello(VERSION + SHARE, compression=1), "decode_error"),
         ("session id of 33", server_hello(VERSION + SHARE, session_id=bytes(33)), "decode_error"),
         ("a version not offered", server_hello(extension(43, b"\3\3") + SHARE), "illegal_parameter"),
         ("a version of 3 bytes", server_hello(extension(43, b"\3\4\0") + SHARE), "decode_error"),
-        ("versions twice", server_hello(VERSION * 2), "illegal_parameter"),
+        ("versions twice", server_hello(VERSION * 2), "decode_error"),
         ("share of no bytes", server_hello(VERSION + extension(51, b"\0\x1d\0\0")), "decode_error"),
         ("share trailing", server_hello(VERSION + extension(51, b"\0\x1d\0\1k\0")), "decode_error"),
         ("share without key", server_hello(VERSION + extension(51, b"\0\x1d")), "decode_error"),
@@ -404,6 +404,21 @@ def test_certificate_request_needs_algorithms():
 )
 def test_new_session_ticket_fault(body, alert):
     assert alert_of("new_session_ticket", body) == alert
+
+
+@pytest.mark.parametrize(
+    ("authorities", "alert"),
+    [(vec(2, vec(2, b"name")), None), (b"\0\0", None), (vec(2, b"\0\0"), "decode_error"), (b"", "decode_error"),
+     (vec(2, vec(2, b"name")) + b"\0", "decode_error"), (vec(2, vec(2, b"name") + b"\0\5"), "decode_error")],
+)  # fmt: skip
+def test_certificate_authorities(authorities, alert):
+    request = b"\0" + vec(2, extension(13, vec(2, b"\4\3")) + extension(47, authorities))
+    hello = ClientHello().but(47, authorities).body()
+    for kind, body in (("certificate_request", request), ("client_hello", hello)):
+        if alert:
+            assert alert_of(kind, body) == alert
+        else:
+            assert inspect.parse(kind, body)
 
 
 def test_finished_is_as_long_as_the_hash():

@@ -180,10 +180,10 @@ def test_chacha20_for_a_client_that_prefers_it():
 
 @pytest.mark.parametrize(("finished", "name"), [
     (message(FINISHED, bytes(32)), "decrypt_error"),
-    (message(FINISHED, bytes(31)), "decode_error"),
-    (message(FINISHED, bytes(33)), "decode_error"),
+    (message(FINISHED, bytes(31)), "decrypt_error"),
+    (message(FINISHED, bytes(33)), "decrypt_error"),
     (message(FINISHED, bytes(200)), "illegal_parameter"),
-    (message(FINISHED), "decode_error"),
+    (message(FINISHED), "decrypt_error"),
     (message(11, bytes(4)), "unexpected_message"),
     (message(24, b"\0"), "unexpected_message"),
     (message(5), "unexpected_message"),
@@ -386,6 +386,15 @@ def test_too_much_early_data():
     assert_refused(client, events, "unexpected_message")
 
 
+@pytest.mark.parametrize(("sizes", "fits"), [([8192, 8192], True), ([8192, 8192, 1], False), ([16384, 0], False)])
+def test_early_data_is_counted_by_the_length_of_its_records(sizes, fits):
+    client = RawClient(extra=offered_psk()).hello()
+    events = client.send(b"".join(record(APPLICATION_DATA, bytes(n)) for n in sizes))
+    assert (events[-1][0] == PROGRESS) is fits
+    if fits:
+        assert client.finish() == [(ESTABLISHED, b"")]
+
+
 def test_without_the_offer_nothing_is_skipped():
     client = RawClient(extra=offered_psk(early_data=False)).hello()
     events = client.send(record(APPLICATION_DATA, bytes(100)))
@@ -413,6 +422,12 @@ def test_early_data_again_after_a_hello_retry_request():
     hello = client_hello(**{**client.hello_options, "entries": [client.share.entry()], "extra": [
         psk[0], psk[1], extension(44, client.retry_extensions()[44]), psk[2]]})
     assert_refused(client, client.send(record(HANDSHAKE, hello)), "illegal_parameter")
+
+
+def test_nothing_follows_the_first_hello_in_its_record():
+    client = RawClient(server_config(groups=(P256,)), entries=[Share(X25519).entry()])
+    hello = client_hello(**client.hello_options)
+    assert_refused(client, client.send(record(HANDSHAKE, hello + hello[:10])), "unexpected_message")
 
 
 def test_too_much_early_data_after_a_hello_retry_request():

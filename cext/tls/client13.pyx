@@ -100,7 +100,9 @@ cdef class Client13(Handshake):
 
     cdef int advance(self, const uint8_t *message, size_t n) noexcept:
         cdef int step
-        if message != NULL and n < HANDSHAKE_HEADER or message == NULL and self.state != CLIENT_SEND_CLIENT_HELLO:
+        if message != NULL and n < HANDSHAKE_HEADER or (
+            message == NULL and self.state != CLIENT_SEND_CLIENT_HELLO and self.signature is None
+        ):
             return self.fail(internal_error, "advance without a whole message")
         self.message = message
         self.message_length = n
@@ -319,12 +321,12 @@ cdef class Client13(Handshake):
         cleanse(shared, KX_SHARED_MAX)
         derive_secret(&self.schedule, LABEL_SERVER_HANDSHAKE, digest, self.server_secret)
         derive_secret(&self.schedule, LABEL_CLIENT_HANDSHAKE, digest, self.client_secret)
-        if (
-            self.add_keys(ACTION_READ_KEYS, LEVEL_HANDSHAKE, self.server_secret) < 0
         # Before our second flight (appendix D.4), and already here: that flight may become an alert under the new keys.
         if self.config.middlebox_compatibility and not self.hello_retried:
             if self.add_action(ACTION_CCS, LEVEL_INITIAL) < 0:
                 return -internal_error
+        if (
+            self.add_keys(ACTION_READ_KEYS, LEVEL_HANDSHAKE, self.server_secret) < 0
             or self.add_keys(ACTION_WRITE_KEYS, LEVEL_HANDSHAKE, self.client_secret) < 0
         ):
             return -internal_error
@@ -430,10 +432,10 @@ cdef class Client13(Handshake):
             return self.fail(-step, cv.reason)
         if not is_among(cv.algorithm, self.config.schemes, self.config.n_schemes):      # section 4.4.3
             return self.fail(illegal_parameter, "CertificateVerify uses an algorithm that was not offered")
-        # Signed is the transcript up to the Certificate: this message is not in it yet.
-        transcript_hash(&self.transcript, digest)
         if not self.server_key.supports(cv.algorithm):
             return self.fail(illegal_parameter, "CertificateVerify uses an algorithm that does not fit the key")
+        # Signed is the transcript up to the Certificate: this message is not in it yet.
+        transcript_hash(&self.transcript, digest)
         n = certificate_verify_input(True, digest, hash_length(self.hash), signed)
         if self.server_key.verify(cv.algorithm, signed, n, cv.signature.p, left(&cv.signature)) != 0:
             return self.fail(decrypt_error, "CertificateVerify does not verify")

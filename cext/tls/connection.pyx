@@ -15,7 +15,7 @@ from cext.crypto.hash_kdf cimport cleanse, hash_length
 from cext.tls.alert import TlsAlert
 from cext.tls.names import describe
 from cext.tls.client13 cimport Client13
-from cext.tls.config cimport ClientConfig, ServerConfig
+from cext.tls.config cimport ClientConfig
 from cext.tls.constants cimport (
     ALERT_FATAL, ALERT_WARNING, CONTENT_ALERT, CONTENT_APPLICATION_DATA, CONTENT_CHANGE_CIPHER_SPEC, CONTENT_HANDSHAKE,
     HANDSHAKE_HEADER, HS_KEY_UPDATE, HS_NEW_SESSION_TICKET, TLS10, TLS12, TLS13, bad_record_mac,
@@ -23,7 +23,7 @@ from cext.tls.constants cimport (
     record_overflow, unexpected_message, user_canceled)
 from cext.tls.handshake cimport (
     ACTION_CCS, ACTION_MESSAGE, ACTION_READ_KEYS, ACTION_SKIP_EARLY_DATA, ACTION_WRITE_KEYS, LEVEL_APPLICATION,
-    STEP_DONE, Action)
+    STEP_DONE, STEP_WAIT_POLICY, STEP_WAIT_SIGN, Action)
 from cext.tls.key_schedule cimport next_traffic_secret
 from cext.tls.messages cimport build_key_update, parse_key_update
 from cext.tls.record cimport (
@@ -104,6 +104,8 @@ cdef class Connection:
         if self.read_closed:            # what follows a close_notify is ignored (section 6.1)
             consumed[0] = n
             return TLS_PROGRESS if n else TLS_NEED_DATA
+        if self.waiting:
+            return TLS_NEED_DATA
         length = record_length(input, n, self.reading.aead or self.skip_budget, &type)
         if length < 0:
             return self.refuse(-length, describe_bad_header(-length, input))
@@ -193,11 +195,11 @@ cdef class Connection:
         if p[0] != ALERT_WARNING and p[0] != ALERT_FATAL:
             return self.refuse(illegal_parameter, "an alert of unknown level")
         if p[1] != ALERT_CLOSE_NOTIFY and p[1] != user_canceled:
-            return self.end_by_peer(p[1], "")
-        if self.pending.len:
             # Error alerts must be fatal (section 6); a server of TLS 1.2 may have warned us before it chose a version.
             if p[0] == ALERT_WARNING and self.speaks_tls13():
                 return self.refuse(decode_error, f"{TlsAlert(p[1]).name} as a warning")
+            return self.end_by_peer(p[1], "")
+        if self.pending.len:
             return self.refuse(unexpected_message, "an alert within a split message")
         if p[1] == user_canceled:       # a close_notify follows (section 6.1)
             self.warnings += 1
@@ -211,12 +213,12 @@ cdef class Connection:
         cleanse(self.read_secret, sizeof(self.read_secret))
         return TLS_CLOSE_NOTIFY
 
-    cdef int take_handshake(self, const uint8_t *p, size_t n) except -1:
-        """A fragment of handshake messages: whole ones are taken where they stand, the rest is gathered."""
     cdef bint speaks_tls13(self) noexcept:
         """Whether that is settled."""
         return (self.version if self.handshake is None else self.handshake.version) == TLS13
 
+    cdef int take_handshake(self, const uint8_t *p, size_t n) except -1:
+        """A fragment of handshake messages: whole ones are taken where they stand, the rest is gathered."""
         cdef int event = TLS_PROGRESS
         cdef ssize_t length
         cdef size_t part
@@ -300,8 +302,6 @@ cdef class Connection:
         cdef int code
         if step < 0:
             return self.refuse_handshake(-step)
-        code = self.carry_out()
-        if code < 0:
         if step == STEP_WAIT_POLICY:
             if self.unread:
                 return self.refuse(unexpected_message, "bytes of the ClientHello's record come after it")
@@ -311,12 +311,54 @@ cdef class Connection:
         # The message that we answer with a flight is the last of the peer's flight, and of its record.
         if self.handshake.n_actions and self.unread:
             return self.refuse(unexpected_message, "bytes of the message's record come after the end of a flight")
+        code = self.carry_out()
+        if code < 0:
             return self.refuse(-code, "bytes of the message's record come after its key change"
                                if code == -unexpected_message else "a flight cannot be written")
+        if step == STEP_WAIT_SIGN:
+            self.waiting = TLS_WAIT_SIGN
+            return TLS_WAIT_SIGN
         if step != STEP_DONE:
             return TLS_PROGRESS
         self.confirm()
         return TLS_ESTABLISHED
+
+    cdef int resume_policy(self, ServerConfig config, Credential credential) noexcept:
+        cdef bytes hello = self.client_hello
+        if self.waiting != TLS_WAIT_POLICY:
+            return TLS_FAILED if self.failure is not None else TLS_NEED_DATA
+        self.waiting = 0
+        self.client_hello = None
+        try:
+            if config is not None:
+                self.config = config
+            # Anew: the configuration may lead to another version.
+            self.handshake = self.choose_handshake()
+            self.handshake.decided = 1
+            self.handshake.chosen = credential
+            return self.step_handshake(hello, len(hello))
+        except Exception as e:
+            return self.fail_unexpected(e)
+
+    cdef int resume_sign(self, bytes signature) noexcept:
+        if self.waiting != TLS_WAIT_SIGN:
+            return TLS_FAILED if self.failure is not None else TLS_NEED_DATA
+        self.waiting = 0
+        try:
+            self.handshake.signature = signature
+            return self.step_handshake(NULL, 0)
+        except Exception as e:
+            return self.fail_unexpected(e)
+
+    cdef int refuse_to_resume(self, int description, str reason) noexcept:
+        self.waiting = 0
+        self.client_hello = None
+        if self.failure is not None:
+            return TLS_FAILED
+        try:
+            return self.refuse(description, reason)
+        except Exception as e:
+            return self.fail_unexpected(e)
 
     cdef int take_post_handshake(self, const uint8_t *message, size_t n) except -1:
         """KeyUpdate, and NewSessionTicket to a client. Each is work for nothing, so data must come in between."""
@@ -586,6 +628,35 @@ cdef class Connection:
             p += part
             n -= part
 
+    def decide(self, ServerConfig config=None, Credential credential=None):
+        """Ends WAIT_POLICY (see resume_policy in the .pxd); the event that follows. ValueError at another time."""
+        if self.waiting != TLS_WAIT_POLICY:
+            raise ValueError("no decision is waited for")
+        return self.resume_policy(config, credential)
+
+    def give_signature(self, bytes signature not None):
+        """Ends WAIT_SIGN; the event that follows. ValueError at another time."""
+        if self.waiting != TLS_WAIT_SIGN:
+            raise ValueError("no signature is waited for")
+        return self.resume_sign(signature)
+
+    def give_up(self, int description, str reason not None):
+        """Ends either wait, and the connection, with an alert; FAILED. ValueError when nothing is waited for, or for
+        what is no AlertDescription."""
+        if not self.waiting or not 0 < description < 256:
+            raise ValueError("nothing is waited for, or no such alert")
+        return self.refuse_to_resume(description, reason)
+
+    @property
+    def signer(self):
+        """During WAIT_SIGN: the credential's object that is to sign."""
+        return self.handshake.signer if self.waiting == TLS_WAIT_SIGN else None
+
+    @property
+    def to_sign(self):
+        """During WAIT_SIGN: (message, scheme)."""
+        return (self.handshake.to_sign, self.handshake.scheme) if self.waiting == TLS_WAIT_SIGN else None
+
     def take_output(self):
         """What is to be sent, as bytes; the output is empty then."""
         cdef bytes output = self.out.data[:self.out.len] if self.out.len else b""
@@ -653,3 +724,5 @@ PROGRESS = TLS_PROGRESS
 ESTABLISHED = TLS_ESTABLISHED
 CLOSE_NOTIFY = TLS_CLOSE_NOTIFY
 FAILED = TLS_FAILED
+WAIT_POLICY = TLS_WAIT_POLICY
+WAIT_SIGN = TLS_WAIT_SIGN

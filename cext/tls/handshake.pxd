@@ -12,6 +12,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from cext.base.buffer cimport Bytes
 from cext.base.wire cimport Writer
+from cext.tls.config cimport Credential
 from cext.tls.key_schedule cimport KeySchedule
 from cext.tls.transcript cimport Transcript
 
@@ -19,6 +20,9 @@ cdef enum Step:                 # what advance and every do_* return, or -AlertD
     STEP_OK = 0                 # do_* only: go on with the next state
     STEP_NEED_MESSAGE = 1       # waits for the peer's next handshake message
     STEP_DONE = 2               # confirmed: both Finished have been seen to be right
+    STEP_WAIT_POLICY = 3        # a server has read the ClientHello, and who made the configuration wants to choose by
+                                # it: a new handshake with `decided` set is then given the same message
+    STEP_WAIT_SIGN = 4          # `to_sign` is to be signed by `signer`: advance(NULL, 0) goes on with `signature`
 
 cdef enum Level:                # encryption level a message travels at (RFC 9846, section 7)
     LEVEL_INITIAL = 0           # plaintext
@@ -55,6 +59,14 @@ cdef class Handshake:
     cdef Action actions[ACTIONS_MAX]
     cdef int n_actions
 
+    # what the owner has decided
+    cdef bint decided           # STEP_WAIT_POLICY has been: the configuration is the one to use
+    cdef Credential chosen      # to be used instead of the configuration's choice; None: that
+    cdef object signer          # of STEP_WAIT_SIGN
+    cdef bytes to_sign
+    cdef int scheme             # by which
+    cdef bytes signature        # what came of it, until it is used
+
     # why the last step failed
     cdef const char *reason     # static; NULL: `error` has the text
     cdef str error              # an unexpected exception, for internal_error
@@ -83,6 +95,11 @@ cdef class Handshake:
 
     cdef int fail_exception(self, object exception) noexcept
     # -internal_error with the exception's type and text in `error`.
+
+    cdef int sign(self, Credential credential, int scheme, const uint8_t *message, size_t n, uint8_t *signature,
+                  size_t *length) except -1
+    # STEP_OK with the signature (SIGNATURE_MAX bytes at most), STEP_WAIT_SIGN when a remote signer must be asked, or
+    # -internal_error. A state that gets STEP_WAIT_SIGN returns it and changes nothing: it is entered again.
 
     cdef int open_message(self, Writer *w, size_t room) noexcept nogil
     # A writer for one whole message (header included, as build_* write it) of at most `room` bytes, in the

@@ -42,6 +42,26 @@ cdef class Handshake:
             self.error = "an exception without text"
         return -internal_error
 
+    cdef int sign(self, Credential credential, int scheme, const uint8_t *message, size_t n, uint8_t *signature,
+                  size_t *length) except -1:
+        cdef bytes remote = self.signature
+        if credential.key is not None:
+            if credential.key.sign(scheme, message, n, signature, length) < 0:
+                return self.fail(internal_error, "the private key does not sign")
+            return STEP_OK
+        if remote is None:
+            self.signer = credential.signer
+            self.to_sign = (<const char *> message)[:n]
+            self.scheme = scheme
+            return STEP_WAIT_SIGN
+        # Checked here, where it can be said whose fault it is; beside the way to the signer it costs nothing.
+        if credential.public_key.verify(scheme, message, n, remote, len(remote)) != 0:
+            return self.fail(internal_error, "the signer's signature does not verify")
+        memcpy(signature, <const char *> remote, len(remote))
+        length[0] = len(remote)
+        self.signer = self.to_sign = self.signature = None
+        return STEP_OK
+
     cdef int open_message(self, Writer *w, size_t room) noexcept nogil:
         if bytes_reserve(&self.flight, room) < 0:
             return self.fail(internal_error, "out of memory")

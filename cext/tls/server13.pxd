@@ -55,6 +55,6 @@ cdef class Server13(Handshake):
     cdef int do_send_server_hello(self) except -1
     cdef int do_send_encrypted_extensions(self) noexcept
     cdef int do_send_certificate(self) noexcept
-    cdef int do_send_certificate_verify(self) noexcept
+    cdef int do_send_certificate_verify(self) except -1
     cdef int do_send_finished(self) noexcept nogil
     cdef int do_read_finished(self) noexcept nogil

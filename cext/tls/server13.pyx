@@ -13,14 +13,14 @@ from cext.crypto.hash_kdf cimport (
     hmac_once, random_bytes)
 from cext.crypto.kx cimport KX_PUBLIC_MAX, KX_SHARED_MAX, KeyExchange
 from cext.crypto.sign cimport SIGNATURE_MAX
-from cext.tls.config cimport Selection
+from cext.tls.config cimport Selection, first_fit
 from cext.tls.constants cimport (
     EXT_COOKIE, EXT_EARLY_DATA, EXT_KEY_SHARE, EXT_PADDING, EXT_PRE_SHARED_KEY, HANDSHAKE_HEADER, HS_CLIENT_HELLO,
     HS_FINISHED, RANDOM_LENGTH, TLS13, TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384, TLS_CHACHA20_POLY1305_SHA256,
     decrypt_error, illegal_parameter, internal_error, missing_extension, unexpected_message)
 from cext.tls.handshake cimport (
     ACTION_CCS, ACTION_READ_KEYS, ACTION_SKIP_EARLY_DATA, ACTION_WRITE_KEYS, LEVEL_APPLICATION, LEVEL_HANDSHAKE,
-    LEVEL_INITIAL, STEP_DONE, STEP_NEED_MESSAGE, STEP_OK)
+    LEVEL_INITIAL, STEP_DONE, STEP_NEED_MESSAGE, STEP_OK, STEP_WAIT_POLICY)
 from cext.tls.key_schedule cimport (
     LABEL_CLIENT_APPLICATION, LABEL_CLIENT_HANDSHAKE, LABEL_SERVER_APPLICATION, LABEL_SERVER_HANDSHAKE, derive_secret,
     finished_verify_data, schedule_handshake, schedule_master, schedule_wipe)
@@ -122,6 +122,8 @@ cdef class Server13(Handshake):
         if code < 0:
             return self.fail(-code, self.hello.reason)
         self.server_name = name_of(&self.hello.server_name)
+        if self.config.policy and not self.decided:
+            return STEP_WAIT_POLICY
         code = self.choose_parameters()
         if code < 0:
             return code
@@ -227,7 +229,11 @@ cdef class Server13(Handshake):
         cdef Reader protocol
         cdef int code
         memset(&selection, 0, sizeof(selection))
-        self.credential = self.config.select_credential(&self.hello, &selection)
+        if self.chosen is None:
+            self.credential = self.config.select_credential(&self.hello, &selection)
+        else:
+            self.credential = first_fit((self.chosen,), &self.hello, &selection)
+            selection.matched = self.hello.server_name.p != NULL
         if self.credential is None:
             return self.fail(selection.alert, selection.reason)
         self.signature_scheme = selection.scheme
@@ -311,17 +317,19 @@ cdef class Server13(Handshake):
         self.state = SEND_CERTIFICATE_VERIFY
         return STEP_OK
 
-    cdef int do_send_certificate_verify(self) noexcept:
+    cdef int do_send_certificate_verify(self) except -1:
         """CertificateVerify (section 4.4.3)."""
         cdef Writer w
         cdef uint8_t digest[HASH_MAX]
         cdef uint8_t signed[CERTIFICATE_VERIFY_INPUT_MAX]
         cdef uint8_t signature[SIGNATURE_MAX]
         cdef size_t n, signature_length = SIGNATURE_MAX
+        cdef int step
         transcript_hash(&self.transcript, digest)
         n = certificate_verify_input(1, digest, hash_length(self.hash), signed)
-        if self.credential.key.sign(self.signature_scheme, signed, n, signature, &signature_length) < 0:
-            return self.fail(internal_error, "the private key does not sign")
+        step = self.sign(self.credential, self.signature_scheme, signed, n, signature, &signature_length)
+        if step != STEP_OK:
+            return step
         if self.open_message(&w, HANDSHAKE_HEADER + 4 + signature_length) < 0:
             return -internal_error
         build_certificate_verify(&w, <uint16_t> self.signature_scheme, signature, signature_length)

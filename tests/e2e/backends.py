@@ -90,11 +90,9 @@ class Nginx:
             content = os.urandom(size)
             (www / name).write_bytes(content)
             self.digests[name] = hashlib.sha256(content).hexdigest()
-        # Sparse: a body of any size without the disk.
-        with open(www / "1g", "wb") as f:
-            f.truncate(1 << 30)
-        with open(www / "10g", "wb") as f:
-            f.truncate(10 << 30)
+        # Sparse: a large body that takes no disk.
+        with open(www / "256m", "wb") as f:
+            f.truncate(1 << 28)
         self._write_page(www)
         self.port = free_port()
         self.server = f"127.0.0.1:{self.port}"

@@ -10,7 +10,8 @@ from cext.crypto.hash_kdf cimport (
 # its prefix "tls13 ", opaque context<0..255>. The two lengths are filled in when it is used.
 cdef enum:
     LABEL_MAX = 2 + 1 + 6 + 12 + 1
-    INFO_MAX = LABEL_MAX + HASH_MAX + 1     # with the context and HKDF-Expand's counter
+    CONTEXT_MAX = 255                       # a hash, or a ticket's nonce
+    INFO_MAX = LABEL_MAX + CONTEXT_MAX + 1  # with the context and HKDF-Expand's counter
 
 cdef struct Label:
     uint8_t encoded[LABEL_MAX]
@@ -18,6 +19,7 @@ cdef struct Label:
 
 cdef struct Constants:                      # of a hash
     uint8_t empty[HASH_MAX]                 # Transcript-Hash of no message
+    Hmac early_salt                         # keyed with zeros
     Hmac handshake_salt                     # keyed with Derive-Secret(Early Secret without PSK, "derived", "")
 
 cdef Label[LABEL_COUNT] LABELS
@@ -32,14 +34,34 @@ cdef void schedule_handshake(KeySchedule *s, int hash, const uint8_t *shared, si
     cleanse(secret, sizeof(secret))
 
 
+cdef void schedule_early(KeySchedule *s, int hash, const uint8_t *psk, size_t n) noexcept nogil:
+    cdef uint8_t secret[HASH_MAX]
+    s.hash = hash
+    hmac_sign(&CONSTANTS[hash].early_salt, psk, n, secret)
+    hmac_key(&s.secret, hash, secret, hash_length(hash))
+    cleanse(secret, sizeof(secret))
+
+
+cdef void schedule_resumed(KeySchedule *s, const uint8_t *shared, size_t n) noexcept nogil:
+    advance_secret(s, shared, n)
+
+
 cdef void schedule_master(KeySchedule *s) noexcept nogil:
+    advance_secret(s, NULL, 0)
+
+
+cdef void advance_secret(KeySchedule *s, const uint8_t *input, size_t length) noexcept nogil:
+    """To the next secret, by input keying material; NULL: zeros."""
     cdef uint8_t salt[HASH_MAX]
     cdef uint8_t zeros[HASH_MAX]
     cdef uint8_t secret[HASH_MAX]
     cdef size_t n = hash_length(s.hash)
     memset(zeros, 0, sizeof(zeros))
     derive_secret(s, LABEL_DERIVED, CONSTANTS[s.hash].empty, salt)
-    hkdf_extract(s.hash, salt, n, zeros, n, secret)
+    if input == NULL:
+        input = zeros
+        length = n
+    hkdf_extract(s.hash, salt, n, input, length, secret)
     hmac_key(&s.secret, s.hash, secret, n)
     cleanse(salt, sizeof(salt))
     cleanse(secret, sizeof(secret))
@@ -48,6 +70,22 @@ cdef void schedule_master(KeySchedule *s) noexcept nogil:
 cdef void derive_secret(const KeySchedule *s, int label, const uint8_t *transcript_hash, uint8_t *out) noexcept nogil:
     cdef size_t n = hash_length(s.hash)
     expand_label(&s.secret, s.hash, label, transcript_hash, n, out, n)
+
+
+cdef void psk_binder(const KeySchedule *early, const uint8_t *transcript_hash, uint8_t *out) noexcept nogil:
+    cdef uint8_t binder_key[HASH_MAX]
+    derive_secret(early, LABEL_RESUMPTION_BINDER, CONSTANTS[early.hash].empty, binder_key)
+    finished_verify_data(early.hash, binder_key, transcript_hash, out)
+    cleanse(binder_key, sizeof(binder_key))
+
+
+cdef void resumption_psk(int hash, const uint8_t *resumption_secret, const uint8_t *nonce, size_t n,
+                         uint8_t *out) noexcept nogil:
+    cdef Hmac mac
+    cdef size_t length = hash_length(hash)
+    hmac_key(&mac, hash, resumption_secret, length)
+    expand_label(&mac, hash, LABEL_RESUMPTION, nonce, n, out, length)
+    cleanse(&mac, sizeof(mac))
 
 
 cdef void schedule_wipe(KeySchedule *s) noexcept nogil:
@@ -120,6 +158,7 @@ cdef int compute_constants(int hash) except -1:
     cdef size_t n = hash_length(hash)
     memset(zeros, 0, sizeof(zeros))
     hash_once(hash, zeros, 0, c.empty)
+    hmac_key(&c.early_salt, hash, zeros, n)
     hkdf_extract(hash, zeros, n, zeros, n, secret)
     hmac_key(&early, hash, secret, n)
     expand_label(&early, hash, LABEL_DERIVED, c.empty, n, secret, n)
@@ -133,6 +172,10 @@ NAMES = {
     "s hs traffic": LABEL_SERVER_HANDSHAKE,
     "c ap traffic": LABEL_CLIENT_APPLICATION,
     "s ap traffic": LABEL_SERVER_APPLICATION,
+    "c e traffic": LABEL_CLIENT_EARLY,
+    "res binder": LABEL_RESUMPTION_BINDER,
+    "res master": LABEL_RESUMPTION_MASTER,
+    "resumption": LABEL_RESUMPTION,
     "traffic upd": LABEL_TRAFFIC_UPDATE,
     "finished": LABEL_FINISHED,
     "key": LABEL_KEY,
@@ -156,15 +199,35 @@ cdef size_t checked_length(int hash, bytes value, str what) except 0:
 
 
 cdef class Schedule:
-    """The schedule from the Handshake Secret on: Schedule(hash, shared), derive(), then master() and derive()."""
+    """The schedule from the Handshake Secret on: Schedule(hash, shared), derive(), then master() and derive(). With a
+    PSK from the Early Secret on: Schedule(hash, psk=psk), derive() and binder(), then handshake(shared)."""
     cdef KeySchedule schedule
 
-    def __cinit__(self, int hash, bytes shared not None):
+    def __cinit__(self, int hash, bytes shared=None, *, bytes psk=None):
         checked_length(hash, None, "")
-        schedule_handshake(&self.schedule, hash, shared, len(shared))
+        if (shared is None) == (psk is None):
+            raise ValueError("either shared or psk")
+        if psk is not None:
+            schedule_early(&self.schedule, hash, psk, len(psk))
+        else:
+            schedule_handshake(&self.schedule, hash, shared, len(shared))
 
     def __dealloc__(self):
         schedule_wipe(&self.schedule)
+
+    def handshake(self, bytes shared):
+        """Early -> Handshake Secret; None: without (EC)DHE."""
+        if shared is None:
+            schedule_resumed(&self.schedule, NULL, 0)
+        else:
+            schedule_resumed(&self.schedule, shared, len(shared))
+
+    def binder(self, bytes transcript_hash not None):
+        """Of the PSK, as long as this is the Early Secret."""
+        cdef uint8_t out[HASH_MAX]
+        cdef size_t n = checked_length(self.schedule.hash, transcript_hash, "transcript_hash")
+        psk_binder(&self.schedule, transcript_hash, out)
+        return out[:n]
 
     def master(self):
         schedule_master(&self.schedule)
@@ -205,4 +268,14 @@ def updated(int hash, bytes secret not None):
     cdef size_t n = checked_length(hash, secret, "secret")
     memcpy(out, <const uint8_t *> secret, n)
     next_traffic_secret(hash, out)
+    return out[:n]
+
+
+def ticket_psk(int hash, bytes resumption_secret not None, bytes nonce not None):
+    """The PSK of a ticket, by the resumption_master_secret and the ticket's nonce."""
+    cdef uint8_t out[HASH_MAX]
+    cdef size_t n = checked_length(hash, resumption_secret, "resumption_secret")
+    if len(nonce) > CONTEXT_MAX:
+        raise ValueError("a nonce of more than 255 bytes")
+    resumption_psk(hash, resumption_secret, nonce, len(nonce), out)
     return out[:n]

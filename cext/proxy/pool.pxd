@@ -15,6 +15,7 @@ cdef class Server(UpstreamUser):
     cdef Address address
     cdef list idle                          # of Upstream, oldest first
     cdef uint64_t avoid_until               # loop ms; a failed connect sends others elsewhere for a while
+    cdef uint64_t refused                   # its place in the order of failed connects; higher is later
     cdef UpstreamGroup group
 
 cdef class UpstreamGroup:
@@ -24,6 +25,7 @@ cdef class UpstreamGroup:
     cdef readonly int idle_ms
     cdef int n_idle
     cdef unsigned int turn                  # round robin
+    cdef uint64_t refusals
     cdef unsigned int start(self) noexcept nogil
     cdef Upstream take(self, Context ctx, UpstreamUser user, int method, unsigned int attempt, bint fresh, bint repeatable)
     cdef void release(self, Upstream u) noexcept

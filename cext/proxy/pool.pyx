@@ -62,7 +62,7 @@ cdef class UpstreamGroup:
             if server.avoid_until <= ctx.loop.now:
                 break
             other = <Server> self.servers[(attempt + i) % n]
-            if other.avoid_until < server.avoid_until:
+            if other.avoid_until <= ctx.loop.now or other.refused < server.refused:
                 server = other
         while server.idle and not fresh:
             u = <Upstream> server.idle.pop()
@@ -115,4 +115,7 @@ cdef class UpstreamGroup:
 
 cdef void avoid(Upstream u, uint64_t now) noexcept:
     """The server refused a connection: for a second, others are asked first."""
-    (<Server> u.home).avoid_until = now + AVOID_MS
+    cdef Server server = <Server> u.home
+    server.avoid_until = now + AVOID_MS
+    server.group.refusals += 1
+    server.refused = server.group.refusals

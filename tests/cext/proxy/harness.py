@@ -18,6 +18,7 @@ from cext.proxy.downstream import ListenerSettings
 from cext.proxy.pool import UpstreamGroup
 from cext.proxy.router import Route, Router
 from cext.worker import DataPlane
+
 from tests.cext.tls.peer import server_config
 
 SECONDS = 8
@@ -236,6 +237,9 @@ class Edge:
 
     def counters(self):
         return self.call(self.plane.counters) if not self.ended.is_set() else self.plane.counters()
+
+    def chunks_in_use(self):
+        return self.call(lambda: allocation_counters()[0] - self.chunks_before)
 
     def until_idle(self):
         """Waits until no client is connected."""

@@ -1,7 +1,6 @@
 """Routes: the most specific first."""
 
 import pytest
-
 from cext.proxy.pool import UpstreamGroup
 from cext.proxy.router import Route, Router
 
@@ -87,7 +86,8 @@ def test_bad_pattern():
 
 
 @pytest.mark.parametrize(
-    "server", [("tcp", "localhost", 80), ("tcp", "127.0.0.1", 0), ("tcp", "127.0.0.1", 70000), ("unix", "/" + "x" * 200), ("udp", "x")]
+    "server", [("tcp", "localhost", 80), ("tcp", "127.0.0.1", 0), ("tcp", "127.0.0.1", 70000),
+               ("unix", "/" + "x" * 200), ("udp", "x")]
 )
 def test_bad_servers(server):
     with pytest.raises(ValueError):

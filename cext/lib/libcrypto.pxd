@@ -140,3 +140,8 @@ cdef extern from "<openssl/x509.h>" nogil:
     X509 *d2i_X509(X509 **certificate, const unsigned char **p, long n)
     EVP_PKEY *X509_get_pubkey(X509 *certificate)
     void X509_free(X509 *certificate)
+
+cdef extern from "<openssl/x509v3.h>" nogil:
+    enum:
+        KU_DIGITAL_SIGNATURE
+    unsigned int X509_get_key_usage(X509 *certificate)      # all bits set when it has no such extension

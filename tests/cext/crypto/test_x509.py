@@ -19,7 +19,7 @@ KINDS = {
 }
 
 
-def certificate(key):
+def certificate(key, key_usage=None):
     name = peer_x509.Name([peer_x509.NameAttribute(NameOID.COMMON_NAME, "example.com")])
     start = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
     builder = (
@@ -31,6 +31,8 @@ def certificate(key):
         .not_valid_before(start)
         .not_valid_after(start + datetime.timedelta(days=365))
     )
+    if key_usage is not None:
+        builder = builder.add_extension(key_usage, critical=True)
     algorithm = None if isinstance(key, (ed25519.Ed25519PrivateKey, ed448.Ed448PrivateKey)) else hashes.SHA256()
     return builder.sign(key, algorithm).public_bytes(Encoding.DER)
 
@@ -45,6 +47,20 @@ def test_the_key_of_a_certificate(kind):
     assert private.matches(public)
     for scheme in private.schemes:
         assert public.verify_bytes(scheme, b"m", private.sign_bytes(scheme, b"m"))
+
+
+@pytest.mark.parametrize("signs", [True, False])
+def test_a_key_usage_without_signatures_is_refused(signs):
+    usage = dict.fromkeys(
+        ("content_commitment", "data_encipherment", "key_agreement", "key_cert_sign", "crl_sign", "encipher_only",
+         "decipher_only"), False)  # fmt: skip
+    key_usage = peer_x509.KeyUsage(digital_signature=signs, key_encipherment=True, **usage)
+    der = certificate(KINDS["rsa"](), key_usage)
+    if signs:
+        assert x509.public_key(der).kind == "rsa"
+        return
+    with pytest.raises(ValueError, match="key usage"):
+        x509.public_key(der)
 
 
 def test_truncated_trailing_and_garbage():

@@ -8,7 +8,7 @@ from flags import UnimplementedError
 from settings import TLS12, build, protocol_names, read_chain
 
 RECORD_HEADER, HANDSHAKE_HEADER = 5, 4
-PROTOCOL_VERSION = 70
+HANDSHAKE_FAILURE, PROTOCOL_VERSION = 40, 70
 DIFFERENT_SIZES = (0, 1, 255, 256, 257, 16383, 16384, 16385, 32767, 32768, 32769)
 FLIPPED = bytes(byte ^ 0xFF for byte in range(256))
 TIMEOUT = 20            # seconds; the runner's own is 15
@@ -109,13 +109,20 @@ def connect(options):
         check(link, options, seen)
         converse(link, options)
     except ExchangeError:
-        # A runner that speaks TLS 1.2 where the flags allow it, or hears no other version from us.
-        failure = engine.failure
-        if failure is not None and failure.description == PROTOCOL_VERSION and TLS12 in options.versions:
+        if needs_tls12(engine.failure, options):
             raise UnimplementedError("TLS 1.2") from None
         raise
     finally:
         link.close()
+
+
+def needs_tls12(failure, options):
+    """Whether TLS 1.2 was wanted, which the flags allow and the engine does not speak. A runner of TLS 1.2 finds no
+    cipher suite in our ClientHello, either."""
+    if failure is None or not options.versions & {0x0301, 0x0302, TLS12}:
+        return False
+    refused_by_peer = not failure.sent and failure.description == HANDSHAKE_FAILURE and not options.server
+    return failure.description == PROTOCOL_VERSION or refused_by_peer
 
 
 def handshake(link, options):

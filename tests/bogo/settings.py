@@ -69,17 +69,18 @@ def credential(files):
     if "cert_file" not in files or "key_file" not in files:
         raise UnimplementedError("a credential of another kind than certificate and key")
     with open(files["key_file"], "rb") as file:
-        key = PrivateKey.from_pem(file.read())
-    return Credential(read_chain(files["cert_file"]), key, NAMES)
+        pem = file.read()
+    try:
+        return Credential(read_chain(files["cert_file"]), PrivateKey.from_pem(pem), NAMES)
+    except ValueError as error:
+        raise UnimplementedError(f"a key that this engine does not take: {error}") from None
 
 
 def read_chain(path):
     """The certificates of a PEM file in DER, in their order."""
-    chain = []
     with open(path, "rb") as file:
-        for block in file.read().split(b"-----BEGIN CERTIFICATE-----")[1:]:
-            chain.append(binascii.a2b_base64(block.partition(b"-----END")[0]))
-    return chain
+        blocks = file.read().split(b"-----BEGIN CERTIFICATE-----")[1:]
+    return [binascii.a2b_base64(block.partition(b"-----END")[0]) for block in blocks]
 
 
 def protocol_names(encoded):

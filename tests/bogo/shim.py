@@ -25,7 +25,7 @@ def main(arguments):
             print("No")
             return PASSED
         # The engine is loaded only for tests it takes part in: half of them end above.
-        from exchange import ExchangeError, HandshakeDoneError, connect  # noqa: PLC0415
+        from exchange import ExchangeError, HandshakeDoneError, connect
 
         connect(initial)
         del resume

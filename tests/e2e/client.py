@@ -3,7 +3,9 @@
 A connection that ends without close_notify raises ssl.SSLEOFError: an end in good order and a cut differ.
 """
 
+import contextlib
 import dataclasses
+import select
 import socket
 import ssl
 
@@ -68,6 +70,28 @@ class Client:
 
     def send(self, data: bytes) -> "Client":
         self.sock.sendall(data)
+        return self
+
+    def pump(self, data: bytes) -> "Client":
+        """Sends like `send`, while taking what comes: neither side waits for the other to read.
+
+        One thread for both, as an SSL object must not be used by two at a time.
+        """
+        view, at = memoryview(data), 0
+        seconds = self.sock.gettimeout()
+        self.sock.setblocking(False)
+        try:
+            while at < len(view):
+                moved = False
+                with contextlib.suppress(ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                    at += self.sock.send(view[at : at + 16384])
+                    moved = True
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    moved = self.more() or moved
+                if not moved:
+                    select.select([self.sock], [self.sock], [], seconds)
+        finally:
+            self.sock.settimeout(seconds)
         return self
 
     def request(self, method: str, path: str, *fields: str, body: bytes = b"", host: str = "edge.test") -> "Response":

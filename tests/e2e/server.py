@@ -72,6 +72,8 @@ class Edge:
         self.config = directory / "edge.toml"
         self.access_log = directory / "access.log"
         self.error_log = directory / "error.log"
+        self._records: list[dict] = []
+        self._read_to = 0
         default_route = {"match": {}, "upstream": next(iter(upstreams))}
         if route_timeouts:
             default_route["timeouts"] = route_timeouts
@@ -181,10 +183,13 @@ class Edge:
 
     def requests(self, **wanted: object) -> list[dict]:
         """Records of the access log with these values."""
-        if not self.access_log.exists():
-            return []
-        records = [json.loads(line) for line in self.access_log.read_bytes().splitlines()]
-        return [r for r in records if all(r.get(key) == value for key, value in wanted.items())]
+        if self.access_log.exists():
+            with open(self.access_log, "rb") as f:
+                f.seek(self._read_to)
+                whole, newline, _ = f.read().rpartition(b"\n")
+            self._read_to += len(whole + newline)
+            self._records += [json.loads(line) for line in whole.splitlines()]
+        return [r for r in self._records if all(r.get(key) == value for key, value in wanted.items())]
 
     def wait_request(self, count: int = 1, seconds: float = LOG_SECONDS, **wanted: object) -> dict:
         """The last of (at least) `count` records with these values."""

@@ -65,6 +65,14 @@ def test_alpn(gnutls):
     assert "Application protocol: http/1.1" in answered(gnutls("NORMAL", "--alpn", "h2", "--alpn", "http/1.1"))
 
 
+def test_record_size_limit(gnutls):
+    """RFC 8449: the client takes records of 512 bytes at most, and checks it."""
+    said = gnutls("NORMAL", "--recordsize", "512", send=GET.replace("/headers", "/100k"))
+    assert "HTTP/1.1 200 OK" in said.stdout
+    assert "rror" not in said.stdout.split("HTTP/1.1 200 OK")[0]
+    assert len(said.stdout) > 100_000 // 2  # as text: not every byte of it is a character
+
+
 def test_rekey(gnutls):
     """KeyUpdate by both sides after the handshake, at the sign that the command line gives."""
     rekeyed = gnutls("NORMAL", "--inline-commands", send="^rekey^\n" + GET)

@@ -187,6 +187,13 @@ def test_alpn_without_a_common_protocol(s_client, edge):
     edge.wait_error("handshake failed: .*no_application_protocol", since)
 
 
+@pytest.mark.parametrize(
+    "flags", [["-record_padding", "4096"], ["-max_send_frag", "512"], ["-split_send_frag", "16", "-max_pipelines", "1"]]
+)
+def test_padded_and_small_records(s_client, edge, flags):
+    answered(s_client(edge, *flags))
+
+
 class Interactive:
     """s_client with its commands: "K" updates both keys, "k" its own, "Q" ends; what it says is gathered."""
 

@@ -13,7 +13,7 @@ errors       TlsError and its kinds
 `docs/tls.md` is the guide.
 """
 
-from edge.tls.certificate import Certificate, Signer
+from edge.tls.certificate import Certificate, Signer, digest
 from edge.tls.config import GROUPS, VERSIONS, ClientAuth, Config, SessionTicketWrapper
 from edge.tls.conn import Conn, ConnectionState, client, server
 from edge.tls.errors import (
@@ -48,5 +48,6 @@ __all__ = [
     "TlsError",
     "UnexpectedEOF",
     "client",
+    "digest",
     "server",
 ]

@@ -3,12 +3,13 @@
 import asyncio
 import concurrent.futures
 import dataclasses
+import hashlib
 import inspect
 import ipaddress
 import threading
 from collections.abc import Awaitable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 
 from cext.crypto.sign import PrivateKey
 from cext.tls.config import Credential
@@ -17,6 +18,14 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 _T = TypeVar("_T")
+
+_ED25519: Final = 0x0807
+_HASHES: Final = {
+    **dict.fromkeys((0x0401, 0x0403, 0x0804, 0x0809), "sha256"),
+    **dict.fromkeys((0x0501, 0x0503, 0x0805, 0x080A), "sha384"),
+    **dict.fromkeys((0x0601, 0x0603, 0x0806, 0x080B), "sha512"),
+}
+"""By SignatureScheme: of RSA PKCS #1, ECDSA, RSA-PSS, and RSA-PSS with a key of its own."""
 
 
 @runtime_checkable
@@ -27,9 +36,20 @@ class Signer(Protocol):
         """The signature of `message` by a SignatureScheme (RFC 8446, section 4.2.3: 0x0403, 0x0804, ...), ECDSA in
         DER; at once or as an awaitable. What it raises ends the handshake with internal_error.
 
-        `message` is whole: a scheme with a hash signs the hash of it (`edge.tls.digest` makes that).
+        `message` is whole, about 130 bytes: a scheme with a hash signs its hash, which `digest` makes.
         """
         ...
+
+
+def digest(message: bytes, scheme: int) -> bytes:
+    """What a key that signs digests is given for `message` and a SignatureScheme: the scheme's hash of it, or the
+    message itself for Ed25519. ValueError for a scheme that this engine never asks for."""
+    if scheme == _ED25519:
+        return message
+    name = _HASHES.get(scheme)
+    if name is None:
+        raise ValueError(f"no signature scheme of ours: 0x{scheme:04x}")
+    return hashlib.new(name, message).digest()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -88,7 +108,7 @@ def _engine_key(key: Any) -> Any:
     if hasattr(key, "private_bytes"):  # the cryptography package's, whose sign() is of another form
         return PrivateKey.from_pem(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     if isinstance(key, Signer):
-        raise ValueError("private_key: the engine does not ask a Signer yet")
+        return key
     raise ValueError(f"private_key: PEM, a private key or an object with sign(message, scheme), not {type(key)!r}")
 
 

@@ -54,8 +54,6 @@ Verify = Callable[[Sequence[bytes], str], None]
 
 # Designed, and refused until the engine does it: a field that did nothing would be believed.
 _UNCONNECTED: Final = {
-    "get_certificate": "does not pause for a hook",
-    "get_config_for_client": "does not pause for a hook",
     "client_auth": "does not ask clients for certificates",
     "client_cas": "does not ask clients for certificates",
     "accept_early_data": "has no early data",
@@ -108,6 +106,8 @@ class Config:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "certificates", tuple(self.certificates))
+        if isinstance(self.next_protos, str) or not all(isinstance(p, str) for p in self.next_protos):
+            raise ValueError("next_protos: a sequence of str")
         object.__setattr__(self, "next_protos", tuple(self.next_protos))
         self._refuse_unconnected()
         if not all(isinstance(certificate, Certificate) for certificate in self.certificates):
@@ -122,12 +122,10 @@ class Config:
         for group in self.groups or ():
             if group not in GROUPS:
                 raise ValueError(f"groups: {group!r} is none of {', '.join(GROUPS)}")
-        if isinstance(self.next_protos, str) or not all(isinstance(p, str) for p in self.next_protos):
-            raise ValueError("next_protos: a sequence of str")
         if self.root_cas is not None:
             object.__setattr__(self, "root_cas", load_roots(self.root_cas))
-        self._options()  # what the engine finds wrong is told now, not at the first connection
-        if self.certificates:
+        self.client_config("", None)  # what the engine finds wrong is told now, not at the first connection
+        if self.certificates or self.has_hooks:
             self.server_config()
 
     def _refuse_unconnected(self) -> None:
@@ -142,15 +140,22 @@ class Config:
             options["groups"] = [GROUPS[name] for name in self.groups]
         return options
 
+    @property
+    def has_hooks(self) -> bool:
+        """Whether a server stops at each ClientHello to ask."""
+        return self.get_certificate is not None or self.get_config_for_client is not None
+
     def server_config(self) -> Any:
-        """The engine's form of it for servers, made once. ValueError without a certificate."""
+        """The engine's form of it for servers, made once. ValueError when there is no certificate, and no hook to
+        bring one."""
         made = self._made.get("server")
         if made is None:
-            if not self.certificates:
-                raise ValueError("certificates: a server needs at least one")
+            if not self.certificates and not self.has_hooks:
+                raise ValueError("certificates: a server needs at least one, or a hook")
             credentials = [certificate.credential for certificate in self.certificates]
+            fresh = engine.ServerConfig(credentials, policy=self.has_hooks, **self._options())
             # Two threads may make it at once; all connections must use one, for its cookies.
-            made = self._made.setdefault("server", engine.ServerConfig(credentials, **self._options()))
+            made = self._made.setdefault("server", fresh)
         return made
 
     def client_config(self, server_name: str, verify: Callable[[list[bytes], bytes], None] | None) -> Any:

@@ -23,23 +23,29 @@ import collections
 import dataclasses
 import socket
 import threading
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from cext.tls.connection import CLOSE_NOTIFY, DATA, Connection
+from cext.tls.alert import TlsAlert
+from cext.tls.connection import CLOSE_NOTIFY, DATA, WAIT_POLICY, WAIT_SIGN, Connection
 from cext.tls.names import describe
 
+from edge.tls.certificate import Certificate, wait_for
 from edge.tls.config import Config
 from edge.tls.errors import (
     AlertReceived,
     AlertSent,
     CertificateError,
     ClosedError,
+    Refuse,
     TlsError,
     UnexpectedEOF,
 )
+from edge.tls.hello import ClientHelloInfo
 from edge.tls.socketlike import SocketLike, send_at_once, shut
 from edge.tls.verify import verify_server
 
+_INTERNAL_ERROR: Final = 80
 _RECEIVE: Final = 1 << 16
 _SEAL: Final = 1 << 17
 """Bytes that are sealed before they are sent: a long write must not need its length twice in memory."""
@@ -79,6 +85,13 @@ class ConnectionState:
     peer_certificates: tuple[bytes, ...] = dataclasses.field(repr=False)
     """The DER chain that the peer sent, leaf first."""
     hello_retried: bool
+    resumed: bool = False
+    early_data_used: bool = False
+    """A server has taken early data, or a client has had it taken."""
+    fingerprint: str = ""
+    """Of a server's connection with early data: what a backend can tell its replays by."""
+    unique: bytes = b""
+    """The channel binding tls-exporter (RFC 9266): the same at both ends of this connection, and nowhere else."""
 
 
 def server(sock: Transport, config: Config) -> "Conn":
@@ -115,6 +128,9 @@ class _Trust:
                 self.verify(self.chain, self.server_name)
             elif self.verify:
                 verify_server(self.roots, self.chain, self.server_name)
+        except Refuse as error:
+            self.error = error
+            raise TlsAlert(error.description, str(error)) from error
         except Exception as error:
             self.error = error
             raise
@@ -143,6 +159,8 @@ class Conn(SocketLike):
         self._outgoing: collections.deque[bytes] = collections.deque()  # under _engine; sent under _write
         self._incoming = bytearray()  # under _read
         self._ended = False  # the peer's close_notify has come
+        self._waiting = 0  # the engine's event: who is to decide before it goes on
+        self._hook_error: Exception | None = None
         self._failure: TlsError | None = None  # of the connection: raised again by all that follows
         self._broken: BaseException | None = None  # of sending: part of a record may have gone out
         self._write_closed = False
@@ -167,6 +185,7 @@ class Conn(SocketLike):
                 self._check_failure()
                 self._queue_output()
                 self._flush(wait=True)
+                self._answer()  # a hook may have been interrupted
                 while not self._is_complete():
                     self._receive()
             self._complete = True
@@ -382,20 +401,83 @@ class Conn(SocketLike):
         self._take(data)
 
     def _take(self, data: bytes) -> None:
+        """What `data` leads to. Raises when it ends the connection."""
+        self._feed(data)
+        self._answer()
+
+    def _feed(self, data: bytes) -> None:
         with self._engine:
             for event, payload in self._connection.receive_bytes(data):
                 if event == DATA:
                     self._incoming += payload
                 elif event == CLOSE_NOTIFY:
                     self._ended = True
-            failure = self._connection.failure
+                elif event in (WAIT_POLICY, WAIT_SIGN):
+                    self._waiting = event
             self._queue_output_locked()
+        self._after_step()
+
+    def _after_step(self) -> None:
+        """Sends what a step of the engine has left to be sent, and raises what it has failed of."""
+        failure = self._connection.failure
         failed = None if failure is None else self._failed(failure)
         self._failure = self._failure or failed
         # During the handshake it is the caller's own flight; later, an error of sending is the writer's to report.
-        self._flush(wait=not self._complete and failed is None, quiet=self._complete or failed is not None)
+        own = not self._complete and failed is None
+        self._flush(wait=own, quiet=not own)
         if failed is not None and not self._incoming:
             raise failed
+
+    # --- hooks and signers: called in the thread that does the handshake, holding _handshake and _read
+
+    def _answer(self) -> None:
+        """Gives the engine the decisions that it waits for."""
+        while self._waiting:
+            try:
+                answer = self._choose() if self._waiting == WAIT_POLICY else self._sign()
+            except Refuse as error:
+                self._go_on(self._connection.give_up, (error.description, str(error)), error)
+            except Exception as error:
+                reason = f"{type(error).__name__}: {error}"
+                self._go_on(self._connection.give_up, (_INTERNAL_ERROR, reason), error)
+            else:
+                self._go_on(*answer)
+            self._feed(b"")  # what came behind the message that it stopped at
+
+    def _go_on(self, step: Callable[..., int], arguments: tuple[Any, ...], error: Exception | None = None) -> None:
+        self._hook_error = error
+        with self._engine:
+            event = step(*arguments)
+            self._waiting = event if event in (WAIT_POLICY, WAIT_SIGN) else 0
+            self._queue_output_locked()
+        self._after_step()
+
+    def _choose(self) -> tuple[Callable[..., int], tuple[Any, ...]]:
+        try:
+            hello = ClientHelloInfo.parse(self._connection.client_hello, self._sock)
+        except ValueError as error:  # in an extension that the engine has no use for
+            raise Refuse("decode_error", str(error)) from error
+        config = self._config
+        if config.get_config_for_client is not None:
+            chosen = wait_for(config.get_config_for_client(hello))
+            if chosen is not None:
+                if not isinstance(chosen, Config):
+                    raise TypeError(f"get_config_for_client returned {type(chosen).__name__}, not a Config")
+                config = self._config = chosen
+        credential = None
+        if config.get_certificate is not None:
+            certificate = wait_for(config.get_certificate(hello))
+            if certificate is not None:
+                if not isinstance(certificate, Certificate):
+                    raise TypeError(f"get_certificate returned {type(certificate).__name__}, not a Certificate")
+                credential = certificate.credential
+        return self._connection.decide, (config.server_config(), credential)
+
+    def _sign(self) -> tuple[Callable[..., int], tuple[Any, ...]]:
+        signature = wait_for(self._connection.signer.sign(*self._connection.to_sign))
+        if not isinstance(signature, bytes):
+            raise TypeError(f"the signer returned {type(signature).__name__}, not bytes")
+        return self._connection.give_signature, (signature,)
 
     def _failed(self, failure: Any) -> TlsError:
         if not failure.sent:
@@ -404,7 +486,9 @@ class Conn(SocketLike):
             error: TlsError = CertificateError(failure)
             error.__cause__ = self._trust.error
             return error
-        return AlertSent(failure)
+        error = AlertSent(failure)
+        error.__cause__ = self._hook_error
+        return error
 
     def _check_failure(self) -> None:
         if self._closed:

@@ -7,7 +7,6 @@ import threading
 import time
 
 import pytest
-
 from cext.net.guest import AsyncGuest
 from cext.net.loop import Loop
 

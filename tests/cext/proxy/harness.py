@@ -193,9 +193,11 @@ class Backend:
 class Edge:
     """A data plane in a thread, in front of `servers` (addresses, or Backends)."""
 
-    def __init__(self, *servers, routes=None, listener=None, pool=None, send_buffer=0, **route):
+    def __init__(self, *servers, routes=None, listener=None, pool=None, send_buffer=0, keep_log=True,
+                 **route):
         self.chunks_before = allocation_counters()[0]
-        self.lines = b""
+        self.lines = []
+        self.keep_log = keep_log
         self.errors = []
         self.commands = queue.SimpleQueue()
         self.group = UpstreamGroup("app", [getattr(s, "address", s) for s in servers], **(pool or {}))
@@ -210,13 +212,14 @@ class Edge:
         self.plane = DataPlane(access_log=self._log, error_log=lambda level, text: self.errors.append((level, text)))
         self.plane.listen(self.listener.fileno(),
                           ListenerSettings(server_config(alpn=(b"http/1.1",)), Router(routes), **(listener or {})))
-        self.plane.every(2, self._obey)
+        self.obeying = self.plane.every(2, self._obey)
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
     def _log(self, batch):
-        self.lines += batch
+        if self.keep_log:
+            self.lines.append(batch)
 
     def _run(self):
         try:
@@ -254,6 +257,7 @@ class Edge:
     def close(self):
         """Stops, and looks whether everything was given back."""
         self.stop()
+        self.obeying.cancel()
         self.listener.close()
         assert self.plane.counters()["connections_open"] == 0
         assert self.group.idle_connections() == 0
@@ -261,7 +265,7 @@ class Edge:
 
     def log(self):
         """The access log's entries (it is complete once the edge has stopped)."""
-        return [json.loads(line) for line in self.lines.splitlines()]
+        return [json.loads(line) for line in b"".join(self.lines).splitlines()]
 
 
 @contextlib.contextmanager

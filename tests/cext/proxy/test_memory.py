@@ -1,0 +1,55 @@
+"""What a connection holds, and that it holds no more after many requests."""
+
+from cext.proxy.exchange import Exchange
+from cext.proxy.frontend import ClientConnection
+from cext.proxy.h1_session import H1Session
+from cext.proxy.upstream import Upstream
+from cext.tls.connection import Connection
+
+from tests.cext.proxy.harness import Client, get, reply, serving
+
+REQUESTS = 12_000
+
+
+def test_an_idle_connection_is_three_small_objects():
+    assert sum(kind.__basicsize__ for kind in (ClientConnection, H1Session, Connection)) <= 1100
+    assert Exchange.__basicsize__ <= 320
+    assert Upstream.__basicsize__ <= 320
+
+
+def private_kib():
+    """This process's memory of its own."""
+    with open("/proc/self/smaps_rollup") as rollup:
+        return sum(int(line.split()[1]) for line in rollup if line.startswith(("Private_Dirty:", "Private_Clean:")))
+
+
+def test_requests_leave_nothing_behind():
+    """Trailers, large heads, bodies and refused routes among them; two connections serve all of it."""
+    def counting(conn):
+        """Counts heads: the requests have no bodies."""
+        left = b""
+        while got := conn.sock.recv(65536):
+            left += got
+            n = left.count(b"\r\n\r\n")
+            if n:
+                left = left[left.rfind(b"\r\n\r\n") + 4:]
+                conn.send(answers[conn.number % 2] * n)
+
+    answers = (
+        reply(b"y" * 700),
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-T: " + b"t" * 300 + b"\r\n\r\n",
+    )
+    batch = get("/some/path?and=query", "X-Large: " + "z" * 2000) * 20
+    with serving(counting, keep_log=False) as edge, Client(edge) as one, Client(edge) as two:
+        levels = []
+        for n in range(REQUESTS // 40):
+            for client in (one, two):
+                client.send(batch)
+            for client in (one, two):
+                for _ in range(20):
+                    assert client.response().status == 200
+            if n % 60 == 59:
+                levels.append(private_kib())
+        assert edge.chunks_in_use() == 0
+        assert edge.counters()["upstream_connects"] <= 4
+        assert levels[-1] - levels[1] < 600, levels

@@ -788,12 +788,12 @@ cdef bint optional_cookie(Reader body, Reader *out) noexcept nogil:
 
 
 cdef bint optional_authorities(Reader body) noexcept nogil:
-    """CertificateAuthoritiesExtension (section 4.2.4). An empty list, which older peers send for "any", is let pass."""
+    """CertificateAuthoritiesExtension (section 4.2.4): at least one name, and none empty."""
     cdef Reader list = body
     cdef Reader name
     if body.p == NULL:
         return 1
-    if not whole_vec16(&list):
+    if not whole_vec16(&list) or not left(&list):
         return 0
     while left(&list):
         if not read_vec16(&list, &name) or not left(&name):

@@ -109,20 +109,27 @@ def connect(options):
         check(link, options, seen)
         converse(link, options)
     except ExchangeError:
-        if needs_tls12(engine.failure, options):
-            raise UnimplementedError("TLS 1.2") from None
+        feature = missing_feature(engine.failure, options)
+        if feature:
+            raise UnimplementedError(feature) from None
         raise
     finally:
         link.close()
 
 
-def needs_tls12(failure, options):
-    """Whether TLS 1.2 was wanted, which the flags allow and the engine does not speak. A runner of TLS 1.2 finds no
-    cipher suite in our ClientHello, either."""
-    if failure is None or not options.versions & {0x0301, 0x0302, TLS12}:
-        return False
-    refused_by_peer = not failure.sent and failure.description == HANDSHAKE_FAILURE and not options.server
-    return failure.description == PROTOCOL_VERSION or refused_by_peer
+def missing_feature(failure, options):
+    """What a handshake failed for that the engine does not offer, or None: TLS 1.2, which shows as a version or (a
+    runner of TLS 1.2 finds no suite in our ClientHello) as a handshake_failure; the hybrid groups, which a runner
+    offers alone."""
+    if failure is None:
+        return None
+    if options.versions & {0x0301, 0x0302, TLS12}:
+        refused_by_peer = not failure.sent and failure.description == HANDSHAKE_FAILURE and not options.server
+        if failure.description == PROTOCOL_VERSION or refused_by_peer:
+            return "TLS 1.2"
+    if failure.reason.startswith("no group in common") and not options.curves:
+        return "group 0x11ec"
+    return None
 
 
 def handshake(link, options):

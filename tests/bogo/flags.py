@@ -48,6 +48,7 @@ NEEDLESS_SWITCHES = {
     "renegotiate-ignore": "as above",
     "renegotiate-explicit": "as above",
     "forbid-renegotiation-after-handshake": "as above",
+    "use-old-client-cert-callback": "there is one way to give a certificate",
     "server-preference": "the only order this engine knows",
     "expect-extended-master-secret": "a property of every TLS 1.3 connection",
     "expect-secure-renegotiation": "as above",

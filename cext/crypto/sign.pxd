@@ -29,6 +29,7 @@ cdef class PrivateKey:
     cdef int family                     # of key; a scheme belongs to one
     cdef readonly str kind             # "ecdsa-p256", "ecdsa-p384", "ecdsa-p521", "rsa", "rsa-pss", "ed25519"
     cdef readonly tuple schemes        # usable in TLS 1.3, most preferred first
+    cdef readonly tuple schemes12      # usable in TLS 1.2, where an ECDSA scheme names its hash alone, likewise
     cdef EVP_PKEY_CTX *contexts[SCHEME_COUNT]      # prepared at a scheme's first use, then signing over and over
     cdef EVP_MD_CTX *ed25519            # prepared likewise; copied into `scratch` for each signature
     cdef EVP_MD_CTX *scratch
@@ -38,6 +39,9 @@ cdef class PrivateKey:
     cdef int sign(self, int scheme, const uint8_t *message, size_t n, uint8_t *signature, size_t *sig_len) noexcept nogil
     # 0, or -1. signature has room for SIGNATURE_MAX bytes. Contexts are kept, not made anew:
     # 16.5 us instead of 20.8 for P-256.
+    cdef int sign12(self, int scheme, const uint8_t *message, size_t n, uint8_t *signature, size_t *sig_len) noexcept nogil
+    # the same by the rules of TLS 1.2
+    cdef int sign_by(self, int i, const uint8_t *message, size_t n, uint8_t *signature, size_t *sig_len) noexcept nogil
 
 cdef class PublicKey:
     """A verifying key. Python: PublicKey.from_spki(der); x509.public_key(certificate_der)."""
@@ -47,6 +51,9 @@ cdef class PublicKey:
     cdef bint supports(self, int scheme) noexcept nogil      # whether the scheme fits the key
     cdef int verify(self, int scheme, const uint8_t *message, size_t n, const uint8_t *signature, size_t sig_len) noexcept nogil
     # 0 when it verifies, -1 otherwise (also for a scheme that does not fit the key)
+    cdef int verify12(self, int scheme, const uint8_t *message, size_t n, const uint8_t *signature, size_t sig_len) noexcept nogil
+    # the same by the rules of TLS 1.2
+    cdef int verify_by(self, int i, const uint8_t *message, size_t n, const uint8_t *signature, size_t sig_len) noexcept nogil
 
 cdef PublicKey public_key_of(EVP_PKEY *pkey)
 """Takes ownership of pkey (freed on error too). ValueError when its kind or size is not one that we verify with."""

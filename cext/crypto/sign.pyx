@@ -125,8 +125,15 @@ cdef class PrivateKey:
 
     cdef int sign(self, int scheme, const uint8_t *message, size_t n,
                   uint8_t *signature, size_t *sig_len) noexcept nogil:
+        return self.sign_by(find(scheme, self.family), message, n, signature, sig_len)
+
+    cdef int sign12(self, int scheme, const uint8_t *message, size_t n,
+                    uint8_t *signature, size_t *sig_len) noexcept nogil:
+        return self.sign_by(find12(scheme, self.family), message, n, signature, sig_len)
+
+    cdef int sign_by(self, int i, const uint8_t *message, size_t n,
+                     uint8_t *signature, size_t *sig_len) noexcept nogil:
         cdef uint8_t digest[DIGEST_MAX]
-        cdef int i = find(scheme, self.family)
         cdef bint done
         if i < 0 or not self.prepare(i):
             return -1
@@ -178,6 +185,9 @@ cdef class PrivateKey:
         self.family = _family(self.pkey)
         self.kind = KINDS[self.family]
         self.schemes = tuple(SCHEMES[i].id for i in range(SCHEME_COUNT) if self.supports(SCHEMES[i].id))
+        self.schemes12 = self.schemes + tuple(
+            SCHEMES[i].id for i in range(SCHEME_COUNT)
+            if SCHEMES[i].id not in self.schemes and find12(SCHEMES[i].id, self.family) == i and self.prepare(i))
         self._prove()
         return self
 
@@ -186,6 +196,14 @@ cdef class PrivateKey:
         cdef uint8_t signature[SIGNATURE_MAX]
         cdef size_t n = 0
         if self.sign(scheme, <const uint8_t *> <const char *> message, len(message), signature, &n) < 0:
+            raise ValueError(f"a key of kind {self.kind} cannot sign by scheme {scheme:#06x}")
+        return signature[:n]
+
+    def sign12_bytes(self, int scheme, bytes message not None):
+        """sign_bytes by the rules of TLS 1.2."""
+        cdef uint8_t signature[SIGNATURE_MAX]
+        cdef size_t n = 0
+        if self.sign12(scheme, <const uint8_t *> <const char *> message, len(message), signature, &n) < 0:
             raise ValueError(f"a key of kind {self.kind} cannot sign by scheme {scheme:#06x}")
         return signature[:n]
 
@@ -226,8 +244,15 @@ cdef class PublicKey:
 
     cdef int verify(self, int scheme, const uint8_t *message, size_t n,
                     const uint8_t *signature, size_t sig_len) noexcept nogil:
+        return self.verify_by(find(scheme, self.family), message, n, signature, sig_len)
+
+    cdef int verify12(self, int scheme, const uint8_t *message, size_t n,
+                      const uint8_t *signature, size_t sig_len) noexcept nogil:
+        return self.verify_by(find12(scheme, self.family), message, n, signature, sig_len)
+
+    cdef int verify_by(self, int i, const uint8_t *message, size_t n,
+                       const uint8_t *signature, size_t sig_len) noexcept nogil:
         cdef uint8_t digest[DIGEST_MAX]
-        cdef int i = find(scheme, self.family)
         cdef EVP_PKEY_CTX *ctx
         cdef EVP_MD_CTX *md_ctx
         cdef bint done
@@ -254,6 +279,12 @@ cdef class PublicKey:
         return tuple(SCHEMES[i].id for i in range(SCHEME_COUNT)
                      if SCHEMES[i].family == self.family and SCHEMES[i].padding != PADDING_PKCS1)
 
+    @property
+    def schemes12(self):
+        """The same of TLS 1.2."""
+        others = tuple(SCHEMES[i].id for i in range(SCHEME_COUNT) if find12(SCHEMES[i].id, self.family) == i)
+        return self.schemes + tuple(scheme for scheme in others if scheme not in self.schemes)
+
     @staticmethod
     def from_spki(bytes der not None):
         """The key of a SubjectPublicKeyInfo; ValueError when it is malformed or of a kind or size we do not verify."""
@@ -270,6 +301,11 @@ cdef class PublicKey:
         """Whether `signature` is one of `message` by this key and SignatureScheme."""
         return self.verify(scheme, <const uint8_t *> <const char *> message, len(message),
                            <const uint8_t *> <const char *> signature, len(signature)) == 0
+
+    def verify12_bytes(self, int scheme, bytes message not None, bytes signature not None):
+        """verify_bytes by the rules of TLS 1.2."""
+        return self.verify12(scheme, <const uint8_t *> <const char *> message, len(message),
+                             <const uint8_t *> <const char *> signature, len(signature)) == 0
 
     def spki(self):
         """The key as SubjectPublicKeyInfo (DER)."""
@@ -291,6 +327,19 @@ cdef int find(int scheme, int family) noexcept nogil:
         if SCHEMES[i].id == scheme:
             return i if SCHEMES[i].family == family else -1
     return -1
+
+
+cdef int find12(int scheme, int family) noexcept nogil:
+    """As find, but an ECDSA scheme stands for its hash on any curve, as TLS 1.2 has it (RFC 8446, section 4.2.3)."""
+    cdef int i
+    for i in range(SCHEME_COUNT):
+        if SCHEMES[i].id == scheme:
+            return i if SCHEMES[i].family == family or (is_ecdsa(SCHEMES[i].family) and is_ecdsa(family)) else -1
+    return -1
+
+
+cdef inline bint is_ecdsa(int family) noexcept nogil:
+    return family == FAMILY_P256 or family == FAMILY_P384 or family == FAMILY_P521
 
 
 cdef void digest_of(int length, const uint8_t *message, size_t n, uint8_t *out) noexcept nogil:

@@ -336,8 +336,8 @@ cdef class Downstream(Stream):
     cdef void deliver(self, uint8_t *p, size_t n) noexcept:
         """Plaintext to the session; what it leaves is kept in front of what follows."""
         cdef size_t taken = 0
-        cdef bint shown = self.plain.len == 0 and self.session.wants_plaintext()
-        if shown:
+        cdef bint more = self.plain.len > 0
+        if not more and self.session.wants_plaintext():
             taken = self.session.on_plaintext(p, n)
             if self.fd < 0 or taken == n:
                 return
@@ -345,7 +345,7 @@ cdef class Downstream(Stream):
             self.shut(b"out of memory")
             return
         # What on_plaintext has just declined need not be shown again until more follows it, or resume().
-        self.plain_news = not shown or taken > 0
+        self.plain_news = more or taken > 0
 
     cdef void feed_plain(self) noexcept:
         """Shows the session what was kept; the memory is ours alone meanwhile, should the connection end."""

@@ -23,6 +23,7 @@ NAMES = {
     constants.internal_error: "internal_error",
     constants.inappropriate_fallback: "inappropriate_fallback",
     constants.user_canceled: "user_canceled",
+    constants.no_renegotiation: "no_renegotiation",
     constants.missing_extension: "missing_extension",
     constants.unsupported_extension: "unsupported_extension",
     constants.unrecognized_name: "unrecognized_name",

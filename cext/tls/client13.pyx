@@ -21,6 +21,7 @@ from cext.tls.constants cimport (
     HS_ENCRYPTED_EXTENSIONS,
     HS_FINISHED,
     HS_SERVER_HELLO,
+    TLS12,
     TLS13,
     TLS_AES_128_GCM_SHA256,
     TLS_AES_256_GCM_SHA384,
@@ -43,6 +44,7 @@ from cext.tls.handshake cimport (
     STEP_DONE,
     STEP_NEED_MESSAGE,
     STEP_OK,
+    STEP_OTHER_VERSION,
 )
 from cext.tls.key_schedule cimport (
     LABEL_CLIENT_APPLICATION,
@@ -163,7 +165,7 @@ cdef class Client13(Handshake):
         cdef int step
         if random_bytes(self.random, RANDOM_LENGTH) < 0:
             return self.fail(internal_error, "no randomness")
-        if self.config.middlebox_compatibility:
+        if self.config.middlebox_compatibility and self.config.max_version == TLS13:
             self.session_id_length = SESSION_ID_MAX
             if random_bytes(self.session_id, SESSION_ID_MAX) < 0:
                 return self.fail(internal_error, "no randomness")
@@ -205,7 +207,7 @@ cdef class Client13(Handshake):
         parts.cipher_suites_len = len(config.cipher_suite_list)
         parts.extensions = config.extensions
         parts.extensions_len = len(config.extensions)
-        parts.shares = shares
+        parts.shares = shares if self.config.max_version == TLS13 else NULL
         parts.n_shares = len(self.exchanges)
         parts.cookie = self.cookie.p
         parts.cookie_len = left(&self.cookie)
@@ -225,6 +227,8 @@ cdef class Client13(Handshake):
                                   self.config.offered, &sh)
         if step < 0:
             return self.fail(-step, sh.reason)
+        if sh.selected_version == 0 and self.config.min_version == TLS12 and not self.hello_retried:
+            return STEP_OTHER_VERSION
         step = self.check_server_hello(&sh)
         if step != STEP_OK:
             return step

@@ -17,11 +17,17 @@ cdef class Credential:
     cdef readonly PublicKey public_key              # of the leaf, for what `signer` signs; None beside a key
     cdef readonly tuple names                       # lower-case str, "*.example.com" for one label
     cdef readonly bytes certificate_body            # of the Certificate message, with an empty request context
+    cdef readonly bytes certificate_body12          # the same of TLS 1.2
     cdef uint16_t schemes[CONFIG_LIST_MAX]          # what its key signs by, preferred first
     cdef size_t n_schemes
+    cdef uint16_t schemes12[CONFIG_LIST_MAX]        # key.schemes12
+    cdef size_t n_schemes12
+    cdef bint ecdsa                                 # goes with TLS 1.2's ECDHE_ECDSA suites, else with ECDHE_RSA
+    cdef uint16_t curve                             # NamedGroup of an ECDSA key, else 0
 
 cdef struct Selection:
     uint16_t scheme                                 # SignatureScheme
+    uint16_t cipher_suite                           # in TLS 1.2, where it depends on the key; else 0
     bint matched                                    # by the client's server_name
     int alert                                       # AlertDescription, when there is no credential
     const char *reason
@@ -32,19 +38,23 @@ cdef class ServerConfig:
     cdef readonly bint require_sni
     cdef readonly bint policy                       # each handshake stops at its ClientHello with TLS_WAIT_POLICY
     cdef readonly bytes cookie_secret               # 32 bytes or more: signs HelloRetryRequest's cookie
+    cdef readonly int min_version                   # TLS12 or TLS13, of those there are suites for
+    cdef readonly int max_version
     cdef bytes alpn_list                            # encoded ProtocolNames
-    cdef uint16_t cipher_suites[CONFIG_LIST_MAX]
+    cdef uint16_t cipher_suites[CONFIG_LIST_MAX]    # of TLS 1.3
     cdef size_t n_cipher_suites
+    cdef uint16_t cipher_suites12[CONFIG_LIST_MAX]
+    cdef size_t n_cipher_suites12
     cdef uint16_t groups[CONFIG_LIST_MAX]
     cdef size_t n_groups
     cdef dict exact                                 # bytes name -> tuple of Credential
     cdef dict wildcard                              # bytes "example.com" of "*.example.com" -> tuple of Credential
     cdef tuple default
-    cdef Credential select_credential(self, const ClientHello *ch, Selection *selection)
+    cdef Credential select_credential(self, const ClientHello *ch, int version, Selection *selection)
     # None, with selection.alert set, when no credential fits. Raises nothing but MemoryError.
-
-cdef Credential first_fit(tuple candidates, const ClientHello *ch, Selection *selection)
-# The first of them that can sign as the client wants; as select_credential.
+    cdef Credential first_fit(self, tuple candidates, const ClientHello *ch, int version, Selection *selection)
+    # the first of the candidates that can sign as the client wants; as select_credential
+    cdef int fit12(self, Credential credential, const ClientHello *ch, Selection *selection) noexcept nogil
 
 cdef class ClientConfig:
     cdef readonly bytes server_name                 # b"": no SNI
@@ -52,17 +62,23 @@ cdef class ClientConfig:
     cdef readonly object verify                     # callable(chain: list[bytes], server_name: bytes) or None
     cdef readonly bint middlebox_compatibility      # session id of 32 bytes and a CCS (RFC 8446 appendix D.4)
     cdef bytes alpn_list
-    cdef bytes cipher_suite_list                    # encoded
+    cdef readonly int min_version                   # TLS12 or TLS13, of those there are suites for
+    cdef readonly int max_version
+    cdef bytes cipher_suite_list                    # encoded, of every version
     cdef bytes extensions                           # encoded: all but key_share and cookie
     cdef uint64_t offered                           # extension_bit of each extension we send
-    cdef uint16_t cipher_suites[CONFIG_LIST_MAX]
+    cdef uint16_t cipher_suites[CONFIG_LIST_MAX]    # of TLS 1.3
     cdef size_t n_cipher_suites
+    cdef uint16_t cipher_suites12[CONFIG_LIST_MAX]
+    cdef size_t n_cipher_suites12
     cdef uint16_t groups[CONFIG_LIST_MAX]
     cdef size_t n_groups
     cdef uint16_t key_share_groups[CONFIG_LIST_MAX]
     cdef size_t n_key_share_groups
     cdef uint16_t schemes[CONFIG_LIST_MAX]          # signature_algorithms
     cdef size_t n_schemes
+    cdef uint16_t schemes12[CONFIG_LIST_MAX]        # what a ServerKeyExchange may be signed by
+    cdef size_t n_schemes12
     cdef bytes leaf_der                             # the last leaf read, and its key: a load generator sees one
     cdef PublicKey leaf_key
     cdef PublicKey public_key(self, Reader leaf)

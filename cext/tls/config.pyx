@@ -29,34 +29,52 @@ from cext.crypto.sign cimport (
 from cext.crypto.x509 cimport public_key as read_public_key
 from cext.tls.constants cimport (
     EXT_ALPN,
+    EXT_EC_POINT_FORMATS,
+    EXT_EXTENDED_MASTER_SECRET,
+    EXT_RENEGOTIATION_INFO,
     EXT_SERVER_NAME,
     EXT_SIGNATURE_ALGORITHMS,
     EXT_SUPPORTED_GROUPS,
     EXT_SUPPORTED_VERSIONS,
+    TLS12,
     TLS13,
     TLS_AES_128_GCM_SHA256,
     TLS_AES_256_GCM_SHA384,
     TLS_CHACHA20_POLY1305_SHA256,
+    TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+    TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+    TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+    TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
     handshake_failure,
     missing_extension,
     unrecognized_name,
 )
 from cext.tls.extensions cimport extension_bit, X_KEY_SHARE
-from cext.tls.negotiate cimport choose_scheme
+from cext.tls.negotiate cimport choose_cipher_suite12, choose_scheme, list_has
 
 cdef enum:
     NAME_MAX = 255
     COOKIE_SECRET_MIN = 32
     CERTIFICATE_MAX = (1 << 24) - 1
 
-SUITES = (TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384, TLS_CHACHA20_POLY1305_SHA256)
+SUITES13 = (TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384, TLS_CHACHA20_POLY1305_SHA256)
+SUITES12 = (
+    TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+    TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+    TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+)
+SUITES = SUITES13 + SUITES12
 GROUPS = (GROUP_X25519, GROUP_SECP256R1, GROUP_SECP384R1)
-# What a CertificateVerify may be signed with; RSA_PKCS1 is for the signatures inside certificates only (section 4.2.3).
+# What a CertificateVerify may be signed with; RSA_PKCS1 is for the signatures inside certificates (section 4.2.3), and
+# for a ServerKeyExchange of TLS 1.2.
 SCHEMES = (
     ECDSA_SECP256R1_SHA256, ED25519, ECDSA_SECP384R1_SHA384,
     RSA_PSS_RSAE_SHA256, RSA_PSS_RSAE_SHA384, RSA_PSS_RSAE_SHA512,
     RSA_PSS_PSS_SHA256, RSA_PSS_PSS_SHA384, RSA_PSS_PSS_SHA512,
 )
+CURVES = {"ecdsa-p256": 0x0017, "ecdsa-p384": 0x0018, "ecdsa-p521": 0x0019}
 LABEL = re.compile("[a-z0-9_-]+")
 CERTIFICATE_SCHEMES = (RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512)
 
@@ -78,6 +96,7 @@ cdef class Credential:
             raise ValueError("the chain does not fit a Certificate message")
         entries = b"".join(len(der).to_bytes(3, "big") + der + bytes(2) for der in self.chain)
         self.certificate_body = b"\0" + len(entries).to_bytes(3, "big") + entries
+        self.certificate_body12 = vector(3, b"".join(vector(3, der) for der in self.chain))
         self.names = tuple(normal_name(name) for name in names)
         public_key = read_public_key(self.chain[0])
         if isinstance(key, PrivateKey):
@@ -85,13 +104,18 @@ cdef class Credential:
             if not self.key.matches(public_key):
                 raise ValueError("the key is not the one of the chain's first certificate")
             schemes = self.key.schemes
+            schemes12 = self.key.schemes12
         elif callable(getattr(key, "sign", None)):
             self.signer = key
             self.public_key = public_key
             schemes = public_key.schemes
+            schemes12 = public_key.schemes12
         else:
             raise TypeError(f"a PrivateKey or an object with sign(message, scheme), not {type(key).__name__}")
         self.n_schemes = fill(self.schemes, schemes, "signature scheme")
+        self.n_schemes12 = fill(self.schemes12, schemes12, "signature scheme")
+        self.ecdsa = not public_key.kind.startswith("rsa")
+        self.curve = CURVES.get(public_key.kind, 0)
         if not self.n_schemes:
             raise ValueError(f"a key of kind {public_key.kind} signs nothing in TLS 1.3")
 
@@ -104,6 +128,8 @@ cdef class ServerConfig:
 
     `credentials`: the first is the default, for clients without SNI or with an unknown one; with it stand those that
     share a name with it. Of several for one name the first whose key fits the client's signature_algorithms is taken.
+    `cipher_suites`: of both versions, each version's in order of preference. `min_version`, `max_version`: 0x0303 or
+    0x0304; a version without a suite of its own is not spoken.
     `alpn`: protocols, preferred first; () ignores ALPN. `require_sni`: clients without a known name are refused.
     `cookie_secret`: at least 32 bytes, the same wherever a client's second ClientHello may arrive; None: a random one.
     `policy`: the connection's owner chooses configuration and credential by the ClientHello (TLS_WAIT_POLICY); there
@@ -111,13 +137,17 @@ cdef class ServerConfig:
     """
 
     def __init__(self, credentials, *, alpn=(b"http/1.1",), cipher_suites=SUITES, groups=GROUPS, cookie_secret=None,
-                 bint require_sni=False, bint policy=False):
+                 bint require_sni=False, bint policy=False, min_version=TLS12, max_version=TLS13):
         self.credentials = tuple(credentials)
         if not (self.credentials or policy) or not all(isinstance(credential, Credential) for credential in self.credentials):
             raise ValueError("a server needs at least one Credential")
         self.alpn = tuple(bytes(protocol) for protocol in alpn)
         self.alpn_list = protocol_names(self.alpn)
-        self.n_cipher_suites = fill(self.cipher_suites, known(cipher_suites, SUITES, "cipher suite"), "cipher suite")
+        suites13, suites12 = suites_of_versions(cipher_suites, min_version, max_version)
+        self.n_cipher_suites = fill(self.cipher_suites, suites13, "cipher suite")
+        self.n_cipher_suites12 = fill(self.cipher_suites12, suites12, "cipher suite")
+        self.min_version = TLS12 if suites12 else TLS13
+        self.max_version = TLS13 if suites13 else TLS12
         self.n_groups = fill(self.groups, known_groups(groups), "group")
         self.cookie_secret = os.urandom(COOKIE_SECRET_MIN) if cookie_secret is None else bytes(cookie_secret)
         if len(self.cookie_secret) < COOKIE_SECRET_MIN:
@@ -135,7 +165,7 @@ cdef class ServerConfig:
                 key = name.removeprefix("*.").encode()
                 index[key] = (*index.get(key, ()), credential)
 
-    cdef Credential select_credential(self, const ClientHello *ch, Selection *selection):
+    cdef Credential select_credential(self, const ClientHello *ch, int version, Selection *selection):
         cdef char name[NAME_MAX]
         cdef const char *dot
         cdef size_t n
@@ -149,7 +179,7 @@ cdef class ServerConfig:
                 selection.alert = missing_extension         # RFC 8446 section 9.2
                 selection.reason = "the client sent no server_name"
                 return None
-            return first_fit(self.default, ch, selection)
+            return self.first_fit(self.default, ch, version, selection)
 
         n = lower_name(ch.server_name, name)
         named = self.exact.get(PyBytes_FromStringAndSize(name, n)) if self.exact else None
@@ -163,15 +193,49 @@ cdef class ServerConfig:
                 selection.alert = unrecognized_name         # RFC 6066 section 3
                 selection.reason = "no certificate has the client's server_name"
                 return None
-            return first_fit(self.default, ch, selection)
+            return self.first_fit(self.default, ch, version, selection)
         # No name of the client's is ever answered with another name's certificate, except by the default when there is
         # none of it at all.
         if named is not None:
-            found = first_fit(named, ch, selection)
+            found = self.first_fit(named, ch, version, selection)
         if found is None and covered is not None:
-            found = first_fit(covered, ch, selection)
+            found = self.first_fit(covered, ch, version, selection)
         selection.matched = found is not None
         return found
+
+    cdef Credential first_fit(self, tuple candidates, const ClientHello *ch, int version, Selection *selection):
+        cdef Credential credential
+        cdef int scheme
+        cdef int suite = 0
+        selection.alert = handshake_failure
+        selection.reason = "no certificate's key fits the client's signature_algorithms"
+        for credential in candidates:
+            if version == TLS12:
+                suite = self.fit12(credential, ch, selection)
+                if suite < 0:
+                    continue
+                scheme = choose_scheme(credential.schemes12, credential.n_schemes12, ch.signature_algorithms)
+            else:
+                scheme = choose_scheme(credential.schemes, credential.n_schemes, ch.signature_algorithms)
+            if scheme > 0:
+                selection.scheme = <uint16_t> scheme
+                selection.cipher_suite = <uint16_t> suite
+                selection.alert = 0
+                return credential
+        return None
+
+    cdef int fit12(self, Credential credential, const ClientHello *ch, Selection *selection) noexcept nogil:
+        """The cipher suite of TLS 1.2 that goes with a credential, or -handshake_failure."""
+        cdef int suite
+        # "the server's certificate MUST contain ... a public key on one of the curves" the client named (RFC 8422,
+        # section 5.1).
+        if credential.curve and not list_has(ch.supported_groups, credential.curve):
+            selection.reason = "no certificate's key is on a curve of the client's supported_groups"
+            return -handshake_failure
+        suite = choose_cipher_suite12(ch, self.cipher_suites12, self.n_cipher_suites12, credential.ecdsa)
+        if suite < 0:
+            selection.reason = "no cipher suite in common that fits a certificate"
+        return suite
 
 
 cdef class ClientConfig:
@@ -182,19 +246,24 @@ cdef class ClientConfig:
     server's DER certificates, leaf first, and raises to distrust them.
 
     `server_name`: str or None; an IP address is not sent as SNI (RFC 6066 section 3) but `verify` gets it.
+    `cipher_suites`: of both versions. `min_version`, `max_version`: 0x0303 or 0x0304; a version without a suite of its
+    own is not offered.
     `key_share_groups`: those a share is sent of; None: the first of `groups`; (): none, to be asked for one.
     `middlebox_compatibility`: RFC 8446 appendix D.4. ValueError for anything that cannot work.
     """
 
     def __init__(self, *, server_name=None, alpn=(), cipher_suites=SUITES, groups=GROUPS, key_share_groups=None,
-                 verify=None, bint middlebox_compatibility=True):
+                 verify=None, bint middlebox_compatibility=True, min_version=TLS12, max_version=TLS13):
         self.server_name = (server_name or "").encode("ascii")
         self.alpn = tuple(bytes(protocol) for protocol in alpn)
         self.alpn_list = protocol_names(self.alpn)
         self.verify = verify
         self.middlebox_compatibility = middlebox_compatibility
-        cipher_suites = known(cipher_suites, SUITES, "cipher suite")
-        self.n_cipher_suites = fill(self.cipher_suites, cipher_suites, "cipher suite")
+        suites13, suites12 = suites_of_versions(cipher_suites, min_version, max_version)
+        self.n_cipher_suites = fill(self.cipher_suites, suites13, "cipher suite")
+        self.n_cipher_suites12 = fill(self.cipher_suites12, suites12, "cipher suite")
+        self.min_version = TLS12 if suites12 else TLS13
+        self.max_version = TLS13 if suites13 else TLS12
         groups = known_groups(groups)
         self.n_groups = fill(self.groups, groups, "group")
         key_share_groups = groups[:1] if key_share_groups is None else tuple(key_share_groups)
@@ -205,19 +274,26 @@ cdef class ClientConfig:
                 raise ValueError(f"key share of a group that is not offered: 0x{group:04x}")
         self.n_key_share_groups = fill(self.key_share_groups, key_share_groups, "key share group")
         self.n_schemes = fill(self.schemes, SCHEMES, "signature scheme")
-        self.cipher_suite_list = u16_list(cipher_suites)
+        self.n_schemes12 = fill(self.schemes12, SCHEMES + CERTIFICATE_SCHEMES, "signature scheme")
+        self.cipher_suite_list = u16_list(suites13 + suites12)
         sent = [
-            (EXT_SUPPORTED_VERSIONS, vector(1, u16_list((TLS13,)))),
             (EXT_SUPPORTED_GROUPS, vector(2, u16_list(groups))),
             (EXT_SIGNATURE_ALGORITHMS, vector(2, u16_list(SCHEMES + CERTIFICATE_SCHEMES))),
         ]
+        if suites13:
+            versions = u16_list((TLS13, TLS12)) if suites12 else u16_list((TLS13,))
+            sent.insert(0, (EXT_SUPPORTED_VERSIONS, vector(1, versions)))
+        if suites12:
+            sent.append((EXT_EXTENDED_MASTER_SECRET, b""))
+            sent.append((EXT_RENEGOTIATION_INFO, b"\0"))
+            sent.append((EXT_EC_POINT_FORMATS, b"\1\0"))
         if self.server_name and not is_address(self.server_name):
             host_name = normal_name(self.server_name.decode()).encode()
             sent.append((EXT_SERVER_NAME, vector(2, b"\0" + vector(2, host_name))))
         if self.alpn:
             sent.append((EXT_ALPN, vector(2, self.alpn_list)))
         self.extensions = b"".join(int(type).to_bytes(2, "big") + vector(2, body) for type, body in sent)
-        self.offered = <uint64_t> 1 << <int> X_KEY_SHARE
+        self.offered = <uint64_t> 1 << <int> X_KEY_SHARE if suites13 else 0
         for type, _ in sent:
             self.offered |= extension_bit(<uint16_t> type)
 
@@ -231,18 +307,6 @@ cdef class ClientConfig:
         self.leaf_key = read_public_key(der)
         self.leaf_der = der
         return self.leaf_key
-
-
-cdef Credential first_fit(tuple candidates, const ClientHello *ch, Selection *selection):
-    cdef Credential credential
-    cdef int scheme
-    for credential in candidates:
-        scheme = choose_scheme(credential.schemes, credential.n_schemes, ch.signature_algorithms)
-        if scheme > 0:
-            selection.scheme = <uint16_t> scheme
-            selection.alert = 0
-            return credential
-    return None
 
 
 cdef size_t lower_name(Reader name, char *out) noexcept nogil:
@@ -284,6 +348,18 @@ def known(values, among, what):
     if unknown or not values or len(set(values)) != len(values):
         raise ValueError(f"{what}s: none, one twice, or unknown ({', '.join(unknown) or 'none'})")
     return values
+
+
+def suites_of_versions(cipher_suites, min_version, max_version):
+    """(those of TLS 1.3, those of TLS 1.2) that are to be used."""
+    if min_version not in (TLS12, TLS13) or max_version not in (TLS12, TLS13) or min_version > max_version:
+        raise ValueError(f"versions from 0x{min_version:04x} to 0x{max_version:04x}: TLS 1.2 is 0x0303, 1.3 0x0304")
+    cipher_suites = known(cipher_suites, SUITES, "cipher suite")
+    suites13 = tuple(suite for suite in cipher_suites if suite in SUITES13 and max_version == TLS13)
+    suites12 = tuple(suite for suite in cipher_suites if suite in SUITES12 and min_version == TLS12)
+    if not suites13 and not suites12:
+        raise ValueError("no cipher suite is of a version that is allowed")
+    return suites13, suites12
 
 
 def known_groups(groups):

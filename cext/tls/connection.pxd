@@ -26,7 +26,7 @@ cdef enum TlsEvent:
 
 cdef enum:
     RECORD_HEADER = 5
-    RECORD_OVERHEAD = 5 + 1 + 16        # header, content type, tag
+    RECORD_OVERHEAD = 5 + 8 + 16        # at most: header, explicit nonce (AES-GCM in TLS 1.2), tag
     RECORD_PLAINTEXT_MAX = 16384
 
 cdef class Connection:
@@ -37,8 +37,8 @@ cdef class Connection:
     cdef readonly object failure        # None, or the TlsAlert (description, reason, sent: bool)
 
     # what was negotiated; 0 / None / b"" before it is known
-    cdef readonly int version           # 0x0304
-    cdef readonly int cipher_suite      # 0x1301 ...
+    cdef readonly int version           # 0x0304, 0x0303
+    cdef readonly int cipher_suite      # 0x1301 ..., 0xC02B ...
     cdef readonly int group
     cdef readonly int signature_scheme
     cdef readonly bytes alpn            # the selected protocol
@@ -50,7 +50,7 @@ cdef class Connection:
 
     cdef ssize_t seal(self, uint8_t *record, size_t n) noexcept nogil
     # Seals the n <= 16384 bytes at record + RECORD_HEADER as one application-data record in place, writes its
-    # header to record[:5], type and tag after the data. -> whole length (n + RECORD_OVERHEAD), or -1.
+    # header to record[:5]; behind the data there is room for the rest of RECORD_OVERHEAD. -> whole length, or -1.
 
     # While TLS_WAIT_POLICY or TLS_WAIT_SIGN lasts, receive takes nothing (TLS_NEED_DATA). These go on, or end it:
     cdef int resume_policy(self, ServerConfig config, Credential credential) noexcept
@@ -93,7 +93,7 @@ cdef class Connection:
     cdef uint8_t hash
     cdef uint8_t empty_records          # in a row
     cdef uint8_t ccs_records
-    cdef uint8_t warnings               # user_canceled alerts
+    cdef uint8_t warnings               # alerts that were passed over
     cdef uint8_t update_requested       # the peer waits for our KeyUpdate
     cdef uint8_t write_closed           # close_notify or a fatal alert went out: nothing may follow
     cdef uint8_t hello_sent             # a record went out: later ones have version 0x0303
@@ -109,6 +109,8 @@ cdef class Connection:
     cdef int take_handshake(self, const uint8_t *p, size_t n) except -1
     cdef ssize_t admit(self, const uint8_t *header) noexcept
     cdef Handshake choose_handshake(self)
+    cdef Handshake sibling(self, Handshake before)
+    cdef bint is_tls12(self) noexcept nogil
     cdef int take_message(self, const uint8_t *message, size_t n) except -1
     cdef int step_handshake(self, const uint8_t *message, size_t n) except -1
     cdef int take_post_handshake(self, const uint8_t *message, size_t n) except -1

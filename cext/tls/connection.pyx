@@ -14,21 +14,23 @@ from cext.crypto.aead cimport AEAD_CHACHA20_POLY1305
 from cext.crypto.hash_kdf cimport cleanse, hash_length
 from cext.tls.alert import TlsAlert
 from cext.tls.names import describe
+from cext.tls.client12 cimport Client12
 from cext.tls.client13 cimport Client13
 from cext.tls.config cimport ClientConfig
 from cext.tls.constants cimport (
     ALERT_FATAL, ALERT_WARNING, CONTENT_ALERT, CONTENT_APPLICATION_DATA, CONTENT_CHANGE_CIPHER_SPEC, CONTENT_HANDSHAKE,
-    HANDSHAKE_HEADER, HS_KEY_UPDATE, HS_NEW_SESSION_TICKET, TLS10, TLS12, TLS13, bad_record_mac,
-    close_notify as ALERT_CLOSE_NOTIFY, decode_error, illegal_parameter, internal_error, protocol_version,
-    record_overflow, unexpected_message, user_canceled)
+    HANDSHAKE_HEADER, HS_CLIENT_HELLO, HS_HELLO_REQUEST, HS_KEY_UPDATE, HS_NEW_SESSION_TICKET, TLS10, TLS12, TLS13,
+    bad_record_mac, close_notify as ALERT_CLOSE_NOTIFY, decode_error, illegal_parameter, internal_error,
+    no_renegotiation, protocol_version, record_overflow, unexpected_message, user_canceled)
 from cext.tls.handshake cimport (
     ACTION_CCS, ACTION_MESSAGE, ACTION_READ_KEYS, ACTION_SKIP_EARLY_DATA, ACTION_WRITE_KEYS, LEVEL_APPLICATION,
-    STEP_DONE, STEP_WAIT_POLICY, STEP_WAIT_SIGN, Action)
+    STEP_DONE, STEP_NEED_MESSAGE, STEP_OTHER_VERSION, STEP_WAIT_POLICY, STEP_WAIT_SIGN, Action)
 from cext.tls.key_schedule cimport next_traffic_secret
 from cext.tls.messages cimport build_key_update, parse_key_update
 from cext.tls.record cimport (
-    PLAINTEXT_MAX, PROTECTION, RECORD_HEADER_LENGTH, direction_install, direction_park, direction_wipe, record_length,
-    record_plain, record_protect, record_unprotect)
+    PLAINTEXT_MAX, PROTECTION, PROTECTION_MAX, RECORD_HEADER_LENGTH, RECORD_TLS12, direction_install,
+    direction_install12, direction_park, direction_wipe, record_length, record_plain, record_protect, record_unprotect)
+from cext.tls.server12 cimport Server12
 from cext.tls.server13 cimport Server13
 
 cdef enum:
@@ -106,13 +108,14 @@ cdef class Connection:
             return TLS_PROGRESS if n else TLS_NEED_DATA
         if self.waiting:
             return TLS_NEED_DATA
-        length = record_length(input, n, self.reading.aead or self.skip_budget, &type)
+        length = record_length(input, n, self.reading.aead or self.skip_budget, self.reading.protocol == RECORD_TLS12,
+                               &type)
         if length < 0:
             return self.refuse(-length, describe_bad_header(-length, input))
         if length == 0 or <size_t> length > n:
             return TLS_NEED_DATA
         consumed[0] = length
-        if type == CONTENT_APPLICATION_DATA and self.reading.aead:
+        if self.reading.aead and (type == CONTENT_APPLICATION_DATA or self.reading.protocol == RECORD_TLS12):
             return self.take_protected(input, length, data, data_len)
         return self.take_record(input, length, type, data, data_len)
 
@@ -138,7 +141,7 @@ cdef class Connection:
     cdef int take_protected(self, uint8_t *record, size_t length, uint8_t **data, size_t *data_len) except -1:
         cdef uint8_t type = 0
         cdef ssize_t n = record_unprotect(&self.reading, record, length, &type)
-        cdef uint8_t *content = record + RECORD_HEADER_LENGTH
+        cdef uint8_t *content = record + RECORD_HEADER_LENGTH + self.reading.explicit_nonce
         if n == -bad_record_mac and self.skip_budget:
             return self.skip_early_data(length)
         if n < 0:
@@ -175,33 +178,39 @@ cdef class Connection:
         return TLS_PROGRESS
 
     cdef int take_change_cipher_spec(self, const uint8_t *p, size_t n) except -1:
-        """The middlebox compatibility record: dropped between the first ClientHello and the peer's Finished, and
-        only there (section 5)."""
+        """In TLS 1.3 the middlebox compatibility record: dropped between the first ClientHello and the peer's Finished,
+        and only there (section 5). In TLS 1.2 it changes the peer's keys, and has its one place."""
+        cdef int step
         if self.handshake is None or self.pending.len:
             return self.refuse(unexpected_message, "change_cipher_spec outside the handshake or within a message")
         if n != 1 or p[0] != 1:
             return self.refuse(unexpected_message, "a change_cipher_spec of another value than 1")
+        step = self.handshake.change_cipher_spec()
+        if step < 0:
+            return self.refuse_handshake(-step)
+        if step == STEP_NEED_MESSAGE:
+            return self.refuse(internal_error, "the keys cannot change") if self.carry_out() < 0 else TLS_PROGRESS
         self.ccs_records += 1
         if self.ccs_records > CCS_RECORDS_MAX:
             return self.refuse(unexpected_message, "too many change_cipher_spec")
         return TLS_PROGRESS
 
     cdef int take_alert(self, const uint8_t *p, size_t n) except -1:
-        """An alert (section 6): one per record, never split; its level says nothing."""
+        """An alert (section 6): one per record, never split; in TLS 1.3 its level says nothing."""
         if n == 0:
             return self.refuse(unexpected_message, "an empty alert record")
         if n != 2:
             return self.refuse(decode_error, "an alert record of another length than 2")
         if p[0] != ALERT_WARNING and p[0] != ALERT_FATAL:
             return self.refuse(illegal_parameter, "an alert of unknown level")
-        if p[1] != ALERT_CLOSE_NOTIFY and p[1] != user_canceled:
+        if p[1] != ALERT_CLOSE_NOTIFY and p[1] != user_canceled and not (p[0] == ALERT_WARNING and self.is_tls12()):
             # Error alerts must be fatal (section 6); a server of TLS 1.2 may have warned us before it chose a version.
             if p[0] == ALERT_WARNING and self.speaks_tls13():
                 return self.refuse(decode_error, f"{TlsAlert(p[1]).name} as a warning")
             return self.end_by_peer(p[1], "")
         if self.pending.len:
             return self.refuse(unexpected_message, "an alert within a split message")
-        if p[1] == user_canceled:       # a close_notify follows (section 6.1)
+        if p[1] != ALERT_CLOSE_NOTIFY:  # a warning: of user_canceled's a close_notify follows (section 6.1)
             self.warnings += 1
             if self.warnings > WARNINGS_MAX:
                 return self.refuse(unexpected_message, "too many warnings")
@@ -282,6 +291,10 @@ cdef class Connection:
             code = self.handshake.admit(header[0], length - HANDSHAKE_HEADER)
             return code if code < 0 else length
         # After the handshake (section 4.6) there is KeyUpdate, and for a client NewSessionTicket.
+        if self.version == TLS12:
+            # There is no renegotiation, and to go on as if nothing had been asked for would serve no one.
+            return -no_renegotiation if header[0] == (HS_CLIENT_HELLO if self.server else HS_HELLO_REQUEST) else (
+                -unexpected_message)
         if header[0] == HS_KEY_UPDATE:
             return length if length == HANDSHAKE_HEADER + 1 else -decode_error
         if header[0] == HS_NEW_SESSION_TICKET and not self.server:
@@ -289,8 +302,21 @@ cdef class Connection:
         return -unexpected_message
 
     cdef Handshake choose_handshake(self):
-        """The server's side of the handshake: the one place where the protocol version decides between siblings."""
+        """The server's side of the handshake. A ClientHello that settles on TLS 1.2 goes on to a sibling."""
         return Server13.__new__(Server13, self.config)
+
+    cdef Handshake sibling(self, Handshake before):
+        """That of TLS 1.2, to go on where the one of TLS 1.3 has found that it is not meant."""
+        cdef Handshake handshake
+        if not self.server:
+            return Client12.__new__(Client12, self.config, before)
+        handshake = Server12.__new__(Server12, self.config)
+        handshake.decided = before.decided
+        handshake.chosen = before.chosen
+        return handshake
+
+    cdef bint is_tls12(self) noexcept nogil:
+        return (self.version if self.handshake is None else self.handshake.version) == TLS12
 
     cdef int take_message(self, const uint8_t *message, size_t n) except -1:
         if self.handshake is not None:
@@ -300,6 +326,9 @@ cdef class Connection:
     cdef int step_handshake(self, const uint8_t *message, size_t n) except -1:
         cdef int step = self.handshake.advance(message, n)
         cdef int code
+        if step == STEP_OTHER_VERSION:
+            self.handshake = self.sibling(self.handshake)
+            step = self.handshake.advance(message, n)
         if step < 0:
             return self.refuse_handshake(-step)
         if step == STEP_WAIT_POLICY:
@@ -399,7 +428,7 @@ cdef class Connection:
                 if self.change_read_keys(a.secret) < 0:
                     h.clear_flight()
                     return -unexpected_message
-                if a.level == LEVEL_APPLICATION:
+                if a.level == LEVEL_APPLICATION and h.version != TLS12:
                     memcpy(self.read_secret, a.secret, hash_length(h.hash))
             elif a.kind == ACTION_SKIP_EARLY_DATA:
                 self.skip_budget = EARLY_DATA_SKIP_MAX + 1      # 0 stands for none expected
@@ -416,7 +445,7 @@ cdef class Connection:
             if a.kind == ACTION_WRITE_KEYS:
                 self.hash = <uint8_t> h.hash
                 self.change_write_keys(a.secret)
-                if a.level == LEVEL_APPLICATION:
+                if a.level == LEVEL_APPLICATION and h.version != TLS12:
                     memcpy(self.write_secret, a.secret, hash_length(h.hash))
             elif a.kind == ACTION_CCS:
                 if not self.write_closed and bytes_append(&self.out, CCS_RECORD, sizeof(CCS_RECORD)) < 0:
@@ -432,13 +461,19 @@ cdef class Connection:
         cdef int aead = self.handshake.aead if self.handshake is not None else self.reading.aead
         if self.unread or self.pending.len:
             return -1
-        direction_install(&self.reading, self.hash, aead, secret, 0)
+        if self.is_tls12():
+            direction_install12(&self.reading, aead, secret, 0)
+        else:
+            direction_install(&self.reading, self.hash, aead, secret, 0)
         self.skip_budget = 0
         return 0
 
     cdef void change_write_keys(self, const uint8_t *secret) noexcept nogil:
         cdef int aead = self.handshake.aead if self.handshake is not None else self.writing.aead
-        direction_install(&self.writing, self.hash, aead, secret, 1)
+        if self.is_tls12():
+            direction_install12(&self.writing, aead, secret, 1)
+        else:
+            direction_install(&self.writing, self.hash, aead, secret, 1)
 
     cdef int write_records(self, int type, const uint8_t *p, size_t n) noexcept nogil:
         """Puts p[:n] into `out` as records under the writing keys of now. 0 or -1."""
@@ -449,7 +484,7 @@ cdef class Connection:
             return 0
         while n:
             part = n if n < PLAINTEXT_MAX else PLAINTEXT_MAX
-            if bytes_reserve(&self.out, RECORD_HEADER_LENGTH + part + PROTECTION) < 0:
+            if bytes_reserve(&self.out, RECORD_HEADER_LENGTH + part + PROTECTION_MAX) < 0:
                 return -1
             record = self.out.data + self.out.len
             memcpy(record + RECORD_HEADER_LENGTH, p, part)
@@ -527,7 +562,8 @@ cdef class Connection:
             self.seal_limit = self.update_after = UINT64_MAX
         else:
             self.seal_limit = GCM_SEAL_LIMIT
-            self.update_after = GCM_UPDATE_AFTER
+            # TLS 1.2 has no KeyUpdate: at the limit the connection ends (RFC 9325, section 4.4).
+            self.update_after = UINT64_MAX if self.version == TLS12 else GCM_UPDATE_AFTER
 
     cdef void copy_facts(self) noexcept:
         cdef Handshake h = self.handshake
@@ -618,7 +654,7 @@ cdef class Connection:
         while n:
             self.before_write()
             part = n if n < PLAINTEXT_MAX else PLAINTEXT_MAX
-            if bytes_reserve(&self.out, RECORD_HEADER_LENGTH + part + PROTECTION) < 0:
+            if bytes_reserve(&self.out, RECORD_HEADER_LENGTH + part + PROTECTION_MAX) < 0:
                 raise MemoryError
             memcpy(self.out.data + self.out.len + RECORD_HEADER_LENGTH, p, part)
             length = self.seal(self.out.data + self.out.len, part)

@@ -12,16 +12,21 @@ cdef enum ContentType:                          # section 5.1
     CONTENT_HANDSHAKE = 22
     CONTENT_APPLICATION_DATA = 23
 
-cdef enum HandshakeType:                        # section 4
+cdef enum HandshakeType:                        # section 4, and RFC 5246, section 7.4
+    HS_HELLO_REQUEST = 0
     HS_CLIENT_HELLO = 1
     HS_SERVER_HELLO = 2
     HS_NEW_SESSION_TICKET = 4
     HS_END_OF_EARLY_DATA = 5
     HS_ENCRYPTED_EXTENSIONS = 8
     HS_CERTIFICATE = 11
+    HS_SERVER_KEY_EXCHANGE = 12
     HS_CERTIFICATE_REQUEST = 13
+    HS_SERVER_HELLO_DONE = 14
     HS_CERTIFICATE_VERIFY = 15
+    HS_CLIENT_KEY_EXCHANGE = 16
     HS_FINISHED = 20
+    HS_CERTIFICATE_STATUS = 22
     HS_KEY_UPDATE = 24
     HS_MESSAGE_HASH = 254
 
@@ -64,6 +69,16 @@ cdef enum CipherSuite:                          # appendix B.4
     TLS_AES_128_GCM_SHA256 = 0x1301
     TLS_AES_256_GCM_SHA384 = 0x1302
     TLS_CHACHA20_POLY1305_SHA256 = 0x1303
+    # TLS 1.2: RFC 5289, RFC 7905
+    TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 = 0xC02B
+    TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 = 0xC02C
+    TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 = 0xC02F
+    TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 = 0xC030
+    TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 = 0xCCA8
+    TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256 = 0xCCA9
+    # no suites, but said among them: RFC 5746, RFC 7507
+    TLS_EMPTY_RENEGOTIATION_INFO_SCSV = 0x00FF
+    TLS_FALLBACK_SCSV = 0x5600
 
 cdef enum AlertLevel:
     ALERT_WARNING = 1
@@ -90,6 +105,7 @@ cdef enum AlertDescription:                     # section 6
     internal_error = 80
     inappropriate_fallback = 86
     user_canceled = 90
+    no_renegotiation = 100
     missing_extension = 109
     unsupported_extension = 110
     unrecognized_name = 112

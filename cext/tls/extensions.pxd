@@ -13,6 +13,7 @@ cdef enum MessageBit:
     IN_CERTIFICATE = 16
     IN_CERTIFICATE_REQUEST = 32
     IN_NEW_SESSION_TICKET = 64
+    IN_SERVER_HELLO_12 = 128                    # TLS 1.2's
 
 cdef enum:                                      # KnownExtension: index into Extensions.body, bit of a uint64_t
     X_SERVER_NAME = 0
@@ -89,5 +90,5 @@ cdef inline uint64_t extension_bit(uint16_t type) noexcept nogil:
 cdef int read_extensions(Reader list, int message, uint64_t offered, Extensions *out,
                          const char **reason) noexcept nogil
 """Walks `list` (what follows the two-byte length) as one of `message` (a MessageBit). In the messages that answer
-a ClientHello (ServerHello, HelloRetryRequest, EncryptedExtensions, a server's Certificate) only `offered` ones may be.
+a ClientHello (either ServerHello, HelloRetryRequest, EncryptedExtensions, a server's Certificate) only `offered` ones may be.
 0, or -decode_error, -illegal_parameter (a duplicate, or known but not of this message), -unsupported_extension."""

@@ -14,19 +14,20 @@ cdef enum:
     CT = IN_CERTIFICATE
     CR = IN_CERTIFICATE_REQUEST
     NST = IN_NEW_SESSION_TICKET
-    ANSWERS = SH | HRR | EE | CT                # only what the peer offered may stand in them (section 4.2)
+    SH12 = IN_SERVER_HELLO_12
+    ANSWERS = SH | HRR | EE | CT | SH12         # only what the peer offered may stand in them (section 4.2)
 
 # RFC 8446 section 4.2, in its order; then RFC 8879, RFC 8449, and what only TLS 1.2 answers.
 TABLE = (
-    (constants.EXT_SERVER_NAME, X_SERVER_NAME, CH | EE),
-    (constants.EXT_MAX_FRAGMENT_LENGTH, X_MAX_FRAGMENT_LENGTH, CH | EE),
-    (constants.EXT_STATUS_REQUEST, X_STATUS_REQUEST, CH | CR | CT),
-    (constants.EXT_SUPPORTED_GROUPS, X_SUPPORTED_GROUPS, CH | EE),
+    (constants.EXT_SERVER_NAME, X_SERVER_NAME, CH | EE | SH12),
+    (constants.EXT_MAX_FRAGMENT_LENGTH, X_MAX_FRAGMENT_LENGTH, CH | EE | SH12),
+    (constants.EXT_STATUS_REQUEST, X_STATUS_REQUEST, CH | CR | CT | SH12),
+    (constants.EXT_SUPPORTED_GROUPS, X_SUPPORTED_GROUPS, CH | EE | SH12),
     (constants.EXT_SIGNATURE_ALGORITHMS, X_SIGNATURE_ALGORITHMS, CH | CR),
     (constants.EXT_USE_SRTP, X_USE_SRTP, CH | EE),
     (constants.EXT_HEARTBEAT, X_HEARTBEAT, CH | EE),
-    (constants.EXT_ALPN, X_ALPN, CH | EE),
-    (constants.EXT_SIGNED_CERTIFICATE_TIMESTAMP, X_SIGNED_CERTIFICATE_TIMESTAMP, CH | CR | CT),
+    (constants.EXT_ALPN, X_ALPN, CH | EE | SH12),
+    (constants.EXT_SIGNED_CERTIFICATE_TIMESTAMP, X_SIGNED_CERTIFICATE_TIMESTAMP, CH | CR | CT | SH12),
     (constants.EXT_CLIENT_CERTIFICATE_TYPE, X_CLIENT_CERTIFICATE_TYPE, CH | EE),
     (constants.EXT_SERVER_CERTIFICATE_TYPE, X_SERVER_CERTIFICATE_TYPE, CH | EE),
     (constants.EXT_PADDING, X_PADDING, CH),
@@ -41,11 +42,11 @@ TABLE = (
     (constants.EXT_POST_HANDSHAKE_AUTH, X_POST_HANDSHAKE_AUTH, CH),
     (constants.EXT_SIGNATURE_ALGORITHMS_CERT, X_SIGNATURE_ALGORITHMS_CERT, CH | CR),
     (constants.EXT_COMPRESS_CERTIFICATE, X_COMPRESS_CERTIFICATE, CH | CR),
-    (constants.EXT_RECORD_SIZE_LIMIT, X_RECORD_SIZE_LIMIT, CH | EE),
-    (constants.EXT_EC_POINT_FORMATS, X_EC_POINT_FORMATS, CH),
-    (constants.EXT_EXTENDED_MASTER_SECRET, X_EXTENDED_MASTER_SECRET, CH),
-    (constants.EXT_SESSION_TICKET, X_SESSION_TICKET, CH),
-    (constants.EXT_RENEGOTIATION_INFO, X_RENEGOTIATION_INFO, CH),
+    (constants.EXT_RECORD_SIZE_LIMIT, X_RECORD_SIZE_LIMIT, CH | EE | SH12),
+    (constants.EXT_EC_POINT_FORMATS, X_EC_POINT_FORMATS, CH | SH12),
+    (constants.EXT_EXTENDED_MASTER_SECRET, X_EXTENDED_MASTER_SECRET, CH | SH12),
+    (constants.EXT_SESSION_TICKET, X_SESSION_TICKET, CH | SH12),
+    (constants.EXT_RENEGOTIATION_INFO, X_RENEGOTIATION_INFO, CH | SH12),
 )
 
 cdef uint8_t index_of[64]                       # KnownExtension by type; EXT_RENEGOTIATION_INFO stands apart
@@ -144,6 +145,7 @@ MESSAGES = {
     "certificate": CT,
     "certificate_request": CR,
     "new_session_ticket": NST,
+    "server_hello_12": SH12,
 }
 
 

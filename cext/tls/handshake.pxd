@@ -23,6 +23,7 @@ cdef enum Step:                 # what advance and every do_* return, or -AlertD
     STEP_WAIT_POLICY = 3        # a server has read the ClientHello, and who made the configuration wants to choose by
                                 # it: a new handshake with `decided` set is then given the same message
     STEP_WAIT_SIGN = 4          # `to_sign` is to be signed by `signer`: advance(NULL, 0) goes on with `signature`
+    STEP_OTHER_VERSION = 5      # the message settles on TLS 1.2: a sibling's handshake is to take it
 
 cdef enum Level:                # encryption level a message travels at (RFC 9846, section 7)
     LEVEL_INITIAL = 0           # plaintext
@@ -33,7 +34,8 @@ cdef enum ActionKind:
     ACTION_MESSAGE = 0          # send flight.data[offset:offset+length] at `level`
     ACTION_READ_KEYS = 1        # from now on the peer's records are under `secret`
     ACTION_WRITE_KEYS = 2       # from now on ours are
-    ACTION_CCS = 3              # a record layer sends change_cipher_spec (RFC 9846, appendix D.4); others skip it
+    ACTION_CCS = 3              # a record layer sends change_cipher_spec (RFC 9846, appendix D.4; RFC 5246,
+                                # section 7.1); others skip it
     ACTION_SKIP_EARLY_DATA = 4  # the peer may be sending 0-RTT records that we do not read; `level` is the one
                                 # its next message comes at
 
@@ -42,7 +44,8 @@ cdef struct Action:
     uint8_t level               # Level
     uint32_t offset             # into flight
     uint32_t length
-    uint8_t secret[48]          # traffic secret, hash_length(hash) bytes; cleansed by the consumer and on failure
+    uint8_t secret[48]          # traffic secret, hash_length(hash) bytes, or in TLS 1.2 the direction's write_key and
+                                # write_IV (at most KEY_IV_MAX); cleansed by the consumer and on failure
 
 cdef enum:
     ACTIONS_MAX = 16
@@ -88,6 +91,10 @@ cdef class Handshake:
     cdef int admit(self, int type, size_t length) noexcept nogil
     # Asked as soon as the 4-byte header of a message stands: may a message of this type and body length come
     # now? 0, -unexpected_message, or -illegal_parameter when it is larger than its type may be.
+
+    cdef int change_cipher_spec(self) noexcept nogil
+    # A change_cipher_spec record has come, well-formed and at a record boundary. STEP_OK: it means nothing (TLS 1.3);
+    # STEP_NEED_MESSAGE: there are keys to change (TLS 1.2); -unexpected_message.
 
     # --- for the subclasses ----------------------------------------------------------------------
     cdef int fail(self, int description, const char *reason) noexcept nogil

@@ -6,8 +6,9 @@ from libc.string cimport memcpy
 from cext.base.buffer cimport bytes_append, bytes_free, bytes_reserve
 from cext.base.wire cimport writer_init, written
 from cext.crypto.hash_kdf cimport HASH_MAX, cleanse, hash_length
-from cext.tls.constants cimport internal_error
+from cext.tls.constants cimport TLS12, internal_error
 from cext.tls.key_schedule cimport schedule_wipe
+from cext.tls.prf12 cimport KEY_IV_MAX
 from cext.tls.transcript cimport transcript_add
 
 
@@ -30,6 +31,9 @@ cdef class Handshake:
     cdef int admit(self, int type, size_t length) noexcept nogil:
         return self.fail(internal_error, "admit is not overridden")
 
+    cdef int change_cipher_spec(self) noexcept nogil:
+        return STEP_OK
+
     cdef int fail(self, int description, const char *reason) noexcept nogil:
         self.reason = reason
         return -description
@@ -45,8 +49,13 @@ cdef class Handshake:
     cdef int sign(self, Credential credential, int scheme, const uint8_t *message, size_t n, uint8_t *signature,
                   size_t *length) except -1:
         cdef bytes remote = self.signature
+        cdef int code
         if credential.key is not None:
-            if credential.key.sign(scheme, message, n, signature, length) < 0:
+            if self.version == TLS12:
+                code = credential.key.sign12(scheme, message, n, signature, length)
+            else:
+                code = credential.key.sign(scheme, message, n, signature, length)
+            if code < 0:
                 return self.fail(internal_error, "the private key does not sign")
             return STEP_OK
         if remote is None:
@@ -55,7 +64,11 @@ cdef class Handshake:
             self.scheme = scheme
             return STEP_WAIT_SIGN
         # Checked here, where it can be said whose fault it is; beside the way to the signer it costs nothing.
-        if credential.public_key.verify(scheme, message, n, remote, len(remote)) != 0:
+        if self.version == TLS12:
+            code = credential.public_key.verify12(scheme, message, n, remote, len(remote))
+        else:
+            code = credential.public_key.verify(scheme, message, n, remote, len(remote))
+        if code < 0:
             return self.fail(internal_error, "the signer's signature does not verify")
         memcpy(signature, <const char *> remote, len(remote))
         length[0] = len(remote)
@@ -93,7 +106,8 @@ cdef class Handshake:
     cdef int add_keys(self, int kind, int level, const uint8_t *secret) noexcept nogil:
         if self.add_action(kind, level) < 0:
             return -internal_error
-        memcpy(self.actions[self.n_actions - 1].secret, secret, hash_length(self.hash))
+        memcpy(self.actions[self.n_actions - 1].secret, secret,
+               KEY_IV_MAX if self.version == TLS12 else hash_length(self.hash))
         return 0
 
     cdef int add_action(self, int kind, int level) noexcept nogil:

@@ -30,6 +30,8 @@ cdef struct ClientHello:
     Reader pre_shared_key              # whole body (identities and binders); last extension checked
     Reader cookie                      # the opaque cookie itself, without its length
     Reader record_size_limit           # two bytes, 64 or more
+    Reader ec_point_formats            # list of u8; TLS 1.2 only
+    Reader session_ticket              # the ticket itself, which may be empty; TLS 1.2 only
     bint early_data
     bint status_request
     bint extended_master_secret
@@ -57,7 +59,7 @@ cdef struct ClientHelloParts:
     size_t cipher_suites_len
     const uint8_t *extensions          # encoded once: all but key_share, cookie and early data's
     size_t extensions_len
-    const KeyShare *shares
+    const KeyShare *shares             # NULL: no key_share, as when TLS 1.3 is not offered
     size_t n_shares
     const uint8_t *cookie              # from a HelloRetryRequest; NULL: none
     size_t cookie_len

@@ -65,6 +65,7 @@ from cext.tls.extensions cimport (
     X_CERTIFICATE_AUTHORITIES,
     X_COOKIE,
     X_EARLY_DATA,
+    X_EC_POINT_FORMATS,
     X_EXTENDED_MASTER_SECRET,
     X_KEY_SHARE,
     X_PRE_SHARED_KEY,
@@ -72,6 +73,7 @@ from cext.tls.extensions cimport (
     X_RECORD_SIZE_LIMIT,
     X_RENEGOTIATION_INFO,
     X_SERVER_NAME,
+    X_SESSION_TICKET,
     X_SIGNATURE_ALGORITHMS,
     X_SIGNATURE_ALGORITHMS_CERT,
     X_STATUS_REQUEST,
@@ -272,7 +274,7 @@ cdef int decode_pre_shared_key(Reader body, ClientHello *ch) noexcept nogil:
 
 
 cdef int decode_flags(const Extensions *ext, ClientHello *ch) noexcept nogil:
-    """Extensions of which all that matters is that they are there."""
+    """Extensions of which all that matters is that they are there, and TLS 1.2's own."""
     cdef Reader r
     cdef Reader responders, request
     cdef uint8_t type = 0
@@ -291,6 +293,11 @@ cdef int decode_flags(const Extensions *ext, ClientHello *ch) noexcept nogil:
         if left(&r):
             return refuse(&ch.reason, handshake_failure, "renegotiation_info of a first handshake is not empty")
         ch.renegotiation_info = 1
+    if ext.body[X_EC_POINT_FORMATS].p != NULL:       # RFC 8422 section 5.1.2
+        ch.ec_point_formats = ext.body[X_EC_POINT_FORMATS]
+        if not whole_vec8(&ch.ec_point_formats):
+            return refuse(&ch.reason, decode_error, "ec_point_formats cannot be decoded")
+    ch.session_ticket = ext.body[X_SESSION_TICKET]
     if ext.body[X_STATUS_REQUEST].p != NULL:         # RFC 6066 section 8
         r = ext.body[X_STATUS_REQUEST]
         if not read_u8(&r, &type):
@@ -349,14 +356,15 @@ cdef void build_client_hello(Writer *w, const ClientHelloParts *parts) noexcept 
     write_bytes(w, parts.extensions, parts.extensions_len)
     if parts.cookie_len:
         write_cookie(w, parts.cookie, parts.cookie_len)
-    write_u16(w, EXT_KEY_SHARE)
-    key_share = open_vec(w, 2)
-    shares = open_vec(w, 2)
-    for i in range(parts.n_shares):
-        write_u16(w, parts.shares[i].group)
-        write_vec(w, 2, parts.shares[i].data, parts.shares[i].len)
-    close_vec(w, shares, 2)
-    close_vec(w, key_share, 2)
+    if parts.shares != NULL:
+        write_u16(w, EXT_KEY_SHARE)
+        key_share = open_vec(w, 2)
+        shares = open_vec(w, 2)
+        for i in range(parts.n_shares):
+            write_u16(w, parts.shares[i].group)
+            write_vec(w, 2, parts.shares[i].data, parts.shares[i].len)
+        close_vec(w, shares, 2)
+        close_vec(w, key_share, 2)
     close_vec(w, extensions, 2)
     close_vec(w, message, 3)
 

@@ -3,11 +3,19 @@
 from libc.string cimport memcmp
 
 from cext.base.wire cimport left, read_u16, read_vec8, reader_init
+from cext.crypto.kx cimport GROUP_SECP256R1, GROUP_SECP384R1, GROUP_X25519
 from cext.tls.constants cimport (
+    TLS12,
     TLS13,
     TLS_AES_128_GCM_SHA256,
     TLS_AES_256_GCM_SHA384,
     TLS_CHACHA20_POLY1305_SHA256,
+    TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+    TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+    TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+    TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
     handshake_failure,
     illegal_parameter,
     no_application_protocol,
@@ -16,7 +24,13 @@ from cext.tls.constants cimport (
 from cext.tls.extensions cimport U16Set, set_add, set_forget, set_has
 from cext.tls.messages cimport next_key_share
 
+cdef enum:
+    NAMES_KEPT = 1024
+
 cdef U16Set offered                                 # empty between calls: a worker is one thread
+
+# server_name objects shared between connections: an idle one should not keep its own copy.
+cdef dict names = {}
 
 
 cdef bint list_has(Reader list, uint16_t v) noexcept nogil:
@@ -27,11 +41,19 @@ cdef bint list_has(Reader list, uint16_t v) noexcept nogil:
     return 0
 
 
-cdef int choose_version(const ClientHello *ch) noexcept nogil:
+cdef int choose_version(const ClientHello *ch, int min_version, int max_version) noexcept nogil:
+    cdef bint offers_tls12
     # SSL 3.0 is refused wherever it shows (RFC 8446 appendix D.5).
-    if ch.legacy_version <= 0x0300 or not ch.offers_tls13:
+    if ch.legacy_version <= 0x0300:
         return -protocol_version
-    return TLS13
+    if ch.offers_tls13 and max_version >= TLS13:
+        return TLS13
+    # Where supported_versions stands, it alone tells (section 4.2.1).
+    if ch.supported_versions.p != NULL:
+        offers_tls12 = list_has(ch.supported_versions, TLS12)
+    else:
+        offers_tls12 = ch.legacy_version >= TLS12
+    return TLS12 if offers_tls12 and min_version <= TLS12 else -protocol_version
 
 
 cdef int choose_cipher_suite(const ClientHello *ch, const uint16_t *suites, size_t n) noexcept nogil:
@@ -56,6 +78,53 @@ cdef bint prefers_chacha20(Reader suites) noexcept nogil:
         if one == TLS_AES_128_GCM_SHA256 or one == TLS_AES_256_GCM_SHA384:
             return 0
     return 0
+
+
+cdef int choose_cipher_suite12(const ClientHello *ch, const uint16_t *suites, size_t n, bint ecdsa) noexcept nogil:
+    cdef int pass_
+    cdef size_t i
+    # A client that prefers ChaCha20-Poly1305 gets it; else the second pass goes by our order.
+    for pass_ in range(0 if prefers_chacha20_12(ch.cipher_suites) else 1, 2):
+        for i in range(n):
+            if is_ecdsa_suite(suites[i]) != ecdsa or (pass_ == 0 and not is_chacha20_12(suites[i])):
+                continue
+            if list_has(ch.cipher_suites, suites[i]):
+                return suites[i]
+    return -handshake_failure
+
+
+cdef bint is_ecdsa_suite(uint16_t suite) noexcept nogil:
+    return (suite == TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 or suite == TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384
+            or suite == TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256)
+
+
+cdef inline bint is_chacha20_12(uint16_t suite) noexcept nogil:
+    return (suite == TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+            or suite == TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256)
+
+
+cdef bint prefers_chacha20_12(Reader suites) noexcept nogil:
+    """As prefers_chacha20, by the suites of TLS 1.2."""
+    cdef uint16_t one = 0
+    while read_u16(&suites, &one):
+        if is_chacha20_12(one):
+            return 1
+        if (one == TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 or one == TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384
+                or one == TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 or one == TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384):
+            return 0
+    return 0
+
+
+cdef int choose_group12(const ClientHello *ch, const uint16_t *groups, size_t n) noexcept nogil:
+    cdef size_t i
+    for i in range(n):
+        if is_group12(groups[i]) and list_has(ch.supported_groups, groups[i]):
+            return groups[i]
+    return -handshake_failure
+
+
+cdef bint is_group12(uint16_t group) noexcept nogil:
+    return group == GROUP_X25519 or group == GROUP_SECP256R1 or group == GROUP_SECP384R1
 
 
 cdef int choose_group(const ClientHello *ch, const uint16_t *groups, size_t n, GroupChoice *choice) noexcept nogil:
@@ -129,6 +198,30 @@ cdef bint offers_protocol(Reader client, const Reader *protocol) noexcept nogil:
     return 0
 
 
+cdef bytes name_of(const Reader *name):
+    """The server_name as an object that connections share; b"" when there is none."""
+    cdef bytes key, known
+    if name.p == NULL:
+        return b""
+    key = name.p[:name.end - name.p]
+    known = names.get(key)
+    if known is not None:
+        return known
+    if len(names) >= NAMES_KEPT:        # names are the peers' choice: the table must not grow by it
+        names.clear()
+    names[key] = key
+    return key
+
+
+cdef bytes protocol_of(tuple protocols, const Reader *selected):
+    """The configuration's own object of a protocol that choose_alpn selected."""
+    cdef bytes p
+    for p in protocols:
+        if len(p) == selected.end - selected.p and memcmp(<const char *> p, selected.p, len(p)) == 0:
+            return p
+    return selected.p[:selected.end - selected.p]
+
+
 # --- the Python face, for tests and tools
 
 cdef enum:
@@ -161,12 +254,26 @@ def encode_protocol_names(names):
     return b"".join(bytes((len(name),)) + name for name in names)
 
 
-def version(supported_versions, int legacy_version=0x0303):
-    """TLS13, or a negative AlertDescription."""
+def version(supported_versions, int legacy_version=0x0303, int min_version=TLS12, int max_version=TLS13):
+    """TLS13 or TLS12, or a negative AlertDescription. supported_versions None: the extension is absent."""
     cdef ClientHello ch
+    cdef bytes encoded = encode_u16_list(supported_versions or ())
     ch.legacy_version = legacy_version
-    ch.offers_tls13 = TLS13 in supported_versions
-    return choose_version(&ch)
+    ch.supported_versions = u16_list(encoded)
+    if supported_versions is None:
+        ch.supported_versions.p = NULL
+    ch.offers_tls13 = TLS13 in (supported_versions or ())
+    return choose_version(&ch, min_version, max_version)
+
+
+def cipher_suite12(client, server, bint ecdsa):
+    """The suite, or a negative AlertDescription."""
+    cdef ClientHello ch
+    cdef uint16_t ours[PREFERENCES_MAX]
+    cdef size_t n = preferences(server, ours)
+    cdef bytes encoded = encode_u16_list(client)
+    ch.cipher_suites = u16_list(encoded)
+    return choose_cipher_suite12(&ch, ours, n, ecdsa)
 
 
 def cipher_suite(client, server):

@@ -1,7 +1,7 @@
 """The server's side of a TLS 1.3 handshake (see the .pxd): one do_* per state, in the order of the flight."""
 
 cimport cython
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcpy, memset
 
 from cext.base.buffer cimport bytes_reserve
 from cext.base.wire cimport (
@@ -13,14 +13,14 @@ from cext.crypto.hash_kdf cimport (
     hmac_once, random_bytes)
 from cext.crypto.kx cimport KX_PUBLIC_MAX, KX_SHARED_MAX, KeyExchange
 from cext.crypto.sign cimport SIGNATURE_MAX
-from cext.tls.config cimport Selection, first_fit
+from cext.tls.config cimport Selection
 from cext.tls.constants cimport (
     EXT_COOKIE, EXT_EARLY_DATA, EXT_KEY_SHARE, EXT_PADDING, EXT_PRE_SHARED_KEY, HANDSHAKE_HEADER, HS_CLIENT_HELLO,
     HS_FINISHED, RANDOM_LENGTH, TLS13, TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384, TLS_CHACHA20_POLY1305_SHA256,
     decrypt_error, illegal_parameter, internal_error, missing_extension, unexpected_message)
 from cext.tls.handshake cimport (
     ACTION_CCS, ACTION_READ_KEYS, ACTION_SKIP_EARLY_DATA, ACTION_WRITE_KEYS, LEVEL_APPLICATION, LEVEL_HANDSHAKE,
-    LEVEL_INITIAL, STEP_DONE, STEP_NEED_MESSAGE, STEP_OK, STEP_WAIT_POLICY)
+    LEVEL_INITIAL, STEP_DONE, STEP_NEED_MESSAGE, STEP_OK, STEP_OTHER_VERSION, STEP_WAIT_POLICY)
 from cext.tls.key_schedule cimport (
     LABEL_CLIENT_APPLICATION, LABEL_CLIENT_HANDSHAKE, LABEL_SERVER_APPLICATION, LABEL_SERVER_HANDSHAKE, derive_secret,
     finished_verify_data, schedule_handshake, schedule_master, schedule_wipe)
@@ -28,17 +28,14 @@ from cext.tls.messages cimport (
     CERTIFICATE_VERIFY_INPUT_MAX, build_certificate, build_certificate_verify, build_encrypted_extensions,
     build_finished, build_hello_retry_request, build_server_hello, certificate_verify_input, next_key_share,
     parse_client_hello, parse_finished)
-from cext.tls.negotiate cimport GroupChoice, choose_alpn, choose_cipher_suite, choose_group, choose_version
+from cext.tls.negotiate cimport (
+    GroupChoice, choose_alpn, choose_cipher_suite, choose_group, choose_version, name_of, protocol_of)
 from cext.tls.transcript cimport transcript_add, transcript_hash, transcript_init, transcript_restart
 
 cdef enum:
     CLIENT_HELLO_MAX = 1 << 16          # body, bytes: with post-quantum shares and tickets a few KiB are usual
     FINISHED_MAX = HASH_MAX
     COOKIE_MAX = 2 + 2 + HASH_MAX + 32
-    NAMES_KEPT = 1024
-
-# server_name objects shared between connections: an idle one should not keep its own copy.
-cdef dict names = {}
 
 
 @cython.no_gc
@@ -125,7 +122,7 @@ cdef class Server13(Handshake):
         if self.config.policy and not self.decided:
             return STEP_WAIT_POLICY
         code = self.choose_parameters()
-        if code < 0:
+        if code != 0:
             return code
         code = choose_group(&self.hello, self.config.groups, self.config.n_groups, &choice)
         if code < 0:
@@ -142,9 +139,13 @@ cdef class Server13(Handshake):
 
     cdef int choose_parameters(self) except -1:
         """Version and cipher suite: what both ClientHellos must lead to alike."""
-        cdef int code = choose_version(&self.hello)
+        cdef int code = choose_version(&self.hello, self.config.min_version, self.config.max_version)
         if code < 0:
-            return self.fail(-code, "the client does not offer TLS 1.3")
+            return self.fail(-code, "no version in common")
+        if code != TLS13:
+            if self.hello_retried:      # section 4.1.4
+                return self.fail(illegal_parameter, "the second ClientHello does not offer TLS 1.3")
+            return STEP_OTHER_VERSION
         self.version = code
         code = choose_cipher_suite(&self.hello, self.config.cipher_suites, self.config.n_cipher_suites)
         if code < 0:
@@ -230,9 +231,9 @@ cdef class Server13(Handshake):
         cdef int code
         memset(&selection, 0, sizeof(selection))
         if self.chosen is None:
-            self.credential = self.config.select_credential(&self.hello, &selection)
+            self.credential = self.config.select_credential(&self.hello, TLS13, &selection)
         else:
-            self.credential = first_fit((self.chosen,), &self.hello, &selection)
+            self.credential = self.config.first_fit((self.chosen,), &self.hello, TLS13, &selection)
             selection.matched = self.hello.server_name.p != NULL
         if self.credential is None:
             return self.fail(selection.alert, selection.reason)
@@ -388,30 +389,6 @@ cdef class Server13(Handshake):
         cleanse(self.client_application_secret, sizeof(self.client_application_secret))
         self.state = CONFIRMED
         return STEP_OK
-
-
-cdef bytes name_of(const Reader *name):
-    """The server_name as an object that connections share; b"" when there is none."""
-    cdef bytes key, known
-    if name.p == NULL:
-        return b""
-    key = name.p[:name.end - name.p]
-    known = names.get(key)
-    if known is not None:
-        return known
-    if len(names) >= NAMES_KEPT:        # names are the peers' choice: the table must not grow by it
-        names.clear()
-    names[key] = key
-    return key
-
-
-cdef bytes protocol_of(tuple protocols, const Reader *selected):
-    """The configuration's own object of a protocol that choose_alpn selected."""
-    cdef bytes p
-    for p in protocols:
-        if len(p) == selected.end - selected.p and memcmp(<const char *> p, selected.p, len(p)) == 0:
-            return p
-    return selected.p[:selected.end - selected.p]
 
 
 # --- the cookie of HelloRetryRequest (section 4.2.2)

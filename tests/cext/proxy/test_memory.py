@@ -1,8 +1,5 @@
 """What a connection holds, and that it holds no more after many requests."""
 
-import os
-
-import pytest
 from cext.proxy.exchange import Exchange
 from cext.proxy.frontend import ClientConnection
 from cext.proxy.h1_session import H1Session
@@ -26,7 +23,6 @@ def private_kib():
         return sum(int(line.split()[1]) for line in rollup if line.startswith(("Private_Dirty:", "Private_Clean:")))
 
 
-@pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="AddressSanitizer keeps what is freed")
 def test_requests_leave_nothing_behind():
     """Trailers, large heads, bodies and refused routes among them; two connections serve all of it."""
     def counting(conn):

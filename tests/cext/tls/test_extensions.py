@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from cext.tls import extensions
 from tests.tls_corrupt import GREASE, extension
 
-# Transcribed from the tables of RFC 8446 section 4.2, RFC 8879 section 7.1 and RFC 8449 section 8, not from the code.
-# Extensions that only TLS 1.2 answers stand in the ClientHello alone.
-CH, SH, HRR, EE, CT, CR, NST = (
+# Transcribed from the tables of RFC 8446 section 4.2, RFC 8879 section 7.1 and RFC 8449 section 8, and for the ServerHello
+# of TLS 1.2 from the RFCs that define each, not from the code.
+CH, SH, HRR, EE, CT, CR, NST, SH12 = (
     "client_hello",
     "server_hello",
     "hello_retry_request",
@@ -20,15 +20,16 @@ CH, SH, HRR, EE, CT, CR, NST = (
     "certificate",
     "certificate_request",
     "new_session_ticket",
+    "server_hello_12",
 )
 RFC = {
-    0: {CH, EE}, 1: {CH, EE}, 5: {CH, CR, CT}, 10: {CH, EE}, 13: {CH, CR}, 14: {CH, EE}, 15: {CH, EE}, 16: {CH, EE},
-    18: {CH, CR, CT}, 19: {CH, EE}, 20: {CH, EE}, 21: {CH}, 51: {CH, SH, HRR}, 41: {CH, SH}, 45: {CH},
+    0: {CH, EE, SH12}, 1: {CH, EE, SH12}, 5: {CH, CR, CT, SH12}, 10: {CH, EE, SH12}, 13: {CH, CR}, 14: {CH, EE},
+    15: {CH, EE}, 16: {CH, EE, SH12}, 18: {CH, CR, CT, SH12}, 19: {CH, EE}, 20: {CH, EE}, 21: {CH}, 51: {CH, SH, HRR}, 41: {CH, SH}, 45: {CH},
     42: {CH, EE, NST}, 44: {CH, HRR}, 43: {CH, SH, HRR}, 47: {CH, CR}, 48: {CR}, 49: {CH}, 50: {CH, CR},
-    27: {CH, CR}, 28: {CH, EE}, 11: {CH}, 23: {CH}, 35: {CH}, 0xFF01: {CH},
+    27: {CH, CR}, 28: {CH, EE, SH12}, 11: {CH, SH12}, 23: {CH, SH12}, 35: {CH, SH12}, 0xFF01: {CH, SH12},
 }  # fmt: skip
-MESSAGES = (CH, SH, HRR, EE, CT, CR, NST)
-ANSWERS = {SH, HRR, EE, CT}
+MESSAGES = (CH, SH, HRR, EE, CT, CR, NST, SH12)
+ANSWERS = {SH, HRR, EE, CT, SH12}
 COOKIE = 44
 
 

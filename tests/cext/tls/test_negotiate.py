@@ -19,13 +19,52 @@ HANDSHAKE_FAILURE, ILLEGAL_PARAMETER, PROTOCOL_VERSION, NO_APPLICATION_PROTOCOL 
         ((GREASE, 0x0303, 0x0304), 0x0303, 0x0304),
         ((0x0304,), 0x0301, 0x0304),
         ((0x0304,), 0x0300, PROTOCOL_VERSION),
-        ((0x0303,), 0x0303, PROTOCOL_VERSION),
+        ((0x0303,), 0x0303, 0x0303),
+        ((0x0303,), 0x0301, 0x0303),
+        ((0x0303,), 0x0300, PROTOCOL_VERSION),
         ((), 0x0303, PROTOCOL_VERSION),
+        (None, 0x0303, 0x0303),
+        (None, 0x0305, 0x0303),
+        (None, 0x0302, PROTOCOL_VERSION),
+        ((0x0302, 0x0301), 0x0303, PROTOCOL_VERSION),
         ((0x7F1C, GREASE), 0x0304, PROTOCOL_VERSION),
     ],
 )
 def test_version(versions, legacy, chosen):
     assert negotiate.version(versions, legacy) == chosen
+
+
+@pytest.mark.parametrize(
+    ("versions", "ours", "chosen"),
+    [
+        ((0x0304, 0x0303), (0x0303, 0x0303), 0x0303),
+        ((0x0304, 0x0303), (0x0304, 0x0304), 0x0304),
+        ((0x0304,), (0x0303, 0x0303), PROTOCOL_VERSION),
+        ((0x0303,), (0x0304, 0x0304), PROTOCOL_VERSION),
+        (None, (0x0304, 0x0304), PROTOCOL_VERSION),
+    ],
+)
+def test_version_within_our_limits(versions, ours, chosen):
+    assert negotiate.version(versions, 0x0303, *ours) == chosen
+
+
+ECDSA, RSA = (0xC02B, 0xC02C, 0xCCA9), (0xC02F, 0xC030, 0xCCA8)
+
+
+@pytest.mark.parametrize(
+    ("client", "ecdsa", "chosen"),
+    [
+        (ECDSA + RSA, True, 0xC02B),
+        (ECDSA + RSA, False, 0xC02F),
+        (RSA[::-1], False, 0xCCA8),  # ChaCha20 before AES: what the client prefers
+        ((GREASE, 0x1301, 0xCCA9, 0xC02F), False, 0xC02F),  # for ECDSA alone, so the preference cannot be met
+        ((0xC030, 0xC02F), False, 0xC02F),
+        (ECDSA, False, HANDSHAKE_FAILURE),
+        ((0x009C, 0xC013), False, HANDSHAKE_FAILURE),
+    ],
+)
+def test_cipher_suite_of_tls12(client, ecdsa, chosen):
+    assert negotiate.cipher_suite12(client, (0xC02B, 0xC02F, 0xC02C, 0xC030, 0xCCA9, 0xCCA8), ecdsa) == chosen
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def test_s_client_without_middlebox_compatibility_and_with_small_records():
 
 @needs_openssl
 @pytest.mark.parametrize(("arguments", "options", "version", "alert"), [
-    ((), {}, "-tls1_2", "protocol version"),
+    ((), {"min_version": 0x0304}, "-tls1_2", "protocol version"),
     (("-groups", "P-521"), {}, "-tls1_3", "handshake failure"),
     (("-alpn", "imap"), {}, "-tls1_3", "no application protocol"),
     (("-sigalgs", "RSA-PSS+SHA256"), {}, "-tls1_3", "handshake failure"),
@@ -200,7 +200,7 @@ def test_ssl_module_closes():
 
 
 def test_ssl_module_with_tls12_only():
-    server = Connection(server_config())
+    server = Connection(server_config(min_version=0x0304))
     client = SslClient(maximum=ssl.TLSVersion.TLSv1_2)
     assert client.handshake(server)[-1] == (FAILED, b"")
     client.incoming.write(server.take_output())

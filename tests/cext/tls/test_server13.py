@@ -135,7 +135,7 @@ def test_server_random_differs():
 def test_refused_hello(changes, name):
     if name == "missing_extension" and 41 in {int.from_bytes(e[:2], "big") for e in changes.get("extra", ())}:
         changes = {"extra": offered_psk()[2:]}
-    client = RawClient()
+    client = RawClient(server_config(min_version=0x0304))
     events = client.send(record(HANDSHAKE, client_hello(**{**client.hello_options, **changes})))
     assert_refused(client, events, name)
 

@@ -40,7 +40,7 @@ cdef enum:
     CLOSING_MS = 30000          # to take what is queued when no write timeout was configured
     PARK_MS = 500               # an idle connection keeps its AEAD contexts this long
     LINGER_MS = 2000
-    LINGER_BYTES = 256 * 1024
+    LINGER_BYTES = 256 * 1024   # in one turn
     RECEIVE = 64 * 1024
     PLAIN_MAX = 64 * 1024       # pipelined requests kept while one is answered
 
@@ -396,15 +396,19 @@ cdef class Downstream(Stream):
         self.close_when_sent(True)
 
     cdef void discard_input(self) noexcept:
-        """Lingering: reads and drops, so that the kernel does not answer the client's bytes with a reset."""
+        """Lingering: reads and drops, so that the kernel does not answer the client's bytes with a reset, which would
+        take our last words from it. LINGER_MS bounds it."""
         cdef ssize_t got
         cdef size_t budget = LINGER_BYTES
         while self.readable:
             got = self.receive_into(self.ctx.client_scratch, RECEIVE)
             if got == IO_AGAIN:
                 return
-            if got <= 0 or <size_t> got >= budget:
+            if got <= 0:
                 self.shut(NULL)
+                return
+            if <size_t> got >= budget:
+                self.loop.again(self)
                 return
             budget -= got
 

@@ -352,6 +352,17 @@ def test_a_backend_that_answers_and_goes_while_much_is_being_sent():
         edge.until_idle()
 
 
+def test_a_fast_sender_sees_the_refusal_and_no_reset():
+    with serving(echo, routes=lambda group: [Route(group, path="/only")]) as edge:
+        for _ in range(5):
+            with Client(edge) as client:
+                client.send(get("/", "Content-Length: 100000000", method="POST"))
+                for _ in range(60):
+                    client.send(b"x" * 65536)
+                assert client.response().status == 404
+                assert client.ended()
+
+
 def test_expect_100_continue():
     def script(conn):
         while True:

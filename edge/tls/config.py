@@ -84,7 +84,7 @@ class Config:
     client_auth: ClientAuth = ClientAuth.NONE
     client_cas: Roots | None = None
     """Whose certificates a server takes from clients: as `root_cas`."""
-    min_version: str = "1.3"
+    min_version: str = "1.2"
     max_version: str = "1.3"
     """"1.2" or "1.3"."""
     groups: Sequence[str] | None = None
@@ -115,8 +115,8 @@ class Config:
         for name, value in (("min_version", self.min_version), ("max_version", self.max_version)):
             if value not in VERSIONS:
                 raise ValueError(f"{name}: {value!r} is none of {', '.join(VERSIONS)}")
-        if self.min_version == "1.2":
-            raise ValueError("min_version: the engine does not speak TLS 1.2 yet")
+        if self.min_version > self.max_version:
+            raise ValueError("max_version: is below min_version")
         if not callable(self.verify) and not isinstance(self.verify, bool):
             raise ValueError("verify: True, False or a callable")
         for group in self.groups or ():
@@ -135,7 +135,11 @@ class Config:
                 raise ValueError(f"{name}: the engine {lack} yet")
 
     def _options(self) -> dict[str, Any]:
-        options: dict[str, Any] = {"alpn": [p.encode("ascii", "surrogateescape") for p in self.next_protos]}
+        options: dict[str, Any] = {
+            "alpn": [p.encode("ascii", "surrogateescape") for p in self.next_protos],
+            "min_version": VERSIONS[self.min_version],
+            "max_version": VERSIONS[self.max_version],
+        }
         if self.groups is not None:
             options["groups"] = [GROUPS[name] for name in self.groups]
         return options

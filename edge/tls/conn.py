@@ -71,7 +71,7 @@ class ConnectionState:
     """What a connection has negotiated; "" or None where it is not known yet."""
 
     version: str
-    """"TLSv1.3"."""
+    """"TLSv1.3" or "TLSv1.2"."""
     cipher_suite: str
     group: str
     signature_scheme: str

@@ -83,9 +83,13 @@ def test_key_updates_pass_unseen():
 # --- peers that are not ours
 
 
+VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("groups", [("x25519",), ("secp256r1",), ("secp384r1", "x25519")])
-def test_with_openssl_as_client(groups):
-    context = openssl_context("client")
+def test_with_openssl_as_client(groups, version):
+    context = openssl_context("client", maximum_version=VERSIONS[version])
     context.set_alpn_protocols(["b"])
     with sockets() as (a, b):
         server = tls.server(b, server_config(next_protos=["a", "b"], groups=groups))
@@ -93,18 +97,22 @@ def test_with_openssl_as_client(groups):
         with context.wrap_socket(a, server_hostname="localhost", suppress_ragged_eofs=False) as client:
             client.sendall(b"hello")
             assert client.recv(100) == b"HELLO"
-            assert client.version() == "TLSv1.3"
+            assert client.version() == f"TLSv{version}"
             assert client.selected_alpn_protocol() == "b"
             client.unwrap()
         thread.finish()
     state = server.connection_state()
-    assert (state.version, state.alpn, state.server_name) == ("TLSv1.3", "b", "localhost")
-    assert state.hello_retried is ("x25519" not in groups), "it sends a share of x25519 alone"
+    assert (state.version, state.alpn, state.server_name) == (f"TLSv{version}", "b", "localhost")
+    retried = version == "1.3" and "x25519" not in groups  # it sends a share of x25519 alone
+    assert state.hello_retried is retried
+    assert state.group in groups
 
 
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("kind", list(trustme.KeyType))
-def test_with_openssl_as_server(kind):
+def test_with_openssl_as_server(kind, version):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.maximum_version = VERSIONS[version]
     leaf = issue("localhost", kind=kind)
     leaf.configure_cert(context)
     context.set_alpn_protocols(["x"])
@@ -123,9 +131,33 @@ def test_with_openssl_as_server(kind):
         thread.finish()
     assert state.handshake_complete and state.handshake_confirmed
     assert (state.alpn, state.server_name) == ("x", "localhost")
+    assert state.version == f"TLSv{version}"
     assert state.cipher_suite.startswith("TLS_")
     assert len(state.peer_certificates) == len(leaf.cert_chain_pems)
     assert (state.resumed, state.early_data_used) == (False, False)
+
+
+@pytest.mark.parametrize("role", ["client", "server"])
+def test_versions_out_of_bounds_are_refused(role):
+    old, new = {"max_version": "1.2"}, {"min_version": "1.3"}
+    server, client = (old, new) if role == "client" else (new, old)
+    with pair(server=server_config(**server), client=client_config(**client)) as (a, b):
+        thread = Thread(b.handshake)
+        with pytest.raises(tls.TlsError):
+            a.handshake()
+        with pytest.raises(tls.TlsError, match="protocol_version"):
+            thread.finish()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_both_versions_carry_data_and_end(version):
+    with connected(server=server_config(min_version=version, max_version=version)) as (client, server):
+        assert client.connection_state().version == server.connection_state().version == f"TLSv{version}"
+        thread = Thread(echo, server)
+        client.write(b"x" * 100_000)
+        client.close_write()
+        assert b"".join(iter(client.read, b"")) == b"X" * 100_000
+        thread.finish()
 
 
 # --- trust
@@ -424,6 +456,7 @@ def test_recv_and_sendall_are_enough():
         ({"certificates": ["x"]}, "certificates"),
         ({"min_version": "1.1"}, "min_version"),
         ({"max_version": "2"}, "max_version"),
+        ({"min_version": "1.3", "max_version": "1.2"}, "below"),
         ({"groups": ["x25519", "x448"]}, "x448"),
         ({"groups": []}, "group"),
         ({"next_protos": "h2"}, "next_protos"),

@@ -55,12 +55,12 @@ def test_get_certificate_sees_the_hello_and_chooses():
     (hello,) = seen
     assert hello.server_name == "localhost"
     assert hello.alpn_protocols == ("a", "b")
-    assert hello.cipher_suites == (0x1301, 0x1302, 0x1303)
-    assert hello.supported_versions == (0x0304,)
+    assert hello.cipher_suites[:3] == (0x1301, 0x1302, 0x1303)
+    assert hello.supported_versions == (0x0304, 0x0303)
     assert 0x001D in hello.supported_groups
     assert 0x0403 in hello.signature_schemes
     assert hello.raw[0] == 1
-    assert hello.ja4.startswith("t13d03")
+    assert hello.ja4.startswith("t13d09")
     assert hello.conn is transport
 
 
@@ -125,6 +125,13 @@ def test_the_chosen_configurations_hook_chooses_the_certificate():
     )
     with connected(server=outer) as (client, _):
         assert client.connection_state().peer_certificates == tuple(mine.chain)
+
+
+@pytest.mark.parametrize("version", tls.VERSIONS)
+def test_the_chosen_configurations_versions_hold(version):
+    other = server_config(min_version=version, max_version=version)
+    with connected(server=server_config(get_config_for_client=lambda hello: other)) as (client, server):
+        assert client.connection_state().version == server.connection_state().version == f"TLSv{version}"
 
 
 def test_a_configuration_can_be_derived():
@@ -257,12 +264,13 @@ class Async(Digests):
         return super().sign(message, scheme)
 
 
+@pytest.mark.parametrize("version", tls.VERSIONS)
 @pytest.mark.parametrize("signer", [Digests, Async])
 @pytest.mark.parametrize("kind", list(trustme.KeyType))
-def test_a_signer_signs(signer, kind):
+def test_a_signer_signs(signer, kind, version):
     leaf = issue("localhost", kind=kind)
     remote = signer(leaf.private_key_pem.bytes())
-    config = tls.Config(certificates=[tls.Certificate(chain=chain_of(leaf), private_key=remote)])
+    config = tls.Config(certificates=[tls.Certificate(chain=chain_of(leaf), private_key=remote)], max_version=version)
     with sockets() as (a, b):
         server = tls.server(b, config)
         thread = Thread(server.handshake)

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+SANITIZED = os.environ.get("EDGE_BUILD") == "asan"
+"""AddressSanitizer keeps freed memory for a while: then how much is resident says nothing."""
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.e2e.client import Client
-from tests.e2e.processes import rss, wait_until
+from tests.e2e.processes import SANITIZED, rss, wait_until
 from tests.e2e.scripted import Backend
 from tests.e2e.server import Edge, settled
 
@@ -151,7 +151,7 @@ def test_download_by_a_slow_reader(streaming, size):
         # Nothing is taken for a while: everything fills up, and stands still.
         stands_still(lambda: handler.sent)
         assert download(client, size, slow=True) == size
-    assert peak.growth < GROWTH, f"{peak.growth / MIB:.1f} MiB"
+    assert SANITIZED or peak.growth < GROWTH, f"{peak.growth / MIB:.1f} MiB"
 
 
 def test_chunked_download_by_a_slow_reader(streaming):
@@ -166,7 +166,7 @@ def test_chunked_download_by_a_slow_reader(streaming):
         while b"0\r\n\r\n" not in client.received[-5:]:
             client.received = client.received[-5:]
             assert client.more()
-    assert peak.growth < GROWTH, f"{peak.growth / MIB:.1f} MiB"
+    assert SANITIZED or peak.growth < GROWTH, f"{peak.growth / MIB:.1f} MiB"
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -184,7 +184,7 @@ def test_upload_to_a_slow_backend(streaming, size):
             sent[0] += len(PIECE)
         held_back.result()
         assert client.response().body == str(size).encode()
-    assert peak.growth < GROWTH, f"{peak.growth / MIB:.1f} MiB"
+    assert SANITIZED or peak.growth < GROWTH, f"{peak.growth / MIB:.1f} MiB"
 
 
 def test_many_slow_readers(streaming):
@@ -200,7 +200,7 @@ def test_many_slow_readers(streaming):
     for client in clients:
         client.raw.close()
         client.sock.close()
-    assert each < MIB, f"{each / 1024:.0f} KiB each"
+    assert SANITIZED or each < MIB, f"{each / 1024:.0f} KiB each"
     with Client(streaming) as client:
         assert client.get("/ok").status == 200
 

@@ -51,14 +51,11 @@ def test_certificates(gnutls, name):
     assert "Status: The certificate is trusted" in answered(gnutls("NORMAL", name=name))
 
 
-@pytest.mark.parametrize(
-    ("signature", "signed"),
-    [("RSA-PSS-RSAE-SHA256", "RSA-PSS-RSAE-SHA256"), ("ECDSA-SECP256R1-SHA256", "ECDSA-SECP256R1-SHA256")],
-)
-def test_signature_algorithms_choose_the_certificate(gnutls, signature, signed):
+@pytest.mark.parametrize("signature", ["RSA-PSS-RSAE-SHA256", "ECDSA-SECP256R1-SHA256"])
+def test_signature_algorithms_choose_the_certificate(gnutls, signature):
     # The chain's own signatures are by the CA's ECDSA key: a client that lacks it cannot verify, and does not here.
     priority = f"NORMAL:-SIGN-ALL:+SIGN-{signature}"
-    assert f"({signed})" in answered(gnutls(priority, "--insecure", name="multi.edge.test"))
+    assert f"({signature})" in answered(gnutls(priority, "--insecure", name="multi.edge.test"))
 
 
 def test_alpn(gnutls):

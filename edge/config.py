@@ -41,12 +41,19 @@ from edge.schema import (
     table,
 )
 
-# RFC 9846, sections B.4 and 4.2.7.
+# RFC 9846, sections B.4 and 4.2.7; RFC 5289 and 7905 for those of TLS 1.2.
 CIPHER_SUITES: Final = {
     "TLS_AES_128_GCM_SHA256": 0x1301,
     "TLS_AES_256_GCM_SHA384": 0x1302,
     "TLS_CHACHA20_POLY1305_SHA256": 0x1303,
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256": 0xC02B,
+    "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256": 0xC02F,
+    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384": 0xC02C,
+    "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384": 0xC030,
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256": 0xCCA9,
+    "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256": 0xCCA8,
 }
+VERSIONS: Final = {"1.2": 0x0303, "1.3": 0x0304}
 GROUPS: Final = {"x25519": 0x001D, "secp256r1": 0x0017, "secp384r1": 0x0018}
 
 _LABEL: Final = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
@@ -239,9 +246,18 @@ class Listener:
 
 @table
 class Tls:
+    min_version: int = knob(
+        Named("TLS version", VERSIONS),
+        'Lowest version of TLS: "1.2" or "1.3". Of 1.2 only what is still sound is spoken: ECDHE, AEAD suites, no '
+        "renegotiation; nothing older is.",
+        default="1.2",
+    )
+    max_version: int = knob(Named("TLS version", VERSIONS), "Highest version of TLS.", default="1.3")
     cipher_suites: tuple[int, ...] = knob(
         ListOf(Named("cipher suite", CIPHER_SUITES)),
-        "TLS 1.3 cipher suites, most preferred first. A client that puts ChaCha20-Poly1305 first gets it.",
+        "Cipher suites, those of each version most preferred first; a version without any is not spoken. In TLS 1.2 "
+        "ECDSA suites go with ECDSA and Ed25519 certificates, RSA suites with RSA. A client that prefers "
+        "ChaCha20-Poly1305 gets it.",
         default=list(CIPHER_SUITES),
     )
     groups: tuple[int, ...] = knob(
@@ -353,7 +369,7 @@ class Settings:
     listener: tuple[Listener, ...] = knob(Sections(Listener), "Where clients connect. At least one.")
     tls: Tls = knob(
         Section(Tls),
-        "TLS, for every listener. The version is 1.3; the protocols (ALPN) are `http/1.1` and `http/1.0`.",
+        "TLS, for every listener. The protocols (ALPN) are `http/1.1` and `http/1.0`.",
         default={},
     )
     certificate: tuple[Certificate, ...] = knob(
@@ -382,6 +398,7 @@ def parse(text: str, file: str) -> Settings:
         raise top.error(f"is no TOML: {e}", "correct the file there (https://toml.io)") from None
     settings = read_table(Settings, raw, top, file=file, addresses=(), warnings=())
     _check_listeners(settings, top)
+    _check_tls(settings.tls, top.key("tls"))
     _check_upstreams(settings, top)
     _check_server(settings.server, top.key("server"))
     return dataclasses.replace(
@@ -419,6 +436,16 @@ def _check_listeners(settings: Settings, top: Place) -> None:
             if bind in seen:
                 raise at.error(f'"{bind}" is bound already by {seen[bind].path}', "remove one of them")
             seen[bind] = at
+
+
+def _check_tls(tls: Tls, at: Place) -> None:
+    if tls.min_version > tls.max_version:
+        raise at.key("min_version").error("is above max_version", "give both the same version, or leave one out")
+    spoken = {0x0304 if suite < 0x1400 else 0x0303 for suite in tls.cipher_suites}
+    if not any(tls.min_version <= version <= tls.max_version for version in spoken):
+        raise at.key("cipher_suites").error(
+            "has none of a version that is allowed", "add one of TLS 1.3, or widen min_version and max_version"
+        )
 
 
 def _check_upstreams(settings: Settings, top: Place) -> None:

@@ -57,6 +57,8 @@ def prepare(settings: Settings, cookie_secret: bytes) -> Prepared:
     tls = ServerConfig(
         [_credential(identity) for identity in identities],
         cipher_suites=settings.tls.cipher_suites,
+        min_version=settings.tls.min_version,
+        max_version=settings.tls.max_version,
         groups=settings.tls.groups,
         alpn=PROTOCOLS,
         cookie_secret=cookie_secret,

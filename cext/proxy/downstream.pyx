@@ -33,6 +33,7 @@ from cext.tls.connection cimport (
     TLS_FAILED,
     TLS_NEED_DATA,
 )
+from cext.tls.names cimport cipher_suite_name, group_name, version_name
 
 cdef enum:
     TIMER_READ = 0
@@ -546,27 +547,3 @@ cdef class Downstream(Stream):
         cdef size_t n = peer_text(&self.peer, text)
         address = text[:n].decode()
         return f"[{address}]:{self.peer.port}" if self.peer.v6 else f"{address}:{self.peer.port}"
-
-
-cdef const char *version_name(int version) noexcept nogil:
-    return b"TLSv1.3" if version == 0x0304 else b"unknown"
-
-
-cdef const char *cipher_suite_name(int suite) noexcept nogil:
-    if suite == 0x1301:
-        return b"TLS_AES_128_GCM_SHA256"
-    if suite == 0x1302:
-        return b"TLS_AES_256_GCM_SHA384"
-    if suite == 0x1303:
-        return b"TLS_CHACHA20_POLY1305_SHA256"
-    return b"unknown"
-
-
-cdef const char *group_name(int group) noexcept nogil:
-    if group == 0x001D:
-        return b"x25519"
-    if group == 0x0017:
-        return b"secp256r1"
-    if group == 0x0018:
-        return b"secp384r1"
-    return b"unknown"

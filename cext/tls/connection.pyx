@@ -583,7 +583,7 @@ cdef class Connection:
 
     cdef int refuse_handshake(self, int description) except -1:
         """As refuse, for a message that did not get past the handshake, which knows why."""
-        cdef str reason = "a message that cannot come now"
+        cdef str reason = "a message that cannot come now" if description != no_renegotiation else "a renegotiation"
         if self.handshake is not None and self.handshake.error is not None:
             reason = self.handshake.error
         elif self.handshake is not None and self.handshake.reason != NULL:

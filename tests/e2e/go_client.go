@@ -147,9 +147,23 @@ func main() {
 	}
 	fmt.Println("ok names")
 
-	old := client(func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS12, tls.VersionTLS12 })
-	if _, err = old.Get(address + "/1k"); err == nil || !strings.Contains(err.Error(), "protocol version") {
-		fail("TLS 1.2: %v", err)
+	for _, suite := range []uint16{
+		tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+		tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+	} {
+		old := client(func(c *tls.Config) {
+			c.MinVersion, c.MaxVersion, c.CipherSuites = tls.VersionTLS12, tls.VersionTLS12, []uint16{suite}
+		})
+		response, err = old.Get(address + "/1k")
+		check(err, "TLS 1.2")
+		read(response, "TLS 1.2")
+		if response.TLS.Version != tls.VersionTLS12 || response.TLS.CipherSuite != suite {
+			fail("TLS 1.2: %x %x", response.TLS.Version, response.TLS.CipherSuite)
+		}
+	}
+	older := client(func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS11, tls.VersionTLS11 })
+	if _, err = older.Get(address + "/1k"); err == nil || !strings.Contains(err.Error(), "protocol version") {
+		fail("TLS 1.1: %v", err)
 	}
 	fmt.Println("ok tls12")
 

@@ -170,8 +170,9 @@ def test_an_unknown_ca_is_named_in_the_error_log(curl, edge, tmp_path):
     edge.wait_error(r"127\.0\.0\.1:\d+: handshake failed: .*unknown_ca", since)
 
 
-def test_tls_1_2_is_refused(curl):
-    refused = curl("/1k", "--tls-max", "1.2")
+def test_tls_1_2_is_refused(curl, nginx, make_edge):
+    strict = make_edge({"nginx": [nginx.server]}, tls={"min_version": "1.3"})
+    refused = curl(strict.url("/1k"), "--tls-max", "1.2", "--resolve", f"*:{strict.port}:127.0.0.1")
     assert refused.returncode == 35
     assert "protocol version" in refused.stdout
 

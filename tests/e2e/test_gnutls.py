@@ -76,7 +76,8 @@ def test_rekey(gnutls):
     assert "HTTP/1.1 200 OK" in rekeyed.stdout, rekeyed.stdout
 
 
-def test_tls_1_2_is_refused(gnutls):
-    refused = gnutls("NORMAL:-VERS-ALL:+VERS-TLS1.2")
+def test_tls_1_2_is_refused(gnutls, nginx, make_edge):
+    strict = make_edge({"nginx": [nginx.server]}, tls={"min_version": "1.3"})
+    refused = gnutls("NORMAL:-VERS-ALL:+VERS-TLS1.2", server=strict)
     assert refused.returncode != 0
     assert "protocol version" in refused.stdout.lower()

@@ -24,8 +24,8 @@ def nss_database(tmp_path_factory, pki):
 def tstclnt(edge, nss_database):
     program = peer("tstclnt", "/usr/lib/nss/unsupported-tools", "/usr/lib/x86_64-linux-gnu/nss/unsupported-tools")
 
-    def call(*options: object, name: str = "edge.test", version: str = "tls1.3:tls1.3"):
-        command = [program, "-h", "127.0.0.1", "-p", edge.port, "-a", name, "-d", f"sql:{nss_database}"]
+    def call(*options: object, name: str = "edge.test", version: str = "tls1.3:tls1.3", server=edge):
+        command = [program, "-h", "127.0.0.1", "-p", server.port, "-a", name, "-d", f"sql:{nss_database}"]
         # From a file: at the end of a pipe it spins.
         request = nss_database / "request"
         request.write_text(GET.format(name=name))
@@ -73,7 +73,8 @@ def test_a_wrong_name_is_refused_by_the_client(tstclnt, edge):
     edge.wait_error("handshake failed: ", since)
 
 
-def test_tls_1_2_is_refused(tstclnt):
-    refused = tstclnt(version="tls1.2:tls1.2")
+def test_tls_1_2_is_refused(tstclnt, nginx, make_edge):
+    strict = make_edge({"nginx": [nginx.server]}, tls={"min_version": "1.3"})
+    refused = tstclnt(version="tls1.2:tls1.2", server=strict)
     assert refused.returncode != 0
     assert "PROTOCOL_VERSION" in refused.stdout

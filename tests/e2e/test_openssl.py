@@ -165,7 +165,8 @@ def test_no_common_signature_algorithm(s_client, edge):
 
 
 @pytest.mark.parametrize("flags", [["-tls1_2"], ["-no_tls1_3"]])
-def test_older_versions_are_refused(s_client, edge, flags):
+def test_older_versions_are_refused(s_client, nginx, make_edge, flags):
+    edge = make_edge({"nginx": [nginx.server]}, tls={"min_version": "1.3"})
     since = edge.mark()
     refused = s_client(edge, *flags)
     assert refused.returncode != 0

@@ -74,7 +74,8 @@ def test_large_bodies_in_parallel(edge, nginx):
     assert found == wanted
 
 
-def test_tls_1_2_is_refused(edge):
+def test_tls_1_2_is_refused(nginx, make_edge):
+    edge = make_edge({"nginx": [nginx.server]}, tls={"min_version": "1.3"})
     context = ssl.create_default_context(cafile=edge.pki.ca.file)
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     with pytest.raises(ssl.SSLError) as refused:

@@ -60,7 +60,8 @@ def test_defaults():
     assert s.listener[0].timeouts == config.ListenerTimeouts(handshake=5000, header=10_000, keepalive=75_000)
     assert s.listener[0].limits == config.Limits(line=8192, head=32768, fields=128)
     assert s.listener[0].forwarded == "x-forwarded"
-    assert s.tls.cipher_suites == (0x1301, 0x1302, 0x1303)
+    assert s.tls.cipher_suites == (0x1301, 0x1302, 0x1303, 0xC02B, 0xC02F, 0xC02C, 0xC030, 0xCCA9, 0xCCA8)
+    assert (s.tls.min_version, s.tls.max_version) == (0x0303, 0x0304)
     assert s.tls.groups == (0x1D, 0x17, 0x18)
     assert s.certificate[0].names is None
     assert s.upstream[0].pool == config.Pool(max_idle=200, idle=10_000)
@@ -92,6 +93,7 @@ limits = {{ line = "1KiB", head = "14KiB", fields = 7 }}
 bind = ["[2001:DB8::0:1]:8443"]
 [tls]
 cipher_suites = ["TLS_CHACHA20_POLY1305_SHA256"]
+min_version = "1.3"
 groups = ["secp384r1", "x25519"]
 [[certificate]]
 names = ["Example.com", "*.example.com."]
@@ -119,7 +121,7 @@ timeouts = {{ connect = "1s", first_byte = "2s", body_idle = "3s", write_idle = 
     assert s.listener[0].limits == config.Limits(line=1024, head=14336, fields=7)
     assert (s.listener[0].backlog, s.listener[0].forwarded) == (17, "both")
     assert [str(b) for b in s.listener[1].bind] == ["[2001:db8::1]:8443"]
-    assert s.tls == config.Tls(cipher_suites=(0x1303,), groups=(0x18, 0x1D))
+    assert s.tls == config.Tls(min_version=0x0304, cipher_suites=(0x1303,), groups=(0x18, 0x1D))
     assert s.certificate[0].names == ("example.com", "*.example.com")
     assert s.certificate[0].chain == tmp_path / "a.pem"
     assert s.certificate[0].key == Path("/keys/a.key")
@@ -194,6 +196,15 @@ FAULTS = [
     ("[[listener]]", 'forwarded = "yes"', "listener[0].forwarded", "not known", '"x-forwarded" or'),
     ("[tls]", 'groups = ["x2551"]', "tls.groups[0]", "not a known group", 'did you mean "x25519"?'),
     ("[tls]", 'cipher_suites = ["RC4"]', "tls.cipher_suites[0]", "not a known cipher suite", "TLS_AES_128"),
+    ("[tls]", 'min_version = "1.1"', "tls.min_version", "not a known TLS version", 'did you mean "1.'),
+    ("[tls]", 'max_version = "1.2"\nmin_version = "1.3"', "tls.min_version", "above max_version", "same version"),
+    (
+        "[tls]",
+        'max_version = "1.2"\ncipher_suites = ["TLS_AES_128_GCM_SHA256"]',
+        "tls.cipher_suites",
+        "none of a version",
+        "widen",
+    ),
     ("[tls]", "cipher_suites = []", "tls.cipher_suites", "is empty", "at least one cipher suite"),
     ("[[certificate]]", 'names = ["a b"]', "certificate[0].names[0]", "no DNS name", "example.com"),
     ("[[certificate]]", 'names = ["bücher.de"]', "certificate[0].names[0]", "no DNS name", "xn--"),

@@ -15,6 +15,7 @@ limits = {{ line = "1KiB", head = "2KiB", fields = 3 }}
 bind = ["127.0.0.1:3"]
 [tls]
 cipher_suites = ["TLS_AES_256_GCM_SHA384"]
+min_version = "1.3"
 groups = ["secp256r1"]
 [[certificate]]
 names = ["localhost"]
@@ -85,6 +86,8 @@ def test_every_setting_arrives(settings, monkeypatch):
     assert tls.named == {
         "alpn": (b"http/1.1", b"http/1.0"),
         "cipher_suites": (0x1302,),
+        "min_version": 0x0304,
+        "max_version": 0x0304,
         "groups": (0x17,),
         "cookie_secret": SECRET,
     }

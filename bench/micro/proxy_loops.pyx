@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t
 
-from cext.http.message cimport METHOD_GET, METHOD_POST
+from cext.http.message cimport METHOD_GET
 from cext.proxy.context cimport Context
 from cext.proxy.pool cimport UpstreamGroup
 from cext.proxy.router cimport Route, Router
@@ -34,15 +34,14 @@ cdef class Pooled:
         self.group = group
         self.user = UpstreamUser()
 
-    def cycle(self, int connections, int times, bint repeatable):
+    def cycle(self, int connections, int times):
         """`connections` taken, then all released, `times` times -> how many are idle in the end."""
         cdef list taken = []
         cdef Upstream u
         cdef int i
         for i in range(times):
             while len(taken) < connections:
-                taken.append(self.group.take(self.ctx, self.user, METHOD_GET if repeatable else METHOD_POST,
-                                             self.group.start(), False, repeatable))
+                taken.append(self.group.take(self.ctx, self.user, METHOD_GET, self.group.start(), False))
             while taken:
                 u = <Upstream> taken.pop()
                 if u.fd < 0:

@@ -113,7 +113,7 @@ cdef class Exchange(UpstreamUser):
         cdef unsigned int servers = <unsigned int> len(self.route.upstream.servers)
         cdef Upstream u
         while self.attempts < servers:
-            u = self.route.upstream.take(self.ctx, self, self.method, self.round + self.attempts, fresh, self.repeatable())
+            u = self.route.upstream.take(self.ctx, self, self.method, self.round + self.attempts, fresh)
             self.attempts += 1
             self.server_label = (<Server> u.home).label_bytes
             if u.fd < 0:

@@ -27,7 +27,7 @@ cdef class UpstreamGroup:
     cdef unsigned int turn                  # round robin
     cdef uint64_t refusals
     cdef unsigned int start(self) noexcept nogil
-    cdef Upstream take(self, Context ctx, UpstreamUser user, int method, unsigned int attempt, bint fresh, bint repeatable)
+    cdef Upstream take(self, Context ctx, UpstreamUser user, int method, unsigned int attempt, bint fresh)
     cdef void release(self, Upstream u) noexcept
 
 cdef void avoid(Upstream u, uint64_t now) noexcept

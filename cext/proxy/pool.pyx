@@ -44,13 +44,12 @@ cdef class UpstreamGroup:
         self.turn += 1
         return self.turn
 
-    cdef Upstream take(self, Context ctx, UpstreamUser user, int method, unsigned int attempt, bint fresh,
-                       bint repeatable):
+    cdef Upstream take(self, Context ctx, UpstreamUser user, int method, unsigned int attempt, bint fresh):
         """A connection to the attempt-th server of the round, idle if there is one (never when `fresh`), else new.
 
         It may still be connecting. One whose connect() fails at once comes back closed (fd -1) with its error.
-        A request that is not `repeatable` gets an idle connection only after a look that it is still open; so does
-        any when the last response may not have been all that came: its rest must not be taken for the next one.
+        An idle one is given only after a look (0.2 us) that it is open and silent: a request that can't be repeated
+        must not be lost on it, and no surplus of the last response be taken for the next one.
         """
         cdef unsigned int n = <unsigned int> len(self.servers)
         cdef unsigned int i
@@ -67,7 +66,7 @@ cdef class UpstreamGroup:
         while server.idle and not fresh:
             u = <Upstream> server.idle.pop()
             self.n_idle -= 1
-            if (repeatable and not u.readable) or u.nothing_to_read():
+            if u.nothing_to_read():
                 ctx.counters.upstream_reuses += 1
                 u.begin(user, method)
                 return u

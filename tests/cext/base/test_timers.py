@@ -81,7 +81,10 @@ def test_a_clock_that_jumps_fires_everything():
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 40_000), st.integers(1, 40_000), st.booleans()), max_size=20), st.integers(50, 3000))
+@given(
+    st.lists(st.tuples(st.integers(1, 40_000), st.integers(1, 40_000), st.booleans()), max_size=20),
+    st.integers(50, 3000),
+)
 def test_any_schedule(plans, step):
     """Arm, re-arm and disarm at will; step through time: each fires in the step that reaches its last deadline."""
     w = wheel()

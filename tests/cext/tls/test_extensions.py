@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from cext.tls import extensions
 from tests.tls_corrupt import GREASE, extension
 
-# Transcribed from the tables of RFC 8446 section 4.2, RFC 8879 section 7.1 and RFC 8449 section 8, and for the ServerHello
-# of TLS 1.2 from the RFCs that define each, not from the code.
+# Transcribed from the tables of RFC 8446 section 4.2, RFC 8879 section 7.1 and RFC 8449 section 8, and for the
+# ServerHello of TLS 1.2 from the RFCs that define each, not from the code.
 CH, SH, HRR, EE, CT, CR, NST, SH12 = (
     "client_hello",
     "server_hello",
@@ -24,7 +24,8 @@ CH, SH, HRR, EE, CT, CR, NST, SH12 = (
 )
 RFC = {
     0: {CH, EE, SH12}, 1: {CH, EE, SH12}, 5: {CH, CR, CT, SH12}, 10: {CH, EE, SH12}, 13: {CH, CR}, 14: {CH, EE},
-    15: {CH, EE}, 16: {CH, EE, SH12}, 18: {CH, CR, CT, SH12}, 19: {CH, EE}, 20: {CH, EE}, 21: {CH}, 51: {CH, SH, HRR}, 41: {CH, SH}, 45: {CH},
+    15: {CH, EE}, 16: {CH, EE, SH12}, 18: {CH, CR, CT, SH12}, 19: {CH, EE}, 20: {CH, EE}, 21: {CH},
+    51: {CH, SH, HRR}, 41: {CH, SH}, 45: {CH},
     42: {CH, EE, NST}, 44: {CH, HRR}, 43: {CH, SH, HRR}, 47: {CH, CR}, 48: {CR}, 49: {CH}, 50: {CH, CR},
     27: {CH, CR}, 28: {CH, EE, SH12}, 11: {CH, SH12}, 23: {CH, SH12}, 35: {CH, SH12}, 0xFF01: {CH, SH12},
 }  # fmt: skip

@@ -65,7 +65,8 @@ RIGHT = {
     ),
     "certificate_request": (
         "certificate_request",
-        vec(1, b"c") + vec(2, extension(13, vec(2, b"\4\3")) + extension(GREASE, b"") + extension(47, vec(2, vec(2, b"name")))),
+        vec(1, b"c") + vec(2, extension(13, vec(2, b"\4\3")) + extension(GREASE, b"")
+            + extension(47, vec(2, vec(2, b"name")))),
         set(),
     ),
     "certificate": ("certificate", certificate((b"leaf", extension(5, b"ocsp")), (b"issuer", b"")), set()),
@@ -408,7 +409,8 @@ def test_new_session_ticket_fault(body, alert):
 
 @pytest.mark.parametrize(
     ("authorities", "alert"),
-    [(vec(2, vec(2, b"name")), None), (b"\0\0", "decode_error"), (vec(2, b"\0\0"), "decode_error"), (b"", "decode_error"),
+    [(vec(2, vec(2, b"name")), None), (b"\0\0", "decode_error"), (vec(2, b"\0\0"), "decode_error"),
+     (b"", "decode_error"),
      (vec(2, vec(2, b"name")) + b"\0", "decode_error"), (vec(2, vec(2, b"name") + b"\0\5"), "decode_error")],
 )  # fmt: skip
 def test_certificate_authorities(authorities, alert):

@@ -119,7 +119,8 @@ def test_plain_http_is_named(edge):
     failed(edge, since, "unexpected_message")
 
 
-def test_an_old_client_is_named(edge):
+def test_an_old_client_is_named(make_edge, backend):
+    edge = make_edge({"b": [backend.server]}, tls={"min_version": "1.3"})
     since = edge.mark()
     context = edge.tls_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -1,12 +1,12 @@
 """The client's side of a TLS 1.3 handshake, state by state (RFC 9846, sections 2 and 4).
 
-A minimal client, for tests and load: no PSK, no 0-RTT, no certificate of its own; trust in the server's certificate is
-the configuration's `verify`.
+No certificate of its own; trust in the server's certificate is the configuration's `verify`. A session is resumed by one
+PSK with a key exchange (psk_dhe_ke), and early data may go out under it.
 """
 
-from libc.stdint cimport uint8_t, uint16_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from cext.base.wire cimport Reader
+from cext.base.wire cimport Reader, Writer
 from cext.crypto.hash_kdf cimport HASH_MAX
 from cext.crypto.kx cimport KX_PUBLIC_MAX, KeyExchange
 from cext.crypto.sign cimport PublicKey
@@ -14,6 +14,7 @@ from cext.tls.config cimport KEY_SHARES_MAX, ClientConfig
 from cext.tls.constants cimport RANDOM_LENGTH, SESSION_ID_MAX
 from cext.tls.handshake cimport Handshake
 from cext.tls.messages cimport ServerHello
+from cext.tls.session cimport Session
 
 cdef enum ClientState:                  # in flight order
     CLIENT_SEND_CLIENT_HELLO = 0
@@ -25,11 +26,15 @@ cdef enum ClientState:                  # in flight order
     CLIENT_READ_CERTIFICATE
     CLIENT_READ_CERTIFICATE_VERIFY
     CLIENT_READ_FINISHED
+    CLIENT_SEND_END_OF_EARLY_DATA
     CLIENT_SEND_FLIGHT                  # CCS, the empty Certificate if one was asked for, Finished
     CLIENT_CONFIRMED
 
 cdef class Client13(Handshake):
     cdef ClientConfig config
+    cdef Session session                # that is offered; None: none, or not any more
+    cdef bint early_offered             # early_data stands in the ClientHello, and nothing has refused it
+    cdef uint64_t offered               # extension_bit of each extension of the last ClientHello
     cdef uint8_t random[RANDOM_LENGTH]
     cdef uint8_t session_id[SESSION_ID_MAX]
     cdef size_t session_id_length       # 32 in compatibility mode, else 0
@@ -39,6 +44,7 @@ cdef class Client13(Handshake):
     cdef PublicKey server_key           # of the server's leaf
     cdef bint certificate_requested
     cdef uint8_t server_secret[HASH_MAX]                # server_handshake_traffic_secret
+    cdef uint8_t server_finished[HASH_MAX]              # the transcript's hash up to the server's Finished
     cdef uint8_t client_secret[HASH_MAX]                # client_handshake_traffic_secret
 
     # valid during one advance() only: the message given to it, or what the last one left for the next state
@@ -59,6 +65,12 @@ cdef class Client13(Handshake):
     cdef int do_read_finished(self) noexcept nogil
     cdef int do_send_flight(self) noexcept nogil
 
+    cdef int do_send_end_of_early_data(self) noexcept nogil
+    cdef Session usable(self, Session session)
+    cdef bint early_data_fits(self)
+    cdef void write_binder(self, Writer *w) noexcept nogil
+    cdef int begin_early_data(self) noexcept nogil
+    cdef void set_suite(self, int suite) noexcept nogil
     cdef int take_message(self) noexcept nogil
     cdef int make_shares(self, const uint16_t *groups, size_t n) except -1
     cdef int write_client_hello(self) except -1
@@ -66,5 +78,5 @@ cdef class Client13(Handshake):
     cdef int take_retry(self, const ServerHello *sh) except -1
     cdef int take_server_hello(self, const ServerHello *sh) except -1
     cdef int choose_suite(self, uint16_t suite) noexcept nogil
-    cdef int verify_trust(self, Reader entries) except -1
+    cdef int verify_trust(self) except -1
     cdef int send_messages(self) noexcept nogil

@@ -1,8 +1,8 @@
 """The client's side of a TLS 1.3 handshake (see the .pxd): one do_* per state, in flight order, and one loop."""
 
-from libc.string cimport memcmp
+from libc.string cimport memcmp, memset
 
-from cext.base.wire cimport Writer, left
+from cext.base.wire cimport Writer, left, written
 from cext.crypto.aead cimport AEAD_AES_128_GCM, AEAD_AES_256_GCM, AEAD_CHACHA20_POLY1305
 from cext.crypto.hash_kdf cimport (
     HASH_SHA256,
@@ -34,11 +34,13 @@ from cext.tls.constants cimport (
     protocol_version,
     unexpected_message,
 )
+from cext.tls.extensions cimport X_EARLY_DATA, X_PRE_SHARED_KEY
 from cext.tls.handshake cimport (
     ACTION_CCS,
     ACTION_READ_KEYS,
     ACTION_WRITE_KEYS,
     LEVEL_APPLICATION,
+    LEVEL_EARLY,
     LEVEL_HANDSHAKE,
     LEVEL_INITIAL,
     STEP_DONE,
@@ -48,13 +50,18 @@ from cext.tls.handshake cimport (
 )
 from cext.tls.key_schedule cimport (
     LABEL_CLIENT_APPLICATION,
+    LABEL_CLIENT_EARLY,
     LABEL_CLIENT_HANDSHAKE,
+    LABEL_RESUMPTION_MASTER,
     LABEL_SERVER_APPLICATION,
     LABEL_SERVER_HANDSHAKE,
     derive_secret,
     finished_verify_data,
+    psk_binder,
+    schedule_early,
     schedule_handshake,
     schedule_master,
+    schedule_resumed,
     schedule_wipe,
 )
 from cext.tls.messages cimport (
@@ -67,6 +74,7 @@ from cext.tls.messages cimport (
     KeyShare,
     build_client_hello,
     build_empty_certificate,
+    build_end_of_early_data,
     build_finished,
     certificate_verify_input,
     next_certificate,
@@ -77,7 +85,8 @@ from cext.tls.messages cimport (
     parse_finished,
     parse_server_hello,
 )
-from cext.tls.transcript cimport transcript_add, transcript_hash, transcript_init, transcript_retry, transcript_select
+from cext.tls.session cimport wall_clock
+from cext.tls.transcript cimport Transcript, transcript_add, transcript_hash, transcript_init, transcript_retry, transcript_select
 
 from cext.tls.alert import TlsAlert
 
@@ -90,8 +99,10 @@ cdef enum:
 cdef class Client13(Handshake):
     """The client's handshake for one connection; made and driven by it."""
 
-    def __init__(self, ClientConfig config not None):
+    def __init__(self, ClientConfig config not None, Session session=None):
         self.config = config
+        self.session = self.usable(config.session if session is None else session)
+        self.authenticated = wall_clock()
         self.server_name = config.server_name
         self.exchanges = []
         transcript_init(&self.transcript, 0)
@@ -140,6 +151,8 @@ cdef class Client13(Handshake):
                 step = self.do_read_certificate_verify()
             elif self.state == CLIENT_READ_FINISHED:
                 step = self.do_read_finished()
+            elif self.state == CLIENT_SEND_END_OF_EARLY_DATA:
+                step = self.do_send_end_of_early_data()
             elif self.state == CLIENT_SEND_FLIGHT:
                 step = self.do_send_flight()
             else:
@@ -171,10 +184,51 @@ cdef class Client13(Handshake):
                 return self.fail(internal_error, "no randomness")
         # Made once: a second ClientHello repeats random and session id, and what shares the server does not replace.
         step = self.make_shares(self.config.key_share_groups, self.config.n_key_share_groups)
+        self.early_offered = self.session is not None and self.early_data_fits()
         if step == STEP_OK:
             step = self.write_client_hello()
+        if step == STEP_OK and self.early_offered:
+            step = self.begin_early_data()
         self.state = CLIENT_READ_SERVER_HELLO
         return step
+
+    cdef Session usable(self, Session session):
+        """The session, if it may be offered: to the same name, in its time, with a hash that a suite of ours has, and
+        not to a server whose certificate is to be verified and never was."""
+        cdef size_t i
+        if session is None or session.version != TLS13 or not session.is_alive(wall_clock()):
+            return None
+        if session.server_name != self.config.server_name or (self.config.verify is not None and not session.verified):
+            return None
+        for i in range(self.config.n_cipher_suites):
+            if suite_hash(self.config.cipher_suites[i]) == session.hash():
+                return session
+        return None
+
+    cdef bint early_data_fits(self):
+        """Early data goes out under the session's own suite and protocol (section 4.2.10)."""
+        return (self.config.early_data and self.session.max_early_data > 0
+                and is_among(<uint16_t> self.session.cipher_suite, self.config.cipher_suites,
+                             self.config.n_cipher_suites)
+                and (self.session.alpn in self.config.alpn if self.session.alpn else not self.config.alpn))
+
+    cdef int begin_early_data(self) noexcept nogil:
+        """From here on application data may follow the ClientHello."""
+        cdef Transcript transcript = self.transcript
+        cdef uint8_t digest[HASH_MAX]
+        cdef uint8_t secret[HASH_MAX]
+        cdef int code
+        self.set_suite(self.session.cipher_suite)
+        self.max_early_data = self.session.max_early_data
+        transcript_select(&transcript, self.hash)
+        transcript_hash(&transcript, digest)
+        derive_secret(&self.schedule, LABEL_CLIENT_EARLY, digest, secret)
+        # In front of the early data, not of the second flight (appendix D.4).
+        if self.config.middlebox_compatibility and self.add_action(ACTION_CCS, LEVEL_INITIAL) < 0:
+            return -internal_error
+        code = self.add_keys(ACTION_WRITE_KEYS, LEVEL_EARLY, secret)
+        cleanse(secret, HASH_MAX)
+        return code
 
     cdef int make_shares(self, const uint16_t *groups, size_t n) except -1:
         cdef KeyExchange exchange
@@ -195,6 +249,17 @@ cdef class Client13(Handshake):
         cdef Writer w
         cdef size_t i
         cdef size_t room = HELLO_ROOM + len(config.cipher_suite_list) + len(config.extensions) + left(&self.cookie)
+        memset(&parts, 0, sizeof(parts))
+        self.offered = config.offered
+        if self.session is not None:
+            parts.ticket = <const uint8_t *> <const char *> self.session.ticket
+            parts.ticket_len = len(self.session.ticket)
+            parts.obfuscated_ticket_age = <uint32_t> (wall_clock() - self.session.received) + self.session.age_add
+            parts.binder_len = hash_length(self.session.hash())
+            parts.early_data = self.early_offered
+            self.offered |= <uint64_t> 1 << <int> X_PRE_SHARED_KEY
+            self.offered |= <uint64_t> self.early_offered << <int> X_EARLY_DATA
+            room += parts.ticket_len
         for i in range(<size_t> len(self.exchanges)):
             shares[i].group = <uint16_t> (<KeyExchange> self.exchanges[i]).group
             shares[i].data = self.shares[i]
@@ -214,7 +279,21 @@ cdef class Client13(Handshake):
         if self.open_message(&w, room) < 0:
             return -internal_error
         build_client_hello(&w, &parts)
+        if self.session is not None and not w.overflow:
+            self.write_binder(&w)
         return self.close_message(&w, LEVEL_INITIAL)
+
+    cdef void write_binder(self, Writer *w) noexcept nogil:
+        """Over the transcript with this ClientHello, up to its binders (section 4.2.11.2)."""
+        cdef Transcript transcript = self.transcript
+        cdef uint8_t digest[HASH_MAX]
+        cdef int hash = self.session.hash()
+        cdef size_t n = hash_length(hash)
+        schedule_early(&self.schedule, hash, self.session.secret, self.session.secret_length)
+        transcript_select(&transcript, hash)
+        transcript_add(&transcript, w.start, written(w) - 3 - n)
+        transcript_hash(&transcript, digest)
+        psk_binder(&self.schedule, digest, w.p - n)
 
     # --- ServerHello, HelloRetryRequest --------------------------------------------------------------------------
 
@@ -224,7 +303,7 @@ cdef class Client13(Handshake):
         if step != STEP_OK:
             return step
         step = parse_server_hello(self.message + HANDSHAKE_HEADER, self.message_length - HANDSHAKE_HEADER,
-                                  self.config.offered, &sh)
+                                  self.offered, &sh)
         if step < 0:
             return self.fail(-step, sh.reason)
         if sh.selected_version == 0 and self.config.min_version == TLS12 and not self.hello_retried:
@@ -254,16 +333,19 @@ cdef class Client13(Handshake):
     cdef int choose_suite(self, uint16_t suite) noexcept nogil:
         if not is_among(suite, self.config.cipher_suites, self.config.n_cipher_suites):
             return self.fail(illegal_parameter, "the server chose a cipher suite that was not offered")
+        self.set_suite(suite)
         self.cipher_suite = suite
-        self.hash = HASH_SHA384 if suite == TLS_AES_256_GCM_SHA384 else HASH_SHA256
+        transcript_select(&self.transcript, self.hash)
+        return STEP_OK
+
+    cdef void set_suite(self, int suite) noexcept nogil:
+        self.hash = suite_hash(suite)
         if suite == TLS_AES_128_GCM_SHA256:
             self.aead = AEAD_AES_128_GCM
         elif suite == TLS_AES_256_GCM_SHA384:
             self.aead = AEAD_AES_256_GCM
         else:
             self.aead = AEAD_CHACHA20_POLY1305
-        transcript_select(&self.transcript, self.hash)
-        return STEP_OK
 
     cdef int take_retry(self, const ServerHello *sh) except -1:
         cdef int step
@@ -288,7 +370,13 @@ cdef class Client13(Handshake):
 
     cdef int do_send_second_client_hello(self) except -1:
         cdef int step
-        if self.config.middlebox_compatibility:
+        if self.session is not None and self.session.hash() != self.hash:   # section 4.1.2
+            self.session = None
+        if self.early_offered:                  # a retry refuses early data: the second ClientHello goes in plaintext
+            self.early_offered = 0
+            if self.add_action(ACTION_WRITE_KEYS, LEVEL_INITIAL) < 0:
+                return -internal_error
+        elif self.config.middlebox_compatibility:
             if self.add_action(ACTION_CCS, LEVEL_INITIAL) < 0:
                 return -internal_error
         step = self.write_client_hello()
@@ -305,8 +393,15 @@ cdef class Client13(Handshake):
         cdef uint8_t digest[HASH_MAX]
         cdef size_t n = KX_SHARED_MAX
         cdef int derived
+        cdef bint early = self.early_offered
         if sh.share.p == NULL:
             return self.fail(missing_extension, "ServerHello without key_share")
+        if sh.pre_shared_key.p != NULL:         # section 4.2.11: one of those offered, with its hash
+            if sh.pre_shared_key.p[0] != 0 or sh.pre_shared_key.p[1] != 0:
+                return self.fail(illegal_parameter, "selected_identity is none that was offered")
+            if self.session.hash() != self.hash:
+                return self.fail(illegal_parameter, "the cipher suite has another hash than the PSK")
+            self.resumed = 1
         # After a HelloRetryRequest that chose a group the one share is of it (section 4.2.8).
         for exchange in self.exchanges:
             if exchange.group == sh.group:
@@ -321,18 +416,21 @@ cdef class Client13(Handshake):
         self.version = TLS13
         transcript_add(&self.transcript, self.message, self.message_length)
         transcript_hash(&self.transcript, digest)
-        schedule_handshake(&self.schedule, self.hash, shared, n)
+        if self.resumed:
+            schedule_resumed(&self.schedule, shared, n)
+        else:
+            schedule_handshake(&self.schedule, self.hash, shared, n)
         cleanse(shared, KX_SHARED_MAX)
         derive_secret(&self.schedule, LABEL_SERVER_HANDSHAKE, digest, self.server_secret)
         derive_secret(&self.schedule, LABEL_CLIENT_HANDSHAKE, digest, self.client_secret)
         # Before our second flight (appendix D.4), and already here: that flight may become an alert under the new keys.
-        if self.config.middlebox_compatibility and not self.hello_retried:
+        if self.config.middlebox_compatibility and not self.hello_retried and not early:
             if self.add_action(ACTION_CCS, LEVEL_INITIAL) < 0:
                 return -internal_error
-        if (
-            self.add_keys(ACTION_READ_KEYS, LEVEL_HANDSHAKE, self.server_secret) < 0
-            or self.add_keys(ACTION_WRITE_KEYS, LEVEL_HANDSHAKE, self.client_secret) < 0
-        ):
+        if self.add_keys(ACTION_READ_KEYS, LEVEL_HANDSHAKE, self.server_secret) < 0:
+            return -internal_error
+        # Early data goes on until EncryptedExtensions refuses it, or to the end of the server's flight.
+        if not early and self.add_keys(ACTION_WRITE_KEYS, LEVEL_HANDSHAKE, self.client_secret) < 0:
             return -internal_error
         self.message = NULL
         self.state = CLIENT_READ_ENCRYPTED_EXTENSIONS
@@ -347,7 +445,7 @@ cdef class Client13(Handshake):
         if step != STEP_OK:
             return step
         step = parse_encrypted_extensions(self.message + HANDSHAKE_HEADER, self.message_length - HANDSHAKE_HEADER,
-                                          self.config.offered, &ee)
+                                          self.offered, &ee)
         if step < 0:
             return self.fail(-step, ee.reason)
         if ee.alpn.p != NULL:
@@ -358,9 +456,19 @@ cdef class Client13(Handshake):
                     break
             else:                               # RFC 7301 section 3.2
                 return self.fail(illegal_parameter, "the server chose a protocol that was not offered")
+        if ee.early_data:                       # section 4.2.10
+            if not self.resumed or self.cipher_suite != self.session.cipher_suite or self.alpn != self.session.alpn:
+                return self.fail(illegal_parameter, "early data is accepted under other parameters than the session's")
+            self.early_accepted = 1
+        elif self.early_offered and self.add_keys(ACTION_WRITE_KEYS, LEVEL_HANDSHAKE, self.client_secret) < 0:
+            return -internal_error
         transcript_add(&self.transcript, self.message, self.message_length)
         self.message = NULL
         self.state = CLIENT_READ_CERTIFICATE_REQUEST
+        if self.resumed:
+            self.peer_certificates = self.session.chain
+            self.authenticated = self.session.authenticated
+            self.state = CLIENT_READ_FINISHED
         return STEP_OK
 
     cdef int do_read_certificate_request(self) noexcept nogil:
@@ -388,7 +496,7 @@ cdef class Client13(Handshake):
         if step != STEP_OK:
             return step
         step = parse_certificate(self.message + HANDSHAKE_HEADER, self.message_length - HANDSHAKE_HEADER, True,
-                                 self.config.offered, &c)
+                                 self.offered, &c)
         if step < 0:
             return self.fail(-step, c.reason)
         try:
@@ -397,8 +505,9 @@ cdef class Client13(Handshake):
             self.reason = NULL
             self.error = str(error)
             return -bad_certificate
+        self.peer_certificates = chain_of(c.entries)
         if self.config.verify is not None:
-            step = self.verify_trust(c.entries)
+            step = self.verify_trust()
             if step != STEP_OK:
                 return step
         transcript_add(&self.transcript, self.message, self.message_length)
@@ -406,15 +515,11 @@ cdef class Client13(Handshake):
         self.state = CLIENT_READ_CERTIFICATE_VERIFY
         return STEP_OK
 
-    cdef int verify_trust(self, Reader entries) except -1:
+    cdef int verify_trust(self) except -1:
         """Asks the configuration's `verify`; what it raises is the alert, if it is one, else bad_certificate."""
-        cdef Reader der
         cdef int description = bad_certificate
-        chain = []
-        while next_certificate(&entries, &der):
-            chain.append((<const char *> der.p)[:left(&der)])
         try:
-            self.config.verify(chain, self.config.server_name)
+            self.config.verify(list(self.peer_certificates), self.config.server_name)
         except Exception as error:
             self.reason = NULL
             self.error = f"the certificate is not trusted: {error}"
@@ -467,27 +572,42 @@ cdef class Client13(Handshake):
         if not equal_constant_time(expected, verify_data.p, hash_length(self.hash)):    # section 4.4.4
             return self.fail(decrypt_error, "the server's Finished does not verify")
         transcript_add(&self.transcript, self.message, self.message_length)
-        self.state = CLIENT_SEND_FLIGHT
+        self.state = CLIENT_SEND_END_OF_EARLY_DATA
         return STEP_OK
 
     # --- our flight ----------------------------------------------------------------------------------------------
+
+    cdef int do_send_end_of_early_data(self) noexcept nogil:
+        """The last record under the early keys, if they are in use (section 4.5)."""
+        cdef Writer w
+        # The application secrets cover the messages up to the server's Finished (section 7.1), not our flight.
+        transcript_hash(&self.transcript, self.server_finished)
+        self.state = CLIENT_SEND_FLIGHT
+        if not self.early_accepted:
+            return STEP_OK
+        if self.open_message(&w, HANDSHAKE_HEADER) < 0:
+            return -internal_error
+        build_end_of_early_data(&w)
+        if self.close_message(&w, LEVEL_EARLY) < 0:
+            return -internal_error
+        return self.add_keys(ACTION_WRITE_KEYS, LEVEL_HANDSHAKE, self.client_secret)
 
     cdef int do_send_flight(self) noexcept nogil:
         cdef uint8_t digest[HASH_MAX]
         cdef uint8_t client[HASH_MAX]
         cdef uint8_t server[HASH_MAX]
         cdef int step
-        # The application secrets cover the messages up to the server's Finished (section 7.1), not our flight.
-        transcript_hash(&self.transcript, digest)
         schedule_master(&self.schedule)
-        derive_secret(&self.schedule, LABEL_CLIENT_APPLICATION, digest, client)
-        derive_secret(&self.schedule, LABEL_SERVER_APPLICATION, digest, server)
+        derive_secret(&self.schedule, LABEL_CLIENT_APPLICATION, self.server_finished, client)
+        derive_secret(&self.schedule, LABEL_SERVER_APPLICATION, self.server_finished, server)
         step = self.send_messages()
         if step == STEP_OK and (
             self.add_keys(ACTION_WRITE_KEYS, LEVEL_APPLICATION, client) < 0
             or self.add_keys(ACTION_READ_KEYS, LEVEL_APPLICATION, server) < 0
         ):
             step = -internal_error
+        transcript_hash(&self.transcript, digest)
+        derive_secret(&self.schedule, LABEL_RESUMPTION_MASTER, digest, self.resumption_secret)
         cleanse(client, HASH_MAX)
         cleanse(server, HASH_MAX)
         cleanse(self.server_secret, HASH_MAX)
@@ -513,6 +633,18 @@ cdef class Client13(Handshake):
             return -internal_error
         build_finished(&w, verify_data, n)
         return self.close_message(&w, LEVEL_HANDSHAKE)
+
+
+cdef tuple chain_of(Reader entries):
+    cdef Reader der
+    cdef list chain = []
+    while next_certificate(&entries, &der):
+        chain.append((<const char *> der.p)[:left(&der)])
+    return tuple(chain)
+
+
+cdef int suite_hash(int suite) noexcept nogil:
+    return HASH_SHA384 if suite == TLS_AES_256_GCM_SHA384 else HASH_SHA256
 
 
 cdef bint is_expected(int state, int type) noexcept nogil:

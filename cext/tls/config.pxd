@@ -1,10 +1,12 @@
 """What both ends are configured with: built once, in Python, to arrays and encoded bytes the handshake only reads."""
 
-from libc.stdint cimport uint8_t, uint16_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from cext.base.wire cimport Reader
 from cext.crypto.sign cimport PrivateKey, PublicKey
 from cext.tls.messages cimport ClientHello
+from cext.tls.replay cimport ReplayRegister
+from cext.tls.session cimport Session, TicketSealer
 
 cdef enum:
     CONFIG_LIST_MAX = 16
@@ -38,6 +40,13 @@ cdef class ServerConfig:
     cdef readonly bint require_sni
     cdef readonly bint policy                       # each handshake stops at its ClientHello with TLS_WAIT_POLICY
     cdef readonly bytes cookie_secret               # 32 bytes or more: signs HelloRetryRequest's cookie
+    cdef readonly TicketSealer tickets              # None: none are given or taken
+    cdef readonly int ticket_count                  # after a full handshake; after a resumed one it is one
+    cdef readonly uint32_t ticket_lifetime          # seconds
+    cdef readonly bint psk_ke                       # resumption without (EC)DHE, for clients that want nothing else
+    cdef readonly uint32_t max_early_data           # bytes; 0: no early data is taken
+    cdef readonly uint32_t early_window             # milliseconds: how far a ticket's age may be off for it
+    cdef readonly ReplayRegister replay
     cdef readonly int min_version                   # TLS12 or TLS13, of those there are suites for
     cdef readonly int max_version
     cdef bytes alpn_list                            # encoded ProtocolNames
@@ -50,6 +59,8 @@ cdef class ServerConfig:
     cdef dict exact                                 # bytes name -> tuple of Credential
     cdef dict wildcard                              # bytes "example.com" of "*.example.com" -> tuple of Credential
     cdef tuple default
+    cdef int set_resumption(self, TicketSealer tickets, int count, int lifetime, bint psk_ke) except -1
+    cdef int set_early_data(self, int max_early_data, int window, ReplayRegister replay) except -1
     cdef Credential select_credential(self, const ClientHello *ch, int version, Selection *selection)
     # None, with selection.alert set, when no credential fits. Raises nothing but MemoryError.
     cdef Credential first_fit(self, tuple candidates, const ClientHello *ch, int version, Selection *selection)
@@ -60,6 +71,8 @@ cdef class ClientConfig:
     cdef readonly bytes server_name                 # b"": no SNI
     cdef readonly tuple alpn
     cdef readonly object verify                     # callable(chain: list[bytes], server_name: bytes) or None
+    cdef readonly Session session                   # to resume, for connections that are given none; or None
+    cdef readonly bint early_data                   # may be written under a session that allows it
     cdef readonly bint middlebox_compatibility      # session id of 32 bytes and a CCS (RFC 8446 appendix D.4)
     cdef bytes alpn_list
     cdef readonly int min_version                   # TLS12 or TLS13, of those there are suites for

@@ -29,6 +29,7 @@ from cext.crypto.sign cimport (
 from cext.crypto.x509 cimport public_key as read_public_key
 from cext.tls.constants cimport (
     EXT_ALPN,
+    EXT_PSK_KEY_EXCHANGE_MODES,
     EXT_EC_POINT_FORMATS,
     EXT_EXTENDED_MASTER_SECRET,
     EXT_RENEGOTIATION_INFO,
@@ -37,6 +38,7 @@ from cext.tls.constants cimport (
     EXT_SUPPORTED_GROUPS,
     EXT_SUPPORTED_VERSIONS,
     TLS12,
+    PSK_DHE_KE,
     TLS13,
     TLS_AES_128_GCM_SHA256,
     TLS_AES_256_GCM_SHA384,
@@ -53,11 +55,14 @@ from cext.tls.constants cimport (
 )
 from cext.tls.extensions cimport extension_bit, X_KEY_SHARE
 from cext.tls.negotiate cimport choose_cipher_suite12, choose_scheme, list_has
+from cext.tls.replay cimport SharedRegister
+from cext.tls.session cimport LIFETIME_MAX
 
 cdef enum:
     NAME_MAX = 255
     COOKIE_SECRET_MIN = 32
     CERTIFICATE_MAX = (1 << 24) - 1
+    TICKETS_MAX = 4                                 # after one handshake
 
 SUITES13 = (TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384, TLS_CHACHA20_POLY1305_SHA256)
 SUITES12 = (
@@ -84,11 +89,12 @@ cdef class Credential:
 
     `chain`: DER certificates, leaf first. `key`: a PrivateKey, or any object with `sign(message, scheme)`: the
     handshake then stops with TLS_WAIT_SIGN and the connection's owner has it signed. `names`: what SNI may ask for;
-    "*.example.com" stands for one label. ValueError when the chain is empty or too long, the leaf cannot be read, the key is not the leaf's, or a name is
-    none.
+    "*.example.com" stands for one label. `schemes`: SignatureSchemes to sign by, preferred first; None: all that fit the
+    key. ValueError when the chain is empty or too long, the leaf cannot be read, the key is not the leaf's, a scheme does
+    not fit it, or a name is none.
     """
 
-    def __init__(self, chain, key not None, names=()):
+    def __init__(self, chain, key not None, names=(), schemes=None):
         self.chain = tuple(bytes(der) for der in chain)
         if not self.chain or not all(self.chain):
             raise ValueError("a credential needs a chain of DER certificates, leaf first")
@@ -103,21 +109,25 @@ cdef class Credential:
             self.key = key
             if not self.key.matches(public_key):
                 raise ValueError("the key is not the one of the chain's first certificate")
-            schemes = self.key.schemes
+            schemes13 = self.key.schemes
             schemes12 = self.key.schemes12
         elif callable(getattr(key, "sign", None)):
             self.signer = key
             self.public_key = public_key
-            schemes = public_key.schemes
+            schemes13 = public_key.schemes
             schemes12 = public_key.schemes12
         else:
             raise TypeError(f"a PrivateKey or an object with sign(message, scheme), not {type(key).__name__}")
-        self.n_schemes = fill(self.schemes, schemes, "signature scheme")
+        if schemes is not None:
+            schemes = known(schemes, {*schemes13, *schemes12}, "signature scheme")
+            schemes13 = [scheme for scheme in schemes if scheme in schemes13]
+            schemes12 = [scheme for scheme in schemes if scheme in schemes12]
+        self.n_schemes = fill(self.schemes, schemes13, "signature scheme")
         self.n_schemes12 = fill(self.schemes12, schemes12, "signature scheme")
         self.ecdsa = not public_key.kind.startswith("rsa")
         self.curve = CURVES.get(public_key.kind, 0)
-        if not self.n_schemes:
-            raise ValueError(f"a key of kind {public_key.kind} signs nothing in TLS 1.3")
+        if not self.n_schemes and not self.n_schemes12:
+            raise ValueError(f"a key of kind {public_key.kind} signs nothing in TLS")
 
     def __repr__(self):
         return f"Credential({self.key.kind if self.key else 'remote key'}, {', '.join(self.names) or 'no names'})"
@@ -133,11 +143,18 @@ cdef class ServerConfig:
     `alpn`: protocols, preferred first; () ignores ALPN. `require_sni`: clients without a known name are refused.
     `cookie_secret`: at least 32 bytes, the same wherever a client's second ClientHello may arrive; None: a random one.
     `policy`: the connection's owner chooses configuration and credential by the ClientHello (TLS_WAIT_POLICY); there
-    may be no credentials then. ValueError for anything that cannot work.
+    may be no credentials then.
+    `tickets`: TicketKeys or WrappedTickets; None: no resumption. `ticket_lifetime`: seconds, at most seven days.
+    `psk_ke`: also resume without a key exchange, which gives up forward secrecy. `max_early_data`: bytes of 0-RTT data;
+    `early_window`: milliseconds by which a ticket's age by the client's clock may differ from ours; `replay`: the register
+    that lets early data be taken once, and remembers for twice the window; None: one of this process and its children.
+    ValueError for anything that cannot work.
     """
 
     def __init__(self, credentials, *, alpn=(b"http/1.1",), cipher_suites=SUITES, groups=GROUPS, cookie_secret=None,
-                 bint require_sni=False, bint policy=False, min_version=TLS12, max_version=TLS13):
+                 bint require_sni=False, bint policy=False, TicketSealer tickets=None, int ticket_count=2,
+                 int ticket_lifetime=86400, bint psk_ke=False, int max_early_data=0, int early_window=10000,
+                 ReplayRegister replay=None, min_version=TLS12, max_version=TLS13):
         self.credentials = tuple(credentials)
         if not (self.credentials or policy) or not all(isinstance(credential, Credential) for credential in self.credentials):
             raise ValueError("a server needs at least one Credential")
@@ -154,6 +171,8 @@ cdef class ServerConfig:
             raise ValueError(f"cookie_secret is shorter than {COOKIE_SECRET_MIN} bytes")
         self.require_sni = require_sni
         self.policy = policy
+        self.set_resumption(tickets, ticket_count, ticket_lifetime, psk_ke)
+        self.set_early_data(max_early_data, early_window, replay)
         self.exact = {}
         self.wildcard = {}
         self.default = tuple(c for i, c in enumerate(self.credentials)
@@ -164,6 +183,28 @@ cdef class ServerConfig:
                 index = self.wildcard if name.startswith("*.") else self.exact
                 key = name.removeprefix("*.").encode()
                 index[key] = (*index.get(key, ()), credential)
+
+    cdef int set_resumption(self, TicketSealer tickets, int count, int lifetime, bint psk_ke) except -1:
+        if not 0 <= count <= TICKETS_MAX or not 0 < lifetime <= LIFETIME_MAX:
+            raise ValueError(f"at most {TICKETS_MAX} tickets, for at most {LIFETIME_MAX} seconds")
+        self.tickets = tickets
+        self.ticket_count = count
+        self.ticket_lifetime = lifetime
+        self.psk_ke = psk_ke
+        return 0
+
+    cdef int set_early_data(self, int max_early_data, int window, ReplayRegister replay) except -1:
+        if max_early_data < 0 or window <= 0:
+            raise ValueError("max_early_data or early_window is out of range")
+        if max_early_data and replay is None:
+            replay = SharedRegister(2 * window)
+        # A ClientHello may come `window` too early by its ticket's age and, sent again, as much too late.
+        if max_early_data and replay.keeps < 2 * <uint64_t> window:
+            raise ValueError("the replay register remembers for less than twice early_window")
+        self.max_early_data = max_early_data
+        self.early_window = window
+        self.replay = replay
+        return 0
 
     cdef Credential select_credential(self, const ClientHello *ch, int version, Selection *selection):
         cdef char name[NAME_MAX]
@@ -249,16 +290,22 @@ cdef class ClientConfig:
     `cipher_suites`: of both versions. `min_version`, `max_version`: 0x0303 or 0x0304; a version without a suite of its
     own is not offered.
     `key_share_groups`: those a share is sent of; None: the first of `groups`; (): none, to be asked for one.
-    `middlebox_compatibility`: RFC 8446 appendix D.4. ValueError for anything that cannot work.
+    `schemes`: SignatureSchemes that the server may sign by, preferred first; those of RSASSA-PKCS1-v1_5 are for TLS 1.2
+    and for certificates only.
+    `session`: what Connection.session gave after an earlier handshake; it is offered only where it may be. `early_data`:
+    offer that, too, when the session allows it. `middlebox_compatibility`: RFC 8446 appendix D.4. ValueError for anything that cannot work.
     """
 
     def __init__(self, *, server_name=None, alpn=(), cipher_suites=SUITES, groups=GROUPS, key_share_groups=None,
-                 verify=None, bint middlebox_compatibility=True, min_version=TLS12, max_version=TLS13):
+                 schemes=SCHEMES + CERTIFICATE_SCHEMES, verify=None, bint middlebox_compatibility=True,
+                 min_version=TLS12, max_version=TLS13, Session session=None, bint early_data=False):
         self.server_name = (server_name or "").encode("ascii")
         self.alpn = tuple(bytes(protocol) for protocol in alpn)
         self.alpn_list = protocol_names(self.alpn)
         self.verify = verify
         self.middlebox_compatibility = middlebox_compatibility
+        self.session = session
+        self.early_data = early_data
         suites13, suites12 = suites_of_versions(cipher_suites, min_version, max_version)
         self.n_cipher_suites = fill(self.cipher_suites, suites13, "cipher suite")
         self.n_cipher_suites12 = fill(self.cipher_suites12, suites12, "cipher suite")
@@ -273,16 +320,18 @@ cdef class ClientConfig:
             if group not in groups:
                 raise ValueError(f"key share of a group that is not offered: 0x{group:04x}")
         self.n_key_share_groups = fill(self.key_share_groups, key_share_groups, "key share group")
-        self.n_schemes = fill(self.schemes, SCHEMES, "signature scheme")
-        self.n_schemes12 = fill(self.schemes12, SCHEMES + CERTIFICATE_SCHEMES, "signature scheme")
+        schemes = known(schemes, SCHEMES + CERTIFICATE_SCHEMES, "signature scheme")
+        self.n_schemes = fill(self.schemes, [scheme for scheme in schemes if scheme in SCHEMES], "signature scheme")
+        self.n_schemes12 = fill(self.schemes12, schemes, "signature scheme")
         self.cipher_suite_list = u16_list(suites13 + suites12)
         sent = [
             (EXT_SUPPORTED_GROUPS, vector(2, u16_list(groups))),
-            (EXT_SIGNATURE_ALGORITHMS, vector(2, u16_list(SCHEMES + CERTIFICATE_SCHEMES))),
+            (EXT_SIGNATURE_ALGORITHMS, vector(2, u16_list(schemes))),
         ]
         if suites13:
             versions = u16_list((TLS13, TLS12)) if suites12 else u16_list((TLS13,))
             sent.insert(0, (EXT_SUPPORTED_VERSIONS, vector(1, versions)))
+            sent.append((EXT_PSK_KEY_EXCHANGE_MODES, vector(1, bytes([PSK_DHE_KE]))))
         if suites12:
             sent.append((EXT_EXTENDED_MASTER_SECRET, b""))
             sent.append((EXT_RENEGOTIATION_INFO, b"\0"))

@@ -13,6 +13,7 @@ from cext.crypto.hash_kdf cimport HASH_MAX
 from cext.tls.config cimport Credential, ServerConfig
 from cext.tls.handshake cimport Handshake
 from cext.tls.record cimport Direction
+from cext.tls.session cimport Session
 
 cdef enum TlsEvent:
     TLS_NEED_DATA = 0       # no whole record in the input; consumed is 0
@@ -24,6 +25,14 @@ cdef enum TlsEvent:
     TLS_WAIT_POLICY = 6     # a server's configuration with `policy`: choose by `client_hello`, then resume_policy
     TLS_WAIT_SIGN = 7       # as TLS_PROGRESS, and `signer` is to sign `to_sign`: then resume_sign
 
+cdef enum EarlyData:        # where a connection's early data is (RFC 9846, section 4.2.10)
+    EARLY_NONE = 0          # there is none
+    EARLY_OFFERED = 1       # client: it may be written; whether the server takes it is not known yet
+    EARLY_READING = 2       # server: it is taken; TLS_DATA of now may be a replay
+    EARLY_DISCARDING = 3    # server: it is not taken, and what comes of it is passed over
+    EARLY_ACCEPTED = 4      # it was taken, all of it; a client may write it until the handshake is done
+    EARLY_REJECTED = 5      # it was not taken; a client sends it again, once the connection is established
+
 cdef enum:
     RECORD_HEADER = 5
     RECORD_OVERHEAD = 5 + 8 + 16        # at most: header, explicit nonce (AES-GCM in TLS 1.2), tag
@@ -31,7 +40,7 @@ cdef enum:
 
 cdef class Connection:
     cdef Bytes out                      # to be sent first; the owner takes it with take() or in place
-    cdef readonly bint established      # the handshake is confirmed
+    cdef readonly bint established      # the handshake is confirmed; TLS_DATA before that is early data
     cdef readonly bint write_open       # may seal: keys are there, no close_notify or alert sent
     cdef readonly bint read_closed      # the peer's close_notify or alert has come
     cdef readonly object failure        # None, or the TlsAlert (description, reason, sent: bool)
@@ -44,6 +53,12 @@ cdef class Connection:
     cdef readonly bytes alpn            # the selected protocol
     cdef readonly bytes server_name     # SNI
     cdef readonly bint hello_retried
+    cdef readonly bint resumed
+    cdef readonly int early_data_state  # EarlyData
+    cdef readonly uint32_t early_data_left  # bytes that the peer may still send, or that we may write
+    cdef readonly bytes fingerprint     # of early data that a server took: 64 hex digits, the same for a replay; or b""
+    cdef readonly tuple peer_certificates   # DER, leaf first: shown, or shown when the session began
+    cdef readonly Session session       # of a client: the newest it was given, to be resumed; else None
 
     cdef int receive(self, uint8_t *input, size_t n, size_t *consumed, uint8_t **data, size_t *data_len) noexcept
     # -> TlsEvent. Takes the first record of input[:n]. Call again with the rest while it is not TLS_NEED_DATA.
@@ -81,6 +96,8 @@ cdef class Connection:
     cdef Handshake handshake            # until it is confirmed; a server's is made by the ClientHello
     cdef Direction reading
     cdef Direction writing
+    cdef uint8_t resumption_secret[HASH_MAX]    # of a client, for the tickets it is given
+    cdef uint64_t authenticated             # of a client: when the full handshake was, milliseconds since 1970
     cdef uint8_t read_secret[HASH_MAX]      # application traffic secrets, for KeyUpdate
     cdef uint8_t write_secret[HASH_MAX]
     cdef Bytes pending                  # a handshake message of which a part has come
@@ -103,6 +120,7 @@ cdef class Connection:
     cdef int take_record(self, uint8_t *record, size_t length, int type, uint8_t **data, size_t *data_len) except -1
     cdef int take_protected(self, uint8_t *record, size_t length, uint8_t **data, size_t *data_len) except -1
     cdef int skip_early_data(self, size_t length) except -1
+    cdef bint take_early_data(self, size_t n) noexcept nogil
     cdef int take_change_cipher_spec(self, const uint8_t *p, size_t n) except -1
     cdef int take_alert(self, const uint8_t *p, size_t n) except -1
     cdef bint speaks_tls13(self) noexcept
@@ -114,6 +132,7 @@ cdef class Connection:
     cdef int take_message(self, const uint8_t *message, size_t n) except -1
     cdef int step_handshake(self, const uint8_t *message, size_t n) except -1
     cdef int take_post_handshake(self, const uint8_t *message, size_t n) except -1
+    cdef int take_ticket(self, const uint8_t *body, size_t n) except -1
     cdef int take_key_update(self, const uint8_t *body, size_t n) except -1
 
     cdef int carry_out(self) noexcept
@@ -122,6 +141,9 @@ cdef class Connection:
     cdef int write_records(self, int type, const uint8_t *p, size_t n) noexcept nogil
     cdef int send_key_update(self, bint request) noexcept nogil
     cdef void send_alert(self, int level, int description) noexcept nogil
+    cdef void note_read_keys(self, int level) noexcept
+    cdef void note_write_keys(self, int level) noexcept
+    cdef void open_writing(self) noexcept
     cdef void confirm(self) noexcept
     cdef void copy_facts(self) noexcept
     cdef int refuse(self, int description, str reason) except -1

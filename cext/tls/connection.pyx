@@ -9,7 +9,7 @@ from libc.stdint cimport UINT64_MAX
 from libc.string cimport memcpy, memset
 
 from cext.base.buffer cimport bytes_append, bytes_consume, bytes_free, bytes_reserve
-from cext.base.wire cimport Writer, writer_init
+from cext.base.wire cimport Writer, left, writer_init
 from cext.crypto.aead cimport AEAD_CHACHA20_POLY1305
 from cext.crypto.hash_kdf cimport cleanse, hash_length
 from cext.tls.alert import TlsAlert
@@ -24,14 +24,15 @@ from cext.tls.constants cimport (
     no_renegotiation, protocol_version, record_overflow, unexpected_message, user_canceled)
 from cext.tls.handshake cimport (
     ACTION_CCS, ACTION_MESSAGE, ACTION_READ_KEYS, ACTION_SKIP_EARLY_DATA, ACTION_WRITE_KEYS, LEVEL_APPLICATION,
-    STEP_DONE, STEP_NEED_MESSAGE, STEP_OTHER_VERSION, STEP_WAIT_POLICY, STEP_WAIT_SIGN, Action)
-from cext.tls.key_schedule cimport next_traffic_secret
-from cext.tls.messages cimport build_key_update, parse_key_update
+    LEVEL_EARLY, LEVEL_INITIAL, STEP_DONE, STEP_NEED_MESSAGE, STEP_OTHER_VERSION, STEP_WAIT_POLICY, STEP_WAIT_SIGN, Action)
+from cext.tls.key_schedule cimport next_traffic_secret, resumption_psk
+from cext.tls.messages cimport NewSessionTicket, build_key_update, parse_key_update, parse_new_session_ticket
 from cext.tls.record cimport (
     PLAINTEXT_MAX, PROTECTION, PROTECTION_MAX, RECORD_HEADER_LENGTH, RECORD_TLS12, direction_install,
     direction_install12, direction_park, direction_wipe, record_length, record_plain, record_protect, record_unprotect)
 from cext.tls.server12 cimport Server12
 from cext.tls.server13 cimport Server13
+from cext.tls.session cimport Session, wall_clock
 
 cdef enum:
     EARLY_DATA_SKIP_MAX = 1 << 14       # bytes of 0-RTT records that a server passes over
@@ -65,17 +66,19 @@ cdef class Connection:
     """Connection(config): the server's side with a ServerConfig, the client's with a ClientConfig (its ClientHello
     then stands in the output). TypeError for anything else."""
 
-    def __cinit__(self, config not None):
+    def __cinit__(self, config not None, Session session=None):
         self.config = config
         self.alpn = b""
         self.server_name = b""
+        self.fingerprint = b""
+        self.peer_certificates = ()
         self.update_credit = UPDATE_CREDIT
         self.server = isinstance(config, ServerConfig)
         if self.server:
             return
         if not isinstance(config, ClientConfig):
             raise TypeError(f"a ServerConfig or a ClientConfig, not {type(config).__name__}")
-        self.handshake = Client13(config)
+        self.handshake = Client13(config, session)
         self.step_handshake(NULL, 0)
 
     def __dealloc__(self):
@@ -83,6 +86,7 @@ cdef class Connection:
         direction_wipe(&self.writing)
         cleanse(self.read_secret, sizeof(self.read_secret))
         cleanse(self.write_secret, sizeof(self.write_secret))
+        cleanse(self.resumption_secret, sizeof(self.resumption_secret))
         bytes_free(&self.out)
         bytes_free(&self.pending)
         bytes_free(&self.inbox)
@@ -147,9 +151,13 @@ cdef class Connection:
         if n < 0:
             return self.refuse(-n, UNPROTECT_REASONS.get(-n, "a record cannot be opened"))
         self.skip_budget = 0
+        if self.early_data_state == EARLY_DISCARDING:
+            self.early_data_state = EARLY_REJECTED
         if type == CONTENT_APPLICATION_DATA:
-            if not self.established or self.pending.len:
+            if self.pending.len or not (self.established or self.early_data_state == EARLY_READING):
                 return self.refuse(unexpected_message, "application data within the handshake or a split message")
+            if not self.established and not self.take_early_data(n):
+                return self.refuse(unexpected_message, "more early data than the ticket allows")
             if n == 0:
                 self.empty_records += 1
                 if self.empty_records > EMPTY_RECORDS_MAX:
@@ -176,6 +184,13 @@ cdef class Connection:
             return self.refuse(unexpected_message, "more early data than is skipped")
         self.skip_budget -= fragment
         return TLS_PROGRESS
+
+    cdef bint take_early_data(self, size_t n) noexcept nogil:
+        """Whether n more bytes keep within max_early_data_size (section 4.2.10)."""
+        if n > self.early_data_left:
+            return 0
+        self.early_data_left -= <uint32_t> n
+        return 1
 
     cdef int take_change_cipher_spec(self, const uint8_t *p, size_t n) except -1:
         """In TLS 1.3 the middlebox compatibility record: dropped between the first ClientHello and the peer's Finished,
@@ -338,7 +353,7 @@ cdef class Connection:
             self.waiting = TLS_WAIT_POLICY
             return TLS_WAIT_POLICY
         # The message that we answer with a flight is the last of the peer's flight, and of its record.
-        if self.handshake.n_actions and self.unread:
+        if self.handshake.flight.len and self.unread:
             return self.refuse(unexpected_message, "bytes of the message's record come after the end of a flight")
         code = self.carry_out()
         if code < 0:
@@ -348,6 +363,8 @@ cdef class Connection:
             self.waiting = TLS_WAIT_SIGN
             return TLS_WAIT_SIGN
         if step != STEP_DONE:
+            if self.early_data_state == EARLY_OFFERED and self.handshake.early_accepted:
+                self.early_data_state = EARLY_ACCEPTED
             return TLS_PROGRESS
         self.confirm()
         return TLS_ESTABLISHED
@@ -396,7 +413,34 @@ cdef class Connection:
         self.update_credit -= UPDATE_COST
         if message[0] == HS_KEY_UPDATE:
             return self.take_key_update(message + HANDSHAKE_HEADER, n - HANDSHAKE_HEADER)
-        return TLS_PROGRESS             # a NewSessionTicket that this client makes no use of
+        return self.take_ticket(message + HANDSHAKE_HEADER, n - HANDSHAKE_HEADER)
+
+    cdef int take_ticket(self, const uint8_t *body, size_t n) except -1:
+        """NewSessionTicket (section 4.6.1): a session to be resumed, unless its lifetime is 0."""
+        cdef NewSessionTicket t
+        cdef Session session
+        cdef int code = parse_new_session_ticket(body, n, &t)
+        if code < 0:
+            return self.refuse(-code, text(t.reason))
+        if t.lifetime == 0:
+            return TLS_PROGRESS
+        session = Session.__new__(Session)
+        session.version = self.version
+        session.cipher_suite = self.cipher_suite
+        session.ticket = (<const char *> t.ticket.p)[:left(&t.ticket)]
+        session.received = wall_clock()
+        session.authenticated = self.authenticated
+        session.lifetime = t.lifetime
+        session.age_add = t.age_add
+        session.max_early_data = t.max_early_data_size
+        session.alpn = self.alpn
+        session.server_name = self.server_name
+        session.chain = self.peer_certificates
+        session.verified = (<ClientConfig> self.config).verify is not None
+        session.secret_length = <uint8_t> hash_length(self.hash)
+        resumption_psk(self.hash, self.resumption_secret, t.nonce.p, left(&t.nonce), session.secret)
+        self.session = session
+        return TLS_PROGRESS
 
     cdef int take_key_update(self, const uint8_t *body, size_t n) except -1:
         """KeyUpdate (section 4.6.3)."""
@@ -430,8 +474,10 @@ cdef class Connection:
                     return -unexpected_message
                 if a.level == LEVEL_APPLICATION and h.version != TLS12:
                     memcpy(self.read_secret, a.secret, hash_length(h.hash))
+                self.note_read_keys(a.level)
             elif a.kind == ACTION_SKIP_EARLY_DATA:
-                self.skip_budget = EARLY_DATA_SKIP_MAX + 1      # 0 stands for none expected
+                self.skip_budget = early_data_skipped(self.config) + 1      # 0 stands for none expected
+                self.early_data_state = EARLY_DISCARDING
         for i in range(h.n_actions):
             a = &h.actions[i]
             if a.kind == ACTION_MESSAGE:
@@ -444,9 +490,13 @@ cdef class Connection:
             start = end
             if a.kind == ACTION_WRITE_KEYS:
                 self.hash = <uint8_t> h.hash
-                self.change_write_keys(a.secret)
+                if a.level == LEVEL_INITIAL:
+                    direction_wipe(&self.writing)
+                else:
+                    self.change_write_keys(a.secret)
                 if a.level == LEVEL_APPLICATION and h.version != TLS12:
                     memcpy(self.write_secret, a.secret, hash_length(h.hash))
+                self.note_write_keys(a.level)
             elif a.kind == ACTION_CCS:
                 if not self.write_closed and bytes_append(&self.out, CCS_RECORD, sizeof(CCS_RECORD)) < 0:
                     return -internal_error
@@ -505,11 +555,13 @@ cdef class Connection:
         cdef ssize_t length
         if not self.write_open or n > PLAINTEXT_MAX or self.writing.sequence >= self.seal_limit:
             return -1
+        if not self.established and not self.server and not self.take_early_data(n):
+            return -1
         length = record_protect(&self.writing, record, n, CONTENT_APPLICATION_DATA)
         return length if length > 0 else -1
 
     cdef void before_write(self) noexcept:
-        if self.write_open and (self.update_requested or self.writing.sequence >= self.update_after):
+        if self.write_open and self.established and (self.update_requested or self.writing.sequence >= self.update_after):
             self.send_key_update(0)
 
     cdef int send_key_update(self, bint request) noexcept nogil:
@@ -552,11 +604,42 @@ cdef class Connection:
 
     # --- turning points
 
+    cdef void note_read_keys(self, int level) noexcept:
+        """What a change of the reading keys says of a server's early data."""
+        if level == LEVEL_EARLY:
+            self.early_data_state = EARLY_READING
+            self.early_data_left = self.handshake.max_early_data
+        elif self.early_data_state == EARLY_READING:
+            self.early_data_state = EARLY_ACCEPTED
+        elif self.early_data_state == EARLY_DISCARDING:
+            self.early_data_state = EARLY_REJECTED
+
+    cdef void note_write_keys(self, int level) noexcept:
+        """When application data may be written before the handshake is over: a client's early data under its own keys,
+        and what a server that has taken such data writes at once (section 2.3)."""
+        if level == LEVEL_EARLY:
+            self.early_data_state = EARLY_OFFERED
+            self.early_data_left = self.handshake.max_early_data
+            self.open_writing()
+        elif self.server and level == LEVEL_APPLICATION and self.handshake.early_accepted:
+            self.copy_facts()
+            self.open_writing()
+        elif not self.server:
+            self.write_open = 0
+            if self.early_data_state == EARLY_OFFERED and not self.handshake.early_accepted:
+                self.early_data_state = EARLY_REJECTED
+
     cdef void confirm(self) noexcept:
         """The handshake is over: the facts stay, its object goes."""
         self.copy_facts()
+        if not self.server:
+            self.authenticated = self.handshake.authenticated
+            memcpy(self.resumption_secret, self.handshake.resumption_secret, HASH_MAX)
         self.handshake = None
         self.established = 1
+        self.open_writing()
+
+    cdef void open_writing(self) noexcept:
         self.write_open = not self.write_closed
         if self.writing.aead == AEAD_CHACHA20_POLY1305:
             self.seal_limit = self.update_after = UINT64_MAX
@@ -574,6 +657,9 @@ cdef class Connection:
         self.alpn = h.alpn
         self.server_name = h.server_name
         self.hello_retried = h.hello_retried
+        self.resumed = h.resumed
+        self.fingerprint = h.fingerprint
+        self.peer_certificates = h.peer_certificates
 
     cdef int refuse(self, int description, str reason) except -1:
         """The one place where a fault of the peer (or our own, internal_error) ends the connection with our alert."""
@@ -617,6 +703,7 @@ cdef class Connection:
         direction_wipe(&self.writing)
         cleanse(self.read_secret, sizeof(self.read_secret))
         cleanse(self.write_secret, sizeof(self.write_secret))
+        cleanse(self.resumption_secret, sizeof(self.resumption_secret))
         bytes_free(&self.pending)
 
     # --- Python's face: tests, fuzzing, the blocking API
@@ -722,6 +809,11 @@ cdef class Connection:
         self.update_after = records
 
     @property
+    def handshake_confirmed(self):
+        """Whether what was read is no replay, and what is read now."""
+        return self.established
+
+    @property
     def handshaking(self):
         """Whether a handshake object is held."""
         return self.handshake is not None
@@ -737,6 +829,13 @@ cdef class Connection:
 cdef inline ssize_t message_length(const uint8_t *header) noexcept nogil:
     """Of a handshake message with its header, by the header."""
     return HANDSHAKE_HEADER + ((<ssize_t> header[1] << 16) | (header[2] << 8) | header[3])
+
+
+cdef uint32_t early_data_skipped(config):
+    """Bytes of 0-RTT records that are passed over: what any client may have sent, or what our tickets allow with the
+    records around it."""
+    cdef uint32_t most = (<ServerConfig> config).max_early_data if isinstance(config, ServerConfig) else 0
+    return max(<uint32_t> EARLY_DATA_SKIP_MAX, most + most // 16)
 
 
 cdef str text(const char *reason):
@@ -762,3 +861,10 @@ CLOSE_NOTIFY = TLS_CLOSE_NOTIFY
 FAILED = TLS_FAILED
 WAIT_POLICY = TLS_WAIT_POLICY
 WAIT_SIGN = TLS_WAIT_SIGN
+# EarlyData
+NO_EARLY_DATA = EARLY_NONE
+OFFERED = EARLY_OFFERED
+READING = EARLY_READING
+DISCARDING = EARLY_DISCARDING
+ACCEPTED = EARLY_ACCEPTED
+REJECTED = EARLY_REJECTED

@@ -114,6 +114,10 @@ cdef enum AlertDescription:                     # section 6
     certificate_required = 116
     no_application_protocol = 120
 
+cdef enum PskKeyExchangeMode:                   # section 4.2.9
+    PSK_KE = 0
+    PSK_DHE_KE = 1
+
 cdef enum KeyUpdateRequest:                     # section 4.6.3
     UPDATE_NOT_REQUESTED = 0
     UPDATE_REQUESTED = 1

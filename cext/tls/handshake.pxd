@@ -8,11 +8,12 @@ flight never leaves, so nothing is sent before the alert but what earlier steps 
 The life of a handshake object ends with STEP_DONE or a failure; what the connection keeps it copies.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from cext.base.buffer cimport Bytes
 from cext.base.wire cimport Writer
 from cext.tls.config cimport Credential
+from cext.crypto.hash_kdf cimport HASH_MAX
 from cext.tls.key_schedule cimport KeySchedule
 from cext.tls.transcript cimport Transcript
 
@@ -29,6 +30,7 @@ cdef enum Level:                # encryption level a message travels at (RFC 984
     LEVEL_INITIAL = 0           # plaintext
     LEVEL_HANDSHAKE = 1
     LEVEL_APPLICATION = 2
+    LEVEL_EARLY = 3             # 0-RTT, from the client alone
 
 cdef enum ActionKind:
     ACTION_MESSAGE = 0          # send flight.data[offset:offset+length] at `level`
@@ -82,6 +84,13 @@ cdef class Handshake:
     cdef bytes alpn             # b"" when none; the configuration's own object, not a copy
     cdef bytes server_name      # b"" when none
     cdef bint hello_retried
+    cdef bint resumed           # by a PSK
+    cdef bint early_accepted    # the server takes, or took, early data
+    cdef uint32_t max_early_data            # bytes of it, by the ticket
+    cdef uint8_t resumption_secret[HASH_MAX]    # resumption_master_secret: a server's until its tickets are made
+    cdef uint64_t authenticated             # a client's: when the full handshake was, milliseconds since 1970
+    cdef tuple peer_certificates            # DER, leaf first; () when the peer has shown none
+    cdef bytes fingerprint      # of early data that a server takes: hex, the same for a replay alone; b"" without
 
     # --- for the consumer; overridden by each handshake -------------------------------------------
     cdef int advance(self, const uint8_t *message, size_t n) noexcept

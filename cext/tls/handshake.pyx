@@ -19,11 +19,14 @@ cdef class Handshake:
     def __cinit__(self, *args):
         self.alpn = b""
         self.server_name = b""
+        self.fingerprint = b""
+        self.peer_certificates = ()
 
     def __dealloc__(self):
         self.clear_flight()
         bytes_free(&self.flight)
         schedule_wipe(&self.schedule)
+        cleanse(self.resumption_secret, sizeof(self.resumption_secret))
 
     cdef int advance(self, const uint8_t *message, size_t n) noexcept:
         return self.fail(internal_error, "advance is not overridden")
@@ -95,7 +98,8 @@ cdef class Handshake:
     cdef int append_message(self, size_t n, int level) noexcept nogil:
         """The n bytes after the flight's end become its last message."""
         cdef size_t offset = self.flight.len
-        transcript_add(&self.transcript, self.flight.data + offset, n)
+        if level != LEVEL_APPLICATION:          # what follows the handshake is in no transcript
+            transcript_add(&self.transcript, self.flight.data + offset, n)
         self.flight.len += n
         if self.add_action(ACTION_MESSAGE, level) < 0:
             return -internal_error

@@ -2,6 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
+from libc.string cimport memset
 
 from cext.base.wire cimport Reader, Writer, left, read_u16, read_vec8, writer_init, written
 from cext.tls cimport messages
@@ -275,6 +276,7 @@ cdef write_client_hello(Writer *w, dict fields):
     for group, share in fields["key_shares"]:           # the caller's list keeps the shares alive
         shares[n] = KeyShare(group, share, len(share))
         n += 1
+    memset(&parts, 0, sizeof(parts))
     parts.random = random
     parts.session_id = session_id
     parts.session_id_len = len(session_id)

@@ -63,6 +63,11 @@ cdef struct ClientHelloParts:
     size_t n_shares
     const uint8_t *cookie              # from a HelloRetryRequest; NULL: none
     size_t cookie_len
+    bint early_data
+    const uint8_t *ticket              # offered as the one PSK identity; NULL: no pre_shared_key
+    size_t ticket_len
+    uint32_t obfuscated_ticket_age
+    size_t binder_len                  # its binder is written as zeros: the last bytes of the message
 
 cdef void build_client_hello(Writer *w, const ClientHelloParts *parts) noexcept nogil
 
@@ -88,6 +93,10 @@ cdef void build_server_hello(Writer *w, const uint8_t *random, const uint8_t *se
                              uint16_t cipher_suite, uint16_t group, const uint8_t *share,
                              size_t share_len) noexcept nogil
 """random: 32 bytes."""
+cdef void build_resuming_server_hello(Writer *w, const uint8_t *random, const uint8_t *session_id,
+                                      size_t session_id_len, uint16_t cipher_suite, uint16_t group,
+                                      const uint8_t *share, size_t share_len, int selected_identity) noexcept nogil
+"""group 0: no key_share (psk_ke); selected_identity -1: no pre_shared_key."""
 
 cdef void build_hello_retry_request(Writer *w, const uint8_t *session_id, size_t session_id_len,
                                     uint16_t cipher_suite, uint16_t group, const uint8_t *cookie,
@@ -109,8 +118,10 @@ cdef struct EncryptedExtensions:
 
 cdef int parse_encrypted_extensions(const uint8_t *body, size_t n, uint64_t offered,
                                     EncryptedExtensions *ee) noexcept nogil
-cdef void build_encrypted_extensions(Writer *w, const uint8_t *alpn, size_t alpn_len, bint server_name) noexcept nogil
-"""alpn_len 0: no ALPN; server_name: acknowledge the client's (empty server_name extension, RFC 6066)."""
+cdef void build_encrypted_extensions(Writer *w, const uint8_t *alpn, size_t alpn_len, bint server_name,
+                                     bint early_data=*) noexcept nogil
+"""alpn_len 0: no ALPN; server_name: acknowledge the client's (empty server_name extension, RFC 6066); early_data: it is
+accepted."""
 
 # --- CertificateRequest, Certificate, CertificateVerify (sections 4.3.2, 4.4.2, 4.4.3)
 
@@ -159,6 +170,8 @@ cdef int parse_finished(const uint8_t *body, size_t n, size_t hash_len, Reader *
                         const char **reason) noexcept nogil
 """-decode_error unless it is hash_len bytes."""
 cdef void build_finished(Writer *w, const uint8_t *verify_data, size_t n) noexcept nogil
+
+cdef void build_end_of_early_data(Writer *w) noexcept nogil
 
 cdef struct NewSessionTicket:
     uint32_t lifetime                  # seconds, at most 604800

@@ -21,6 +21,7 @@ from cext.base.wire cimport (
     reader_init,
     write_bytes,
     write_u16,
+    write_u24,
     write_u32,
     write_u8,
 )
@@ -36,6 +37,7 @@ from cext.tls.constants cimport (
     HS_CERTIFICATE_VERIFY,
     HS_CLIENT_HELLO,
     HS_ENCRYPTED_EXTENSIONS,
+    HS_END_OF_EARLY_DATA,
     HS_FINISHED,
     HS_KEY_UPDATE,
     HS_NEW_SESSION_TICKET,
@@ -365,8 +367,28 @@ cdef void build_client_hello(Writer *w, const ClientHelloParts *parts) noexcept 
             write_vec(w, 2, parts.shares[i].data, parts.shares[i].len)
         close_vec(w, shares, 2)
         close_vec(w, key_share, 2)
+    if parts.early_data:
+        write_u16(w, EXT_EARLY_DATA)
+        write_u16(w, 0)
+    if parts.ticket != NULL:
+        write_offered_psk(w, parts)     # the last extension (section 4.2.11)
     close_vec(w, extensions, 2)
     close_vec(w, message, 3)
+
+
+cdef void write_offered_psk(Writer *w, const ClientHelloParts *parts) noexcept nogil:
+    cdef uint8_t *body
+    cdef size_t i
+    write_u16(w, EXT_PRE_SHARED_KEY)
+    body = open_vec(w, 2)
+    write_u16(w, <uint16_t> (2 + parts.ticket_len + 4))
+    write_vec(w, 2, parts.ticket, parts.ticket_len)
+    write_u32(w, parts.obfuscated_ticket_age)
+    write_u16(w, <uint16_t> (1 + parts.binder_len))
+    write_u8(w, <uint8_t> parts.binder_len)
+    for i in range(parts.binder_len):
+        write_u8(w, 0)
+    close_vec(w, body, 2)
 
 
 # --- ServerHello and HelloRetryRequest
@@ -459,15 +481,26 @@ cdef int decode_server_hello_extensions(const Extensions *ext, ServerHello *sh) 
 cdef void build_server_hello(Writer *w, const uint8_t *random, const uint8_t *session_id, size_t session_id_len,
                              uint16_t cipher_suite, uint16_t group, const uint8_t *share,
                              size_t share_len) noexcept nogil:
+    build_resuming_server_hello(w, random, session_id, session_id_len, cipher_suite, group, share, share_len, -1)
+
+
+cdef void build_resuming_server_hello(Writer *w, const uint8_t *random, const uint8_t *session_id,
+                                      size_t session_id_len, uint16_t cipher_suite, uint16_t group,
+                                      const uint8_t *share, size_t share_len, int selected_identity) noexcept nogil:
     cdef uint8_t *message
     cdef uint8_t *extensions
     message = open_server_hello(w, random, session_id, session_id_len, cipher_suite)
     extensions = open_vec(w, 2)
     write_selected_version(w)
-    write_u16(w, EXT_KEY_SHARE)
-    write_u16(w, <uint16_t> (4 + share_len))
-    write_u16(w, group)
-    write_vec(w, 2, share, share_len)
+    if group:
+        write_u16(w, EXT_KEY_SHARE)
+        write_u16(w, <uint16_t> (4 + share_len))
+        write_u16(w, group)
+        write_vec(w, 2, share, share_len)
+    if selected_identity >= 0:
+        write_u16(w, EXT_PRE_SHARED_KEY)
+        write_u16(w, 2)
+        write_u16(w, <uint16_t> selected_identity)
     close_vec(w, extensions, 2)
     close_vec(w, message, 3)
 
@@ -537,8 +570,8 @@ cdef int parse_encrypted_extensions(const uint8_t *body, size_t n, uint64_t offe
     return decode_record_size_limit(ext.body[X_RECORD_SIZE_LIMIT], &ee.record_size_limit, &ee.reason)
 
 
-cdef void build_encrypted_extensions(Writer *w, const uint8_t *alpn, size_t alpn_len,
-                                     bint server_name) noexcept nogil:
+cdef void build_encrypted_extensions(Writer *w, const uint8_t *alpn, size_t alpn_len, bint server_name,
+                                     bint early_data=0) noexcept nogil:
     cdef uint8_t *message
     cdef uint8_t *extensions
     cdef uint8_t *body
@@ -556,6 +589,9 @@ cdef void build_encrypted_extensions(Writer *w, const uint8_t *alpn, size_t alpn
         write_vec(w, 1, alpn, alpn_len)
         close_vec(w, names, 2)
         close_vec(w, body, 2)
+    if early_data:
+        write_u16(w, EXT_EARLY_DATA)
+        write_u16(w, 0)
     close_vec(w, extensions, 2)
     close_vec(w, message, 3)
 
@@ -673,6 +709,11 @@ cdef int parse_finished(const uint8_t *body, size_t n, size_t hash_len, Reader *
 cdef void build_finished(Writer *w, const uint8_t *verify_data, size_t n) noexcept nogil:
     write_u8(w, HS_FINISHED)
     write_vec(w, 3, verify_data, n)
+
+
+cdef void build_end_of_early_data(Writer *w) noexcept nogil:
+    write_u8(w, HS_END_OF_EARLY_DATA)
+    write_u24(w, 0)
 
 
 cdef int parse_new_session_ticket(const uint8_t *body, size_t n, NewSessionTicket *t) noexcept nogil:

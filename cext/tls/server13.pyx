@@ -16,26 +16,33 @@ from cext.crypto.sign cimport SIGNATURE_MAX
 from cext.tls.config cimport Selection
 from cext.tls.constants cimport (
     EXT_COOKIE, EXT_EARLY_DATA, EXT_KEY_SHARE, EXT_PADDING, EXT_PRE_SHARED_KEY, HANDSHAKE_HEADER, HS_CLIENT_HELLO,
-    HS_FINISHED, RANDOM_LENGTH, TLS13, TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384, TLS_CHACHA20_POLY1305_SHA256,
-    decrypt_error, illegal_parameter, internal_error, missing_extension, unexpected_message)
+    HS_END_OF_EARLY_DATA, HS_FINISHED, RANDOM_LENGTH, TLS13, TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384,
+    TLS_CHACHA20_POLY1305_SHA256, decode_error, decrypt_error, illegal_parameter, internal_error, missing_extension,
+    unexpected_message)
 from cext.tls.handshake cimport (
-    ACTION_CCS, ACTION_READ_KEYS, ACTION_SKIP_EARLY_DATA, ACTION_WRITE_KEYS, LEVEL_APPLICATION, LEVEL_HANDSHAKE,
-    LEVEL_INITIAL, STEP_DONE, STEP_NEED_MESSAGE, STEP_OK, STEP_OTHER_VERSION, STEP_WAIT_POLICY)
+    ACTION_CCS, ACTION_READ_KEYS, ACTION_SKIP_EARLY_DATA, ACTION_WRITE_KEYS, LEVEL_APPLICATION, LEVEL_EARLY,
+    LEVEL_HANDSHAKE, LEVEL_INITIAL, STEP_DONE, STEP_NEED_MESSAGE, STEP_OK, STEP_OTHER_VERSION,
+    STEP_WAIT_POLICY)
 from cext.tls.key_schedule cimport (
-    LABEL_CLIENT_APPLICATION, LABEL_CLIENT_HANDSHAKE, LABEL_SERVER_APPLICATION, LABEL_SERVER_HANDSHAKE, derive_secret,
-    finished_verify_data, schedule_handshake, schedule_master, schedule_wipe)
+    LABEL_CLIENT_APPLICATION, LABEL_CLIENT_EARLY, LABEL_CLIENT_HANDSHAKE, LABEL_RESUMPTION_MASTER,
+    LABEL_SERVER_APPLICATION, LABEL_SERVER_HANDSHAKE, derive_secret, finished_verify_data, schedule_handshake,
+    schedule_master, schedule_resumed, schedule_wipe)
 from cext.tls.messages cimport (
     CERTIFICATE_VERIFY_INPUT_MAX, build_certificate, build_certificate_verify, build_encrypted_extensions,
-    build_finished, build_hello_retry_request, build_server_hello, certificate_verify_input, next_key_share,
+    build_finished, build_hello_retry_request, build_resuming_server_hello, certificate_verify_input, next_key_share,
     parse_client_hello, parse_finished)
 from cext.tls.negotiate cimport (
     GroupChoice, choose_alpn, choose_cipher_suite, choose_group, choose_version, name_of, protocol_of)
+from cext.tls.psk cimport accept_early_data, add_tickets, mode_fits, psk_fingerprint, psk_wipe, select_psk
 from cext.tls.transcript cimport transcript_add, transcript_hash, transcript_init, transcript_restart
 
 cdef enum:
     CLIENT_HELLO_MAX = 1 << 16          # body, bytes: with post-quantum shares and tickets a few KiB are usual
     FINISHED_MAX = HASH_MAX
     COOKIE_MAX = 2 + 2 + HASH_MAX + 32
+
+cdef uint8_t[HANDSHAKE_HEADER] END_OF_EARLY_DATA
+END_OF_EARLY_DATA[:] = [HS_END_OF_EARLY_DATA, 0, 0, 0]
 
 
 @cython.no_gc
@@ -47,6 +54,7 @@ cdef class Server13(Handshake):
         self.state = READ_CLIENT_HELLO
 
     def __dealloc__(self):
+        psk_wipe(&self.psk)
         cleanse(self.server_secret, sizeof(self.server_secret))
         cleanse(self.client_secret, sizeof(self.client_secret))
         cleanse(self.client_verify_data, sizeof(self.client_verify_data))
@@ -58,6 +66,12 @@ cdef class Server13(Handshake):
                 return self.fail(unexpected_message, "not a ClientHello")
             if length > CLIENT_HELLO_MAX:
                 return self.fail(illegal_parameter, "a ClientHello too large")
+            return 0
+        if self.state == READ_END_OF_EARLY_DATA:
+            if type != HS_END_OF_EARLY_DATA:
+                return self.fail(unexpected_message, "not EndOfEarlyData")
+            if length:
+                return self.fail(decode_error, "EndOfEarlyData is not empty")
             return 0
         if self.state != READ_FINISHED or type != HS_FINISHED:
             return self.fail(unexpected_message, "not the client's Finished")
@@ -89,6 +103,10 @@ cdef class Server13(Handshake):
                 step = self.do_send_hello_retry_request()
             elif self.state == READ_SECOND_CLIENT_HELLO:
                 step = self.do_read_second_client_hello()
+            elif self.state == SELECT_PSK:
+                step = self.do_select_psk()
+            elif self.state == SELECT_GROUP:
+                step = self.do_select_group()
             elif self.state == SELECT_CREDENTIAL:
                 step = self.do_select_credential()
             elif self.state == SEND_SERVER_HELLO:
@@ -101,6 +119,10 @@ cdef class Server13(Handshake):
                 step = self.do_send_certificate_verify()
             elif self.state == SEND_FINISHED:
                 step = self.do_send_finished()
+            elif self.state == SEND_TICKETS:
+                step = self.do_send_tickets()
+            elif self.state == READ_END_OF_EARLY_DATA:
+                step = self.do_read_end_of_early_data()
             elif self.state == READ_FINISHED:
                 step = self.do_read_finished()
             else:
@@ -110,8 +132,7 @@ cdef class Server13(Handshake):
     # --- the states, in flight order
 
     cdef int do_read_client_hello(self) except -1:
-        """ClientHello (section 4.1.2): what both ends can do, and whether its key share will do."""
-        cdef GroupChoice choice
+        """ClientHello (section 4.1.2): what both ends can do."""
         cdef int code
         if self.message == NULL:
             return STEP_NEED_MESSAGE
@@ -124,17 +145,8 @@ cdef class Server13(Handshake):
         code = self.choose_parameters()
         if code != 0:
             return code
-        code = choose_group(&self.hello, self.config.groups, self.config.n_groups, &choice)
-        if code < 0:
-            return self.fail(-code, "no group in common, or a share of a group that supported_groups lacks")
-        self.group = choice.group
         transcript_init(&self.transcript, self.hash)
-        transcript_add(&self.transcript, self.message, self.message_length)
-        if choice.retry:
-            self.state = SEND_HELLO_RETRY_REQUEST
-            return STEP_OK
-        self.share = choice.share
-        self.state = SELECT_CREDENTIAL
+        self.state = SELECT_PSK
         return STEP_OK
 
     cdef int choose_parameters(self) except -1:
@@ -220,15 +232,74 @@ cdef class Server13(Handshake):
             return self.fail(illegal_parameter, "the second ClientHello has not the one share that was asked for")
         if self.hello.early_data:
             return self.fail(illegal_parameter, "early data after a HelloRetryRequest")
+        self.state = SELECT_PSK
+        return STEP_OK
+
+    cdef int do_select_psk(self) except -1:
+        """A session to go on from, if the client has a ticket of ours (section 4.2.11)."""
+        cdef const char *reason = NULL
+        cdef bint dhe = 0
+        cdef int code = select_psk(self.config, &self.hello, self.message, self.message_length, &self.transcript,
+                                   &self.schedule, &self.psk, &reason)
+        if code < 0:
+            return self.fail(-code, reason)
+        if self.hello_retried and not self.psk.dhe:     # the share was asked for to be used
+            psk_wipe(&self.psk)
+        self.resumed = self.psk.selected
+        self.gives_tickets = self.config.tickets is not None and mode_fits(self.config, &self.hello, &dhe)
         transcript_add(&self.transcript, self.message, self.message_length)
+        self.state = SELECT_CREDENTIAL if self.hello_retried else SELECT_GROUP
+        return STEP_OK
+
+    cdef int do_select_group(self) noexcept nogil:
+        """The group of the key exchange (section 4.2.7), and whether its share is there."""
+        cdef GroupChoice choice
+        cdef int code
         self.state = SELECT_CREDENTIAL
+        if self.psk.selected and not self.psk.dhe:
+            return STEP_OK
+        if self.hello.supported_groups.p == NULL:       # which a client with a PSK may leave out (section 9.2)
+            return self.fail(missing_extension, "neither supported_groups nor a PSK of ours")
+        code = choose_group(&self.hello, self.config.groups, self.config.n_groups, &choice)
+        if code < 0:
+            return self.fail(-code, "no group in common, or a share of a group that supported_groups lacks")
+        self.group = choice.group
+        self.share = choice.share
+        if choice.retry:
+            psk_wipe(&self.psk)                         # chosen anew, by the second ClientHello
+            self.resumed = 0
+            self.state = SEND_HELLO_RETRY_REQUEST
         return STEP_OK
 
     cdef int do_select_credential(self) except -1:
-        """The certificate by server_name and the client's signature algorithms, and the application protocol."""
-        cdef Selection selection
+        """The certificate, if one is to be shown, and the application protocol."""
         cdef Reader protocol
+        cdef uint8_t fingerprint[HASH_MAX]
         cdef int code
+        # A resumed session has its name already; that it may still be asked for is looked up where names must be known.
+        if not self.resumed or self.config.require_sni:
+            code = self.choose_credential()
+            if code < 0:
+                return code
+        code = choose_alpn(self.hello.alpn, self.config.alpn_list, len(self.config.alpn_list), &protocol)
+        if code < 0:
+            return self.fail(-code, "no application protocol in common")
+        if protocol.p != NULL:
+            self.alpn = protocol_of(self.config.alpn, &protocol)
+        if self.hello.early_data and self.resumed and not self.hello_retried:
+            self.early_accepted = accept_early_data(self.config, &self.psk, self.cipher_suite, self.alpn)
+        if self.early_accepted:
+            psk_fingerprint(&self.psk, fingerprint)
+            self.max_early_data = self.psk.state.max_early_data
+            self.fingerprint = fingerprint[:32].hex().encode()
+        self.state = SEND_SERVER_HELLO
+        return STEP_OK
+
+    cdef int choose_credential(self) except -1:
+        """By server_name and the client's signature algorithms."""
+        cdef Selection selection
+        if self.hello.signature_algorithms.p == NULL:   # as supported_groups
+            return self.fail(missing_extension, "neither signature_algorithms nor a PSK of ours")
         memset(&selection, 0, sizeof(selection))
         if self.chosen is None:
             self.credential = self.config.select_credential(&self.hello, TLS13, &selection)
@@ -239,12 +310,6 @@ cdef class Server13(Handshake):
             return self.fail(selection.alert, selection.reason)
         self.signature_scheme = selection.scheme
         self.acknowledge_name = selection.matched
-        code = choose_alpn(self.hello.alpn, self.config.alpn_list, len(self.config.alpn_list), &protocol)
-        if code < 0:
-            return self.fail(-code, "no application protocol in common")
-        if protocol.p != NULL:
-            self.alpn = protocol_of(self.config.alpn, &protocol)
-        self.state = SEND_SERVER_HELLO
         return STEP_OK
 
     cdef int do_send_server_hello(self) except -1:
@@ -254,38 +319,60 @@ cdef class Server13(Handshake):
         cdef uint8_t random[RANDOM_LENGTH]
         cdef uint8_t public[KX_PUBLIC_MAX]
         cdef uint8_t shared[KX_SHARED_MAX]
+        cdef uint8_t client_hello_hash[HASH_MAX]
         cdef uint8_t digest[HASH_MAX]
         cdef size_t public_length = 0, shared_length = 0
-        exchange = KeyExchange.__new__(KeyExchange)
-        if random_bytes(random, RANDOM_LENGTH) < 0 or exchange.generate(self.group, public, &public_length) < 0:
-            return self.fail(internal_error, "no randomness or no key pair")
-        if exchange.derive(self.share.data, self.share.len, shared, &shared_length) < 0:
-            return self.fail(illegal_parameter, "the client's key share is no point of its group")
         # Room for the whole flight at once: the messages below only fill it.
-        if bytes_reserve(&self.flight, 1024 + SIGNATURE_MAX + len(self.credential.certificate_body)) < 0:
+        cdef size_t room = 1024 if self.resumed else 1024 + SIGNATURE_MAX + len(self.credential.certificate_body)
+        if random_bytes(random, RANDOM_LENGTH) < 0:
+            return self.fail(internal_error, "no randomness")
+        if self.group:
+            exchange = KeyExchange.__new__(KeyExchange)
+            if exchange.generate(self.group, public, &public_length) < 0:
+                return self.fail(internal_error, "no key pair")
+            if exchange.derive(self.share.data, self.share.len, shared, &shared_length) < 0:
+                return self.fail(illegal_parameter, "the client's key share is no point of its group")
+        if bytes_reserve(&self.flight, room) < 0:
             return self.fail(internal_error, "out of memory")
+        transcript_hash(&self.transcript, client_hello_hash)
         if self.open_message(&w, 256) < 0:
             return -internal_error
-        build_server_hello(&w, random, self.hello.legacy_session_id.p, left(&self.hello.legacy_session_id),
-                           self.cipher_suite, self.group, public, public_length)
+        build_resuming_server_hello(&w, random, self.hello.legacy_session_id.p, left(&self.hello.legacy_session_id),
+                                    self.cipher_suite, self.group, public, public_length,
+                                    self.psk.identity if self.resumed else -1)
         if self.close_message(&w, LEVEL_INITIAL) < 0:
             return -internal_error
         if not self.hello_retried and self.add_ccs() < 0:
             return -internal_error
 
-        schedule_handshake(&self.schedule, self.hash, shared, shared_length)
+        if self.early_accepted and self.add_early_keys(client_hello_hash) < 0:
+            return -internal_error
+        if self.resumed:
+            schedule_resumed(&self.schedule, shared if self.group else NULL, shared_length)
+        else:
+            schedule_handshake(&self.schedule, self.hash, shared, shared_length)
         cleanse(shared, sizeof(shared))
         transcript_hash(&self.transcript, digest)
         derive_secret(&self.schedule, LABEL_CLIENT_HANDSHAKE, digest, self.client_secret)
         derive_secret(&self.schedule, LABEL_SERVER_HANDSHAKE, digest, self.server_secret)
-        if (self.add_keys(ACTION_READ_KEYS, LEVEL_HANDSHAKE, self.client_secret) < 0
-                or self.add_keys(ACTION_WRITE_KEYS, LEVEL_HANDSHAKE, self.server_secret) < 0):
+        # Early data comes before anything under the handshake keys: it is read first, or passed over (section 4.2.10).
+        if not self.early_accepted and self.add_keys(ACTION_READ_KEYS, LEVEL_HANDSHAKE, self.client_secret) < 0:
             return -internal_error
-        # Without tickets no PSK is ours: the client's early data is passed over (section 4.2.10).
-        if self.hello.early_data and self.add_action(ACTION_SKIP_EARLY_DATA, LEVEL_HANDSHAKE) < 0:
+        if self.add_keys(ACTION_WRITE_KEYS, LEVEL_HANDSHAKE, self.server_secret) < 0:
+            return -internal_error
+        if (self.hello.early_data and not self.early_accepted
+                and self.add_action(ACTION_SKIP_EARLY_DATA, LEVEL_HANDSHAKE) < 0):
             return -internal_error
         self.state = SEND_ENCRYPTED_EXTENSIONS
         return STEP_OK
+
+    cdef int add_early_keys(self, const uint8_t *client_hello_hash) noexcept nogil:
+        cdef uint8_t secret[HASH_MAX]
+        cdef int code
+        derive_secret(&self.schedule, LABEL_CLIENT_EARLY, client_hello_hash, secret)
+        code = self.add_keys(ACTION_READ_KEYS, LEVEL_EARLY, secret)
+        cleanse(secret, sizeof(secret))
+        return code
 
     cdef int add_ccs(self) noexcept nogil:
         """After our first message, for a client in middlebox compatibility mode (appendix D.4)."""
@@ -299,10 +386,10 @@ cdef class Server13(Handshake):
         cdef const uint8_t *alpn = self.alpn
         if self.open_message(&w, 512) < 0:
             return -internal_error
-        build_encrypted_extensions(&w, alpn, len(self.alpn), self.acknowledge_name)
+        build_encrypted_extensions(&w, alpn, len(self.alpn), self.acknowledge_name, self.early_accepted)
         if self.close_message(&w, LEVEL_HANDSHAKE) < 0:
             return -internal_error
-        self.state = SEND_CERTIFICATE
+        self.state = SEND_FINISHED if self.resumed else SEND_CERTIFICATE
         return STEP_OK
 
     cdef int do_send_certificate(self) noexcept:
@@ -340,7 +427,7 @@ cdef class Server13(Handshake):
         return STEP_OK
 
     cdef int do_send_finished(self) noexcept nogil:
-        """Finished (section 4.4.4), and with it all that is still needed of the key schedule."""
+        """Finished (section 4.4.4), and with it the application traffic secrets."""
         cdef Writer w
         cdef uint8_t digest[HASH_MAX]
         cdef uint8_t verify_data[HASH_MAX]
@@ -354,18 +441,55 @@ cdef class Server13(Handshake):
         if self.close_message(&w, LEVEL_HANDSHAKE) < 0:
             return -internal_error
 
-        # Without client certificates the client's Finished covers what ours ends (section 4.4.4), so what it must
-        # hold is known now.
         transcript_hash(&self.transcript, digest)
-        finished_verify_data(self.hash, self.client_secret, digest, self.client_verify_data)
-        cleanse(self.client_secret, sizeof(self.client_secret))
         schedule_master(&self.schedule)
         derive_secret(&self.schedule, LABEL_CLIENT_APPLICATION, digest, self.client_application_secret)
         derive_secret(&self.schedule, LABEL_SERVER_APPLICATION, digest, server_application_secret)
-        schedule_wipe(&self.schedule)
         if self.add_keys(ACTION_WRITE_KEYS, LEVEL_APPLICATION, server_application_secret) < 0:
             return -internal_error
         cleanse(server_application_secret, sizeof(server_application_secret))
+        self.foresee_finished()
+        self.message = NULL
+        self.state = SEND_TICKETS
+        return STEP_OK
+
+    cdef void foresee_finished(self) noexcept nogil:
+        """Without client certificates nothing that we do not know comes before the client's Finished: what it must hold
+        is known now, and so is the resumption_master_secret, which covers it (sections 4.4.4 and 4.6.1)."""
+        cdef Writer w
+        cdef uint8_t digest[HASH_MAX]
+        cdef uint8_t finished[HANDSHAKE_HEADER + HASH_MAX]
+        if self.early_accepted:
+            transcript_add(&self.transcript, END_OF_EARLY_DATA, HANDSHAKE_HEADER)
+        transcript_hash(&self.transcript, digest)
+        finished_verify_data(self.hash, self.client_secret, digest, self.client_verify_data)
+        if not self.early_accepted:
+            cleanse(self.client_secret, sizeof(self.client_secret))
+        if self.gives_tickets:
+            writer_init(&w, finished, sizeof(finished))
+            build_finished(&w, self.client_verify_data, hash_length(self.hash))
+            transcript_add(&self.transcript, finished, written(&w))
+            transcript_hash(&self.transcript, digest)
+            derive_secret(&self.schedule, LABEL_RESUMPTION_MASTER, digest, self.resumption_secret)
+        schedule_wipe(&self.schedule)
+
+    cdef int do_send_tickets(self) noexcept:
+        """NewSessionTickets, in the same flight as our Finished: they cost the connection no packet of their own
+        (section 4.6.1 allows it where the client's Finished can be foreseen)."""
+        if self.gives_tickets and add_tickets(self, self.config, &self.psk, self.resumption_secret) < 0:
+            return -internal_error
+        psk_wipe(&self.psk)
+        cleanse(self.resumption_secret, sizeof(self.resumption_secret))
+        self.state = READ_END_OF_EARLY_DATA if self.early_accepted else READ_FINISHED
+        return STEP_OK
+
+    cdef int do_read_end_of_early_data(self) noexcept nogil:
+        """EndOfEarlyData (section 4.5): admitted by type and length, it has no content."""
+        if self.message == NULL:
+            return STEP_NEED_MESSAGE
+        if self.add_keys(ACTION_READ_KEYS, LEVEL_HANDSHAKE, self.client_secret) < 0:
+            return -internal_error
+        cleanse(self.client_secret, sizeof(self.client_secret))
         self.message = NULL
         self.state = READ_FINISHED
         return STEP_OK

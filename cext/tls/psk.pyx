@@ -1,0 +1,187 @@
+"""PSKs, early data and tickets on the server's side (see the .pxd)."""
+
+from libc.string cimport memcmp, memcpy, memset
+
+from cext.base.buffer cimport bytes_free, bytes_reserve
+from cext.base.wire cimport (
+    Reader, Writer, left, read_u8, read_u32, read_vec8, read_vec16, reader_init)
+from cext.crypto.hash_kdf cimport (
+    HASH_SHA256, HASH_SHA384, cleanse, equal_constant_time, hash_length, hash_once, random_bytes)
+from cext.tls.constants cimport PSK_DHE_KE, PSK_KE, TLS13, TLS_AES_256_GCM_SHA384, decrypt_error, internal_error
+from cext.tls.handshake cimport LEVEL_APPLICATION
+from cext.tls.key_schedule cimport psk_binder, resumption_psk, schedule_early, schedule_wipe
+from cext.tls.messages cimport build_new_session_ticket
+from cext.tls.session cimport LIFETIME_MAX, forget_state, wall_clock
+from cext.tls.transcript cimport transcript_add, transcript_hash
+
+cdef enum:
+    TICKET_MESSAGE_ROOM = 64            # of a NewSessionTicket, beside its ticket
+    CLOCK_SKEW_MS = 60000               # by which another host's clock may be ahead of ours
+
+
+cdef bint mode_fits(ServerConfig config, const ClientHello *ch, bint *dhe) noexcept:
+    cdef Reader modes = ch.psk_modes
+    cdef uint8_t mode = 0
+    cdef bint plain = 0
+    dhe[0] = 0
+    while read_u8(&modes, &mode):
+        dhe[0] |= mode == PSK_DHE_KE
+        plain |= mode == PSK_KE
+    return dhe[0] or (plain and config.psk_ke)
+
+
+cdef int select_psk(ServerConfig config, const ClientHello *ch, const uint8_t *message, size_t n,
+                    const Transcript *before, KeySchedule *schedule, Psk *psk, const char **reason) noexcept:
+    cdef Reader body = ch.pre_shared_key
+    cdef Reader identities, binders, identity, binder
+    cdef uint32_t obfuscated_age = 0
+    cdef size_t truncated
+    cdef int i
+    if body.p == NULL or config.tickets is None or not mode_fits(config, ch, &psk.dhe):
+        return 0
+    if not read_vec16(&body, &identities):      # the shape was checked with the message
+        return 0
+    truncated = body.p - message                # the truncated ClientHello ends where the binders begin
+    if not read_vec16(&body, &binders):
+        return 0
+    psk.now = wall_clock()
+    for i in range(PSK_TRIES):
+        if not (read_vec16(&identities, &identity) and read_u32(&identities, &obfuscated_age)
+                and read_vec8(&binders, &binder)):
+            return 0
+        if config.tickets.open_state(message, n, identity.p, left(&identity), &psk.memory, &psk.state):
+            if state_fits(&psk.state, ch, before.hash, psk.now):
+                break
+        forget_state(&psk.memory, &psk.state)
+    else:
+        return 0
+    psk.identity = <uint16_t> i
+    psk.age = obfuscated_age - psk.state.age_add
+    schedule_early(schedule, before.hash, psk.state.secret, psk.state.secret_length)
+    if not binder_verifies(schedule, before, message, truncated, &binder):
+        schedule_wipe(schedule)
+        psk_wipe(psk)
+        reason[0] = "the PSK binder does not verify"
+        return -decrypt_error
+    psk.binder_length = left(&binder)
+    memcpy(psk.binder, binder.p, psk.binder_length)
+    psk.selected = 1
+    return 1
+
+
+cdef bint state_fits(const SessionState *s, const ClientHello *ch, int hash, uint64_t now) noexcept nogil:
+    """Whether this handshake may go on from that session: the hash of the PSK is the suite's (section 4.2.11), the
+    server_name is the one the ticket was given for, and neither it nor the session it goes back to is too old."""
+    return (
+        s.version == TLS13
+        and hash == suite_hash(s.cipher_suite)
+        and s.secret_length == hash_length(hash)
+        and same(&s.server_name, &ch.server_name)
+        and s.created <= now + CLOCK_SKEW_MS
+        and now < s.created + min(<uint64_t> s.lifetime, <uint64_t> LIFETIME_MAX) * 1000
+        and now < s.authenticated + <uint64_t> LIFETIME_MAX * 1000
+    )
+
+
+cdef int suite_hash(int suite) noexcept nogil:
+    return HASH_SHA384 if suite == TLS_AES_256_GCM_SHA384 else HASH_SHA256
+
+
+cdef bint same(const Reader *a, const Reader *b) noexcept nogil:
+    return left(a) == left(b) and (left(a) == 0 or memcmp(a.p, b.p, left(a)) == 0)
+
+
+cdef bint binder_verifies(const KeySchedule *early, const Transcript *before, const uint8_t *truncated, size_t n,
+                          const Reader *binder) noexcept nogil:
+    cdef Transcript transcript = before[0]
+    cdef uint8_t digest[HASH_MAX]
+    cdef uint8_t expected[HASH_MAX]
+    cdef size_t length = hash_length(early.hash)
+    if left(binder) != length:
+        return 0
+    transcript_add(&transcript, truncated, n)
+    transcript_hash(&transcript, digest)
+    psk_binder(early, digest, expected)
+    return equal_constant_time(expected, binder.p, length)
+
+
+cdef bint accept_early_data(ServerConfig config, Psk *psk, int suite, bytes alpn) noexcept:
+    cdef const SessionState *s = &psk.state
+    cdef Reader protocol
+    cdef int64_t lateness
+    reader_init(&protocol, <const uint8_t *> <const char *> alpn, len(alpn))
+    # What the client encrypted under is what the ticket's connection had (section 4.2.10), and its first PSK.
+    if psk.identity != 0 or s.cipher_suite != suite or not same(&s.alpn, &protocol):
+        return 0
+    if config.max_early_data == 0 or s.max_early_data == 0 or config.replay is None:
+        return 0
+    if memcmp(s.replay_register, config.replay.id, sizeof(config.replay.id)) != 0:
+        return 0
+    # The age by the client's clock and by ours differ by the time the ClientHello took, or was held back (section 8.3).
+    lateness = <int64_t> (psk.now - s.created) - <int64_t> psk.age
+    if not -<int64_t> config.early_window <= lateness <= <int64_t> config.early_window:
+        return 0
+    return config.replay.fresh(psk.binder, psk.binder_length)
+
+
+cdef void psk_fingerprint(const Psk *psk, uint8_t *out) noexcept nogil:
+    hash_once(HASH_SHA256, psk.binder, psk.binder_length, out)
+
+
+cdef void psk_wipe(Psk *psk) noexcept nogil:
+    forget_state(&psk.memory, &psk.state)
+    cleanse(psk, sizeof(Psk))
+
+
+cdef int add_tickets(Handshake h, ServerConfig config, const Psk *psk, const uint8_t *resumption_secret) noexcept:
+    cdef SessionState s
+    cdef Bytes ticket
+    cdef uint8_t age_add[4]
+    cdef uint64_t left_ms
+    cdef int count = min(config.ticket_count, 1) if psk.selected else config.ticket_count
+    cdef int i, code = 0
+    memset(&s, 0, sizeof(s))
+    memset(&ticket, 0, sizeof(ticket))
+    s.version = TLS13
+    s.cipher_suite = <uint16_t> h.cipher_suite
+    s.created = psk.now if psk.selected else wall_clock()
+    s.authenticated = psk.state.authenticated if psk.selected else s.created
+    # Resumed over and over, a session ends seven days after its full handshake (section 4.6.1).
+    left_ms = s.authenticated + <uint64_t> LIFETIME_MAX * 1000 - s.created
+    s.lifetime = <uint32_t> min(<uint64_t> config.ticket_lifetime, left_ms // 1000)
+    s.secret_length = <uint8_t> hash_length(h.hash)
+    reader_init(&s.alpn, <const uint8_t *> <const char *> h.alpn, len(h.alpn))
+    reader_init(&s.server_name, <const uint8_t *> <const char *> h.server_name, len(h.server_name))
+    if psk.selected:
+        s.peer_chain = psk.state.peer_chain
+    if config.max_early_data and config.replay is not None:
+        s.max_early_data = config.max_early_data
+        memcpy(s.replay_register, config.replay.id, sizeof(s.replay_register))
+    if s.lifetime == 0:
+        return 0
+    for i in range(count):
+        if random_bytes(age_add, sizeof(age_add)) < 0:
+            break
+        memcpy(&s.age_add, age_add, sizeof(age_add))
+        code = add_ticket(h, config, &s, resumption_secret, <uint8_t> i, &ticket)
+        if code < 0:
+            break
+    cleanse(s.secret, sizeof(s.secret))
+    bytes_free(&ticket)
+    return code
+
+
+cdef int add_ticket(Handshake h, ServerConfig config, SessionState *s, const uint8_t *resumption_secret, uint8_t nonce,
+                    Bytes *ticket) noexcept:
+    cdef Writer w
+    cdef ssize_t n
+    resumption_psk(h.hash, resumption_secret, &nonce, 1, s.secret)
+    if bytes_reserve(ticket, config.tickets.ticket_room(s)) < 0:
+        return 0
+    n = config.tickets.seal_state(s, ticket.data, ticket.cap)
+    if n <= 0:
+        return 0
+    if h.open_message(&w, TICKET_MESSAGE_ROOM + n) < 0:
+        return -internal_error
+    build_new_session_ticket(&w, s.lifetime, s.age_add, &nonce, 1, ticket.data, n, s.max_early_data)
+    return h.close_message(&w, LEVEL_APPLICATION)

@@ -1,0 +1,121 @@
+"""Single use of early data across processes (see the .pxd).
+
+A table of words in shared anonymous memory: each set of sixteen is two cache lines, and each word an entry of a 48-bit
+fingerprint and the tick it was made in. Entering is one compare-and-swap, without a lock that a dying process could
+keep. Nothing is ever removed: an entry that is old enough is overwritten.
+"""
+
+import mmap
+import os
+
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.string cimport memcpy
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+from cext.crypto.hash_kdf cimport HASH_MAX, HASH_SHA256, cleanse, hmac_once
+
+cdef extern from *:
+    """
+    #include <stdint.h>
+    static inline uint64_t edge_load(const uint64_t *p) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }
+    static inline int edge_swap(uint64_t *p, uint64_t from, uint64_t to) {
+        return __atomic_compare_exchange_n(p, &from, to, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    }
+    """
+    uint64_t load "edge_load"(const uint64_t *p) noexcept nogil
+    bint swap "edge_swap"(uint64_t *p, uint64_t old, uint64_t new) noexcept nogil
+
+cdef enum:
+    WAYS = 16                           # words of a set
+    TICKS_KEPT = 16                     # an entry's age, in ticks, until which it counts
+
+cdef uint64_t TICK_MASK = 0xFFFF        # an entry: fingerprint << 16 | tick
+
+
+cdef class ReplayRegister:
+    """The interface: this base says of nothing that it is fresh."""
+
+    cdef bint fresh(self, const uint8_t *binder, size_t n) noexcept nogil:
+        return 0
+
+    @property
+    def identity(self):
+        return self.id[:REGISTER_ID_LENGTH]
+
+    def enter(self, bytes binder not None):
+        """Whether it was not there before; it is now."""
+        return self.fresh(binder, len(binder))
+
+
+cdef class SharedRegister(ReplayRegister):
+    """SharedRegister(keeps, capacity): made before the fork, one for all processes.
+
+    `keeps`: milliseconds for which an entry counts, at least; a ClientHello must not be accepted for longer than that.
+    `capacity`: entries it has room for in that time, at most (8 bytes each). When a set of it is full, what would go there
+    is not fresh: the client then sends its data after the handshake.
+    """
+
+    def __init__(self, int keeps=20000, int capacity=1 << 19):
+        cdef Py_buffer view
+        if keeps <= 0 or capacity < WAYS:
+            raise ValueError("a register keeps entries for a while, and some of them")
+        self.keeps = keeps
+        self.tick = max((keeps + TICKS_KEPT - 2) // (TICKS_KEPT - 1), 1)    # one less: a tick may have begun already
+        self.sets = 1
+        while self.sets * WAYS < <uint64_t> capacity:
+            self.sets *= 2
+        self.memory = mmap.mmap(-1, self.sets * WAYS * sizeof(uint64_t))
+        PyObject_GetBuffer(self.memory, &view, PyBUF_WRITABLE)
+        self.words = <uint64_t *> view.buf
+        PyBuffer_Release(&view)         # the mapping lives as long as `memory`, which nobody else closes
+        # Which set a binder goes to is secret: nobody can fill one on purpose.
+        secret = os.urandom(sizeof(self.key) + REGISTER_ID_LENGTH)
+        memcpy(self.key, <const char *> secret, sizeof(self.key))
+        memcpy(self.id, <const char *> secret + sizeof(self.key), REGISTER_ID_LENGTH)
+
+    def __dealloc__(self):
+        cleanse(self.key, sizeof(self.key))
+
+    cdef bint fresh(self, const uint8_t *binder, size_t n) noexcept nogil:
+        cdef uint8_t digest[HASH_MAX]
+        cdef uint64_t where, entry
+        cdef timespec now
+        hmac_once(HASH_SHA256, self.key, sizeof(self.key), binder, n, digest)
+        memcpy(&where, digest, sizeof(where))
+        memcpy(&entry, digest + 8, sizeof(entry))
+        clock_gettime(CLOCK_MONOTONIC, &now)
+        entry = (entry & ~TICK_MASK) | ((<uint64_t> now.tv_sec * 1000 + now.tv_nsec // 1000000) // self.tick & TICK_MASK)
+        return enter(self.words + (where & (self.sets - 1)) * WAYS, entry | 1 << 16)
+
+
+cdef bint enter(uint64_t *set_, uint64_t entry) noexcept nogil:
+    """1 when the entry is ours alone. Of those who enter one fingerprint at the same time at most one gets 1."""
+    cdef int place = -1
+    cdef int i
+    cdef uint64_t seen, old = 0
+    while True:
+        place = -1
+        for i in range(WAYS):
+            seen = load(set_ + i)
+            if counts(seen, entry):
+                if seen >> 16 == entry >> 16:
+                    return 0
+            elif place < 0:
+                place = i
+                old = seen
+        if place < 0:
+            return 0                    # full: not fresh, to be safe
+        if swap(set_ + place, old, entry):
+            break
+    # Another process, for which a tick ended earlier, may have found another place.
+    for i in range(WAYS):
+        seen = load(set_ + i)
+        if i != place and counts(seen, entry) and seen >> 16 == entry >> 16:
+            return 0
+    return 1
+
+
+cdef inline bint counts(uint64_t seen, uint64_t entry) noexcept nogil:
+    """Whether an entry is still kept. Ticks wrap, and another process may be one ahead: the difference is signed."""
+    cdef int age = <int16_t> ((entry & TICK_MASK) - (seen & TICK_MASK))
+    return seen != 0 and -TICKS_KEPT <= age <= TICKS_KEPT

@@ -425,7 +425,8 @@ def test_a_backend_that_stops_reading():
         release.wait(8)
 
     release = threading.Event()
-    with serving(Backend(script, receive_buffer=4096), body_idle_ms=200) as edge:
+    # The client must find itself held back before body_idle ends the request: what it sends then is discarded.
+    with serving(Backend(script, receive_buffer=4096), body_idle_ms=1000) as edge:
         with Client(edge) as client:
             client.sock.settimeout(0.1)
             sent = 0

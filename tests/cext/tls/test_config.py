@@ -6,7 +6,7 @@ from cext.tls.config import ClientConfig, Credential, ServerConfig
 from cext.tls.connection import Connection
 from cryptography.hazmat.primitives import serialization
 
-from tests.cext.tls.peer import RawClient, certified, credential
+from tests.cext.tls.peer import RawClient, certified, credential, pump, server_config
 from tests.tls_corrupt import SERVER_NAME, vec
 
 CERTIFICATE_VERIFY = 15
@@ -48,6 +48,29 @@ def test_credential_of_another_key():
     )
     with pytest.raises(ValueError, match="key is not"):
         Credential(credential("ecdsa-p256").chain, PrivateKey.from_pem(other))
+
+
+def test_credential_with_schemes_of_choice():
+    chain, key = credential("rsa").chain, credential("rsa").key
+    a = Connection(ClientConfig())
+    b = Connection(ServerConfig([Credential(chain, key, (), [0x0806, 0x0804])]))
+    pump(a, b)
+    assert a.signature_scheme == b.signature_scheme == 0x0806
+    for schemes in ([], [0x0403], [0x0804, 0x0804]):
+        with pytest.raises(ValueError, match="signature scheme"):
+            Credential(chain, key, (), schemes)
+
+
+def test_client_with_schemes_of_choice():
+    a, b = Connection(ClientConfig(schemes=[0x0805, 0x0401])), Connection(server_config("rsa"))
+    pump(a, b)
+    assert a.signature_scheme == b.signature_scheme == 0x0805
+    a, b = Connection(ClientConfig(schemes=[0x0401])), Connection(server_config("rsa", min_version=0x0304))
+    pump(a, b)
+    assert b.failure.name == "handshake_failure"
+    for schemes in ([], [0x0201], [0x0804, 0x0804]):
+        with pytest.raises(ValueError, match="signature scheme"):
+            ClientConfig(schemes=schemes)
 
 
 def test_credential_longer_than_a_message():

@@ -29,7 +29,6 @@ cdef enum ClientState12:                # in flight order
 cdef class Client12(Handshake):
     cdef ClientConfig config
     cdef PublicKey server_key           # of the server's leaf
-    cdef uint8_t client_random[RANDOM_LENGTH]
     cdef uint8_t server_random[RANDOM_LENGTH]
     cdef uint8_t session_id[SESSION_ID_MAX]             # that the ClientHello had
     cdef size_t session_id_length

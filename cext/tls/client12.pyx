@@ -19,11 +19,12 @@ from cext.tls.handshake cimport (
     ACTION_CCS, ACTION_READ_KEYS, ACTION_WRITE_KEYS, LEVEL_APPLICATION, LEVEL_INITIAL, STEP_DONE, STEP_NEED_MESSAGE,
     STEP_OK)
 from cext.tls.messages cimport build_finished, parse_finished
+from cext.tls.key_log cimport log_secret
 from cext.tls.messages12 cimport (
     ECDHE_PARAMS_MAX, Certificate12, CertificateRequest12, ServerKeyExchange, build_client_key_exchange,
     build_empty_certificate12, next_certificate12, parse_certificate12, parse_certificate_request12,
     parse_server_hello12, parse_server_hello_done, parse_server_key_exchange)
-from cext.tls.negotiate cimport is_ecdsa_suite, is_group12, protocol_of
+from cext.tls.negotiate cimport is_ecdsa_suite, is_group12, protocol_of, is_among
 from cext.tls.prf12 cimport FINISHED12_LENGTH, extended_master_secret, finished12, key_block, master_secret
 from cext.tls.transcript cimport transcript_add, transcript_hash, transcript_select
 
@@ -50,7 +51,7 @@ cdef class Client12(Handshake):
         self.state = C12_READ_SERVER_HELLO
         self.version = TLS12
         self.session_id_length = before.session_id_length
-        memcpy(self.client_random, before.random, RANDOM_LENGTH)
+        memcpy(self.client_random, before.client_random, RANDOM_LENGTH)
         memcpy(self.session_id, before.session_id, SESSION_ID_MAX)
 
     def __dealloc__(self):
@@ -323,6 +324,8 @@ cdef class Client12(Handshake):
         if self.close_message(&w, LEVEL_INITIAL) < 0:
             return -internal_error
         self.make_keys(premaster, n)
+        if self.config.key_log is not None:
+            log_secret(self.config.key_log, "CLIENT_RANDOM", self.client_random, self.master_secret, MASTER_SECRET_LENGTH)
         cleanse(premaster, sizeof(premaster))
         return STEP_OK
 
@@ -388,12 +391,4 @@ cdef bint is_expected(int state, int type) noexcept nogil:
         return type == HS_SERVER_HELLO_DONE
     if state == C12_READ_FINISHED:
         return type == HS_FINISHED
-    return 0
-
-
-cdef bint is_among(uint16_t v, const uint16_t *values, size_t n) noexcept nogil:
-    cdef size_t i
-    for i in range(n):
-        if values[i] == v:
-            return 1
     return 0

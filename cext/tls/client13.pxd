@@ -1,6 +1,6 @@
 """The client's side of a TLS 1.3 handshake, state by state (RFC 9846, sections 2 and 4).
 
-No certificate of its own; trust in the server's certificate is the configuration's `verify`. A session is resumed by one
+Trust in the server's certificate is the configuration's `verify`. A session is resumed by one
 PSK with a key exchange (psk_dhe_ke), and early data may go out under it.
 """
 
@@ -11,7 +11,7 @@ from cext.crypto.hash_kdf cimport HASH_MAX
 from cext.crypto.kx cimport KX_PUBLIC_MAX, KeyExchange
 from cext.crypto.sign cimport PublicKey
 from cext.tls.config cimport KEY_SHARES_MAX, ClientConfig
-from cext.tls.constants cimport RANDOM_LENGTH, SESSION_ID_MAX
+from cext.tls.constants cimport SESSION_ID_MAX
 from cext.tls.handshake cimport Handshake
 from cext.tls.messages cimport ServerHello
 from cext.tls.session cimport Session
@@ -27,7 +27,9 @@ cdef enum ClientState:                  # in flight order
     CLIENT_READ_CERTIFICATE_VERIFY
     CLIENT_READ_FINISHED
     CLIENT_SEND_END_OF_EARLY_DATA
-    CLIENT_SEND_FLIGHT                  # CCS, the empty Certificate if one was asked for, Finished
+    CLIENT_SEND_CERTIFICATE             # these two only if asked for,
+    CLIENT_SEND_CERTIFICATE_VERIFY      # and this if there is one
+    CLIENT_SEND_FINISHED
     CLIENT_CONFIRMED
 
 cdef class Client13(Handshake):
@@ -35,7 +37,6 @@ cdef class Client13(Handshake):
     cdef Session session                # that is offered; None: none, or not any more
     cdef bint early_offered             # early_data stands in the ClientHello, and nothing has refused it
     cdef uint64_t offered               # extension_bit of each extension of the last ClientHello
-    cdef uint8_t random[RANDOM_LENGTH]
     cdef uint8_t session_id[SESSION_ID_MAX]
     cdef size_t session_id_length       # 32 in compatibility mode, else 0
     cdef list exchanges                 # KeyExchange of each share, until the ServerHello
@@ -43,6 +44,7 @@ cdef class Client13(Handshake):
     cdef size_t share_lengths[KEY_SHARES_MAX]
     cdef PublicKey server_key           # of the server's leaf
     cdef bint certificate_requested
+    cdef int client_scheme              # by which we sign the answer; 0 or less: we have nothing to show
     cdef uint8_t server_secret[HASH_MAX]                # server_handshake_traffic_secret
     cdef uint8_t server_finished[HASH_MAX]              # the transcript's hash up to the server's Finished
     cdef uint8_t client_secret[HASH_MAX]                # client_handshake_traffic_secret
@@ -63,9 +65,11 @@ cdef class Client13(Handshake):
     cdef int do_read_certificate(self) except -1
     cdef int do_read_certificate_verify(self) noexcept
     cdef int do_read_finished(self) noexcept nogil
-    cdef int do_send_flight(self) noexcept nogil
-
     cdef int do_send_end_of_early_data(self) noexcept nogil
+    cdef int do_send_certificate(self) noexcept
+    cdef int do_send_certificate_verify(self) except -1
+    cdef int do_send_finished(self) noexcept nogil
+
     cdef Session usable(self, Session session)
     cdef bint early_data_fits(self)
     cdef void write_binder(self, Writer *w) noexcept nogil
@@ -78,5 +82,3 @@ cdef class Client13(Handshake):
     cdef int take_retry(self, const ServerHello *sh) except -1
     cdef int take_server_hello(self, const ServerHello *sh) except -1
     cdef int choose_suite(self, uint16_t suite) noexcept nogil
-    cdef int verify_trust(self) except -1
-    cdef int send_messages(self) noexcept nogil

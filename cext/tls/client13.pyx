@@ -13,6 +13,9 @@ from cext.crypto.hash_kdf cimport (
     random_bytes,
 )
 from cext.crypto.kx cimport KX_SHARED_MAX
+from cext.crypto.sign cimport SIGNATURE_MAX
+from cext.tls.client_auth cimport ask_trust
+from cext.tls.config cimport Credential
 from cext.tls.constants cimport (
     HANDSHAKE_HEADER,
     HS_CERTIFICATE,
@@ -21,6 +24,7 @@ from cext.tls.constants cimport (
     HS_ENCRYPTED_EXTENSIONS,
     HS_FINISHED,
     HS_SERVER_HELLO,
+    RANDOM_LENGTH,
     TLS12,
     TLS13,
     TLS_AES_128_GCM_SHA256,
@@ -52,6 +56,7 @@ from cext.tls.key_schedule cimport (
     LABEL_CLIENT_APPLICATION,
     LABEL_CLIENT_EARLY,
     LABEL_CLIENT_HANDSHAKE,
+    LABEL_EXPORTER_MASTER,
     LABEL_RESUMPTION_MASTER,
     LABEL_SERVER_APPLICATION,
     LABEL_SERVER_HANDSHAKE,
@@ -72,12 +77,13 @@ from cext.tls.messages cimport (
     ClientHelloParts,
     EncryptedExtensions,
     KeyShare,
+    build_certificate,
+    build_certificate_verify,
     build_client_hello,
     build_empty_certificate,
     build_end_of_early_data,
     build_finished,
     certificate_verify_input,
-    next_certificate,
     parse_certificate,
     parse_certificate_request,
     parse_certificate_verify,
@@ -85,10 +91,9 @@ from cext.tls.messages cimport (
     parse_finished,
     parse_server_hello,
 )
+from cext.tls.negotiate cimport choose_scheme, is_among
 from cext.tls.session cimport wall_clock
 from cext.tls.transcript cimport Transcript, transcript_add, transcript_hash, transcript_init, transcript_retry, transcript_select
-
-from cext.tls.alert import TlsAlert
 
 cdef enum:
     HELLO_ROOM = 256                    # of a ClientHello, beside its lists, shares and cookie
@@ -153,8 +158,12 @@ cdef class Client13(Handshake):
                 step = self.do_read_finished()
             elif self.state == CLIENT_SEND_END_OF_EARLY_DATA:
                 step = self.do_send_end_of_early_data()
-            elif self.state == CLIENT_SEND_FLIGHT:
-                step = self.do_send_flight()
+            elif self.state == CLIENT_SEND_CERTIFICATE:
+                step = self.do_send_certificate()
+            elif self.state == CLIENT_SEND_CERTIFICATE_VERIFY:
+                step = self.do_send_certificate_verify()
+            elif self.state == CLIENT_SEND_FINISHED:
+                step = self.do_send_finished()
             else:
                 return self.fail(unexpected_message, "a handshake message after the handshake")
         return step
@@ -176,7 +185,7 @@ cdef class Client13(Handshake):
 
     cdef int do_send_client_hello(self) except -1:
         cdef int step
-        if random_bytes(self.random, RANDOM_LENGTH) < 0:
+        if random_bytes(self.client_random, RANDOM_LENGTH) < 0:
             return self.fail(internal_error, "no randomness")
         if self.config.middlebox_compatibility and self.config.max_version == TLS13:
             self.session_id_length = SESSION_ID_MAX
@@ -265,7 +274,7 @@ cdef class Client13(Handshake):
             shares[i].data = self.shares[i]
             shares[i].len = self.share_lengths[i]
             room += 4 + self.share_lengths[i]
-        parts.random = self.random
+        parts.random = self.client_random
         parts.session_id = self.session_id
         parts.session_id_len = self.session_id_length
         parts.cipher_suites = config.cipher_suite_list
@@ -486,6 +495,9 @@ cdef class Client13(Handshake):
         if left(&cr.request_context):           # section 4.3.2
             return self.fail(illegal_parameter, "certificate_request_context is not empty in the handshake")
         self.certificate_requested = 1
+        if self.config.credential is not None:
+            self.client_scheme = choose_scheme(self.config.credential.schemes, self.config.credential.n_schemes,
+                                               cr.signature_algorithms)
         transcript_add(&self.transcript, self.message, self.message_length)
         self.message = NULL
         return STEP_OK
@@ -505,27 +517,14 @@ cdef class Client13(Handshake):
             self.reason = NULL
             self.error = str(error)
             return -bad_certificate
-        self.peer_certificates = chain_of(c.entries)
+        self.peer_certificates = self.config.chain_of(c.entries)
         if self.config.verify is not None:
-            step = self.verify_trust()
-            if step != STEP_OK:
+            step = ask_trust(self, self.config.verify, (list(self.peer_certificates), self.config.server_name))
+            if step < 0:
                 return step
         transcript_add(&self.transcript, self.message, self.message_length)
         self.message = NULL
         self.state = CLIENT_READ_CERTIFICATE_VERIFY
-        return STEP_OK
-
-    cdef int verify_trust(self) except -1:
-        """Asks the configuration's `verify`; what it raises is the alert, if it is one, else bad_certificate."""
-        cdef int description = bad_certificate
-        try:
-            self.config.verify(list(self.peer_certificates), self.config.server_name)
-        except Exception as error:
-            self.reason = NULL
-            self.error = f"the certificate is not trusted: {error}"
-            if isinstance(error, TlsAlert):
-                description = error.description
-            return -description if 0 < description < 256 else -bad_certificate
         return STEP_OK
 
     cdef int do_read_certificate_verify(self) noexcept:
@@ -582,7 +581,7 @@ cdef class Client13(Handshake):
         cdef Writer w
         # The application secrets cover the messages up to the server's Finished (section 7.1), not our flight.
         transcript_hash(&self.transcript, self.server_finished)
-        self.state = CLIENT_SEND_FLIGHT
+        self.state = CLIENT_SEND_CERTIFICATE
         if not self.early_accepted:
             return STEP_OK
         if self.open_message(&w, HANDSHAKE_HEADER) < 0:
@@ -592,15 +591,64 @@ cdef class Client13(Handshake):
             return -internal_error
         return self.add_keys(ACTION_WRITE_KEYS, LEVEL_HANDSHAKE, self.client_secret)
 
-    cdef int do_send_flight(self) noexcept nogil:
+    cdef int do_send_certificate(self) noexcept:
+        """Our Certificate (section 4.4.2), without certificates when ours cannot sign as the server wants."""
+        cdef Writer w
+        cdef Credential credential = self.config.credential
+        cdef const uint8_t *body
+        self.state = CLIENT_SEND_FINISHED
+        if not self.certificate_requested:
+            return STEP_OK
+        if self.client_scheme <= 0:
+            if self.open_message(&w, 2 * HANDSHAKE_HEADER) < 0:
+                return -internal_error
+            build_empty_certificate(&w, NULL, 0)
+            return self.close_message(&w, LEVEL_HANDSHAKE)
+        body = credential.certificate_body
+        if self.open_message(&w, HANDSHAKE_HEADER + len(credential.certificate_body)) < 0:
+            return -internal_error
+        build_certificate(&w, body, len(credential.certificate_body))
+        self.state = CLIENT_SEND_CERTIFICATE_VERIFY
+        return self.close_message(&w, LEVEL_HANDSHAKE)
+
+    cdef int do_send_certificate_verify(self) except -1:
+        """Our CertificateVerify (section 4.4.3)."""
+        cdef Writer w
         cdef uint8_t digest[HASH_MAX]
+        cdef uint8_t signed[CERTIFICATE_VERIFY_INPUT_MAX]
+        cdef uint8_t signature[SIGNATURE_MAX]
+        cdef size_t n, signature_length = SIGNATURE_MAX
+        cdef int step
+        transcript_hash(&self.transcript, digest)
+        n = certificate_verify_input(False, digest, hash_length(self.hash), signed)
+        step = self.sign(self.config.credential, self.client_scheme, signed, n, signature, &signature_length)
+        if step != STEP_OK:
+            return step
+        if self.open_message(&w, HANDSHAKE_HEADER + 4 + signature_length) < 0:
+            return -internal_error
+        build_certificate_verify(&w, <uint16_t> self.client_scheme, signature, signature_length)
+        self.state = CLIENT_SEND_FINISHED
+        return self.close_message(&w, LEVEL_HANDSHAKE)
+
+    cdef int do_send_finished(self) noexcept nogil:
+        """Our Finished (section 4.4.4), and with it all that is still needed of the key schedule."""
+        cdef Writer w
+        cdef size_t n = hash_length(self.hash)
+        cdef uint8_t digest[HASH_MAX]
+        cdef uint8_t verify_data[HASH_MAX]
         cdef uint8_t client[HASH_MAX]
         cdef uint8_t server[HASH_MAX]
         cdef int step
+        transcript_hash(&self.transcript, digest)
+        finished_verify_data(self.hash, self.client_secret, digest, verify_data)
+        if self.open_message(&w, HANDSHAKE_HEADER + n) < 0:
+            return -internal_error
+        build_finished(&w, verify_data, n)
+        step = self.close_message(&w, LEVEL_HANDSHAKE)
         schedule_master(&self.schedule)
         derive_secret(&self.schedule, LABEL_CLIENT_APPLICATION, self.server_finished, client)
         derive_secret(&self.schedule, LABEL_SERVER_APPLICATION, self.server_finished, server)
-        step = self.send_messages()
+        derive_secret(&self.schedule, LABEL_EXPORTER_MASTER, self.server_finished, self.exporter_secret)
         if step == STEP_OK and (
             self.add_keys(ACTION_WRITE_KEYS, LEVEL_APPLICATION, client) < 0
             or self.add_keys(ACTION_READ_KEYS, LEVEL_APPLICATION, server) < 0
@@ -615,32 +663,6 @@ cdef class Client13(Handshake):
         schedule_wipe(&self.schedule)
         self.state = CLIENT_CONFIRMED
         return STEP_DONE if step == STEP_OK else step
-
-    cdef int send_messages(self) noexcept nogil:
-        cdef Writer w
-        cdef size_t n = hash_length(self.hash)
-        cdef uint8_t digest[HASH_MAX]
-        cdef uint8_t verify_data[HASH_MAX]
-        if self.certificate_requested:
-            if self.open_message(&w, 2 * HANDSHAKE_HEADER) < 0:
-                return -internal_error
-            build_empty_certificate(&w, NULL, 0)
-            if self.close_message(&w, LEVEL_HANDSHAKE) < 0:
-                return -internal_error
-        transcript_hash(&self.transcript, digest)
-        finished_verify_data(self.hash, self.client_secret, digest, verify_data)
-        if self.open_message(&w, HANDSHAKE_HEADER + n) < 0:
-            return -internal_error
-        build_finished(&w, verify_data, n)
-        return self.close_message(&w, LEVEL_HANDSHAKE)
-
-
-cdef tuple chain_of(Reader entries):
-    cdef Reader der
-    cdef list chain = []
-    while next_certificate(&entries, &der):
-        chain.append((<const char *> der.p)[:left(&der)])
-    return tuple(chain)
 
 
 cdef int suite_hash(int suite) noexcept nogil:
@@ -660,12 +682,4 @@ cdef bint is_expected(int state, int type) noexcept nogil:
         return type == HS_CERTIFICATE_VERIFY
     if state == CLIENT_READ_FINISHED:
         return type == HS_FINISHED
-    return 0
-
-
-cdef bint is_among(uint16_t v, const uint16_t *values, size_t n) noexcept nogil:
-    cdef size_t i
-    for i in range(n):
-        if values[i] == v:
-            return 1
     return 0

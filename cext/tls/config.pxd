@@ -12,6 +12,11 @@ cdef enum:
     CONFIG_LIST_MAX = 16
     KEY_SHARES_MAX = 4                              # that a client sends
 
+cdef enum ClientAuth:                               # what a server asks of its clients
+    CLIENT_AUTH_NONE = 0
+    CLIENT_AUTH_REQUEST                             # a certificate that comes is verified, none is as good
+    CLIENT_AUTH_REQUIRE
+
 cdef class Credential:
     cdef readonly tuple chain                       # DER, leaf first
     cdef readonly PrivateKey key                    # None: `signer` signs
@@ -56,9 +61,16 @@ cdef class ServerConfig:
     cdef size_t n_cipher_suites12
     cdef uint16_t groups[CONFIG_LIST_MAX]
     cdef size_t n_groups
+    cdef readonly int client_auth                   # ClientAuth
+    cdef readonly object verify_client              # callable(chain: list[bytes]) or None
+    cdef bytes certificate_request                  # the whole message, header included
+    cdef uint16_t schemes[CONFIG_LIST_MAX]          # of its signature_algorithms those a CertificateVerify may have
+    cdef size_t n_schemes
     cdef dict exact                                 # bytes name -> tuple of Credential
     cdef dict wildcard                              # bytes "example.com" of "*.example.com" -> tuple of Credential
     cdef tuple default
+    cdef readonly object key_log                    # callable(line: str), or None
+    cdef int set_client_auth(self, str mode, object verify, object authorities) except -1
     cdef int set_resumption(self, TicketSealer tickets, int count, int lifetime, bint psk_ke) except -1
     cdef int set_early_data(self, int max_early_data, int window, ReplayRegister replay) except -1
     cdef Credential select_credential(self, const ClientHello *ch, int version, Selection *selection)
@@ -67,10 +79,15 @@ cdef class ServerConfig:
     # the first of the candidates that can sign as the client wants; as select_credential
     cdef int fit12(self, Credential credential, const ClientHello *ch, Selection *selection) noexcept nogil
 
+cdef tuple read_chain(Reader entries)
+# The DER certificates of a Certificate message's entries, which are well-formed: leaf first.
+
 cdef class ClientConfig:
     cdef readonly bytes server_name                 # b"": no SNI
     cdef readonly tuple alpn
     cdef readonly object verify                     # callable(chain: list[bytes], server_name: bytes) or None
+    cdef readonly object key_log                    # callable(line: str), or None
+    cdef readonly Credential credential             # shown to a server that asks; None: nothing is
     cdef readonly Session session                   # to resume, for connections that are given none; or None
     cdef readonly bint early_data                   # may be written under a session that allows it
     cdef readonly bint middlebox_compatibility      # session id of 32 bytes and a CCS (RFC 8446 appendix D.4)
@@ -94,5 +111,8 @@ cdef class ClientConfig:
     cdef size_t n_schemes12
     cdef bytes leaf_der                             # the last leaf read, and its key: a load generator sees one
     cdef PublicKey leaf_key
+    cdef bytes entries                              # the last Certificate's, and its chain: likewise
+    cdef tuple chain
     cdef PublicKey public_key(self, Reader leaf)
     # Raises ValueError when the certificate cannot be read.
+    cdef tuple chain_of(self, Reader entries)       # read_chain, remembered

@@ -29,6 +29,7 @@ from cext.crypto.sign cimport (
 from cext.crypto.x509 cimport public_key as read_public_key
 from cext.tls.constants cimport (
     EXT_ALPN,
+    EXT_CERTIFICATE_AUTHORITIES,
     EXT_PSK_KEY_EXCHANGE_MODES,
     EXT_EC_POINT_FORMATS,
     EXT_EXTENDED_MASTER_SECRET,
@@ -37,6 +38,7 @@ from cext.tls.constants cimport (
     EXT_SIGNATURE_ALGORITHMS,
     EXT_SUPPORTED_GROUPS,
     EXT_SUPPORTED_VERSIONS,
+    HS_CERTIFICATE_REQUEST,
     TLS12,
     PSK_DHE_KE,
     TLS13,
@@ -54,6 +56,7 @@ from cext.tls.constants cimport (
     unrecognized_name,
 )
 from cext.tls.extensions cimport extension_bit, X_KEY_SHARE
+from cext.tls.messages cimport next_certificate
 from cext.tls.negotiate cimport choose_cipher_suite12, choose_scheme, list_has
 from cext.tls.replay cimport SharedRegister
 from cext.tls.session cimport LIFETIME_MAX
@@ -62,6 +65,7 @@ cdef enum:
     NAME_MAX = 255
     COOKIE_SECRET_MIN = 32
     CERTIFICATE_MAX = (1 << 24) - 1
+    AUTHORITIES_MAX = 1 << 14                       # bytes of certificate_authorities
     TICKETS_MAX = 4                                 # after one handshake
 
 SUITES13 = (TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384, TLS_CHACHA20_POLY1305_SHA256)
@@ -133,6 +137,9 @@ cdef class Credential:
         return f"Credential({self.key.kind if self.key else 'remote key'}, {', '.join(self.names) or 'no names'})"
 
 
+CLIENT_AUTH = {"none": CLIENT_AUTH_NONE, "request": CLIENT_AUTH_REQUEST, "require": CLIENT_AUTH_REQUIRE}
+
+
 cdef class ServerConfig:
     """What a server negotiates with.
 
@@ -142,6 +149,11 @@ cdef class ServerConfig:
     0x0304; a version without a suite of its own is not spoken.
     `alpn`: protocols, preferred first; () ignores ALPN. `require_sni`: clients without a known name are refused.
     `cookie_secret`: at least 32 bytes, the same wherever a client's second ClientHello may arrive; None: a random one.
+    `client_auth`: a key of CLIENT_AUTH; asked for in TLS 1.3 alone, so TLS 1.2 is not spoken then. `verify_client(chain)`
+    gets the client's DER certificates, leaf first, and raises to distrust them (an exception's `description` may be the
+    alert); it is asked again before a session is resumed. None trusts whoever holds the key of what is shown.
+    `client_authorities`: DER names (RFC 8446 section 4.2.4) that help clients to choose; not sent when too many.
+    `key_log(line)` gets each secret as a line of an NSS key log: whoever reads them reads the connection.
     `policy`: the connection's owner chooses configuration and credential by the ClientHello (TLS_WAIT_POLICY); there
     may be no credentials then.
     `tickets`: TicketKeys or WrappedTickets; None: no resumption. `ticket_lifetime`: seconds, at most seven days.
@@ -154,7 +166,8 @@ cdef class ServerConfig:
     def __init__(self, credentials, *, alpn=(b"http/1.1",), cipher_suites=SUITES, groups=GROUPS, cookie_secret=None,
                  bint require_sni=False, bint policy=False, TicketSealer tickets=None, int ticket_count=2,
                  int ticket_lifetime=86400, bint psk_ke=False, int max_early_data=0, int early_window=10000,
-                 ReplayRegister replay=None, min_version=TLS12, max_version=TLS13):
+                 ReplayRegister replay=None, min_version=TLS12, max_version=TLS13, client_auth="none",
+                 verify_client=None, client_authorities=(), key_log=None):
         self.credentials = tuple(credentials)
         if not (self.credentials or policy) or not all(isinstance(credential, Credential) for credential in self.credentials):
             raise ValueError("a server needs at least one Credential")
@@ -171,6 +184,8 @@ cdef class ServerConfig:
             raise ValueError(f"cookie_secret is shorter than {COOKIE_SECRET_MIN} bytes")
         self.require_sni = require_sni
         self.policy = policy
+        self.set_client_auth(client_auth, verify_client, client_authorities)
+        self.key_log = checked_key_log(key_log)
         self.set_resumption(tickets, ticket_count, ticket_lifetime, psk_ke)
         self.set_early_data(max_early_data, early_window, replay)
         self.exact = {}
@@ -183,6 +198,21 @@ cdef class ServerConfig:
                 index = self.wildcard if name.startswith("*.") else self.exact
                 key = name.removeprefix("*.").encode()
                 index[key] = (*index.get(key, ()), credential)
+
+    cdef int set_client_auth(self, str mode, object verify, object authorities) except -1:
+        if mode not in CLIENT_AUTH:
+            raise ValueError(f"client_auth: {mode!r} is none of {', '.join(CLIENT_AUTH)}")
+        if verify is not None and (mode == "none" or not callable(verify)):
+            raise ValueError("verify_client: a callable, beside a client_auth that asks for certificates")
+        self.client_auth = CLIENT_AUTH[mode]
+        self.verify_client = verify
+        self.certificate_request = certificate_request(authorities)
+        self.n_schemes = fill(self.schemes, SCHEMES, "signature scheme")
+        if self.client_auth and self.max_version < TLS13:
+            raise ValueError("client_auth: certificates are asked for in TLS 1.3 alone")
+        if self.client_auth:
+            self.min_version = TLS13
+        return 0
 
     cdef int set_resumption(self, TicketSealer tickets, int count, int lifetime, bint psk_ke) except -1:
         if not 0 <= count <= TICKETS_MAX or not 0 < lifetime <= LIFETIME_MAX:
@@ -293,16 +323,22 @@ cdef class ClientConfig:
     `schemes`: SignatureSchemes that the server may sign by, preferred first; those of RSASSA-PKCS1-v1_5 are for TLS 1.2
     and for certificates only.
     `session`: what Connection.session gave after an earlier handshake; it is offered only where it may be. `early_data`:
-    offer that, too, when the session allows it. `middlebox_compatibility`: RFC 8446 appendix D.4. ValueError for anything that cannot work.
+    offer that, too, when the session allows it. `credential`: a Credential, shown to a server that asks for one that can
+    sign as this can; what names of authorities it sends is not looked at, since there is nothing to choose from.
+    `key_log`: as ServerConfig's. `middlebox_compatibility`: RFC 8446 appendix D.4.
+    ValueError for anything that cannot work.
     """
 
     def __init__(self, *, server_name=None, alpn=(), cipher_suites=SUITES, groups=GROUPS, key_share_groups=None,
                  schemes=SCHEMES + CERTIFICATE_SCHEMES, verify=None, bint middlebox_compatibility=True,
-                 min_version=TLS12, max_version=TLS13, Session session=None, bint early_data=False):
+                 min_version=TLS12, max_version=TLS13, Session session=None, bint early_data=False,
+                 Credential credential=None, key_log=None):
         self.server_name = (server_name or "").encode("ascii")
         self.alpn = tuple(bytes(protocol) for protocol in alpn)
         self.alpn_list = protocol_names(self.alpn)
         self.verify = verify
+        self.credential = credential
+        self.key_log = checked_key_log(key_log)
         self.middlebox_compatibility = middlebox_compatibility
         self.session = session
         self.early_data = early_data
@@ -356,6 +392,25 @@ cdef class ClientConfig:
         self.leaf_key = read_public_key(der)
         self.leaf_der = der
         return self.leaf_key
+
+    cdef tuple chain_of(self, Reader entries):
+        cdef const char *cached
+        if self.entries is not None and <size_t> len(self.entries) == left(&entries):
+            cached = self.entries
+            if memcmp(cached, entries.p, left(&entries)) == 0:
+                return self.chain
+        chain = read_chain(entries)
+        self.entries = PyBytes_FromStringAndSize(<const char *> entries.p, left(&entries))
+        self.chain = chain
+        return chain
+
+
+cdef tuple read_chain(Reader entries):
+    cdef Reader der
+    cdef list chain = []
+    while next_certificate(&entries, &der):
+        chain.append(PyBytes_FromStringAndSize(<const char *> der.p, left(&der)))
+    return tuple(chain)
 
 
 cdef size_t lower_name(Reader name, char *out) noexcept nogil:
@@ -414,6 +469,25 @@ def suites_of_versions(cipher_suites, min_version, max_version):
 def known_groups(groups):
     groups = tuple(groups)
     return known(groups, [group for group in groups if 0 < group < 0x10000 and kx_public_length(group)], "group")
+
+
+def certificate_request(authorities):
+    """A CertificateRequest (RFC 8446, section 4.3.2), whole."""
+    sent = [(EXT_SIGNATURE_ALGORITHMS, vector(2, u16_list(SCHEMES + CERTIFICATE_SCHEMES)))]
+    authorities = [bytes(name) for name in authorities]
+    if not all(0 < len(name) < 0x10000 for name in authorities):
+        raise ValueError("client_authorities: DER names, none empty")
+    names = b"".join(vector(2, name) for name in authorities)
+    if names and len(names) <= AUTHORITIES_MAX:
+        sent.append((EXT_CERTIFICATE_AUTHORITIES, vector(2, names)))
+    extensions = b"".join(int(type).to_bytes(2, "big") + vector(2, body) for type, body in sent)
+    return bytes([HS_CERTIFICATE_REQUEST]) + vector(3, b"\0" + vector(2, extensions))
+
+
+def checked_key_log(key_log):
+    if key_log is not None and not callable(key_log):
+        raise ValueError("key_log: a callable that takes a line")
+    return key_log
 
 
 def protocol_names(protocols):

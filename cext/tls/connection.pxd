@@ -98,6 +98,7 @@ cdef class Connection:
     cdef Direction writing
     cdef uint8_t resumption_secret[HASH_MAX]    # of a client, for the tickets it is given
     cdef uint64_t authenticated             # of a client: when the full handshake was, milliseconds since 1970
+    cdef uint8_t exporter_secret[HASH_MAX]  # exporter_master_secret
     cdef uint8_t read_secret[HASH_MAX]      # application traffic secrets, for KeyUpdate
     cdef uint8_t write_secret[HASH_MAX]
     cdef Bytes pending                  # a handshake message of which a part has come
@@ -136,6 +137,7 @@ cdef class Connection:
     cdef int take_key_update(self, const uint8_t *body, size_t n) except -1
 
     cdef int carry_out(self) noexcept
+    cdef object key_log(self)
     cdef int change_read_keys(self, const uint8_t *secret) noexcept nogil
     cdef void change_write_keys(self, const uint8_t *secret) noexcept nogil
     cdef int write_records(self, int type, const uint8_t *p, size_t n) noexcept nogil

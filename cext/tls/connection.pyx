@@ -22,9 +22,12 @@ from cext.tls.constants cimport (
     HANDSHAKE_HEADER, HS_CLIENT_HELLO, HS_HELLO_REQUEST, HS_KEY_UPDATE, HS_NEW_SESSION_TICKET, TLS10, TLS12, TLS13,
     bad_record_mac, close_notify as ALERT_CLOSE_NOTIFY, decode_error, illegal_parameter, internal_error,
     no_renegotiation, protocol_version, record_overflow, unexpected_message, user_canceled)
+from cext.tls.exporter cimport export_keying_material
 from cext.tls.handshake cimport (
     ACTION_CCS, ACTION_MESSAGE, ACTION_READ_KEYS, ACTION_SKIP_EARLY_DATA, ACTION_WRITE_KEYS, LEVEL_APPLICATION,
-    LEVEL_EARLY, LEVEL_INITIAL, STEP_DONE, STEP_NEED_MESSAGE, STEP_OTHER_VERSION, STEP_WAIT_POLICY, STEP_WAIT_SIGN, Action)
+    LEVEL_EARLY, LEVEL_INITIAL, STEP_DONE, STEP_NEED_MESSAGE, STEP_OTHER_VERSION, STEP_WAIT_POLICY, STEP_WAIT_SIGN,
+    Action)
+from cext.tls.key_log cimport log_keys
 from cext.tls.key_schedule cimport next_traffic_secret, resumption_psk
 from cext.tls.messages cimport NewSessionTicket, build_key_update, parse_key_update, parse_new_session_ticket
 from cext.tls.record cimport (
@@ -87,6 +90,7 @@ cdef class Connection:
         cleanse(self.read_secret, sizeof(self.read_secret))
         cleanse(self.write_secret, sizeof(self.write_secret))
         cleanse(self.resumption_secret, sizeof(self.resumption_secret))
+        cleanse(self.exporter_secret, sizeof(self.exporter_secret))
         bytes_free(&self.out)
         bytes_free(&self.pending)
         bytes_free(&self.inbox)
@@ -461,12 +465,15 @@ cdef class Connection:
     cdef int carry_out(self) noexcept:
         """Does what the handshake's flight says. 0, or -AlertDescription."""
         cdef Handshake h = self.handshake
+        cdef object key_log = self.key_log()
         cdef Action *a
         cdef int i
         cdef size_t start = 0, end = 0      # of messages at one level, not yet written: they share records
         # The reading side first: where that fails, nothing of the flight must leave.
         for i in range(h.n_actions):
             a = &h.actions[i]
+            if key_log is not None:
+                log_keys(key_log, h, a, self.server)
             if a.kind == ACTION_READ_KEYS:
                 self.hash = <uint8_t> h.hash
                 if self.change_read_keys(a.secret) < 0:
@@ -504,6 +511,11 @@ cdef class Connection:
             return -internal_error
         h.clear_flight()
         return 0
+
+    cdef object key_log(self):
+        if self.server:
+            return (<ServerConfig> self.config).key_log
+        return (<ClientConfig> self.config).key_log
 
     cdef int change_read_keys(self, const uint8_t *secret) noexcept nogil:
         """The only way the reading keys change. -1 when it is not a record boundary: bytes under the old keys that
@@ -632,6 +644,7 @@ cdef class Connection:
     cdef void confirm(self) noexcept:
         """The handshake is over: the facts stay, its object goes."""
         self.copy_facts()
+        memcpy(self.exporter_secret, self.handshake.exporter_secret, HASH_MAX)
         if not self.server:
             self.authenticated = self.handshake.authenticated
             memcpy(self.resumption_secret, self.handshake.resumption_secret, HASH_MAX)
@@ -694,6 +707,7 @@ cdef class Connection:
     cdef void end(self, object failure) noexcept:
         if self.handshake is not None:
             self.copy_facts()
+            self.peer_certificates = ()     # shown, but not proven
             self.handshake = None
         self.failure = failure
         self.read_closed = 1
@@ -794,6 +808,15 @@ cdef class Connection:
     def send_close_notify(self):
         """Puts close_notify into the output: nothing more can be sent, what the peer sends is still taken."""
         self.close_notify()
+
+    def exporter(self, label, context=b"", size_t length=32):
+        """Keying material of this connection alone, which both ends have (RFC 8446 section 7.5): `length` bytes for a
+        label (str or bytes) and a context. ValueError before the handshake is confirmed, in TLS 1.2, and for a label or
+        length that cannot be."""
+        if not self.established or self.version != TLS13:
+            raise ValueError("an exporter needs an established connection of TLS 1.3")
+        label = label.encode("ascii") if isinstance(label, str) else bytes(label)
+        return export_keying_material(self.hash, self.exporter_secret, label, bytes(context), length)
 
     def park_now(self):
         """Frees the AEAD contexts until the next record."""

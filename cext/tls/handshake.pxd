@@ -14,6 +14,7 @@ from cext.base.buffer cimport Bytes
 from cext.base.wire cimport Writer
 from cext.tls.config cimport Credential
 from cext.crypto.hash_kdf cimport HASH_MAX
+from cext.tls.constants cimport RANDOM_LENGTH
 from cext.tls.key_schedule cimport KeySchedule
 from cext.tls.transcript cimport Transcript
 
@@ -84,6 +85,8 @@ cdef class Handshake:
     cdef bytes alpn             # b"" when none; the configuration's own object, not a copy
     cdef bytes server_name      # b"" when none
     cdef bint hello_retried
+    cdef uint8_t client_random[RANDOM_LENGTH]
+    cdef uint8_t exporter_secret[HASH_MAX]  # exporter_master_secret, once the server's Finished is there
     cdef bint resumed           # by a PSK
     cdef bint early_accepted    # the server takes, or took, early data
     cdef uint32_t max_early_data            # bytes of it, by the ticket

@@ -27,6 +27,7 @@ cdef class Handshake:
         bytes_free(&self.flight)
         schedule_wipe(&self.schedule)
         cleanse(self.resumption_secret, sizeof(self.resumption_secret))
+        cleanse(self.exporter_secret, sizeof(self.exporter_secret))
 
     cdef int advance(self, const uint8_t *message, size_t n) noexcept:
         return self.fail(internal_error, "advance is not overridden")

@@ -18,6 +18,7 @@ cdef enum SecretLabel:
     LABEL_CLIENT_APPLICATION    # "c ap traffic"
     LABEL_SERVER_APPLICATION    # "s ap traffic"
     LABEL_CLIENT_EARLY          # "c e traffic"
+    LABEL_EXPORTER_MASTER       # "exp master"
     LABEL_RESUMPTION_BINDER     # "res binder"
     LABEL_RESUMPTION_MASTER     # "res master"
     LABEL_RESUMPTION            # "resumption"

@@ -173,6 +173,7 @@ NAMES = {
     "c ap traffic": LABEL_CLIENT_APPLICATION,
     "s ap traffic": LABEL_SERVER_APPLICATION,
     "c e traffic": LABEL_CLIENT_EARLY,
+    "exp master": LABEL_EXPORTER_MASTER,
     "res binder": LABEL_RESUMPTION_BINDER,
     "res master": LABEL_RESUMPTION_MASTER,
     "resumption": LABEL_RESUMPTION,

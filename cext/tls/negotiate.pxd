@@ -8,6 +8,8 @@ from cext.tls.messages cimport ClientHello, KeyShare
 cdef bint list_has(Reader list, uint16_t v) noexcept nogil
 """Whether a list of u16 contains v."""
 
+cdef bint is_among(uint16_t v, const uint16_t *values, size_t n) noexcept nogil
+
 cdef int choose_version(const ClientHello *ch, int min_version, int max_version) noexcept nogil
 """TLS13 or TLS12, the highest both have; or -protocol_version."""
 

@@ -41,6 +41,14 @@ cdef bint list_has(Reader list, uint16_t v) noexcept nogil:
     return 0
 
 
+cdef bint is_among(uint16_t v, const uint16_t *values, size_t n) noexcept nogil:
+    cdef size_t i
+    for i in range(n):
+        if values[i] == v:
+            return 1
+    return 0
+
+
 cdef int choose_version(const ClientHello *ch, int min_version, int max_version) noexcept nogil:
     cdef bint offers_tls12
     # SSL 3.0 is refused wherever it shows (RFC 8446 appendix D.5).

@@ -7,6 +7,7 @@ from cext.base.wire cimport (
     Reader, Writer, left, read_u8, read_u32, read_vec8, read_vec16, reader_init)
 from cext.crypto.hash_kdf cimport (
     HASH_SHA256, HASH_SHA384, cleanse, equal_constant_time, hash_length, hash_once, random_bytes)
+from cext.tls.client_auth cimport state_of_chain
 from cext.tls.constants cimport PSK_DHE_KE, PSK_KE, TLS13, TLS_AES_256_GCM_SHA384, decrypt_error, internal_error
 from cext.tls.handshake cimport LEVEL_APPLICATION
 from cext.tls.key_schedule cimport psk_binder, resumption_psk, schedule_early, schedule_wipe
@@ -136,6 +137,7 @@ cdef void psk_wipe(Psk *psk) noexcept nogil:
 cdef int add_tickets(Handshake h, ServerConfig config, const Psk *psk, const uint8_t *resumption_secret) noexcept:
     cdef SessionState s
     cdef Bytes ticket
+    cdef bytes chain
     cdef uint8_t age_add[4]
     cdef uint64_t left_ms
     cdef int count = min(config.ticket_count, 1) if psk.selected else config.ticket_count
@@ -152,8 +154,8 @@ cdef int add_tickets(Handshake h, ServerConfig config, const Psk *psk, const uin
     s.secret_length = <uint8_t> hash_length(h.hash)
     reader_init(&s.alpn, <const uint8_t *> <const char *> h.alpn, len(h.alpn))
     reader_init(&s.server_name, <const uint8_t *> <const char *> h.server_name, len(h.server_name))
-    if psk.selected:
-        s.peer_chain = psk.state.peer_chain
+    chain = state_of_chain(h.peer_certificates)
+    reader_init(&s.peer_chain, <const uint8_t *> <const char *> chain, len(chain))
     if config.max_early_data and config.replay is not None:
         s.max_early_data = config.max_early_data
         memcpy(s.replay_register, config.replay.id, sizeof(s.replay_register))

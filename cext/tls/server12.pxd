@@ -40,7 +40,6 @@ cdef class Server12(Handshake):
     cdef bint point_formats             # the client sent ec_point_formats
     cdef uint8_t params[PARAMS_MAX]     # ServerECDHParams: our half of the key exchange
     cdef size_t params_length
-    cdef uint8_t client_random[RANDOM_LENGTH]
     cdef uint8_t server_random[RANDOM_LENGTH]
     cdef uint8_t master_secret[MASTER_SECRET_LENGTH]
     cdef Hmac master                    # keyed with it

@@ -22,6 +22,7 @@ from cext.tls.constants cimport (
 from cext.tls.handshake cimport (
     ACTION_CCS, ACTION_READ_KEYS, ACTION_WRITE_KEYS, LEVEL_APPLICATION, LEVEL_INITIAL, STEP_DONE, STEP_NEED_MESSAGE,
     STEP_OK)
+from cext.tls.key_log cimport log_secret
 from cext.tls.messages cimport build_certificate, build_finished, parse_client_hello, parse_finished
 from cext.tls.messages12 cimport (
     ServerHello12Parts, build_server_hello12, build_server_hello_done, build_server_key_exchange,
@@ -309,6 +310,8 @@ cdef class Server12(Handshake):
         self.exchange = None
         transcript_add(&self.transcript, self.message, self.message_length)
         self.make_keys(premaster, n)
+        if self.config.key_log is not None:
+            log_secret(self.config.key_log, "CLIENT_RANDOM", self.client_random, self.master_secret, MASTER_SECRET_LENGTH)
         cleanse(premaster, sizeof(premaster))
         self.message = NULL
         self.state = S12_READ_CHANGE_CIPHER_SPEC

@@ -4,13 +4,14 @@
     discarding early data       the same: the consumer skips the 0-RTT records that are not accepted
                                 (ACTION_SKIP_EARLY_DATA), until a record opens
     reading early data          READ_END_OF_EARLY_DATA
-    waiting for the client's Finished   READ_FINISHED
+    waiting for the client's Finished   READ_CLIENT_CERTIFICATE .. READ_FINISHED
     confirmed                   CONFIRMED; this object is then given up
 """
 
 from libc.stdint cimport uint8_t, uint16_t
 
 from cext.crypto.hash_kdf cimport HASH_MAX
+from cext.crypto.sign cimport PublicKey
 from cext.tls.config cimport Credential, ServerConfig
 from cext.tls.handshake cimport Handshake
 from cext.tls.messages cimport ClientHello, KeyShare
@@ -25,12 +26,16 @@ cdef enum ServerState:                  # in flight order
     SELECT_CREDENTIAL
     SEND_SERVER_HELLO
     SEND_ENCRYPTED_EXTENSIONS
+    SEND_CERTIFICATE_REQUEST            # where the configuration has client_auth
     SEND_CERTIFICATE
     SEND_CERTIFICATE_VERIFY
     SEND_FINISHED
     SEND_TICKETS
     READ_END_OF_EARLY_DATA
+    READ_CLIENT_CERTIFICATE             # these two only where it was asked for,
+    READ_CLIENT_CERTIFICATE_VERIFY      # and this where there is one
     READ_FINISHED
+    SEND_LATE_TICKETS                   # what waited for the client's certificate
     CONFIRMED
 
 cdef class Server13(Handshake):
@@ -39,6 +44,8 @@ cdef class Server13(Handshake):
     cdef bint acknowledge_name          # the server_name was used to choose it (RFC 6066, section 3)
     cdef Psk psk                        # until our tickets are made; .selected: the handshake is resumed by it
     cdef bint gives_tickets             # the client can use them
+    cdef bint certificate_requested
+    cdef PublicKey client_key           # of the client's leaf, until its CertificateVerify
     cdef uint8_t client_hello1[HASH_MAX]    # its hash, once a HelloRetryRequest has been sent
     cdef uint8_t server_secret[HASH_MAX]    # server_handshake_traffic_secret, until our Finished
     cdef uint8_t client_secret[HASH_MAX]    # client_handshake_traffic_secret, until our Finished or EndOfEarlyData
@@ -67,9 +74,13 @@ cdef class Server13(Handshake):
     cdef int do_select_credential(self) except -1
     cdef int do_send_server_hello(self) except -1
     cdef int do_send_encrypted_extensions(self) noexcept
+    cdef int do_send_certificate_request(self) noexcept
     cdef int do_send_certificate(self) noexcept
     cdef int do_send_certificate_verify(self) except -1
     cdef int do_send_finished(self) noexcept nogil
     cdef int do_send_tickets(self) noexcept
     cdef int do_read_end_of_early_data(self) noexcept nogil
+    cdef int do_read_client_certificate(self) except -1
+    cdef int do_read_client_certificate_verify(self) noexcept
     cdef int do_read_finished(self) noexcept nogil
+    cdef int do_send_late_tickets(self) noexcept

@@ -13,31 +13,36 @@ from cext.crypto.hash_kdf cimport (
     hmac_once, random_bytes)
 from cext.crypto.kx cimport KX_PUBLIC_MAX, KX_SHARED_MAX, KeyExchange
 from cext.crypto.sign cimport SIGNATURE_MAX
-from cext.tls.config cimport Selection
+from cext.tls.client_auth cimport admits_chain, ask_trust, chain_of_state, read_key
+from cext.tls.config cimport CLIENT_AUTH_NONE, CLIENT_AUTH_REQUIRE, Selection, read_chain
 from cext.tls.constants cimport (
-    EXT_COOKIE, EXT_EARLY_DATA, EXT_KEY_SHARE, EXT_PADDING, EXT_PRE_SHARED_KEY, HANDSHAKE_HEADER, HS_CLIENT_HELLO,
-    HS_END_OF_EARLY_DATA, HS_FINISHED, RANDOM_LENGTH, TLS13, TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384,
-    TLS_CHACHA20_POLY1305_SHA256, decode_error, decrypt_error, illegal_parameter, internal_error, missing_extension,
+    EXT_COOKIE, EXT_EARLY_DATA, EXT_KEY_SHARE, EXT_PADDING, EXT_PRE_SHARED_KEY, HANDSHAKE_HEADER, HS_CERTIFICATE,
+    HS_CERTIFICATE_VERIFY, HS_CLIENT_HELLO, HS_END_OF_EARLY_DATA, HS_FINISHED, RANDOM_LENGTH, TLS13,
+    TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384, TLS_CHACHA20_POLY1305_SHA256, bad_certificate,
+    certificate_required, decode_error, decrypt_error, illegal_parameter, internal_error, missing_extension,
     unexpected_message)
 from cext.tls.handshake cimport (
     ACTION_CCS, ACTION_READ_KEYS, ACTION_SKIP_EARLY_DATA, ACTION_WRITE_KEYS, LEVEL_APPLICATION, LEVEL_EARLY,
     LEVEL_HANDSHAKE, LEVEL_INITIAL, STEP_DONE, STEP_NEED_MESSAGE, STEP_OK, STEP_OTHER_VERSION,
     STEP_WAIT_POLICY)
 from cext.tls.key_schedule cimport (
-    LABEL_CLIENT_APPLICATION, LABEL_CLIENT_EARLY, LABEL_CLIENT_HANDSHAKE, LABEL_RESUMPTION_MASTER,
-    LABEL_SERVER_APPLICATION, LABEL_SERVER_HANDSHAKE, derive_secret, finished_verify_data, schedule_handshake,
+    LABEL_CLIENT_APPLICATION, LABEL_CLIENT_EARLY, LABEL_CLIENT_HANDSHAKE, LABEL_EXPORTER_MASTER,
+    LABEL_RESUMPTION_MASTER, LABEL_SERVER_APPLICATION, LABEL_SERVER_HANDSHAKE, derive_secret, finished_verify_data, schedule_handshake,
     schedule_master, schedule_resumed, schedule_wipe)
 from cext.tls.messages cimport (
-    CERTIFICATE_VERIFY_INPUT_MAX, build_certificate, build_certificate_verify, build_encrypted_extensions,
+    CERTIFICATE_VERIFY_INPUT_MAX, Certificate, CertificateVerify, build_certificate, build_certificate_verify,
+    build_encrypted_extensions,
     build_finished, build_hello_retry_request, build_resuming_server_hello, certificate_verify_input, next_key_share,
-    parse_client_hello, parse_finished)
+    parse_certificate, parse_certificate_verify, parse_client_hello, parse_finished)
 from cext.tls.negotiate cimport (
-    GroupChoice, choose_alpn, choose_cipher_suite, choose_group, choose_version, name_of, protocol_of)
+    GroupChoice, choose_alpn, choose_cipher_suite, choose_group, choose_version, is_among, name_of, protocol_of)
 from cext.tls.psk cimport accept_early_data, add_tickets, mode_fits, psk_fingerprint, psk_wipe, select_psk
 from cext.tls.transcript cimport transcript_add, transcript_hash, transcript_init, transcript_restart
 
 cdef enum:
     CLIENT_HELLO_MAX = 1 << 16          # body, bytes: with post-quantum shares and tickets a few KiB are usual
+    CERTIFICATE_MAX = 1 << 16           # body of a client's Certificate
+    CERTIFICATE_VERIFY_MAX = 4 + SIGNATURE_MAX
     FINISHED_MAX = HASH_MAX
     COOKIE_MAX = 2 + 2 + HASH_MAX + 32
 
@@ -72,6 +77,18 @@ cdef class Server13(Handshake):
                 return self.fail(unexpected_message, "not EndOfEarlyData")
             if length:
                 return self.fail(decode_error, "EndOfEarlyData is not empty")
+            return 0
+        if self.state == READ_CLIENT_CERTIFICATE:
+            if type != HS_CERTIFICATE:
+                return self.fail(unexpected_message, "not the client's Certificate")
+            if length > CERTIFICATE_MAX:
+                return self.fail(illegal_parameter, "a Certificate too large")
+            return 0
+        if self.state == READ_CLIENT_CERTIFICATE_VERIFY:
+            if type != HS_CERTIFICATE_VERIFY:
+                return self.fail(unexpected_message, "not the client's CertificateVerify")
+            if length > CERTIFICATE_VERIFY_MAX:
+                return self.fail(illegal_parameter, "a CertificateVerify too large")
             return 0
         if self.state != READ_FINISHED or type != HS_FINISHED:
             return self.fail(unexpected_message, "not the client's Finished")
@@ -113,6 +130,8 @@ cdef class Server13(Handshake):
                 step = self.do_send_server_hello()
             elif self.state == SEND_ENCRYPTED_EXTENSIONS:
                 step = self.do_send_encrypted_extensions()
+            elif self.state == SEND_CERTIFICATE_REQUEST:
+                step = self.do_send_certificate_request()
             elif self.state == SEND_CERTIFICATE:
                 step = self.do_send_certificate()
             elif self.state == SEND_CERTIFICATE_VERIFY:
@@ -123,8 +142,14 @@ cdef class Server13(Handshake):
                 step = self.do_send_tickets()
             elif self.state == READ_END_OF_EARLY_DATA:
                 step = self.do_read_end_of_early_data()
+            elif self.state == READ_CLIENT_CERTIFICATE:
+                step = self.do_read_client_certificate()
+            elif self.state == READ_CLIENT_CERTIFICATE_VERIFY:
+                step = self.do_read_client_certificate_verify()
             elif self.state == READ_FINISHED:
                 step = self.do_read_finished()
+            elif self.state == SEND_LATE_TICKETS:
+                step = self.do_send_late_tickets()
             else:
                 step = STEP_DONE
         return step
@@ -140,6 +165,7 @@ cdef class Server13(Handshake):
         if code < 0:
             return self.fail(-code, self.hello.reason)
         self.server_name = name_of(&self.hello.server_name)
+        memcpy(self.client_random, self.hello.random.p, RANDOM_LENGTH)
         if self.config.policy and not self.decided:
             return STEP_WAIT_POLICY
         code = self.choose_parameters()
@@ -245,6 +271,12 @@ cdef class Server13(Handshake):
             return self.fail(-code, reason)
         if self.hello_retried and not self.psk.dhe:     # the share was asked for to be used
             psk_wipe(&self.psk)
+        self.peer_certificates = ()                     # anew after a HelloRetryRequest
+        if self.psk.selected:
+            self.peer_certificates = chain_of_state(self.psk.state.peer_chain)
+            if not admits_chain(self.config, self.peer_certificates):
+                self.peer_certificates = ()
+                psk_wipe(&self.psk)
         self.resumed = self.psk.selected
         self.gives_tickets = self.config.tickets is not None and mode_fits(self.config, &self.hello, &dhe)
         transcript_add(&self.transcript, self.message, self.message_length)
@@ -389,8 +421,18 @@ cdef class Server13(Handshake):
         build_encrypted_extensions(&w, alpn, len(self.alpn), self.acknowledge_name, self.early_accepted)
         if self.close_message(&w, LEVEL_HANDSHAKE) < 0:
             return -internal_error
-        self.state = SEND_FINISHED if self.resumed else SEND_CERTIFICATE
+        self.state = SEND_FINISHED if self.resumed else SEND_CERTIFICATE_REQUEST
         return STEP_OK
+
+    cdef int do_send_certificate_request(self) noexcept:
+        """CertificateRequest (section 4.3.2): encoded once, when the configuration was made."""
+        cdef const uint8_t *message
+        self.state = SEND_CERTIFICATE
+        if self.config.client_auth == CLIENT_AUTH_NONE:
+            return STEP_OK
+        self.certificate_requested = 1
+        message = self.config.certificate_request
+        return self.add_message(message, len(self.config.certificate_request), LEVEL_HANDSHAKE)
 
     cdef int do_send_certificate(self) noexcept:
         """Certificate (section 4.4.2): encoded once, when the configuration was made."""
@@ -445,17 +487,21 @@ cdef class Server13(Handshake):
         schedule_master(&self.schedule)
         derive_secret(&self.schedule, LABEL_CLIENT_APPLICATION, digest, self.client_application_secret)
         derive_secret(&self.schedule, LABEL_SERVER_APPLICATION, digest, server_application_secret)
+        derive_secret(&self.schedule, LABEL_EXPORTER_MASTER, digest, self.exporter_secret)
         if self.add_keys(ACTION_WRITE_KEYS, LEVEL_APPLICATION, server_application_secret) < 0:
             return -internal_error
         cleanse(server_application_secret, sizeof(server_application_secret))
-        self.foresee_finished()
         self.message = NULL
+        if self.certificate_requested:
+            self.state = READ_CLIENT_CERTIFICATE
+            return STEP_OK
+        self.foresee_finished()
         self.state = SEND_TICKETS
         return STEP_OK
 
     cdef void foresee_finished(self) noexcept nogil:
-        """Without client certificates nothing that we do not know comes before the client's Finished: what it must hold
-        is known now, and so is the resumption_master_secret, which covers it (sections 4.4.4 and 4.6.1)."""
+        """Once nothing that we do not know comes before the client's Finished, what it must hold is known, and so is the
+        resumption_master_secret, which covers it (sections 4.4.4 and 4.6.1)."""
         cdef Writer w
         cdef uint8_t digest[HASH_MAX]
         cdef uint8_t finished[HANDSHAKE_HEADER + HASH_MAX]
@@ -494,6 +540,65 @@ cdef class Server13(Handshake):
         self.state = READ_FINISHED
         return STEP_OK
 
+    cdef int do_read_client_certificate(self) except -1:
+        """The client's Certificate (section 4.4.2): its chain, or that it has none."""
+        cdef Certificate c
+        cdef int code
+        if self.message == NULL:
+            return STEP_NEED_MESSAGE
+        code = parse_certificate(self.message + HANDSHAKE_HEADER, self.message_length - HANDSHAKE_HEADER, 0, 0, &c)
+        if code < 0:
+            return self.fail(-code, c.reason)
+        if left(&c.request_context):
+            return self.fail(illegal_parameter, "certificate_request_context is not ours")
+        transcript_add(&self.transcript, self.message, self.message_length)
+        if c.leaf.p == NULL:
+            if self.config.client_auth == CLIENT_AUTH_REQUIRE:      # section 4.4.2.4
+                return self.fail(certificate_required, "the client has no certificate")
+            self.foresee_finished()
+            self.message = NULL
+            self.state = READ_FINISHED
+            return STEP_OK
+        chain = read_chain(c.entries)
+        self.message = NULL
+        self.client_key = read_key(self, chain[0])
+        if self.client_key is None:
+            return -bad_certificate
+        if self.config.verify_client is not None:
+            code = ask_trust(self, self.config.verify_client, (list(chain),))
+            if code < 0:
+                return code
+        self.peer_certificates = chain
+        self.state = READ_CLIENT_CERTIFICATE_VERIFY
+        return STEP_OK
+
+    cdef int do_read_client_certificate_verify(self) noexcept:
+        """The client's CertificateVerify (section 4.4.3): that the certificate is its own."""
+        cdef CertificateVerify cv
+        cdef uint8_t digest[HASH_MAX]
+        cdef uint8_t signed[CERTIFICATE_VERIFY_INPUT_MAX]
+        cdef size_t n
+        cdef int code
+        if self.message == NULL:
+            return STEP_NEED_MESSAGE
+        code = parse_certificate_verify(self.message + HANDSHAKE_HEADER, self.message_length - HANDSHAKE_HEADER, &cv)
+        if code < 0:
+            return self.fail(-code, cv.reason)
+        if not is_among(cv.algorithm, self.config.schemes, self.config.n_schemes):
+            return self.fail(illegal_parameter, "CertificateVerify uses an algorithm that was not offered")
+        if not self.client_key.supports(cv.algorithm):
+            return self.fail(illegal_parameter, "CertificateVerify uses an algorithm that does not fit the key")
+        transcript_hash(&self.transcript, digest)
+        n = certificate_verify_input(0, digest, hash_length(self.hash), signed)
+        if self.client_key.verify(cv.algorithm, signed, n, cv.signature.p, left(&cv.signature)) != 0:
+            return self.fail(decrypt_error, "the client's CertificateVerify does not verify")
+        transcript_add(&self.transcript, self.message, self.message_length)
+        self.message = NULL
+        self.client_key = None
+        self.foresee_finished()
+        self.state = READ_FINISHED
+        return STEP_OK
+
     cdef int do_read_finished(self) noexcept nogil:
         """The client's Finished: compared in constant time."""
         cdef Reader verify_data
@@ -511,6 +616,14 @@ cdef class Server13(Handshake):
         if self.add_keys(ACTION_READ_KEYS, LEVEL_APPLICATION, self.client_application_secret) < 0:
             return -internal_error
         cleanse(self.client_application_secret, sizeof(self.client_application_secret))
+        self.state = SEND_LATE_TICKETS if self.certificate_requested else CONFIRMED
+        return STEP_OK
+
+    cdef int do_send_late_tickets(self) noexcept:
+        """NewSessionTickets that say who the client is (section 4.6.1)."""
+        if self.gives_tickets and add_tickets(self, self.config, &self.psk, self.resumption_secret) < 0:
+            return -internal_error
+        cleanse(self.resumption_secret, sizeof(self.resumption_secret))
         self.state = CONFIRMED
         return STEP_OK
 

@@ -19,6 +19,7 @@ from typing import Final, cast
 
 from edge.errors import ConfigError
 from edge.schema import (
+    Boolean,
     Choice,
     Duration,
     File,
@@ -245,6 +246,46 @@ class Listener:
 
 
 @table
+class Tickets:
+    enabled: bool = knob(Boolean(), "Whether clients get tickets, and sessions are resumed by them.", default=True)
+    rotate: Milliseconds = knob(Duration("1m", "7d"), "How long a key seals tickets.", default="12h")
+    keep: int = knob(Integer(1, 14), "How many earlier keys still open tickets.", default=3)
+    lifetime: Milliseconds = knob(
+        Duration("1s", "7d"), "How long a ticket is good; at most `rotate` times `keep`.", default="1d"
+    )
+    count: int = knob(
+        Integer(0, 4),
+        "Tickets that a client of TLS 1.3 gets after a full handshake; one after a resumed one.",
+        default=2,
+    )
+    secret_file: Path | None = knob(
+        File(),
+        "A file of at least 32 random bytes that several hosts share, to open each other's tickets; whoever reads it "
+        "can read them all. Without it the keys are random and never leave the memory.",
+        default=None,
+    )
+
+
+@table
+class EarlyData:
+    max_bytes: int = knob(
+        Size("1B", "1MiB"),
+        "Most 0-RTT data of a connection; it is kept in memory until it is confirmed.",
+        default="14KiB",
+    )
+    window: Milliseconds = knob(
+        Duration("100ms", "10m"),
+        "How far the age of a ticket may differ between the client's clock and ours for its 0-RTT data to be taken.",
+        default="10s",
+    )
+    replay: str = knob(
+        Choice("single-use"),
+        "How replays are kept out: 0-RTT data is taken once, by all workers together; only under tickets of this host.",
+        default="single-use",
+    )
+
+
+@table
 class Tls:
     min_version: int = knob(
         Named("TLS version", VERSIONS),
@@ -262,6 +303,13 @@ class Tls:
     )
     groups: tuple[int, ...] = knob(
         ListOf(Named("group", GROUPS)), "Groups of the key exchange, most preferred first.", default=list(GROUPS)
+    )
+    tickets: Tickets = knob(Section(Tickets), "Session tickets.", default={})
+    early_data: EarlyData | None = knob(
+        Section(EarlyData),
+        "0-RTT data. Without this table none is taken; with it, requests in it are served once the handshake has shown "
+        "that they are no replay.",
+        default=None,
     )
 
 

@@ -31,7 +31,7 @@ from gunicorn.errors import HaltServer
 from gunicorn.pidfile import Pidfile
 from setproctitle import setproctitle
 
-from edge import __version__, accesslog, config, plane, sockets
+from edge import __version__, accesslog, config, plane, sockets, ticket_keys
 from edge.config import Bind
 from edge.errorlog import ErrorLog
 from edge.errors import EdgeError
@@ -97,6 +97,7 @@ class Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no typ
         self.file = file
         self.welcome = welcome
         self.cookie_secret = secrets.token_bytes(32)
+        self.shared = ticket_keys.Shared()
         self.cfg: Config = None
         self._numbers = 0
         super().__init__("edge", prog="edge")
@@ -107,7 +108,7 @@ class Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no typ
     def next_generation(self) -> Generation:
         """Reads and prepares the file. Raises EdgeError; nothing has changed then."""
         settings = config.load(self.file)
-        prepared = plane.prepare(settings, self.cookie_secret)
+        prepared = plane.prepare(settings, self.cookie_secret, self.shared)
         accesslog.make_files(settings)
         owner = config.owner(settings.server, Place(settings.file).key("server"))
         self._numbers += 1
@@ -182,6 +183,8 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     def manage_workers(self) -> None:
         """One step onwards. gunicorn calls it at start and after every signal or second."""
+        if self.current.prepared.rotation:
+            self.current.prepared.rotation.turn()  # or secrets that every worker has forgotten would stay here
         self._hear_workers()
         if self.takeover:
             self._judge(self.takeover)

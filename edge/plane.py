@@ -15,8 +15,9 @@ from cext.proxy.router import Route, Router
 from cext.tls.config import Credential, ServerConfig
 from cext.worker import DataPlane
 
-from edge import certs
+from edge import certs, ticket_keys
 from edge.config import Bind, Listener, Settings
+from edge.schema import Place
 
 # ALPN names that the HTTP/1 session answers to. A client that speaks 1.0 alone says so (curl --http1.0 does).
 PROTOCOLS: Final = (b"http/1.1", b"http/1.0")
@@ -49,11 +50,18 @@ class Prepared:
     identities: tuple[certs.Identity, ...]
     listeners: dict[Bind, object]
     """The data plane's settings for each address."""
+    rotation: ticket_keys.Rotation | None
+    """The ticket keys, which each process turns on its own."""
 
 
-def prepare(settings: Settings, cookie_secret: bytes) -> Prepared:
-    """Loads what the settings name. `cookie_secret` is the same for all workers. Raises ConfigError."""
+def prepare(settings: Settings, cookie_secret: bytes, shared: ticket_keys.Shared | None = None) -> Prepared:
+    """Loads what the settings name. `cookie_secret` is the same for all workers, `shared` what stays when settings
+    change. Raises ConfigError."""
     identities = certs.load(settings)
+    shared = shared or ticket_keys.Shared()
+    tickets, early_data = settings.tls.tickets, settings.tls.early_data
+    at = Place(settings.file).key("tls").key("tickets")
+    rotation = shared.rotation(tickets, at) if tickets.enabled else None
     tls = ServerConfig(
         [_credential(identity) for identity in identities],
         cipher_suites=settings.tls.cipher_suites,
@@ -62,6 +70,12 @@ def prepare(settings: Settings, cookie_secret: bytes) -> Prepared:
         groups=settings.tls.groups,
         alpn=PROTOCOLS,
         cookie_secret=cookie_secret,
+        tickets=rotation.keys if rotation else None,
+        ticket_count=tickets.count,
+        ticket_lifetime=ticket_keys.lifetime(tickets),
+        max_early_data=early_data.max_bytes if early_data else 0,
+        early_window=early_data.window if early_data else 1,
+        replay=shared.register(early_data) if early_data else None,
     )
     router = _router(settings)
     made = [(listener, _listener_settings(listener, tls, router)) for listener in settings.listener]
@@ -70,6 +84,7 @@ def prepare(settings: Settings, cookie_secret: bytes) -> Prepared:
         settings=settings,
         identities=tuple(dataclasses.replace(identity, key_pem=b"") for identity in identities),
         listeners={bind: made_settings for listener, made_settings in made for bind in listener.bind},
+        rotation=rotation,
     )
 
 

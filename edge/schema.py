@@ -178,6 +178,15 @@ class Integer(Kind[int]):
         return value
 
 
+class Boolean(Kind[bool]):
+    text = "boolean"
+
+    def read(self, value: object, at: Place) -> bool:
+        if isinstance(value, bool):
+            return value
+        raise at.error(f"{show(value)} is neither true nor false", "write true or false, without quotes")
+
+
 class _Quantity(Kind[int]):
     """A number with a unit, as an integer of the smallest unit."""
 

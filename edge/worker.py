@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from gunicorn.workers.base import Worker
 from setproctitle import setproctitle
 
-from edge import plane
+from edge import plane, ticket_keys
 from edge.accesslog import AccessLog
 from edge.errorlog import one_line
 
@@ -93,6 +93,9 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             for bind, settings in self.generation.prepared.listeners.items():
                 self.plane.listen(self.sockets_by_bind[bind].fileno(), settings)
             self.plane.every(HEARTBEAT_MS, self._beat)
+            if rotation := self.generation.prepared.rotation:
+                rotation.turn()  # the configuration may have been prepared days ago
+                self.plane.every(ticket_keys.TURN_MS, rotation.turn)
         except Exception as e:
             self._fail(e)
         self.notify()

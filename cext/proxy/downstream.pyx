@@ -26,6 +26,7 @@ from cext.net.address cimport ADDRESS_TEXT, peer_text
 from cext.net.stream cimport IO_AGAIN, IO_ERROR
 from cext.proxy.context cimport BYTES_PER_TURN, HIGH_WATER, LOW_WATER, SCRATCH
 from cext.tls.connection cimport (
+    EARLY_ACCEPTED,
     RECORD_HEADER,
     TLS_CLOSE_NOTIFY,
     TLS_DATA,
@@ -321,7 +322,9 @@ cdef class Downstream(Stream):
                     self.shut(b"out of memory")
                 if self.fd < 0:
                     return n
-                if pos == n:
+                if self.plain.len:
+                    self.plain_news = True      # early data, which is now known to be no replay
+                elif pos == n:
                     # Nothing of ours will carry the acknowledgement, and a client without TCP_NODELAY holds its
                     # request back until it comes.
                     self.acknowledge_now()
@@ -338,7 +341,8 @@ cdef class Downstream(Stream):
         """Plaintext to the session; what it leaves is kept in front of what follows."""
         cdef size_t taken = 0
         cdef bint more = self.plain.len > 0
-        if not more and self.session.wants_plaintext():
+        # Early data may be a replay: it waits for the end of the handshake, and is no more than the tickets allow.
+        if not more and self.session is not None and self.session.wants_plaintext():
             taken = self.session.on_plaintext(p, n)
             if self.fd < 0 or taken == n:
                 return
@@ -537,6 +541,10 @@ cdef class Downstream(Stream):
         log.text(b"cipher", name, strlen(name))
         name = group_name(self.tls.group)
         log.text(b"group", name, strlen(name))
+        if self.tls.resumed:
+            log.boolean(b"resumed", True)
+        if self.tls.early_data_state == EARLY_ACCEPTED:
+            log.boolean(b"early_data", True)
         if self.tls.server_name:
             log.text(b"sni", <const char *> self.tls.server_name, len(self.tls.server_name))
         if self.tls.alpn:

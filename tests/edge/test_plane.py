@@ -17,6 +17,8 @@ bind = ["127.0.0.1:3"]
 cipher_suites = ["TLS_AES_256_GCM_SHA384"]
 min_version = "1.3"
 groups = ["secp256r1"]
+tickets = {{ rotate = "1h", keep = 2, lifetime = "3h", count = 1 }}
+early_data = {{ max_bytes = "4KiB", window = "3s" }}
 [[certificate]]
 names = ["localhost"]
 chain = "localhost.pem"
@@ -68,7 +70,8 @@ def test_keys_are_not_kept_as_text(settings, certificates):
 def test_every_setting_arrives(settings, monkeypatch):
     for name in ("ListenerSettings", "Router", "Route", "UpstreamGroup", "ServerConfig"):
         monkeypatch.setattr(plane, name, type(name, (Made,), {}))
-    first, second, third = plane.prepare(settings(), SECRET).listeners.values()
+    prepared = plane.prepare(settings(), SECRET)
+    first, second, third = prepared.listeners.values()
     assert first is second
     tls, router = first.args
     assert third.args == (tls, router)
@@ -83,6 +86,8 @@ def test_every_setting_arrives(settings, monkeypatch):
         "forwarded": False,
     }
     assert third.named["keepalive_ms"] == 75_000
+    register = tls.named.pop("replay")
+    assert register.keeps == 6000
     assert tls.named == {
         "alpn": (b"http/1.1", b"http/1.0"),
         "cipher_suites": (0x1302,),
@@ -90,6 +95,11 @@ def test_every_setting_arrives(settings, monkeypatch):
         "max_version": 0x0304,
         "groups": (0x17,),
         "cookie_secret": SECRET,
+        "tickets": prepared.rotation.keys,
+        "ticket_count": 1,
+        "ticket_lifetime": 7200,
+        "max_early_data": 4096,
+        "early_window": 3000,
     }
     assert tls.args[0][0].names == ("localhost",)
     to_b, to_a = router.args[0]

@@ -1,0 +1,135 @@
+"""The keys of session tickets: made anew in every period, the same in every process, known before they are used.
+
+Nothing is sent around: the keys of a period follow from a secret that workers inherit by the fork, so each of them can
+open, from the same moment on, what any other seals. The next period's key is always among those that open: clocks
+may differ a little.
+
+A random secret moves on with time (each period's makes the next one's, and is then forgotten), so that who reads a
+process's memory cannot open the tickets of keys that are gone. A secret from a file is what several hosts share: its
+file tells all keys, of all times, and is to be replaced like any other key.
+"""
+
+import dataclasses
+import hashlib
+import hmac
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from cext.tls.replay import SharedRegister
+from cext.tls.session import TicketKeys
+
+from edge.config import EarlyData, Tickets, read_file
+from edge.schema import Place
+
+SECRET_MIN: Final = 32
+TURN_MS: Final = 5000
+"""How often a process looks whether a period has ended."""
+
+Key = tuple[bytes, bytes]
+"""Name and key, 16 and 32 bytes."""
+
+
+class Schedule:
+    """The keys of every moment. `rotate`: length of a period in ms; `keep`: earlier periods whose keys still open;
+    `secret`: what hosts share, None for a random one. Times are seconds since 1970."""
+
+    def __init__(self, rotate: int, keep: int, secret: bytes | None = None, now: float | None = None) -> None:
+        self._rotate = rotate
+        self._keep = keep
+        self._shared = secret
+        self._first = 0 if secret else self._index(time.time() if now is None else now)
+        """The earliest period that has a key."""
+        self._secret = secret or secrets.token_bytes(SECRET_MIN)
+        """A random one: that of the period `_first`."""
+
+    def period(self, now: float) -> int:
+        """The number of the period; it never falls, whatever the clock does."""
+        return max(self._index(now), self._first)
+
+    def keys(self, now: float) -> list[Key]:
+        """The key that seals, the next period's, then those of earlier periods, newest first."""
+        current = self.period(now)
+        first = max(self._first, current - self._keep)
+        made = [_key(secret) for secret in self._secrets(first, current + 1)]
+        earlier, sealing, following = made[:-2], made[-2], made[-1]
+        return [sealing, following, *reversed(earlier)]
+
+    def _index(self, now: float) -> int:
+        return int(now * 1000) // self._rotate
+
+    def _secrets(self, first: int, last: int) -> list[bytes]:
+        """Those of the periods first..last; what comes before `first` is forgotten."""
+        if self._shared:
+            return [_derive(self._shared, b"period %d" % index) for index in range(first, last + 1)]
+        while self._first < first:
+            self._secret = _derive(self._secret, b"next")
+            self._first += 1
+        made = [self._secret]
+        while len(made) <= last - first:
+            made.append(_derive(made[-1], b"next"))
+        return made
+
+
+def _derive(secret: bytes, label: bytes) -> bytes:
+    return hmac.digest(secret, b"edge ticket keys: " + label, "sha256")
+
+
+def _key(secret: bytes) -> Key:
+    return _derive(secret, b"name")[:16], _derive(secret, b"key")
+
+
+class Rotation:
+    """A server's ticket keys, kept at what a schedule says of now."""
+
+    def __init__(self, schedule: Schedule, clock: Callable[[], float] = time.time) -> None:
+        self._schedule = schedule
+        self._clock = clock
+        now = clock()
+        self._period = schedule.period(now)
+        self.keys: TicketKeys = TicketKeys(schedule.keys(now))
+
+    def turn(self) -> None:
+        """To be called every few seconds, in each process."""
+        now = self._clock()
+        period = self._schedule.period(now)
+        if period != self._period:
+            self.keys.replace(self._schedule.keys(now))
+            self._period = period
+
+
+@dataclasses.dataclass(slots=True)
+class Shared:
+    """What outlives configurations, and comes to workers by the fork: tickets stay good over a reload, and early data
+    that was taken before it is not taken again."""
+
+    _schedules: dict[tuple[int, int, bytes], Schedule] = dataclasses.field(default_factory=dict)
+    _registers: dict[int, SharedRegister] = dataclasses.field(default_factory=dict)
+
+    def rotation(self, tickets: Tickets, at: Place) -> Rotation:
+        """The keys as `[tls] tickets` says. Raises ConfigError."""
+        secret = _read_secret(tickets.secret_file, at.key("secret_file")) if tickets.secret_file else b""
+        of = (tickets.rotate, tickets.keep, secret)
+        if of not in self._schedules:
+            self._schedules[of] = Schedule(tickets.rotate, tickets.keep, secret or None)
+        return Rotation(self._schedules[of])
+
+    def register(self, early_data: EarlyData) -> SharedRegister:
+        """Which early data has been taken."""
+        if early_data.window not in self._registers:
+            self._registers[early_data.window] = SharedRegister(2 * early_data.window)
+        return self._registers[early_data.window]
+
+
+def lifetime(tickets: Tickets) -> int:
+    """Seconds for which a ticket is said to be good: no longer than its key is sure to be kept."""
+    return max(min(tickets.lifetime, tickets.rotate * tickets.keep) // 1000, 1)
+
+
+def _read_secret(path: Path, at: Place) -> bytes:
+    content = read_file(path, at)
+    if len(content) < SECRET_MIN:
+        raise at.error(f"{path} is shorter than {SECRET_MIN} bytes", "make it with: openssl rand -out FILE 48")
+    return hashlib.sha256(content).digest()

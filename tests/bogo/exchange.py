@@ -2,13 +2,13 @@
 
 import socket
 
-from cext.tls.connection import CLOSE_NOTIFY, DATA, ESTABLISHED, FAILED, Connection
+from cext.tls.connection import CLOSE_NOTIFY, DATA, ESTABLISHED, FAILED, WAIT_POLICY, WAIT_SIGN, Connection
 from cext.tls.inspect import parse as parse_message
 from flags import UnimplementedError
-from settings import TLS12, build, protocol_names, read_chain
+from settings import build, protocol_names, read_chain
 
 RECORD_HEADER, HANDSHAKE_HEADER = 5, 4
-HANDSHAKE_FAILURE, PROTOCOL_VERSION = 40, 70
+HANDSHAKE_FAILURE, INTERNAL_ERROR = 40, 80
 DIFFERENT_SIZES = (0, 1, 255, 256, 257, 16383, 16384, 16385, 32767, 32768, 32769)
 FLIPPED = bytes(byte ^ 0xFF for byte in range(256))
 TIMEOUT = 20            # seconds; the runner's own is 15
@@ -28,6 +28,7 @@ class Link:
 
     def __init__(self, options, engine):
         self.engine = engine
+        self.options = options
         self.one_by_one = options.async_
         self.header = b""               # of the record that is coming in
         self.body = 0                   # bytes of it that are still to come
@@ -48,13 +49,36 @@ class Link:
             if self.keep:
                 self.kept += data
             for piece in self.cut(data):
-                for event, payload in self.engine.receive_bytes(piece):
-                    if event == FAILED:
-                        self.flush(failed=True)
-                        raise ExchangeError(str(self.engine.failure))
-                    self.flush()
-                    yield event, payload
-                self.flush()
+                yield from self.take(piece)
+
+    def take(self, piece):
+        for event, payload in self.engine.receive_bytes(piece):
+            waited = event in (WAIT_POLICY, WAIT_SIGN)
+            result = self.settle(event) if waited else event
+            self.flush(failed=result == FAILED)
+            if result == FAILED:
+                raise ExchangeError(str(self.engine.failure))
+            yield result, payload
+            if waited:                  # what came behind was not taken in the meantime
+                yield from self.take(b"")
+        self.flush()
+
+    def settle(self, event):
+        """Decides and signs until the handshake waits no more; the event that follows."""
+        options, engine = self.options, self.engine
+        while event in (WAIT_POLICY, WAIT_SIGN):
+            self.flush()
+            if event == WAIT_SIGN:
+                event = engine.give_signature(engine.signer.sign(*engine.to_sign))
+            elif options.fail_early_callback:
+                event = engine.give_up(HANDSHAKE_FAILURE, "rejected by policy")
+            elif options.fail_ddos_callback:
+                event = engine.give_up(INTERNAL_ERROR, "rejected by policy")
+            elif options.fail_cert_callback:
+                event = engine.give_up(INTERNAL_ERROR, "no certificate by policy")
+            else:
+                event = engine.decide()
+        return event
 
     def cut(self, data):
         """Cuts the stream where headers and records end, so that each event is acted upon before the next record is
@@ -118,16 +142,9 @@ def connect(options):
 
 
 def missing_feature(failure, options):
-    """What a handshake failed for that the engine does not offer, or None: TLS 1.2, which shows as a version or (a
-    runner of TLS 1.2 finds no suite in our ClientHello) as a handshake_failure; the hybrid groups, which a runner
-    offers alone."""
-    if failure is None:
-        return None
-    if options.versions & {0x0301, 0x0302, TLS12}:
-        refused_by_peer = not failure.sent and failure.description == HANDSHAKE_FAILURE and not options.server
-        if failure.description == PROTOCOL_VERSION or refused_by_peer:
-            return "TLS 1.2"
-    if failure.reason.startswith("no group in common") and not options.curves:
+    """What a handshake failed for that the engine does not offer, or None: the hybrid groups, which a runner offers
+    alone."""
+    if failure is not None and failure.reason.startswith("no group in common") and not options.curves:
         return "group 0x11ec"
     return None
 
@@ -151,7 +168,7 @@ def check(link, options, seen):
     ):
         if wanted and wanted != found:
             raise ExchangeError(f"{what} {found:#06x} instead of {wanted:#06x}")
-    if options.expect_hrr and not engine.hello_retried or options.expect_no_hrr and engine.hello_retried:
+    if (options.expect_hrr and not engine.hello_retried) or (options.expect_no_hrr and engine.hello_retried):
         raise ExchangeError(f"a HelloRetryRequest: {engine.hello_retried}")
     protocol = (options.select_alpn if options.server else options.expect_alpn) or b""
     if engine.alpn != protocol:

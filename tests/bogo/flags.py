@@ -20,6 +20,8 @@ SWITCHES = (
     # names, protocols, key shares, trust
     "decline-alpn", "reject-alpn", "no-key-shares", "verify-peer", "verify-fail", "expect-verify-result",
     "use-custom-verify-callback",
+    # a server's decisions by the ClientHello
+    "use-early-callback", "fail-early-callback", "install-ddos-callback", "fail-ddos-callback", "fail-cert-callback",
     # what must have been negotiated
     "expect-no-server-name", "expect-hrr", "expect-no-hrr", "handshake-never-done",
 )
@@ -31,7 +33,7 @@ NUMBERS = (
 NUMBER_LISTS = ("curves", "key-shares")
 TEXTS = (
     "shim-initial-write", "host-name", "expect-server-name", "advertise-alpn", "select-alpn", "expect-alpn",
-    "expect-advertised-alpn", "expect-peer-cert-file",
+    "expect-advertised-alpn", "expect-peer-cert-file", "cipher",
 )
 CREDENTIAL_TEXTS = ("cert-file", "key-file")
 
@@ -43,25 +45,24 @@ NEEDLESS_SWITCHES = {
     "no-op-extra-handshake": "as above",
     "partial-write": "the engine takes whole writes",
     "peek-then-read": "the engine hands every byte over once; there is nothing to peek into",
-    "renegotiate-freely": "TLS 1.3 has no renegotiation, whatever is allowed",
+    "renegotiate-freely": "there is no renegotiation, whatever is allowed",
     "renegotiate-once": "as above",
     "renegotiate-ignore": "as above",
     "renegotiate-explicit": "as above",
     "forbid-renegotiation-after-handshake": "as above",
     "use-old-client-cert-callback": "there is one way to give a certificate",
     "server-preference": "the only order this engine knows",
-    "expect-extended-master-secret": "a property of every TLS 1.3 connection",
-    "expect-secure-renegotiation": "as above",
-    "no-legacy-server-connect": "about servers of TLS 1.2",
+    "expect-extended-master-secret": "the runner computes the master secret too: it cannot be wrong and work",
+    "expect-secure-renegotiation": "the runner checks the extension",
+    "no-legacy-server-connect": "such servers are always refused",
     "cbc-record-splitting": "there is no CBC",
-    "false-start": "about TLS 1.2",
+    "false-start": "our side waits for the Finished all the same",
     "allow-false-start-without-alpn": "as above",
     "expect-no-session": "asserts what the engine cannot get wrong: it keeps no session",
 }
 # The same for flags with a value.
 NEEDLESS_VALUES = {
     "trust-cert": "trust is the verify callback's affair; BoringSSL's own shim accepts any chain too",
-    "cipher": "a list for TLS 1.2",
     "read-size": "the engine delivers a record at a time",
     "expect-cipher-no-aes": "this engine serves machines with AES instructions",
     "expect-total-renegotiations": "there are none",

@@ -4,7 +4,7 @@ import binascii
 
 from cext.crypto.sign import PrivateKey
 from cext.tls.alert import TlsAlert
-from cext.tls.config import GROUPS, ClientConfig, Credential, ServerConfig
+from cext.tls.config import GROUPS, SUITES13, ClientConfig, Credential, ServerConfig
 from flags import UnimplementedError
 
 TLS12, TLS13 = 0x0303, 0x0304
@@ -14,16 +14,28 @@ NAMES = ("shim.example",)
 NO_PROTOCOL = b"\0none"     # offered by nobody: every ALPN list is refused
 HANDSHAKE_FAILURE, CERTIFICATE_UNKNOWN = 40, 46
 
+SUITES12 = {
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256": 0xC02B, "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256": 0xC02F,
+    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384": 0xC02C, "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384": 0xC030,
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256": 0xCCA9, "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256": 0xCCA8,
+}
+# What the runner writes in OpenSSL's rule language.
+CIPHER_RULES = {
+    "ALL:3DES": tuple(SUITES12.values()),       # the rest of it we do not have
+    "DEFAULT:!AES": (0xCCA9, 0xCCA8),
+    "AES128": (0xC02B, 0xC02F),
+}
+
 
 def build(options, seen):
     """A ServerConfig or ClientConfig. `seen` is a dict that gets "chain", the certificates a client was shown."""
-    if TLS13 not in options.versions:
-        raise UnimplementedError("TLS 1.2" if TLS12 in options.versions else "TLS 1.1 and older")
+    if not options.versions & {TLS12, TLS13}:
+        raise UnimplementedError("TLS 1.1 and older")
     return server(options) if options.server else client(options, seen)
 
 
 def server(options):
-    credentials = [credential(files) for files in options.credentials if files]
+    credentials = [credential(files, options.async_) for files in options.credentials if files]
     if not credentials:
         raise UnimplementedError("a server without a certificate")
     if options.verify_peer or options.use_custom_verify_callback:
@@ -31,11 +43,17 @@ def server(options):
     protocols = () if options.select_alpn is None else (options.select_alpn,)
     if options.reject_alpn:
         protocols = (NO_PROTOCOL,)
-    return ServerConfig(credentials, alpn=protocols, groups=groups(options))
+    return ServerConfig(credentials, alpn=protocols, policy=decides_itself(options), **common(options))
+
+
+def decides_itself(options):
+    """Whether the handshake is to stop at the ClientHello: where BoringSSL's would call back."""
+    return (options.async_ or options.use_early_callback or options.fail_early_callback
+            or options.install_ddos_callback or options.fail_cert_callback)
 
 
 def client(options, seen):
-    if any(options.credentials):
+    if any(options.credentials) or options.fail_cert_callback:
         raise UnimplementedError("client certificates")
 
     def verify(chain, _server_name):
@@ -45,17 +63,38 @@ def client(options, seen):
             raise TlsAlert(CERTIFICATE_UNKNOWN if options.use_custom_verify_callback else HANDSHAKE_FAILURE,
                            "certificate verification failed")
 
-    offered = groups(options)
+    settings = common(options)
     shares = options.key_shares
-    if shares is not None and not set(shares) <= set(offered):
+    if shares is not None and not set(shares) <= set(settings["groups"]):
         raise UnimplementedError("key shares of other groups")
     return ClientConfig(
         server_name=options.host_name.decode() if options.host_name else None,
         alpn=protocol_names(options.advertise_alpn or b""),
-        groups=offered,
         key_share_groups=shares,
         verify=verify,
+        **settings,
     )
+
+
+def common(options):
+    """What both ends are told alike."""
+    spoken = options.versions & {TLS12, TLS13}
+    settings = {"groups": groups(options), "min_version": min(spoken), "max_version": max(spoken)}
+    if options.cipher is not None:
+        settings["cipher_suites"] = SUITES13 + cipher_suites(options.cipher.decode())
+    return settings
+
+
+def cipher_suites(rules):
+    if rules in CIPHER_RULES:
+        return CIPHER_RULES[rules]
+    names = rules.replace("[", "").replace("]", "").replace("|", ":").split(":")
+    if not all(name.startswith("TLS_") for name in names):
+        raise UnimplementedError(f"-cipher {rules}")
+    suites = tuple(SUITES12[name] for name in names if name in SUITES12)
+    if not suites:
+        raise UnimplementedError("none of our cipher suites")
+    return suites
 
 
 def groups(options):
@@ -65,13 +104,24 @@ def groups(options):
     return tuple(options.curves) or GROUPS
 
 
-def credential(files):
+class RemoteKey:
+    """A key that the engine cannot use itself: the handshake stops for its signature."""
+
+    def __init__(self, key):
+        self.key = key
+
+    def sign(self, message, scheme):
+        return self.key.sign_bytes(scheme, message)
+
+
+def credential(files, remote):
     if "cert_file" not in files or "key_file" not in files:
         raise UnimplementedError("a credential of another kind than certificate and key")
     with open(files["key_file"], "rb") as file:
         pem = file.read()
     try:
-        return Credential(read_chain(files["cert_file"]), PrivateKey.from_pem(pem), NAMES)
+        key = PrivateKey.from_pem(pem)
+        return Credential(read_chain(files["cert_file"]), RemoteKey(key) if remote else key, NAMES)
     except ValueError as error:
         raise UnimplementedError(f"a key that this engine does not take: {error}") from None
 

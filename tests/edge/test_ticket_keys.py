@@ -3,6 +3,7 @@
 import multiprocessing
 
 import pytest
+
 from edge import config, ticket_keys
 from edge.errors import ConfigError
 from edge.schema import Place

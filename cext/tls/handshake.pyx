@@ -99,7 +99,8 @@ cdef class Handshake:
     cdef int append_message(self, size_t n, int level) noexcept nogil:
         """The n bytes after the flight's end become its last message."""
         cdef size_t offset = self.flight.len
-        if level != LEVEL_APPLICATION:          # what follows the handshake is in no transcript
+        # What follows a handshake of TLS 1.3 is in no transcript; under these keys TLS 1.2's Finished comes.
+        if level != LEVEL_APPLICATION or self.version == TLS12:
             transcript_add(&self.transcript, self.flight.data + offset, n)
         self.flight.len += n
         if self.add_action(ACTION_MESSAGE, level) < 0:

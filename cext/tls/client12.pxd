@@ -60,7 +60,7 @@ cdef class Client12(Handshake):
     cdef void taken(self, int state) noexcept nogil
     cdef int check_server_hello(self, const ServerHello12 *sh) noexcept nogil
     cdef int choose_suite(self, uint16_t suite) noexcept nogil
-    cdef int verify_trust(self, Reader entries) except -1
+    cdef int verify_trust(self) except -1
     cdef int send_key_exchange(self) except -1
     cdef void make_keys(self, const uint8_t *premaster, size_t n) noexcept nogil
     cdef int send_finished(self) noexcept nogil

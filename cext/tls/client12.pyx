@@ -208,22 +208,19 @@ cdef class Client12(Handshake):
             return -bad_certificate
         if self.server_key.kind.startswith("rsa") == is_ecdsa_suite(<uint16_t> self.cipher_suite):
             return self.fail(illegal_parameter, "the certificate's key does not go with the cipher suite")
+        self.peer_certificates = chain_of(c.entries)
         if self.config.verify is not None:
-            step = self.verify_trust(c.entries)
+            step = self.verify_trust()
             if step < 0:
                 return step
         self.taken(C12_READ_SERVER_KEY_EXCHANGE)
         return STEP_OK
 
-    cdef int verify_trust(self, Reader entries) except -1:
+    cdef int verify_trust(self) except -1:
         """Asks the configuration's `verify`; what it raises is the alert, if it is one, else bad_certificate."""
-        cdef Reader der
         cdef int description = bad_certificate
-        chain = []
-        while next_certificate12(&entries, &der):
-            chain.append((<const char *> der.p)[:left(&der)])
         try:
-            self.config.verify(chain, self.config.server_name)
+            self.config.verify(list(self.peer_certificates), self.config.server_name)
         except Exception as error:
             self.reason = NULL
             self.error = f"the certificate is not trusted: {error}"
@@ -376,6 +373,14 @@ cdef class Client12(Handshake):
             return self.fail(decrypt_error, "the server's Finished does not verify")
         self.taken(C12_CONFIRMED)
         return STEP_OK
+
+
+cdef tuple chain_of(Reader entries):
+    cdef Reader der
+    cdef list chain = []
+    while next_certificate12(&entries, &der):
+        chain.append((<const char *> der.p)[:left(&der)])
+    return tuple(chain)
 
 
 cdef bint is_expected(int state, int type) noexcept nogil:

@@ -7,15 +7,19 @@ conn         Conn: a connection, and the rules of its locks
 config       Config: what it negotiates, whom it trusts, the hooks
 certificate  Certificate, and Signer for keys that are elsewhere
 hello        ClientHelloInfo: what a client offers, with its JA4 fingerprint
+state        ConnectionState: what was negotiated
+tickets      sessions that are resumed: their keys, or a SessionTicketWrapper
 verify       trust in certificates
 errors       TlsError and its kinds
 
 `docs/tls.md` is the guide.
 """
 
+from cext.tls.session import Session
+
 from edge.tls.certificate import Certificate, Signer, digest
-from edge.tls.config import GROUPS, VERSIONS, ClientAuth, Config, SessionTicketWrapper
-from edge.tls.conn import Conn, ConnectionState, client, server
+from edge.tls.config import GROUPS, VERSIONS, ClientAuth, Config
+from edge.tls.conn import Conn, client, server
 from edge.tls.errors import (
     AlertError,
     AlertReceived,
@@ -27,6 +31,8 @@ from edge.tls.errors import (
     UnexpectedEOF,
 )
 from edge.tls.hello import ClientHelloInfo
+from edge.tls.state import ConnectionState
+from edge.tls.tickets import SessionTicketWrapper
 
 __all__ = [
     "GROUPS",
@@ -43,6 +49,7 @@ __all__ = [
     "Conn",
     "ConnectionState",
     "Refuse",
+    "Session",
     "SessionTicketWrapper",
     "Signer",
     "TlsError",

@@ -3,11 +3,12 @@
 import dataclasses
 import enum
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final
 
 from cext.tls import config as engine
 from edge.tls.certificate import Certificate
 from edge.tls.hello import ClientHelloInfo
+from edge.tls.tickets import OwnTickets, SessionTicketWrapper, WrapperTickets
 from edge.tls.verify import Roots, load_roots
 
 VERSIONS: Final = {"1.2": 0x0303, "1.3": 0x0304}
@@ -32,33 +33,16 @@ class ClientAuth(enum.Enum):
     REQUIRE = "require"
 
 
-class SessionTicketWrapper(Protocol):
-    """How a server's session state becomes a ticket, which the client keeps, and is told again from one."""
-
-    def wrap(self, state: "Any", content: bytes) -> bytes:
-        """A ticket for `content`, the state of the session that ConnectionState `state` describes."""
-        ...
-
-    def unwrap(self, hello: ClientHelloInfo, ticket: bytes) -> bytes | None:
-        """The content of a ticket of ours; None when it is not, or too old: a full handshake follows."""
-        ...
-
-    def clone(self) -> Self:
-        """A wrapper with the same keys, for a configuration that is made from this one."""
-        ...
-
-
 GetCertificate = Callable[[ClientHelloInfo], Certificate | Awaitable[Certificate | None] | None]
 GetConfig = Callable[[ClientHelloInfo], "Config | Awaitable[Config | None] | None"]
 Verify = Callable[[Sequence[bytes], str], None]
+
+_EARLY_DATA: Final = 14336
 
 # Designed, and refused until the engine does it: a field that did nothing would be believed.
 _UNCONNECTED: Final = {
     "client_auth": "does not ask clients for certificates",
     "client_cas": "does not ask clients for certificates",
-    "accept_early_data": "has no early data",
-    "max_early_data_size": "has no early data",
-    "session_ticket_wrapper": "makes no session tickets",
     "key_log": "does not give its secrets",
 }
 
@@ -92,8 +76,12 @@ class Config:
     accept_early_data: bool = False
     """Whether a server takes 0-RTT data (RFC 8446, section 2.3), which may be a replay: see Conn.confirm_handshake."""
     max_early_data_size: int | None = None
-    """Bytes of it, at most."""
+    """Bytes of it, at most, of each connection. None: 14 KiB."""
+    session_tickets: bool = True
+    """Whether a server gives its clients tickets, for a shorter handshake the next time."""
     session_ticket_wrapper: SessionTicketWrapper | None = None
+    """Makes them, so that other processes can take them; None: keys of this configuration, which it keeps to itself
+    and replaces twice a day."""
     key_log: Callable[[str], None] | None = None
     """Gets each line of an NSS key log: whoever reads them reads the connection. For debugging."""
     root_cas: Roots | None = None
@@ -105,28 +93,48 @@ class Config:
     _made: dict[str, Any] = dataclasses.field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "certificates", tuple(self.certificates))
         if isinstance(self.next_protos, str) or not all(isinstance(p, str) for p in self.next_protos):
             raise ValueError("next_protos: a sequence of str")
+        object.__setattr__(self, "certificates", tuple(self.certificates))
         object.__setattr__(self, "next_protos", tuple(self.next_protos))
         self._refuse_unconnected()
         if not all(isinstance(certificate, Certificate) for certificate in self.certificates):
             raise ValueError("certificates: a sequence of edge.tls.Certificate")
-        for name, value in (("min_version", self.min_version), ("max_version", self.max_version)):
-            if value not in VERSIONS:
-                raise ValueError(f"{name}: {value!r} is none of {', '.join(VERSIONS)}")
-        if self.min_version > self.max_version:
-            raise ValueError("max_version: is below min_version")
         if not callable(self.verify) and not isinstance(self.verify, bool):
             raise ValueError("verify: True, False or a callable")
         for group in self.groups or ():
             if group not in GROUPS:
                 raise ValueError(f"groups: {group!r} is none of {', '.join(GROUPS)}")
+        self._check_versions()
+        self._check_tickets()
         if self.root_cas is not None:
             object.__setattr__(self, "root_cas", load_roots(self.root_cas))
         self.client_config("", None)  # what the engine finds wrong is told now, not at the first connection
         if self.certificates or self.has_hooks:
             self.server_config()
+
+    def _check_versions(self) -> None:
+        for name, value in (("min_version", self.min_version), ("max_version", self.max_version)):
+            if value not in VERSIONS:
+                raise ValueError(f"{name}: {value!r} is none of {', '.join(VERSIONS)}")
+        if self.min_version > self.max_version:
+            raise ValueError("max_version: is below min_version")
+
+    def _check_tickets(self) -> None:
+        if self.session_ticket_wrapper is not None:
+            if not self.session_tickets:
+                raise ValueError("session_ticket_wrapper: has nothing to do with session_tickets off")
+            self._made["tickets"] = WrapperTickets(self.session_ticket_wrapper)
+        if not self.accept_early_data:
+            if self.max_early_data_size is not None:
+                raise ValueError("max_early_data_size: needs accept_early_data")
+            return
+        if not self.session_tickets:
+            raise ValueError("accept_early_data: early data comes with a ticket, and session_tickets is off")
+        if self.max_version == "1.2":
+            raise ValueError("accept_early_data: TLS 1.2 has none")
+        if self.max_early_data_size is not None and not 0 < self.max_early_data_size < 1 << 31:
+            raise ValueError("max_early_data_size: is out of range")
 
     def _refuse_unconnected(self) -> None:
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
@@ -157,14 +165,32 @@ class Config:
             if not self.certificates and not self.has_hooks:
                 raise ValueError("certificates: a server needs at least one, or a hook")
             credentials = [certificate.credential for certificate in self.certificates]
-            fresh = engine.ServerConfig(credentials, policy=self.has_hooks, **self._options())
-            # Two threads may make it at once; all connections must use one, for its cookies.
+            tickets = self._made.setdefault("tickets", OwnTickets()) if self.session_tickets else None
+            fresh = engine.ServerConfig(
+                credentials,
+                policy=self.has_hooks,
+                tickets=tickets and tickets.sealer,
+                max_early_data=(self.max_early_data_size or _EARLY_DATA) if self.accept_early_data else 0,
+                **self._options(),
+            )
+            # Two threads may make it at once; all connections must use one, for its cookies and its replay register.
             made = self._made.setdefault("server", fresh)
+        if self.session_tickets:
+            self._made["tickets"].rotate()
         return made
 
-    def client_config(self, server_name: str, verify: Callable[[list[bytes], bytes], None] | None) -> Any:
+    def client_config(
+        self, server_name: str, verify: Callable[[list[bytes], bytes], None] | None, *, early_data: bool = False
+    ) -> Any:
         """The engine's form of it for one client connection."""
-        return engine.ClientConfig(server_name=server_name, verify=verify, **self._options())
+        return engine.ClientConfig(server_name=server_name, verify=verify, early_data=early_data, **self._options())
+
+    def clone(self, **changes: Any) -> "Config":
+        """Another configuration with these changes, whose tickets a clone of the wrapper makes; without a wrapper it
+        has keys of its own. (dataclasses.replace shares the wrapper.)"""
+        if self.session_ticket_wrapper is not None:
+            changes.setdefault("session_ticket_wrapper", self.session_ticket_wrapper.clone())
+        return dataclasses.replace(self, **changes)
 
     def roots(self) -> Any:
         """`root_cas`, loaded. Raises OSError and ValueError when the system has none."""

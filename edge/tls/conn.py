@@ -20,15 +20,24 @@ only after we have read would stop both.
 """
 
 import collections
-import dataclasses
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from cext.tls.alert import TlsAlert
-from cext.tls.connection import CLOSE_NOTIFY, DATA, WAIT_POLICY, WAIT_SIGN, Connection
+from cext.tls.connection import (
+    ACCEPTED,
+    CLOSE_NOTIFY,
+    DATA,
+    OFFERED,
+    READING,
+    WAIT_POLICY,
+    WAIT_SIGN,
+    Connection,
+)
 from cext.tls.names import describe
+from cext.tls.session import Session
 
 from edge.tls.certificate import Certificate, wait_for
 from edge.tls.config import Config
@@ -43,6 +52,7 @@ from edge.tls.errors import (
 )
 from edge.tls.hello import ClientHelloInfo
 from edge.tls.socketlike import SocketLike, send_at_once, shut
+from edge.tls.state import ConnectionState
 from edge.tls.verify import verify_server
 
 _INTERNAL_ERROR: Final = 80
@@ -66,49 +76,39 @@ class Transport(Protocol):
         ...
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ConnectionState:
-    """What a connection has negotiated; "" or None where it is not known yet."""
-
-    version: str
-    """"TLSv1.3" or "TLSv1.2"."""
-    cipher_suite: str
-    group: str
-    signature_scheme: str
-    alpn: str
-    server_name: str
-    """What the client asked for (SNI)."""
-    handshake_complete: bool
-    """Application data may be read and written."""
-    handshake_confirmed: bool
-    """The peer's Finished has come: what is read from now on is no replay, and what was read was none."""
-    peer_certificates: tuple[bytes, ...] = dataclasses.field(repr=False)
-    """The DER chain that the peer sent, leaf first."""
-    hello_retried: bool
-    resumed: bool = False
-    early_data_used: bool = False
-    """A server has taken early data, or a client has had it taken."""
-    fingerprint: str = ""
-    """Of a server's connection with early data: what a backend can tell its replays by."""
-    unique: bytes = b""
-    """The channel binding tls-exporter (RFC 9266): the same at both ends of this connection, and nowhere else."""
-
-
 def server(sock: Transport, config: Config) -> "Conn":
     """The server's side of a connection over `sock`. ValueError when the configuration has no certificate."""
     return Conn(sock, config, Connection(config.server_config()))
 
 
-def client(sock: Transport, config: Config, *, server_name: str = "") -> "Conn":
+def client(
+    sock: Transport,
+    config: Config,
+    *,
+    server_name: str = "",
+    session: Session | None = None,
+    early_data: bytes = b"",
+) -> "Conn":
     """The client's side of a connection over `sock`.
 
     `server_name` is what the server's certificate must be for, a host name or an IP address; a host name is also sent
     (SNI). ValueError without one, unless the configuration has a `verify` of its own, and for one that is no name.
+
+    `session`: an earlier connection's (Conn.session), to be resumed if the server will; it is offered only if its
+    certificates would be trusted now. `early_data` goes out at once with it, before the server has answered, if the
+    session allows that much: anyone can send it to the server again. ConnectionState.early_data_used tells whether the
+    server took it; when not, it is the caller's to send again (RFC 8446, section 4.2.10).
     """
     if config.verify is True and not server_name:
         raise ValueError("server_name: without one there is nothing to verify the server's certificate for")
-    trust = _Trust(config, server_name)
-    return Conn(sock, config, Connection(config.client_config(server_name, trust)), trust=trust)
+    trust = _Trust(config, server_name) if config.verify is not False else None
+    if session is not None and trust is not None and not trust.accepts(session.chain):
+        session = None
+    early = session is not None and 0 < len(early_data) <= session.max_early_data
+    connection = Connection(config.client_config(server_name, trust, early_data=early), session)
+    if connection.early_data_state == OFFERED:
+        connection.send(early_data)
+    return Conn(sock, config, connection, trust=trust)
 
 
 class _Trust:
@@ -118,16 +118,24 @@ class _Trust:
         self.verify = config.verify
         self.roots = config.roots() if config.verify is True else ()
         self.server_name = server_name
-        self.chain: tuple[bytes, ...] = ()
         self.error: Exception | None = None
 
-    def __call__(self, chain: list[bytes], _server_name: bytes) -> None:
-        self.chain = tuple(chain)
+    def check(self, chain: Sequence[bytes]) -> None:
+        if callable(self.verify):
+            self.verify(chain, self.server_name)
+        else:
+            verify_server(self.roots, chain, self.server_name)
+
+    def accepts(self, chain: Sequence[bytes]) -> bool:
         try:
-            if callable(self.verify):
-                self.verify(self.chain, self.server_name)
-            elif self.verify:
-                verify_server(self.roots, self.chain, self.server_name)
+            self.check(chain)
+        except Exception:
+            return False
+        return True
+
+    def __call__(self, chain: list[bytes], _server_name: bytes) -> None:
+        try:
+            self.check(tuple(chain))
         except Refuse as error:
             self.error = error
             raise TlsAlert(error.description, str(error)) from error
@@ -191,7 +199,7 @@ class Conn(SocketLike):
             self._complete = True
 
     def _is_complete(self) -> bool:
-        return bool(self._connection.established)
+        return bool(self._connection.established or self._connection.early_data_state == READING)
 
     def confirm_handshake(self) -> None:
         """Blocks until the handshake is confirmed: the peer has proved that it is there now.
@@ -548,12 +556,22 @@ class Conn(SocketLike):
                 server_name=c.server_name.decode("ascii"),
                 handshake_complete=self._complete,
                 handshake_confirmed=bool(c.established),
-                peer_certificates=self._peer_certificates(),
+                peer_certificates=c.peer_certificates,
                 hello_retried=bool(c.hello_retried),
+                resumed=bool(c.resumed),
+                early_data_used=c.early_data_state in (READING, ACCEPTED),
+                fingerprint=c.fingerprint.decode("ascii"),
             )
 
-    def _peer_certificates(self) -> tuple[bytes, ...]:
-        return self._trust.chain if self._trust is not None else ()
+    @property
+    def session(self) -> Session | None:
+        """Of a client: the newest session that the server has given, to be resumed by another connection; None before
+        it has. They come with the data after the handshake, so something must have been read.
+
+        `to_bytes` and `Session.from_bytes` carry one to another process; it holds the session's secret.
+        """
+        with self._engine:
+            return self._connection.session
 
     def pending(self) -> int:
         """Bytes that `read` has without waiting."""

@@ -218,6 +218,37 @@ def test_the_number_of_workers_changes_without_loss(edge, origin):
     assert edge.stop() == 0
 
 
+LATE = """
+import time
+from edge import sockets, worker
+whole = sockets.ListeningSocket.close
+def drain(self, drain=worker.EdgeWorker._drain):
+    sockets.ListeningSocket.beat = self.notify
+    drain(self)
+def close(self):
+    if hasattr(self, "beat"):
+        self.beat()
+        time.sleep(0.6)
+    whole(self)
+worker.EdgeWorker._drain = drain
+sockets.ListeningSocket.close = close
+from edge.__main__ import main
+main()
+"""
+
+
+def test_nobody_is_sent_to_a_socket_before_its_last_holder_has_closed_it(edge):
+    """A worker that goes is alive and well, but late with closing its sockets."""
+    edge.program = ["-c", LATE]
+    edge.start()
+    with Load(edge) as load:
+        edge.send(signal.SIGTTOU)
+        until(lambda: len(edge.workers()) == 1, 15, edge.log)
+        time.sleep(0.3)
+    assert load.failures == []
+    assert edge.stop() == 0
+
+
 def test_addresses_come_and_go(edge, origin):
     edge.start()
     other = free_port()

@@ -80,7 +80,7 @@ def test_both_ways_at_once_with_key_updates():
                 Thread(read_all, conn, got[1 - i], random.Random(10 + i)),
             ]
         for thread in threads:
-            thread.finish()
+            thread.finish(SECONDS + WATCHDOG)
     for out, arrived in zip(sent, got, strict=True):
         assert out.bytes == arrived.bytes > 0
         assert out.digest.digest() == arrived.digest.digest()

@@ -66,8 +66,8 @@ class Thread(threading.Thread):
         except BaseException as error:
             self.error = error
 
-    def finish(self):
-        self.join(PATIENCE)
+    def finish(self, patience=PATIENCE):
+        self.join(patience)
         assert not self.is_alive(), "the thread is stuck"
         if self.error is not None:
             raise self.error

@@ -1,0 +1,32 @@
+"""What a connection has negotiated."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConnectionState:
+    """A snapshot; "" , () or False where something is not known yet, or is not."""
+
+    version: str = ""
+    """"TLSv1.3" or "TLSv1.2"."""
+    cipher_suite: str = ""
+    group: str = ""
+    signature_scheme: str = ""
+    alpn: str = ""
+    server_name: str = ""
+    """What the client asked for (SNI)."""
+    handshake_complete: bool = False
+    """Application data may be read and written."""
+    handshake_confirmed: bool = False
+    """The peer's Finished has come: what is read from now on is no replay, and what was read was none."""
+    peer_certificates: tuple[bytes, ...] = dataclasses.field(default=(), repr=False)
+    """The DER chain that the peer has shown, leaf first; in a resumed session, when that began."""
+    hello_retried: bool = False
+    resumed: bool = False
+    early_data_used: bool = False
+    """A server has taken early data, or a client has had it taken."""
+    fingerprint: str = ""
+    """Of a server's connection that took early data: 64 hex digits, the same for a replay of it and for no other, by
+    which a backend can tell replays."""
+    unique: bytes = b""
+    """The channel binding tls-exporter (RFC 9266): the same at both ends of this connection, and nowhere else."""

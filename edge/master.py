@@ -465,8 +465,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     def _drain(self, worker: EdgeWorker) -> None:
         timeout = worker.generation.prepared.settings.server.drain_timeout / 1000
-        worker.drained_at = time.monotonic()
-        worker.kill_at = worker.drained_at + timeout + DRAIN_MARGIN_SECONDS
+        worker.kill_at = time.monotonic() + timeout + DRAIN_MARGIN_SECONDS
         self.kill_worker(worker.pid, signal.SIGTERM)
 
     def _kill(self, worker: EdgeWorker) -> None:
@@ -502,9 +501,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         """Whether a slot may still get or hold a connection that is not accepted."""
         if time.monotonic() < slot.leaves_at:
             return True
-        crew = [w for w in self.WORKERS.values() if w.slot is slot]
-        # A heartbeat after the signal: its loop has turned, so it has accepted all and closed its sockets.
-        return any(w.drained_at is None or w.tmp.last_update() <= w.drained_at for w in crew)
+        return any(w.accepts() for w in self.WORKERS.values() if w.slot is slot)
 
 
 def _received(channel: socket.socket) -> bytes:

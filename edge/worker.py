@@ -45,8 +45,10 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self.serving = False
         self.kill_at: float | None = None
         """When a draining worker is killed (monotonic); None while it is not draining."""
-        self.drained_at: float | None = None
-        """When it was told to drain."""
+
+    def accepts(self) -> bool:
+        """The master's view: whether it may hold its listening sockets still."""
+        return os.fstat(self.tmp.fileno()).st_size == 0
 
     def init_process(self) -> None:
         """Opens what needs privileges, gives them up, then runs. Never returns to a caller who would go on."""
@@ -129,6 +131,9 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         # instead of waiting in a queue that nobody serves.
         for s in self.sockets:
             s.close()
+        # The heartbeat's file, empty until now, tells the master: a heartbeat alone may be older than the drain.
+        os.ftruncate(self.tmp.fileno(), 1)
+        self.notify()  # the file's time is the wall clock's now
 
     def _stop(self) -> None:
         self.alive = False

@@ -29,6 +29,7 @@ from cext.tls.prf12 cimport FINISHED12_LENGTH, extended_master_secret, finished1
 from cext.tls.transcript cimport transcript_add, transcript_hash, transcript_select
 
 from cext.tls.alert import TlsAlert
+from cext.tls.config import CURVES
 
 cdef enum:
     MESSAGE_MAX = 1 << 16               # bytes of a server's message, except
@@ -192,6 +193,7 @@ cdef class Client12(Handshake):
     cdef int do_read_certificate(self) except -1:
         """Certificate (section 7.4.2)."""
         cdef Certificate12 c
+        cdef uint16_t curve
         cdef int step = self.take_message()
         if step != STEP_OK:
             return step
@@ -208,6 +210,10 @@ cdef class Client12(Handshake):
             return -bad_certificate
         if self.server_key.kind.startswith("rsa") == is_ecdsa_suite(<uint16_t> self.cipher_suite):
             return self.fail(illegal_parameter, "the certificate's key does not go with the cipher suite")
+        # The curve of an ECDSA key must be one we named (RFC 8422, section 5.1).
+        curve = CURVES.get(self.server_key.kind, 0)
+        if curve and not is_among(curve, self.config.groups, self.config.n_groups):
+            return self.fail(illegal_parameter, "the certificate's key is on a curve that was not offered")
         self.peer_certificates = chain_of(c.entries)
         if self.config.verify is not None:
             step = self.verify_trust()
@@ -244,7 +250,7 @@ cdef class Client12(Handshake):
         if not is_among(ske.algorithm, self.config.schemes12, self.config.n_schemes12):
             return self.fail(illegal_parameter, "ServerKeyExchange uses an algorithm that was not offered")
         if left(&ske.point) > KX_PUBLIC_MAX:
-            return self.fail(illegal_parameter, "the server's key is no point of its group")
+            return self.fail(illegal_parameter, "the server's key share is none of its group")
         memcpy(signed, self.client_random, RANDOM_LENGTH)
         memcpy(signed + RANDOM_LENGTH, self.server_random, RANDOM_LENGTH)
         memcpy(signed + 2 * RANDOM_LENGTH, ske.params.p, left(&ske.params))
@@ -314,7 +320,7 @@ cdef class Client12(Handshake):
         if exchange.generate(self.group, public, &public_length) < 0:
             return self.fail(internal_error, "no key pair")
         if exchange.derive(self.server_point, self.server_point_length, premaster, &n) < 0:
-            return self.fail(illegal_parameter, "the server's key is no point of its group")
+            return self.fail(illegal_parameter, "the server's key share is none of its group")
         if self.open_message(&w, HANDSHAKE_HEADER + 1 + public_length) < 0:
             return -internal_error
         build_client_key_exchange(&w, public, public_length)

@@ -312,8 +312,9 @@ cdef class Connection:
         # After the handshake (section 4.6) there is KeyUpdate, and for a client NewSessionTicket.
         if self.version == TLS12:
             # There is no renegotiation, and to go on as if nothing had been asked for would serve no one.
-            return -no_renegotiation if header[0] == (HS_CLIENT_HELLO if self.server else HS_HELLO_REQUEST) else (
-                -unexpected_message)
+            if header[0] == HS_HELLO_REQUEST and not self.server:
+                return -no_renegotiation if length == HANDSHAKE_HEADER else -decode_error
+            return -no_renegotiation if header[0] == HS_CLIENT_HELLO and self.server else -unexpected_message
         if header[0] == HS_KEY_UPDATE:
             return length if length == HANDSHAKE_HEADER + 1 else -decode_error
         if header[0] == HS_NEW_SESSION_TICKET and not self.server:
@@ -370,6 +371,8 @@ cdef class Connection:
             if self.early_data_state == EARLY_OFFERED and self.handshake.early_accepted:
                 self.early_data_state = EARLY_ACCEPTED
             return TLS_PROGRESS
+        if self.unread:                 # in TLS 1.2, whose keys changed before
+            return self.refuse(unexpected_message, "bytes of the message's record come after the end of the handshake")
         self.confirm()
         return TLS_ESTABLISHED
 

@@ -1,5 +1,5 @@
-"""Handshake messages of TLS 1.2, in the order of a handshake (see the .pxd; section numbers are RFC 5246's unless another
-RFC is named)."""
+"""Handshake messages of TLS 1.2, in the order of a handshake (see the .pxd; section numbers are RFC 5246's unless
+another RFC is named)."""
 
 from libc.string cimport memcpy, memset
 
@@ -13,7 +13,9 @@ from cext.tls.constants cimport (
     TLS12, decode_error, handshake_failure, illegal_parameter, protocol_version)
 from cext.tls.extensions cimport (
     IN_SERVER_HELLO_12, Extensions, X_ALPN, X_EC_POINT_FORMATS, X_EXTENDED_MASTER_SECRET, X_RENEGOTIATION_INFO,
-    X_SERVER_NAME, X_SESSION_TICKET, X_STATUS_REQUEST, read_extensions)
+    X_SERVER_NAME, X_SESSION_TICKET, X_STATUS_REQUEST, extension_bit, read_extensions)
+
+from cext.tls.alert import TlsAlert
 
 cdef enum:
     NAMED_CURVE = 3                     # ECCurveType, RFC 8422 section 5.4
@@ -311,3 +313,74 @@ cdef inline void write_flag(Writer *w, uint16_t type, bint present) noexcept nog
     if present:
         write_u16(w, type)
         write_u16(w, 0)
+
+
+# --- Python's face, for tests, fuzzing and tools
+
+def parse(str kind, bytes body not None, offered=()):
+    """A message's fields from its body (without the handshake header) as a dict; TlsAlert when it is faulty.
+
+    `kind` is "server_hello", "certificate", "certificate_request", "server_key_exchange", "client_key_exchange",
+    "server_hello_done" or "new_session_ticket". `offered` are the extension types of the ClientHello that a ServerHello
+    answers."""
+    cdef ServerHello12 sh
+    cdef Certificate12 c
+    cdef CertificateRequest12 cr
+    cdef ServerKeyExchange ske
+    cdef NewSessionTicket12 t
+    cdef Reader r
+    cdef const char *reason = ""
+    cdef uint64_t bits = 0
+    cdef size_t n = len(body)
+    cdef int result
+    reader_init(&r, NULL, 0)
+    if kind == "server_hello":
+        for type in offered:
+            bits |= extension_bit(<uint16_t> type)
+        result = parse_server_hello12(body, n, bits, &sh)
+        check(result, sh.reason)
+        return {
+            "random": content(&sh.random), "session_id": content(&sh.session_id), "cipher_suite": sh.cipher_suite,
+            "alpn": content(&sh.alpn), "extended_master_secret": bool(sh.extended_master_secret),
+            "renegotiation_info": bool(sh.renegotiation_info), "session_ticket": bool(sh.session_ticket),
+            "status_request": bool(sh.status_request), "server_name": bool(sh.server_name),
+        }
+    if kind == "certificate":
+        result = parse_certificate12(body, n, &c)
+        check(result, c.reason)
+        chain = []
+        while next_certificate12(&c.entries, &r):
+            chain.append(content(&r))
+        return {"chain": chain, "leaf": content(&c.leaf)}
+    if kind == "certificate_request":
+        result = parse_certificate_request12(body, n, &cr)
+        check(result, cr.reason)
+        return {"certificate_types": content(&cr.certificate_types), "authorities": content(&cr.authorities),
+                "signature_algorithms": content(&cr.signature_algorithms)}
+    if kind == "server_key_exchange":
+        result = parse_server_key_exchange(body, n, &ske)
+        check(result, ske.reason)
+        return {"params": content(&ske.params), "group": ske.group, "point": content(&ske.point),
+                "algorithm": ske.algorithm, "signature": content(&ske.signature)}
+    if kind == "client_key_exchange":
+        result = parse_client_key_exchange(body, n, &r, &reason)
+        check(result, reason)
+        return {"point": content(&r)}
+    if kind == "server_hello_done":
+        result = parse_server_hello_done(n, &reason)
+        check(result, reason)
+        return {}
+    if kind == "new_session_ticket":
+        result = parse_new_session_ticket12(body, n, &t)
+        check(result, t.reason)
+        return {"lifetime_hint": t.lifetime_hint, "ticket": content(&t.ticket)}
+    raise ValueError(f"no handshake message is called {kind!r}")
+
+
+cdef check(int result, const char *reason):
+    if result:
+        raise TlsAlert(-result, reason.decode())
+
+
+cdef content(const Reader *r):
+    return None if r.p == NULL else (<const char *> r.p)[:r.end - r.p]

@@ -11,7 +11,7 @@ cdef bint list_has(Reader list, uint16_t v) noexcept nogil
 cdef bint is_among(uint16_t v, const uint16_t *values, size_t n) noexcept nogil
 
 cdef int choose_version(const ClientHello *ch, int min_version, int max_version) noexcept nogil
-"""TLS13 or TLS12, the highest both have; or -protocol_version."""
+"""TLS13 or TLS12, the highest both have. -protocol_version, or -inappropriate_fallback (RFC 7507)."""
 
 cdef int choose_cipher_suite(const ClientHello *ch, const uint16_t *suites, size_t n) noexcept nogil
 """The first of suites[:n] the client offers; ChaCha20-Poly1305 (when in suites) for a client that lists it before any

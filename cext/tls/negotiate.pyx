@@ -16,8 +16,10 @@ from cext.tls.constants cimport (
     TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
     TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
     TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+    TLS_FALLBACK_SCSV,
     handshake_failure,
     illegal_parameter,
+    inappropriate_fallback,
     no_application_protocol,
     protocol_version,
 )
@@ -50,6 +52,14 @@ cdef bint is_among(uint16_t v, const uint16_t *values, size_t n) noexcept nogil:
 
 
 cdef int choose_version(const ClientHello *ch, int min_version, int max_version) noexcept nogil:
+    cdef int version = common_version(ch, min_version, max_version)
+    # The client could do better, and so could we, but something kept it from trying (RFC 7507, section 3).
+    if version < max_version and list_has(ch.cipher_suites, TLS_FALLBACK_SCSV):
+        return -inappropriate_fallback
+    return version
+
+
+cdef int common_version(const ClientHello *ch, int min_version, int max_version) noexcept nogil:
     cdef bint offers_tls12
     # SSL 3.0 is refused wherever it shows (RFC 8446 appendix D.5).
     if ch.legacy_version <= 0x0300:
@@ -262,11 +272,13 @@ def encode_protocol_names(names):
     return b"".join(bytes((len(name),)) + name for name in names)
 
 
-def version(supported_versions, int legacy_version=0x0303, int min_version=TLS12, int max_version=TLS13):
+def version(supported_versions, int legacy_version=0x0303, int min_version=TLS12, int max_version=TLS13, suites=()):
     """TLS13 or TLS12, or a negative AlertDescription. supported_versions None: the extension is absent."""
     cdef ClientHello ch
+    cdef bytes encoded_suites = encode_u16_list(suites)
     cdef bytes encoded = encode_u16_list(supported_versions or ())
     ch.legacy_version = legacy_version
+    ch.cipher_suites = u16_list(encoded_suites)
     ch.supported_versions = u16_list(encoded)
     if supported_versions is None:
         ch.supported_versions.p = NULL

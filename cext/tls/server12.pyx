@@ -17,8 +17,7 @@ from cext.tls.constants cimport (
     HANDSHAKE_HEADER, HS_CLIENT_HELLO, HS_CLIENT_KEY_EXCHANGE, HS_FINISHED, TLS12, TLS13,
     TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
     TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, TLS_EMPTY_RENEGOTIATION_INFO_SCSV,
-    TLS_FALLBACK_SCSV, decrypt_error, handshake_failure, illegal_parameter, inappropriate_fallback, internal_error,
-    protocol_version, unexpected_message)
+    decrypt_error, illegal_parameter, internal_error, unexpected_message)
 from cext.tls.handshake cimport (
     ACTION_CCS, ACTION_READ_KEYS, ACTION_WRITE_KEYS, LEVEL_APPLICATION, LEVEL_INITIAL, STEP_DONE, STEP_NEED_MESSAGE,
     STEP_OK)
@@ -27,7 +26,7 @@ from cext.tls.messages cimport build_certificate, build_finished, parse_client_h
 from cext.tls.messages12 cimport (
     ServerHello12Parts, build_server_hello12, build_server_hello_done, build_server_key_exchange,
     ecdhe_params, has_uncompressed, parse_client_key_exchange)
-from cext.tls.negotiate cimport choose_alpn, choose_group12, choose_version, list_has, name_of, protocol_of
+from cext.tls.negotiate cimport choose_alpn, choose_group12, list_has, name_of, protocol_of
 from cext.tls.prf12 cimport extended_master_secret, finished12, key_block, master_secret
 from cext.tls.transcript cimport transcript_add, transcript_hash, transcript_init
 
@@ -61,7 +60,7 @@ cdef class Server12(Handshake):
             return self.fail(illegal_parameter, "a ClientHello too large") if length > CLIENT_HELLO_MAX else 0
         if self.state == S12_READ_CLIENT_KEY_EXCHANGE:
             if type != HS_CLIENT_KEY_EXCHANGE:
-                return self.fail(unexpected_message, "not the ClientKeyExchange")
+                return self.fail(unexpected_message, "not the handshake message that comes now")
         elif self.state == S12_READ_CHANGE_CIPHER_SPEC:
             return self.fail(unexpected_message, "a message instead of the change_cipher_spec")
         elif self.state != S12_READ_FINISHED or type != HS_FINISHED:
@@ -142,12 +141,8 @@ cdef class Server12(Handshake):
         return STEP_OK
 
     cdef int check_hello(self) noexcept nogil:
-        if choose_version(&self.hello, self.config.min_version, self.config.max_version) != TLS12:
-            return self.fail(protocol_version, "no version in common")
+        # Server13 has chosen it; what it does not, or refuses, has not come here.
         self.version = TLS12
-        # RFC 7507, section 3: the client retries with less than it can, and we can more.
-        if self.config.max_version > TLS12 and list_has(self.hello.cipher_suites, TLS_FALLBACK_SCSV):
-            return self.fail(inappropriate_fallback, "a fallback to TLS 1.2, while we speak 1.3")
         if self.hello.ec_point_formats.p != NULL and not has_uncompressed(self.hello.ec_point_formats):
             return self.fail(illegal_parameter, "ec_point_formats lacks uncompressed")      # RFC 8422, section 5.1.2
         self.extended_master_secret = self.hello.extended_master_secret
@@ -306,7 +301,7 @@ cdef class Server12(Handshake):
         if code < 0:
             return self.fail(-code, reason)
         if self.exchange.derive(point.p, left(&point), premaster, &n) < 0:
-            return self.fail(illegal_parameter, "the client's key is no point of the group")
+            return self.fail(illegal_parameter, "the client's key share is no point of its group")
         self.exchange = None
         transcript_add(&self.transcript, self.message, self.message_length)
         self.make_keys(premaster, n)

@@ -20,7 +20,7 @@ from cext.tls.constants cimport (
     HS_CERTIFICATE_VERIFY, HS_CLIENT_HELLO, HS_END_OF_EARLY_DATA, HS_FINISHED, RANDOM_LENGTH, TLS13,
     TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384, TLS_CHACHA20_POLY1305_SHA256, bad_certificate,
     certificate_required, decode_error, decrypt_error, illegal_parameter, internal_error, missing_extension,
-    unexpected_message)
+    protocol_version, unexpected_message)
 from cext.tls.handshake cimport (
     ACTION_CCS, ACTION_READ_KEYS, ACTION_SKIP_EARLY_DATA, ACTION_WRITE_KEYS, LEVEL_APPLICATION, LEVEL_EARLY,
     LEVEL_HANDSHAKE, LEVEL_INITIAL, STEP_DONE, STEP_NEED_MESSAGE, STEP_OK, STEP_OTHER_VERSION,
@@ -179,7 +179,7 @@ cdef class Server13(Handshake):
         """Version and cipher suite: what both ClientHellos must lead to alike."""
         cdef int code = choose_version(&self.hello, self.config.min_version, self.config.max_version)
         if code < 0:
-            return self.fail(-code, "no version in common")
+            return self.fail(-code, "no version in common" if code == -protocol_version else "a needless fallback")
         if code != TLS13:
             if self.hello_retried:      # section 4.1.4
                 return self.fail(illegal_parameter, "the second ClientHello does not offer TLS 1.3")

@@ -9,7 +9,7 @@ from cext.tls import config as engine
 from edge.tls.certificate import Certificate
 from edge.tls.hello import ClientHelloInfo
 from edge.tls.tickets import OwnTickets, SessionTicketWrapper, WrapperTickets
-from edge.tls.verify import Roots, load_roots
+from edge.tls.verify import Roots, asking, load_roots, verify_client
 
 VERSIONS: Final = {"1.2": 0x0303, "1.3": 0x0304}
 
@@ -39,13 +39,6 @@ Verify = Callable[[Sequence[bytes], str], None]
 
 _EARLY_DATA: Final = 14336
 
-# Designed, and refused until the engine does it: a field that did nothing would be believed.
-_UNCONNECTED: Final = {
-    "client_auth": "does not ask clients for certificates",
-    "client_cas": "does not ask clients for certificates",
-    "key_log": "does not give its secrets",
-}
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Config:
@@ -55,8 +48,8 @@ class Config:
     """
 
     certificates: Sequence[Certificate] = ()
-    """A server's: chosen by the client's server_name and signature algorithms, the first by default. A client's: what
-    it has to show."""
+    """A server's: chosen by the client's server_name and signature algorithms, the first by default. A client shows the
+    first to a server that asks."""
     get_certificate: GetCertificate | None = None
     """Chooses the certificate by the ClientHello; None leaves it to `certificates`."""
     get_config_for_client: GetConfig | None = None
@@ -66,8 +59,9 @@ class Config:
     """ALPN protocols (RFC 7301), preferred first. A server that has some refuses a client which offers none of them;
     without any it ignores the extension."""
     client_auth: ClientAuth = ClientAuth.NONE
+    """What a server asks of its clients; in TLS 1.3 alone, so 1.2 is not spoken beside it."""
     client_cas: Roots | None = None
-    """Whose certificates a server takes from clients: as `root_cas`."""
+    """Whose certificates a server takes from clients: a PEM file or certificates."""
     min_version: str = "1.2"
     max_version: str = "1.3"
     """"1.2" or "1.3"."""
@@ -83,13 +77,15 @@ class Config:
     """Makes them, so that other processes can take them; None: keys of this configuration, which it keeps to itself
     and replaces twice a day."""
     key_log: Callable[[str], None] | None = None
-    """Gets each line of an NSS key log: whoever reads them reads the connection. For debugging."""
+    """Gets each line of an NSS key log (SSLKEYLOGFILE): whoever reads them reads the connection. For debugging, with
+    TLS 1.3."""
     root_cas: Roots | None = None
     """Whom a client trusts: a PEM file or certificates; None: the system's store."""
     verify: bool | Verify = True
-    """Of a client: True: the server's chain must lead to one of `root_cas` and be for the name asked for. A callable
-    decides instead, by raising (`Refuse` names the alert); it gets the DER chain, leaf first, and the name. False: no
-    trust is established, and anyone on the way may answer in the server's place."""
+    """True: a server's chain must lead to one of `root_cas` and be for the name asked for, a client's to one of
+    `client_cas`. A callable decides instead, by raising (`Refuse` names the alert); it gets the DER chain, leaf first,
+    and the name ("" for a client's). False: no trust is established, and anyone on the way may answer in the server's
+    place."""
     _made: dict[str, Any] = dataclasses.field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -97,7 +93,6 @@ class Config:
             raise ValueError("next_protos: a sequence of str")
         object.__setattr__(self, "certificates", tuple(self.certificates))
         object.__setattr__(self, "next_protos", tuple(self.next_protos))
-        self._refuse_unconnected()
         if not all(isinstance(certificate, Certificate) for certificate in self.certificates):
             raise ValueError("certificates: a sequence of edge.tls.Certificate")
         if not callable(self.verify) and not isinstance(self.verify, bool):
@@ -107,6 +102,7 @@ class Config:
                 raise ValueError(f"groups: {group!r} is none of {', '.join(GROUPS)}")
         self._check_versions()
         self._check_tickets()
+        self._check_client_auth()
         if self.root_cas is not None:
             object.__setattr__(self, "root_cas", load_roots(self.root_cas))
         self.client_config("", None)  # what the engine finds wrong is told now, not at the first connection
@@ -136,17 +132,40 @@ class Config:
         if self.max_early_data_size is not None and not 0 < self.max_early_data_size < 1 << 31:
             raise ValueError("max_early_data_size: is out of range")
 
-    def _refuse_unconnected(self) -> None:
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        for name, lack in _UNCONNECTED.items():
-            if getattr(self, name) != defaults[name]:
-                raise ValueError(f"{name}: the engine {lack} yet")
+    def _check_client_auth(self) -> None:
+        if self.client_auth is ClientAuth.NONE:
+            if self.client_cas is not None:
+                raise ValueError("client_cas: needs a client_auth that asks for certificates")
+            return
+        if not isinstance(self.client_auth, ClientAuth):
+            raise ValueError("client_auth: a ClientAuth")
+        if self.max_version == "1.2":
+            raise ValueError("client_auth: certificates are asked for in TLS 1.3 alone")
+        if (self.client_cas is None) is (self.verify is True):
+            raise ValueError("client_cas: says whose certificates are good, unless verify is a callable or False")
+        if self.client_cas is not None:
+            object.__setattr__(self, "client_cas", load_roots(self.client_cas))
+
+    def _verify_client(self) -> Callable[..., None] | None:
+        if self.client_auth is ClientAuth.NONE or self.verify is False:
+            return None
+        if callable(self.verify):
+            verify = self.verify
+            return asking(lambda chain: verify(chain, ""))
+        roots = load_roots(self.client_cas)
+        return asking(lambda chain: verify_client(roots, chain))
+
+    def _client_authorities(self) -> list[bytes]:
+        if self.client_cas is None:
+            return []
+        return [root.subject.public_bytes() for root in load_roots(self.client_cas)]
 
     def _options(self) -> dict[str, Any]:
         options: dict[str, Any] = {
             "alpn": [p.encode("ascii", "surrogateescape") for p in self.next_protos],
             "min_version": VERSIONS[self.min_version],
             "max_version": VERSIONS[self.max_version],
+            "key_log": self.key_log,
         }
         if self.groups is not None:
             options["groups"] = [GROUPS[name] for name in self.groups]
@@ -170,6 +189,9 @@ class Config:
                 credentials,
                 policy=self.has_hooks,
                 tickets=tickets and tickets.sealer,
+                client_auth=self.client_auth.value,
+                verify_client=self._verify_client(),
+                client_authorities=self._client_authorities(),
                 max_early_data=(self.max_early_data_size or _EARLY_DATA) if self.accept_early_data else 0,
                 **self._options(),
             )
@@ -183,7 +205,10 @@ class Config:
         self, server_name: str, verify: Callable[[list[bytes], bytes], None] | None, *, early_data: bool = False
     ) -> Any:
         """The engine's form of it for one client connection."""
-        return engine.ClientConfig(server_name=server_name, verify=verify, early_data=early_data, **self._options())
+        credential = self.certificates[0].credential if self.certificates else None
+        return engine.ClientConfig(
+            server_name=server_name, verify=verify, early_data=early_data, credential=credential, **self._options()
+        )
 
     def clone(self, **changes: Any) -> "Config":
         """Another configuration with these changes, whose tickets a clone of the wrapper makes; without a wrapper it

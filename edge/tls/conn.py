@@ -25,7 +25,6 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
-from cext.tls.alert import TlsAlert
 from cext.tls.connection import (
     ACCEPTED,
     CLOSE_NOTIFY,
@@ -40,7 +39,7 @@ from cext.tls.names import describe
 from cext.tls.session import Session
 
 from edge.tls.certificate import Certificate, wait_for
-from edge.tls.config import Config
+from edge.tls.config import VERSIONS, Config
 from edge.tls.errors import (
     AlertReceived,
     AlertSent,
@@ -53,9 +52,11 @@ from edge.tls.errors import (
 from edge.tls.hello import ClientHelloInfo
 from edge.tls.socketlike import SocketLike, send_at_once, shut
 from edge.tls.state import ConnectionState
-from edge.tls.verify import verify_server
+from edge.tls.verify import asking, last_error, verify_server
 
 _INTERNAL_ERROR: Final = 80
+_CHANNEL_BINDING: Final = "EXPORTER-Channel-Binding"
+"""RFC 9266, section 2."""
 _RECEIVE: Final = 1 << 16
 _SEAL: Final = 1 << 17
 """Bytes that are sealed before they are sent: a long write must not need its length twice in memory."""
@@ -101,47 +102,32 @@ def client(
     """
     if config.verify is True and not server_name:
         raise ValueError("server_name: without one there is nothing to verify the server's certificate for")
-    trust = _Trust(config, server_name) if config.verify is not False else None
-    if session is not None and trust is not None and not trust.accepts(session.chain):
+    check = _trust(config, server_name) if config.verify is not False else None
+    if session is not None and check is not None and not _is_trusted(check, session.chain):
         session = None
     early = session is not None and 0 < len(early_data) <= session.max_early_data
-    connection = Connection(config.client_config(server_name, trust, early_data=early), session)
+    verify = asking(check) if check is not None else None
+    connection = Connection(config.client_config(server_name, verify, early_data=early), session)
     if connection.early_data_state == OFFERED:
         connection.send(early_data)
-    return Conn(sock, config, connection, trust=trust)
+    return Conn(sock, config, connection)
 
 
-class _Trust:
-    """The verification of one server: the engine calls it with the chain, and the Conn finds here what came of it."""
+def _trust(config: Config, server_name: str) -> Callable[[Sequence[bytes]], None]:
+    """What raises when a server's chain is not trusted."""
+    if callable(config.verify):
+        verify = config.verify
+        return lambda chain: verify(chain, server_name)
+    roots = config.roots()
+    return lambda chain: verify_server(roots, chain, server_name)
 
-    def __init__(self, config: Config, server_name: str) -> None:
-        self.verify = config.verify
-        self.roots = config.roots() if config.verify is True else ()
-        self.server_name = server_name
-        self.error: Exception | None = None
 
-    def check(self, chain: Sequence[bytes]) -> None:
-        if callable(self.verify):
-            self.verify(chain, self.server_name)
-        else:
-            verify_server(self.roots, chain, self.server_name)
-
-    def accepts(self, chain: Sequence[bytes]) -> bool:
-        try:
-            self.check(chain)
-        except Exception:
-            return False
-        return True
-
-    def __call__(self, chain: list[bytes], _server_name: bytes) -> None:
-        try:
-            self.check(tuple(chain))
-        except Refuse as error:
-            self.error = error
-            raise TlsAlert(error.description, str(error)) from error
-        except Exception as error:
-            self.error = error
-            raise
+def _is_trusted(check: Callable[[Sequence[bytes]], None], chain: Sequence[bytes]) -> bool:
+    try:
+        check(chain)
+    except Exception:
+        return False
+    return True
 
 
 class Conn(SocketLike):
@@ -152,11 +138,10 @@ class Conn(SocketLike):
     thread of its own, and any number of threads at once does no harm beyond mixing their data.
     """
 
-    def __init__(self, sock: Transport, config: Config, connection: Any, *, trust: _Trust | None = None) -> None:
+    def __init__(self, sock: Transport, config: Config, connection: Any) -> None:
         self._sock = sock
         self._config = config
         self._connection = connection
-        self._trust = trust
         self._handshake = threading.Lock()
         self._confirm = threading.Lock()
         self._read = threading.Lock()
@@ -414,6 +399,7 @@ class Conn(SocketLike):
         self._answer()
 
     def _feed(self, data: bytes) -> None:
+        last_error()
         with self._engine:
             for event, payload in self._connection.receive_bytes(data):
                 if event == DATA:
@@ -454,6 +440,7 @@ class Conn(SocketLike):
 
     def _go_on(self, step: Callable[..., int], arguments: tuple[Any, ...], error: Exception | None = None) -> None:
         self._hook_error = error
+        last_error()
         with self._engine:
             event = step(*arguments)
             self._waiting = event if event in (WAIT_POLICY, WAIT_SIGN) else 0
@@ -490,12 +477,9 @@ class Conn(SocketLike):
     def _failed(self, failure: Any) -> TlsError:
         if not failure.sent:
             return AlertReceived(failure)
-        if self._trust is not None and self._trust.error is not None:
-            error: TlsError = CertificateError(failure)
-            error.__cause__ = self._trust.error
-            return error
-        error = AlertSent(failure)
-        error.__cause__ = self._hook_error
+        distrust = last_error()
+        error = CertificateError(failure) if distrust is not None else AlertSent(failure)
+        error.__cause__ = distrust if distrust is not None else self._hook_error
         return error
 
     def _check_failure(self) -> None:
@@ -561,7 +545,22 @@ class Conn(SocketLike):
                 resumed=bool(c.resumed),
                 early_data_used=c.early_data_state in (READING, ACCEPTED),
                 fingerprint=c.fingerprint.decode("ascii"),
+                unique=self._export(_CHANNEL_BINDING, b"", 32) if self._can_export() else b"",
             )
+
+    def export_keying_material(self, label: str, context: bytes = b"", length: int = 32) -> bytes:
+        """Keying material that only the two ends of this connection have (RFC 8446, section 7.5), for a label of the
+        program's own. ValueError before the handshake is confirmed, and in TLS 1.2."""
+        with self._engine:
+            if not self._can_export():
+                raise ValueError("export_keying_material: needs a confirmed handshake of TLS 1.3")
+            return self._export(label, context, length)
+
+    def _can_export(self) -> bool:
+        return bool(self._connection.established) and self._connection.version == VERSIONS["1.3"]
+
+    def _export(self, label: str, context: bytes, length: int) -> bytes:
+        return bytes(self._connection.exporter(label, context, length))
 
     @property
     def session(self) -> Session | None:

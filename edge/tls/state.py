@@ -29,4 +29,5 @@ class ConnectionState:
     """Of a server's connection that took early data: 64 hex digits, the same for a replay of it and for no other, by
     which a backend can tell replays."""
     unique: bytes = b""
-    """The channel binding tls-exporter (RFC 9266): the same at both ends of this connection, and nowhere else."""
+    """The channel binding tls-exporter (RFC 9266), of a confirmed handshake of TLS 1.3: the same 32 bytes at both ends
+    of this connection, and nowhere else."""

@@ -4,10 +4,12 @@ import datetime
 import functools
 import ipaddress
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from cext.tls.alert import TlsAlert
 from cryptography import x509
 from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -38,6 +40,36 @@ def _system_roots() -> tuple[x509.Certificate, ...]:
         if os.path.exists(path):
             return tuple(x509.load_pem_x509_certificates(Path(path).read_bytes()))
     raise ValueError("root_cas: this system has no store of trusted certificates; name a file")
+
+
+class _Last(threading.local):
+    error: Exception | None = None
+
+
+_last: Final = _Last()
+
+
+def asking(check: Callable[[Sequence[bytes]], None]) -> Callable[..., None]:
+    """`check` as the engine calls it, in the midst of a handshake: what it raises becomes the alert, and is kept for
+    `last_error`, since it cannot pass through the engine."""
+
+    def ask(chain: list[bytes], *_: object) -> None:
+        try:
+            check(tuple(chain))
+        except Refuse as error:
+            _last.error = error
+            raise TlsAlert(error.description, str(error)) from error
+        except Exception as error:
+            _last.error = error
+            raise
+
+    return ask
+
+
+def last_error() -> Exception | None:
+    """What an `asking` has raised in this thread since this was last called."""
+    error, _last.error = _last.error, None
+    return error
 
 
 def verify_server(roots: Sequence[x509.Certificate], chain: Sequence[bytes], server_name: str) -> None:
@@ -83,18 +115,18 @@ def _builder(roots: Sequence[x509.Certificate], purpose: x509.ObjectIdentifier) 
 
 def _leaf_policy(purpose: x509.ObjectIdentifier) -> verification.ExtensionPolicy:
     """The web's rules, save that two extensions may be critical, as RFC 5280 lets them and private authorities make
-    them (sections 4.2.1.6 and 4.2.1.12)."""
+    them (sections 4.2.1.6 and 4.2.1.12), and that a client may be named by its subject alone."""
 
     def for_purpose(_policy: object, _leaf: object, usage: x509.ExtendedKeyUsage | None) -> None:
         if usage is not None and purpose not in usage:
             raise ValueError("extendedKeyUsage is for another purpose")
 
     either = verification.Criticality.AGNOSTIC
-    return (
-        verification.ExtensionPolicy.webpki_defaults_ee()
-        .require_present(x509.SubjectAlternativeName, either, None)
-        .may_be_present(x509.ExtendedKeyUsage, either, for_purpose)
-    )
+    policy = verification.ExtensionPolicy.webpki_defaults_ee()
+    policy = policy.may_be_present(x509.ExtendedKeyUsage, either, for_purpose)
+    if purpose == ExtendedKeyUsageOID.CLIENT_AUTH:
+        return policy.may_be_present(x509.SubjectAlternativeName, either, None)
+    return policy.require_present(x509.SubjectAlternativeName, either, None)
 
 
 def _refusal(leaf: x509.Certificate, error: Exception) -> Refuse:

@@ -93,7 +93,7 @@ def well(connection, request):
 
 
 def run(server, mode="handshake", port=None, **options):
-    config = ClientConfig(server_name="localhost", alpn=(b"http/1.1",))
+    config = ClientConfig(server_name="localhost", alpn=(b"http/1.1",), min_version=0x0304)
     options.setdefault("timeout", 5)
     options.setdefault("concurrency", 4)
     options.setdefault("max_errors", 8)

@@ -93,12 +93,12 @@ def test_a_killed_worker_takes_its_own_connections_only(pair):
     assert lost
     assert kept
     os.kill(victim, signal.SIGKILL)
-    for port, client in clients.items():
-        if port in kept:
-            assert client.get("/ok").status == 200
-            continue
+    # These first: Python 3.13 tells a write that failed once more at its thread's next read, on any connection.
+    for port in kept:
+        assert clients[port].get("/ok").status == 200
+    for port in lost:
         with pytest.raises((OSError, AssertionError)):
-            client.get("/ok")
+            clients[port].get("/ok")
     for client in clients.values():
         client.close()
     wait_until(lambda: len(pair.workers()) == 2, 5, "another worker")
@@ -116,7 +116,6 @@ def test_a_worker_killed_under_load(pair):
             open_there = connections(victim, pair.port)
             known = len(load.faults)
             os.kill(victim, signal.SIGKILL)
-            os.kill(victim, signal.SIGCONT)
             wait_until(lambda gone=victim: len(pair.workers()) == 2 and gone not in pair.workers(), 5, "a successor")
             served = load.served
             wait_until(lambda: load.served > served + 50, 10, "further load")  # noqa: B023

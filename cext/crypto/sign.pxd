@@ -49,6 +49,7 @@ cdef class PublicKey:
     cdef int family
     cdef readonly str kind
     cdef bint supports(self, int scheme) noexcept nogil      # whether the scheme fits the key
+    cdef bint supports12(self, int scheme) noexcept nogil    # by the rules of TLS 1.2
     cdef int verify(self, int scheme, const uint8_t *message, size_t n, const uint8_t *signature, size_t sig_len) noexcept nogil
     # 0 when it verifies, -1 otherwise (also for a scheme that does not fit the key)
     cdef int verify12(self, int scheme, const uint8_t *message, size_t n, const uint8_t *signature, size_t sig_len) noexcept nogil

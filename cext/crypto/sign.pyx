@@ -242,6 +242,9 @@ cdef class PublicKey:
     cdef bint supports(self, int scheme) noexcept nogil:
         return find(scheme, self.family) >= 0
 
+    cdef bint supports12(self, int scheme) noexcept nogil:
+        return find12(scheme, self.family) >= 0
+
     cdef int verify(self, int scheme, const uint8_t *message, size_t n,
                     const uint8_t *signature, size_t sig_len) noexcept nogil:
         return self.verify_by(find(scheme, self.family), message, n, signature, sig_len)

@@ -249,6 +249,8 @@ cdef class Client12(Handshake):
             return self.fail(illegal_parameter, "the server chose a group that was not offered")
         if not is_among(ske.algorithm, self.config.schemes12, self.config.n_schemes12):
             return self.fail(illegal_parameter, "ServerKeyExchange uses an algorithm that was not offered")
+        if not self.server_key.supports12(ske.algorithm):
+            return self.fail(illegal_parameter, "ServerKeyExchange uses an algorithm that does not fit the key")
         if left(&ske.point) > KX_PUBLIC_MAX:
             return self.fail(illegal_parameter, "the server's key share is none of its group")
         memcpy(signed, self.client_random, RANDOM_LENGTH)
@@ -372,7 +374,7 @@ cdef class Client12(Handshake):
         step = parse_finished(self.message + HANDSHAKE_HEADER, self.message_length - HANDSHAKE_HEADER,
                               FINISHED12_LENGTH, &verify_data, &reason)
         if step < 0:
-            return self.fail(-step, reason)
+            return self.fail(decrypt_error, reason)      # incorrect, be it by its length
         transcript_hash(&self.transcript, digest)
         finished12(&self.master, 1, digest, expected)
         if not equal_constant_time(verify_data.p, expected, FINISHED12_LENGTH):

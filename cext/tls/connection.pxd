@@ -124,6 +124,7 @@ cdef class Connection:
     cdef bint take_early_data(self, size_t n) noexcept nogil
     cdef int take_change_cipher_spec(self, const uint8_t *p, size_t n) except -1
     cdef int take_alert(self, const uint8_t *p, size_t n) except -1
+    cdef bint may_warn(self) noexcept
     cdef bint speaks_tls13(self) noexcept
     cdef int take_handshake(self, const uint8_t *p, size_t n) except -1
     cdef ssize_t admit(self, const uint8_t *header) noexcept

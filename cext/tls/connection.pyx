@@ -222,9 +222,8 @@ cdef class Connection:
             return self.refuse(decode_error, "an alert record of another length than 2")
         if p[0] != ALERT_WARNING and p[0] != ALERT_FATAL:
             return self.refuse(illegal_parameter, "an alert of unknown level")
-        if p[1] != ALERT_CLOSE_NOTIFY and p[1] != user_canceled and not (p[0] == ALERT_WARNING and self.is_tls12()):
-            # Error alerts must be fatal (section 6); a server of TLS 1.2 may have warned us before it chose a version.
-            if p[0] == ALERT_WARNING and self.speaks_tls13():
+        if p[1] != ALERT_CLOSE_NOTIFY and p[1] != user_canceled and not (p[0] == ALERT_WARNING and self.may_warn()):
+            if p[0] == ALERT_WARNING and self.speaks_tls13():           # error alerts must be fatal (section 6)
                 return self.refuse(decode_error, f"{TlsAlert(p[1]).name} as a warning")
             return self.end_by_peer(p[1], "")
         if self.pending.len:
@@ -240,6 +239,11 @@ cdef class Connection:
         direction_wipe(&self.reading)
         cleanse(self.read_secret, sizeof(self.read_secret))
         return TLS_CLOSE_NOTIFY
+
+    cdef bint may_warn(self) noexcept:
+        """Whether the peer's alerts may be warnings: in TLS 1.2, and before a server has chosen its version (the
+        unrecognized_name of RFC 6066, section 3)."""
+        return self.is_tls12() or not self.server and not self.speaks_tls13()
 
     cdef bint speaks_tls13(self) noexcept:
         """Whether that is settled."""

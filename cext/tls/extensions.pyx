@@ -119,7 +119,7 @@ cdef int refuse_repeated(int message, const char **reason) noexcept nogil:
     """"There MUST NOT be more than one extension of the same type" (section 4.2), by which alert is not said: the
     hellos and EncryptedExtensions are refused as lists that cannot be decoded, as BoringSSL does."""
     reason[0] = "an extension appears twice"
-    return -decode_error if message & (CH | SH | EE) else -illegal_parameter
+    return -decode_error if message & (CH | SH | EE | SH12) else -illegal_parameter
 
 
 def _fill():

@@ -65,6 +65,7 @@ from cext.tls.extensions cimport (
     U16Set,
     X_ALPN,
     X_CERTIFICATE_AUTHORITIES,
+    X_COMPRESS_CERTIFICATE,
     X_COOKIE,
     X_EARLY_DATA,
     X_EC_POINT_FORMATS,
@@ -156,6 +157,8 @@ cdef int decode_client_hello_extensions(const Extensions *ext, ClientHello *ch) 
         return refuse(&ch.reason, decode_error, "cookie cannot be decoded")
     if not optional_authorities(ext.body[X_CERTIFICATE_AUTHORITIES]):
         return refuse(&ch.reason, decode_error, "certificate_authorities cannot be decoded")
+    if not optional_algorithms(ext.body[X_COMPRESS_CERTIFICATE]):
+        return refuse(&ch.reason, decode_error, "compress_certificate cannot be decoded")
     if ext.body[X_PSK_KEY_EXCHANGE_MODES].p != NULL:
         ch.psk_modes = ext.body[X_PSK_KEY_EXCHANGE_MODES]
         if not whole_vec8(&ch.psk_modes) or not left(&ch.psk_modes):
@@ -834,6 +837,20 @@ cdef bint optional_cookie(Reader body, Reader *out) noexcept nogil:
         return 1
     out[0] = body
     return whole_vec16(out) and left(out) != 0
+
+
+cdef bint optional_algorithms(Reader body) noexcept nogil:
+    """CertificateCompressionAlgorithms (RFC 8879 section 3), none of them twice."""
+    cdef Reader list, rest
+    cdef uint16_t one = 0, other = 0
+    if not optional_u8_list_of_u16(body, &list):
+        return 0
+    while body.p != NULL and read_u16(&list, &one):
+        rest = list                     # at most 127
+        while read_u16(&rest, &other):
+            if one == other:
+                return 0
+    return 1
 
 
 cdef bint optional_authorities(Reader body) noexcept nogil:

@@ -334,7 +334,7 @@ cdef class Server12(Handshake):
         code = parse_finished(self.message + HANDSHAKE_HEADER, self.message_length - HANDSHAKE_HEADER,
                               FINISHED12_LENGTH, &verify_data, &reason)
         if code < 0:
-            return self.fail(-code, reason)
+            return self.fail(decrypt_error, reason)      # incorrect, be it by its length
         transcript_hash(&self.transcript, digest)
         finished12(&self.master, 0, digest, expected)
         if not equal_constant_time(verify_data.p, expected, FINISHED12_LENGTH):

@@ -483,6 +483,17 @@ def test_the_peers_alert_is_fatal(number, name):
     assert not client.server.write_open
 
 
+def test_a_server_may_warn_before_it_chooses_its_version():
+    client = Connection(ClientConfig())
+    warning = record(ALERT, b"\1\x70")
+    assert client.receive_bytes(warning * 4) == [(PROGRESS, b"")] * 4
+    assert client.receive_bytes(warning)[-1] == (FAILED, b"")
+    assert (client.failure.name, client.failure.reason) == ("unexpected_message", "too many warnings")
+    client = Connection(ClientConfig())
+    assert client.receive_bytes(record(ALERT, b"\2\x70"))[-1] == (FAILED, b"")
+    assert (client.failure.name, client.failure.sent) == ("unrecognized_name", False)
+
+
 def test_a_plaintext_alert_instead_of_a_finished():
     client = RawClient().hello()
     assert client.send(record(ALERT, b"\2\x30")) == [(FAILED, b"")]

@@ -423,6 +423,19 @@ def test_certificate_authorities(authorities, alert):
             assert inspect.parse(kind, body)
 
 
+@pytest.mark.parametrize(
+    ("algorithms", "alert"),
+    [(vec(1, b"\0\1\0\2"), None), (b"\0", "decode_error"), (b"", "decode_error"), (vec(1, b"\0\1\0"), "decode_error"),
+     (vec(1, b"\0\1") + b"\0", "decode_error"), (vec(1, b"\0\1\0\2\0\1"), "decode_error")],
+)  # fmt: skip
+def test_compress_certificate(algorithms, alert):
+    body = ClientHello().but(27, algorithms).body()
+    if alert:
+        assert alert_of("client_hello", body) == alert
+    else:
+        assert inspect.parse("client_hello", body)
+
+
 def test_finished_is_as_long_as_the_hash():
     assert inspect.parse("finished", bytes(48), hash_length=48) == {"verify_data": bytes(48)}
     assert alert_of("finished", bytes(48), hash_length=32) == "decode_error"

@@ -1,11 +1,24 @@
-"""One connection with the runner: the handshake, what is checked after it, the echo, the end."""
+"""One connection with the runner: the stream, the handshake, what is checked after it, the echo, the end."""
 
 import socket
 
-from cext.tls.connection import CLOSE_NOTIFY, DATA, ESTABLISHED, FAILED, WAIT_POLICY, WAIT_SIGN, Connection
+from cext.tls.connection import (
+    ACCEPTED,
+    CLOSE_NOTIFY,
+    DATA,
+    ESTABLISHED,
+    FAILED,
+    NO_EARLY_DATA,
+    OFFERED,
+    READING,
+    REJECTED,
+    WAIT_POLICY,
+    WAIT_SIGN,
+    Connection,
+)
 from cext.tls.inspect import parse as parse_message
 from flags import UnimplementedError
-from settings import build, protocol_names, read_chain
+from settings import TLS12, TLS13, build, protocol_names, read_chain
 
 RECORD_HEADER, HANDSHAKE_HEADER = 5, 4
 HANDSHAKE_FAILURE, INTERNAL_ERROR = 40, 80
@@ -123,15 +136,13 @@ class Link:
         self.socket.close()
 
 
-def connect(options):
-    """Makes one connection as the options say. ExchangeError and UnimplementedError when that cannot be."""
-    seen = {}
-    engine = Connection(build(options, seen))
+def connect(options, retry, memory, is_resumption):
+    """Makes one connection as the options say; `retry` holds those for a client whose early data was rejected.
+    ExchangeError and UnimplementedError when that cannot be."""
+    engine = Connection(build(options, memory))
     link = Link(options, engine)
     try:
-        handshake(link, options)
-        check(link, options, seen)
-        converse(link, options)
+        Exchange(link, options, retry, is_resumption).run()
     except ExchangeError:
         feature = missing_feature(engine.failure, options)
         if feature:
@@ -139,6 +150,7 @@ def connect(options):
         raise
     finally:
         link.close()
+    memory.session = engine.session
 
 
 def missing_feature(failure, options):
@@ -149,16 +161,112 @@ def missing_feature(failure, options):
     return None
 
 
-def handshake(link, options):
-    for event, _ in link.events:
-        if event == ESTABLISHED:
-            if options.handshake_never_done:
-                raise HandshakeDoneError("the handshake was completed")
-            return
-    raise ExchangeError("closed within the handshake")
+class Exchange:
+    """The application's part of a connection: it checks what was negotiated, writes what is asked for, echoes every
+    byte flipped, and closes."""
+
+    def __init__(self, link, options, retry, is_resumption):
+        self.link, self.engine, self.options, self.retry = link, link.engine, options, retry
+        self.is_resumption = is_resumption
+        self.begun = False              # what is to be written first has been
+        self.unwritten = b""            # of it: what early data had no room for
+
+    def run(self):
+        options, engine = self.options, self.engine
+        if engine.early_data_state == OFFERED:
+            if options.expect_no_offer_early_data:
+                raise ExchangeError("early data was offered")
+            self.begin_early()
+        closed = False
+        for event, payload in self.link.events:
+            if event == ESTABLISHED:
+                self.establish()
+                if self.begin():
+                    return
+            elif engine.early_data_state == READING and event != DATA:
+                self.begin()
+            elif event == DATA:
+                self.update_keys(self.options.key_update)
+                self.link.send(payload.translate(FLIPPED))
+                self.update_keys(self.options.key_update_before_read)
+            elif event == CLOSE_NOTIFY:
+                closed = True
+                break
+        self.end(closed)
+
+    def establish(self):
+        engine, options = self.engine, self.options
+        if options.handshake_never_done:
+            raise HandshakeDoneError("the handshake was completed")
+        if engine.early_data_state == REJECTED and not options.server:
+            # BoringSSL's application notices, and begins anew on the same connection.
+            if not options.expect_reject_early_data:
+                raise ExchangeError("early data was rejected")
+            self.options = self.retry
+            self.begun, self.unwritten = False, b""
+        check(self.link, self.options, self.is_resumption)
+
+    def begin_early(self):
+        """A client's early data: as much of what it writes first as the server said it takes."""
+        if self.options.shim_writes_first:
+            for _ in range(self.options.repeat_shim_initial_write):
+                data = self.options.shim_initial_write
+                room = self.engine.early_data_left
+                self.link.send(data[:room])
+                self.unwritten += data[room:]
+            self.begun = True
+
+    def begin(self):
+        """Writes what comes first, if that has not been done; whether the connection is over by that."""
+        link, options = self.link, self.options
+        if self.unwritten:
+            link.send(self.unwritten)
+            self.unwritten = b""
+        if self.begun:
+            return False
+        self.begun = True
+        if options.write_different_record_sizes:
+            for n in DIFFERENT_SIZES:
+                link.send(b"\x42" * n)
+        elif options.shim_writes_first:
+            for _ in range(options.repeat_shim_initial_write):
+                link.send(options.shim_initial_write)
+        if options.shim_shuts_down:
+            if options.check_close_notify:
+                shut_down(link)
+            return True
+        if options.write_different_record_sizes:
+            return True
+        self.update_keys(options.key_update_before_read)
+        return False
+
+    def end(self, closed):
+        """The runner has closed, by close_notify or without."""
+        engine, options = self.engine, self.options
+        if not engine.established:
+            raise ExchangeError("closed within the handshake")
+        if not options.server and engine.version == TLS13:
+            self.check_session()
+        if options.check_close_notify:
+            if not closed:
+                raise ExchangeError("closed without close_notify")
+            engine.send_close_notify()
+            self.link.flush()
+
+    def check_session(self):
+        session, options = self.engine.session, self.options
+        if (session is not None) == options.expect_no_session:
+            raise ExchangeError(f"the session to resume: {session!r}")
+        if session is not None and bool(session.max_early_data) != options.expect_ticket_supports_early_data:
+            raise ExchangeError(f"the session takes {session.max_early_data} bytes of early data")
+
+    def update_keys(self, wanted):
+        if wanted and self.engine.established:
+            self.engine.request_key_update(False)
+            self.link.flush()
 
 
-def check(link, options, seen):
+def check(link, options, is_resumption):
     """What the flags want to have been negotiated."""
     engine = link.engine
     for what, wanted, found in (
@@ -170,13 +278,21 @@ def check(link, options, seen):
             raise ExchangeError(f"{what} {found:#06x} instead of {wanted:#06x}")
     if (options.expect_hrr and not engine.hello_retried) or (options.expect_no_hrr and engine.hello_retried):
         raise ExchangeError(f"a HelloRetryRequest: {engine.hello_retried}")
+    if is_resumption and not engine.resumed and engine.version == TLS12 and not options.expect_session_miss:
+        raise UnimplementedError("resumption in TLS 1.2")
+    if engine.resumed != (is_resumption and not options.expect_session_miss):
+        raise ExchangeError(f"resumed: {engine.resumed}")
+    if options.expect_accept_early_data and engine.early_data_state != ACCEPTED:
+        raise ExchangeError("early data was not accepted")
+    if options.expect_reject_early_data and engine.early_data_state not in (REJECTED, NO_EARLY_DATA):
+        raise ExchangeError("early data was not rejected")
     protocol = (options.select_alpn if options.server else options.expect_alpn) or b""
     if engine.alpn != protocol:
         raise ExchangeError(f"ALPN {engine.alpn!r} instead of {protocol!r}")
     if options.server:
         check_client_hello(link, options)
     else:
-        check_server(options, engine, seen)
+        check_server(options, engine)
 
 
 def check_client_hello(link, options):
@@ -196,11 +312,13 @@ def check_client_hello(link, options):
             raise ExchangeError(f"ALPN offered: {fields['alpn']!r} instead of {wanted!r}")
 
 
-def check_server(options, engine, seen):
+def check_server(options, engine):
     wanted = options.expect_peer_signature_algorithm
     if wanted and engine.signature_scheme != wanted:
         raise ExchangeError(f"signature scheme {engine.signature_scheme:#06x} instead of {wanted:#06x}")
-    if options.expect_peer_cert_file and seen["chain"] != read_chain(options.expect_peer_cert_file):
+    if options.expect_peer_cert_file and list(engine.peer_certificates) != read_chain(
+        options.expect_peer_cert_file
+    ):
         raise ExchangeError("another certificate chain than expected")
 
 
@@ -212,46 +330,6 @@ def first_message(stream):
         message += stream[RECORD_HEADER : RECORD_HEADER + n]
         stream = stream[RECORD_HEADER + n :]
     return message
-
-
-def converse(link, options):
-    """The application's part: write what is asked for, echo every byte flipped, close."""
-    if options.write_different_record_sizes:
-        for n in DIFFERENT_SIZES:
-            link.send(b"\x42" * n)
-    elif options.shim_writes_first:
-        for _ in range(options.repeat_shim_initial_write):
-            link.send(options.shim_initial_write)
-    if options.shim_shuts_down:
-        if options.check_close_notify:
-            shut_down(link)
-        return
-    closed = options.write_different_record_sizes or echo(link, options)
-    if options.check_close_notify:
-        if not closed:
-            raise ExchangeError("closed without close_notify")
-        link.engine.send_close_notify()
-        link.flush()
-
-
-def echo(link, options):
-    """Until the runner closes; whether it did so by close_notify."""
-    engine = link.engine
-    update_keys(link, options.key_update_before_read)
-    for event, payload in link.events:
-        if event == CLOSE_NOTIFY:
-            return True
-        if event == DATA:
-            update_keys(link, options.key_update)
-            link.send(payload.translate(FLIPPED))
-            update_keys(link, options.key_update_before_read)
-    return engine.read_closed
-
-
-def update_keys(link, wanted):
-    if wanted:
-        link.engine.request_key_update(False)
-        link.flush()
 
 
 def shut_down(link):

@@ -15,8 +15,9 @@ SWITCHES = (
     # how the stream is fed and what is written when
     "async", "shim-writes-first", "shim-shuts-down", "check-close-notify", "write-different-record-sizes",
     "key-update", "key-update-before-read",
-    # versions and tickets
-    "no-tls1", "no-tls11", "no-tls12", "no-tls13",
+    # versions, tickets and early data
+    "no-tls1", "no-tls11", "no-tls12", "no-tls13", "no-ticket", "enable-early-data",
+    "use-ticket-callback", "use-ticket-aead-callback", "skip-ticket",
     # names, protocols, key shares, trust
     "decline-alpn", "reject-alpn", "no-key-shares", "verify-peer", "verify-fail", "expect-verify-result",
     "use-custom-verify-callback",
@@ -24,13 +25,16 @@ SWITCHES = (
     "use-early-callback", "fail-early-callback", "install-ddos-callback", "fail-ddos-callback", "fail-cert-callback",
     # what must have been negotiated
     "expect-no-server-name", "expect-hrr", "expect-no-hrr", "handshake-never-done",
+    "expect-session-miss", "expect-no-session", "expect-ticket-supports-early-data", "expect-accept-early-data",
+    "expect-reject-early-data", "expect-no-offer-early-data",
 )
 NUMBERS = (
-    "port", "shim-id", "min-version", "max-version", "repeat-shim-initial-write",
+    "port", "shim-id", "resume-count", "min-version", "max-version", "repeat-shim-initial-write",
     "expect-version", "expect-cipher", "expect-cipher-aes", "expect-curve-id", "expect-peer-signature-algorithm",
     "expect-selected-credential",
 )
-NUMBER_LISTS = ("curves", "key-shares")
+NUMBER_LISTS = ("curves", "key-shares", "verify-prefs")
+CREDENTIAL_NUMBER_LISTS = ("signing-prefs",)
 TEXTS = (
     "shim-initial-write", "host-name", "expect-server-name", "advertise-alpn", "select-alpn", "expect-alpn",
     "expect-advertised-alpn", "expect-peer-cert-file", "cipher",
@@ -39,7 +43,6 @@ CREDENTIAL_TEXTS = ("cert-file", "key-file")
 
 # Flags without a value that may be passed over, and why.
 NEEDLESS_SWITCHES = {
-    "no-ticket": "this engine issues no tickets yet",
     "implicit-handshake": "the engine has no handshake call: bytes in, bytes out",
     "handshake-twice": "as above",
     "no-op-extra-handshake": "as above",
@@ -58,7 +61,6 @@ NEEDLESS_SWITCHES = {
     "cbc-record-splitting": "there is no CBC",
     "false-start": "our side waits for the Finished all the same",
     "allow-false-start-without-alpn": "as above",
-    "expect-no-session": "asserts what the engine cannot get wrong: it keeps no session",
 }
 # The same for flags with a value.
 NEEDLESS_VALUES = {
@@ -66,8 +68,11 @@ NEEDLESS_VALUES = {
     "read-size": "the engine delivers a record at a time",
     "expect-cipher-no-aes": "this engine serves machines with AES instructions",
     "expect-total-renegotiations": "there are none",
+    "expect-early-data-reason": "BoringSSL's own words",
     "write-settings": "for fuzzers' corpora",
 }
+
+VALUES = {*NUMBERS, *NUMBER_LISTS, *CREDENTIAL_NUMBER_LISTS, *CREDENTIAL_TEXTS}
 
 
 class Options:
@@ -85,6 +90,7 @@ class Options:
         self.shim_initial_write = b"hello"
         self.repeat_shim_initial_write = 1
         self.curves = []
+        self.verify_prefs = []
         self.key_shares = None
         self.credentials = [{}]         # the first is the default one; -new-x509-credential begins another
 
@@ -95,6 +101,8 @@ class Options:
             getattr(self, attribute(name)).append(int(value))
         elif name in NUMBERS:
             setattr(self, attribute(name), int(value))
+        elif name in CREDENTIAL_NUMBER_LISTS:
+            self.credentials[-1].setdefault(attribute(name), []).append(int(value))
         elif name in CREDENTIAL_TEXTS:
             self.credentials[-1][attribute(name)] = value
         elif name == "no-key-shares":
@@ -129,7 +137,7 @@ def parse(arguments):
         elif name in SWITCHES or name == "new-x509-credential":
             for options in targets:
                 options.set(name, True)
-        elif name in NUMBERS or name in NUMBER_LISTS or name in CREDENTIAL_TEXTS:
+        elif name in VALUES:
             value = arguments.pop(0)
             for options in targets:
                 options.set(name, value)

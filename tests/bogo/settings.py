@@ -1,10 +1,12 @@
 """From the runner's flags to a configuration of the engine."""
 
 import binascii
+import os
 
 from cext.crypto.sign import PrivateKey
 from cext.tls.alert import TlsAlert
-from cext.tls.config import GROUPS, SUITES13, ClientConfig, Credential, ServerConfig
+from cext.tls.config import CERTIFICATE_SCHEMES, GROUPS, SCHEMES, SUITES13, ClientConfig, Credential, ServerConfig
+from cext.tls.session import TicketKeys, WrappedTickets
 from flags import UnimplementedError
 
 TLS12, TLS13 = 0x0303, 0x0304
@@ -13,6 +15,7 @@ TLS12, TLS13 = 0x0303, 0x0304
 NAMES = ("shim.example",)
 NO_PROTOCOL = b"\0none"     # offered by nobody: every ALPN list is refused
 HANDSHAKE_FAILURE, CERTIFICATE_UNKNOWN = 40, 46
+EARLY_DATA = 14336          # bytes that a server takes: the runner goes up to and beyond it
 
 SUITES12 = {
     "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256": 0xC02B, "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256": 0xC02F,
@@ -27,15 +30,46 @@ CIPHER_RULES = {
 }
 
 
-def build(options, seen):
-    """A ServerConfig or ClientConfig. `seen` is a dict that gets "chain", the certificates a client was shown."""
+def build(options, memory):
+    """A ServerConfig or ClientConfig; `memory` is the Memory of the connections before."""
     if not options.versions & {TLS12, TLS13}:
         raise UnimplementedError("TLS 1.1 and older")
-    return server(options) if options.server else client(options, seen)
+    return server(options, memory) if options.server else client(options, memory)
 
 
-def server(options):
-    credentials = [credential(files, options.async_) for files in options.credentials if files]
+class Memory:
+    """What one connection leaves to the next: a client's session; a server's ticket keys, here and in BoringSSL kept
+    by its context."""
+
+    def __init__(self):
+        self.session = None
+        self.ticket_keys = TicketKeys([(os.urandom(16), os.urandom(32))])
+
+
+class TicketWrapper:
+    """Tickets by the application, which none but this process reads: they need no seal here. With -skip-ticket there
+    are none."""
+
+    def __init__(self, skip):
+        self.skip = skip
+
+    def wrap(self, _info, content):
+        return b"" if self.skip else b"ticket:" + content
+
+    def unwrap(self, _client_hello, ticket):
+        return ticket.removeprefix(b"ticket:") if ticket.startswith(b"ticket:") else None
+
+
+def tickets(options, memory):
+    if options.no_ticket:
+        return None
+    if options.use_ticket_callback or options.use_ticket_aead_callback:
+        return WrappedTickets(TicketWrapper(options.skip_ticket))
+    return memory.ticket_keys
+
+
+def server(options, memory):
+    credentials = [credential(fields, options.async_) for fields in options.credentials if fields]
     if not credentials:
         raise UnimplementedError("a server without a certificate")
     if options.verify_peer or options.use_custom_verify_callback:
@@ -43,7 +77,16 @@ def server(options):
     protocols = () if options.select_alpn is None else (options.select_alpn,)
     if options.reject_alpn:
         protocols = (NO_PROTOCOL,)
-    return ServerConfig(credentials, alpn=protocols, policy=decides_itself(options), **common(options))
+    if options.verify_prefs:
+        raise UnimplementedError("client certificates")
+    return ServerConfig(
+        credentials,
+        alpn=protocols,
+        policy=decides_itself(options),
+        tickets=tickets(options, memory),
+        max_early_data=EARLY_DATA if options.enable_early_data else 0,
+        **common(options),
+    )
 
 
 def decides_itself(options):
@@ -52,18 +95,22 @@ def decides_itself(options):
             or options.install_ddos_callback or options.fail_cert_callback)
 
 
-def client(options, seen):
+def client(options, memory):
     if any(options.credentials) or options.fail_cert_callback:
         raise UnimplementedError("client certificates")
 
-    def verify(chain, _server_name):
-        seen["chain"] = chain
+    def verify(_chain, _server_name):
         # Without verification asked for, BoringSSL's verdict is not heeded.
         if options.verify_fail and options.verify_peer:
             raise TlsAlert(CERTIFICATE_UNKNOWN if options.use_custom_verify_callback else HANDSHAKE_FAILURE,
                            "certificate verification failed")
 
     settings = common(options)
+    if options.verify_prefs:
+        unknown = [scheme for scheme in options.verify_prefs if scheme not in SCHEMES + CERTIFICATE_SCHEMES]
+        if unknown:
+            raise UnimplementedError(f"signature scheme {unknown[0]:#06x}")
+        settings["schemes"] = options.verify_prefs
     shares = options.key_shares
     if shares is not None and not set(shares) <= set(settings["groups"]):
         raise UnimplementedError("key shares of other groups")
@@ -72,6 +119,8 @@ def client(options, seen):
         alpn=protocol_names(options.advertise_alpn or b""),
         key_share_groups=shares,
         verify=verify,
+        session=memory.session,
+        early_data=options.enable_early_data,
         **settings,
     )
 
@@ -114,16 +163,21 @@ class RemoteKey:
         return self.key.sign_bytes(scheme, message)
 
 
-def credential(files, remote):
-    if "cert_file" not in files or "key_file" not in files:
+def credential(fields, remote):
+    if "cert_file" not in fields or "key_file" not in fields:
         raise UnimplementedError("a credential of another kind than certificate and key")
-    with open(files["key_file"], "rb") as file:
+    with open(fields["key_file"], "rb") as file:
         pem = file.read()
     try:
         key = PrivateKey.from_pem(pem)
-        return Credential(read_chain(files["cert_file"]), RemoteKey(key) if remote else key, NAMES)
     except ValueError as error:
         raise UnimplementedError(f"a key that this engine does not take: {error}") from None
+    schemes = fields.get("signing_prefs")
+    if schemes is not None:
+        schemes = [scheme for scheme in schemes if scheme in {*key.schemes, *key.schemes12}]
+        if not schemes:
+            raise UnimplementedError(f"signature scheme {fields['signing_prefs'][0]:#06x}")
+    return Credential(read_chain(fields["cert_file"]), RemoteKey(key) if remote else key, NAMES, schemes)
 
 
 def read_chain(path):

@@ -20,15 +20,18 @@ PASSED, FAILED, UNIMPLEMENTED, MUST_FAIL = 0, 1, 89, 90
 
 def main(arguments):
     try:
-        initial, resume, _retry = parse(arguments)
+        initial, resume, retry = parse(arguments)
         if initial.is_handshaker_supported:
             print("No")
             return PASSED
         # The engine is loaded only for tests it takes part in: half of them end above.
         from exchange import ExchangeError, HandshakeDoneError, connect
+        from settings import Memory
 
-        connect(initial)
-        del resume
+        memory = Memory()
+        connect(initial, retry, memory, False)
+        for _ in range(initial.resume_count):
+            connect(resume, retry, memory, True)
     except UnimplementedError as error:
         log_reason(str(error))
         return UNIMPLEMENTED

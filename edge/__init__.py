@@ -7,6 +7,7 @@ plane     settings to data-plane objects: the one place that touches `cext`
 sockets   listening sockets that outlive the workers
 master    gunicorn's arbiter with a fixed slot of sockets for each worker
 worker    one process: builds the data plane and runs it
+tls       connections for programs of their own: the engine over blocking sockets
 demo      what `edge run` serves without a configuration
 """
 

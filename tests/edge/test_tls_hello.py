@@ -1,7 +1,6 @@
 """ClientHelloInfo and JA4: against the fingerprint that its authors print, and ClientHellos of real clients."""
 
 import hashlib
-import shutil
 import socket
 import ssl
 import struct
@@ -12,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.tls import ClientHelloInfo
+from tests.e2e.processes import peer
 from tests.edge.tls_peers import PATIENCE, Thread, openssl_context
 from tests.vectors.client_hellos import HELLOS
 
@@ -221,13 +221,11 @@ COMMANDS = {
 @pytest.mark.parametrize("client", COMMANDS)
 def test_clients_on_this_machine(client):
     command = COMMANDS[client]
-    if shutil.which(command[0]) is None:
-        pytest.skip(f"{command[0]} is not here")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(PATIENCE)
         port = listener.getsockname()[1]
         running = subprocess.Popen(
-            [part.format(port=port) for part in command],
+            [peer(command[0]), *(part.format(port=port) for part in command[1:])],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -117,6 +117,7 @@ cdef extern from "<openssl/core_names.h>" nogil:
     const char *OSSL_PKEY_PARAM_ENCODED_PUBLIC_KEY
     const char *OSSL_PKEY_PARAM_GROUP_NAME
     const char *OSSL_PKEY_PARAM_PRIV_KEY
+    const char *OSSL_PKEY_PARAM_PUB_KEY
 
 cdef extern from "<openssl/rsa.h>" nogil:
     int EVP_PKEY_CTX_set_rsa_padding(EVP_PKEY_CTX *ctx, int padding)

@@ -228,3 +228,31 @@ def test_memory_is_flat(group):
     run()
     # A key pair is over 400 bytes: leaked, they would be over 600 KiB.
     assert resident() - before < 400_000
+
+
+@pytest.mark.parametrize("ladder", [True, False], ids=["by the ladder", "by the table"])
+def test_both_ways_to_an_x25519_share_agree_with_a_peer(ladder):
+    before = kx.x25519_by_ladder()
+    try:
+        kx.x25519_by_ladder(ladder)
+        shares = set()
+        for _ in range(50):
+            ours, theirs = kx.KeyExchange(), x25519.X25519PrivateKey.generate()
+            share = ours.start(kx.X25519)
+            secret = ours.finish(theirs.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
+            assert secret == theirs.exchange(x25519.X25519PublicKey.from_public_bytes(share))
+            shares.add(share)
+        assert len(shares) == 50
+    finally:
+        kx.x25519_by_ladder(before)
+
+
+def test_one_key_pair_serves_several_peers():
+    ours = kx.KeyExchange()
+    share = x25519.X25519PublicKey.from_public_bytes(ours.start(kx.X25519))
+    for _ in range(3):
+        theirs = x25519.X25519PrivateKey.generate()
+        assert ours.finish(theirs.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)) == theirs.exchange(share)
+    assert refused(ours, bytes(32))
+    theirs = x25519.X25519PrivateKey.generate()
+    assert ours.finish(theirs.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)) == theirs.exchange(share)

@@ -18,10 +18,10 @@ from cext.tls.connection import (
 )
 from cext.tls.inspect import parse as parse_message
 from flags import UnimplementedError
-from settings import TLS12, TLS13, build, protocol_names, read_chain
+from settings import CLIENT_CERTIFICATES12, TLS12, TLS13, build, protocol_names, read_chain
 
 RECORD_HEADER, HANDSHAKE_HEADER = 5, 4
-HANDSHAKE_FAILURE, INTERNAL_ERROR = 40, 80
+HANDSHAKE_FAILURE, PROTOCOL_VERSION, INTERNAL_ERROR = 40, 70, 80
 DIFFERENT_SIZES = (0, 1, 255, 256, 257, 16383, 16384, 16385, 32767, 32768, 32769)
 FLIPPED = bytes(byte ^ 0xFF for byte in range(256))
 TIMEOUT = 20            # seconds; the runner's own is 15
@@ -144,7 +144,7 @@ def connect(options, retry, memory, is_resumption):
     try:
         Exchange(link, options, retry, is_resumption).run()
     except ExchangeError:
-        feature = missing_feature(engine.failure, options)
+        feature = missing_feature(engine, options, is_resumption)
         if feature:
             raise UnimplementedError(feature) from None
         raise
@@ -153,11 +153,18 @@ def connect(options, retry, memory, is_resumption):
     memory.session = engine.session
 
 
-def missing_feature(failure, options):
-    """What a handshake failed for that the engine does not offer, or None: the hybrid groups, which a runner offers
-    alone."""
+def missing_feature(engine, options, is_resumption):
+    """What a handshake failed for that the engine does not offer, or None."""
+    failure = engine.failure
     if failure is not None and failure.reason.startswith("no group in common") and not options.curves:
-        return "group 0x11ec"
+        return "group 0x11ec"           # the hybrid groups, which a runner offers alone
+    asks = options.verify_peer or options.require_any_client_certificate
+    shows = not options.server and any(options.credentials)
+    in_tls12 = engine.version == TLS12 or (failure is not None and failure.description == PROTOCOL_VERSION)
+    if (asks or shows) and in_tls12 and TLS12 in options.versions:
+        return CLIENT_CERTIFICATES12
+    if is_resumption and engine.version == TLS12 and not engine.resumed and not options.expect_session_miss:
+        return "resumption in TLS 1.2"
     return None
 
 
@@ -225,6 +232,8 @@ class Exchange:
         if self.begun:
             return False
         self.begun = True
+        if options.export_keying_material:
+            self.export()
         if options.write_different_record_sizes:
             for n in DIFFERENT_SIZES:
                 link.send(b"\x42" * n)
@@ -239,6 +248,13 @@ class Exchange:
             return True
         self.update_keys(options.key_update_before_read)
         return False
+
+    def export(self):
+        if self.engine.version != TLS13:
+            raise UnimplementedError("exporters in TLS 1.2")
+        options = self.options
+        label, context = options.export_label or b"", options.export_context or b""
+        self.link.send(self.engine.exporter(label, context, options.export_keying_material))
 
     def end(self, closed):
         """The runner has closed, by close_notify or without."""
@@ -278,8 +294,6 @@ def check(link, options, is_resumption):
             raise ExchangeError(f"{what} {found:#06x} instead of {wanted:#06x}")
     if (options.expect_hrr and not engine.hello_retried) or (options.expect_no_hrr and engine.hello_retried):
         raise ExchangeError(f"a HelloRetryRequest: {engine.hello_retried}")
-    if is_resumption and not engine.resumed and engine.version == TLS12 and not options.expect_session_miss:
-        raise UnimplementedError("resumption in TLS 1.2")
     if engine.resumed != (is_resumption and not options.expect_session_miss):
         raise ExchangeError(f"resumed: {engine.resumed}")
     if options.expect_accept_early_data and engine.early_data_state != ACCEPTED:
@@ -289,10 +303,21 @@ def check(link, options, is_resumption):
     protocol = (options.select_alpn if options.server else options.expect_alpn) or b""
     if engine.alpn != protocol:
         raise ExchangeError(f"ALPN {engine.alpn!r} instead of {protocol!r}")
+    check_peer_certificates(engine, options)
     if options.server:
         check_client_hello(link, options)
     else:
         check_server(options, engine)
+
+
+def check_peer_certificates(engine, options):
+    chain = list(engine.peer_certificates)
+    if options.expect_peer_cert_file and chain != read_chain(options.expect_peer_cert_file):
+        raise ExchangeError("another certificate chain than expected")
+    if options.expect_no_peer_cert and chain:
+        raise ExchangeError("a certificate where none is expected")
+    if not options.expect_no_peer_cert and (not options.server or options.require_any_client_certificate) and not chain:
+        raise ExchangeError("no certificate where one is expected")
 
 
 def check_client_hello(link, options):
@@ -302,7 +327,7 @@ def check_client_hello(link, options):
     if options.expect_no_server_name and name:
         raise ExchangeError(f"a server_name: {name!r}")
     if options.expect_peer_signature_algorithm:
-        raise UnimplementedError("client certificates")
+        raise UnimplementedError("the scheme a client signed by")
     if options.expect_selected_credential is not None:
         raise UnimplementedError("-expect-selected-credential")
     if options.expect_advertised_alpn is not None:
@@ -314,12 +339,8 @@ def check_client_hello(link, options):
 
 def check_server(options, engine):
     wanted = options.expect_peer_signature_algorithm
-    if wanted and engine.signature_scheme != wanted:
+    if wanted and engine.signature_scheme != wanted and not engine.resumed:
         raise ExchangeError(f"signature scheme {engine.signature_scheme:#06x} instead of {wanted:#06x}")
-    if options.expect_peer_cert_file and list(engine.peer_certificates) != read_chain(
-        options.expect_peer_cert_file
-    ):
-        raise ExchangeError("another certificate chain than expected")
 
 
 def first_message(stream):

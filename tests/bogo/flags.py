@@ -19,8 +19,10 @@ SWITCHES = (
     "no-tls1", "no-tls11", "no-tls12", "no-tls13", "no-ticket", "enable-early-data",
     "use-ticket-callback", "use-ticket-aead-callback", "skip-ticket",
     # names, protocols, key shares, trust
-    "decline-alpn", "reject-alpn", "no-key-shares", "verify-peer", "verify-fail", "expect-verify-result",
-    "use-custom-verify-callback",
+    "no-server-name-ack", "decline-alpn", "reject-alpn", "no-key-shares",
+    "verify-peer", "verify-fail", "expect-verify-result",
+    "use-custom-verify-callback", "require-any-client-certificate", "expect-no-peer-cert",
+    "reverify-on-resume",
     # a server's decisions by the ClientHello
     "use-early-callback", "fail-early-callback", "install-ddos-callback", "fail-ddos-callback", "fail-cert-callback",
     # what must have been negotiated
@@ -30,6 +32,7 @@ SWITCHES = (
 )
 NUMBERS = (
     "port", "shim-id", "resume-count", "min-version", "max-version", "repeat-shim-initial-write",
+    "export-keying-material",
     "expect-version", "expect-cipher", "expect-cipher-aes", "expect-curve-id", "expect-peer-signature-algorithm",
     "expect-selected-credential",
 )
@@ -38,6 +41,7 @@ CREDENTIAL_NUMBER_LISTS = ("signing-prefs",)
 TEXTS = (
     "shim-initial-write", "host-name", "expect-server-name", "advertise-alpn", "select-alpn", "expect-alpn",
     "expect-advertised-alpn", "expect-peer-cert-file", "cipher",
+    "use-client-ca-list", "export-label", "export-context",
 )
 CREDENTIAL_TEXTS = ("cert-file", "key-file")
 
@@ -48,6 +52,7 @@ NEEDLESS_SWITCHES = {
     "no-op-extra-handshake": "as above",
     "partial-write": "the engine takes whole writes",
     "peek-then-read": "the engine hands every byte over once; there is nothing to peek into",
+    "use-export-context": "TLS 1.3 knows no difference between an empty context and none",
     "renegotiate-freely": "there is no renegotiation, whatever is allowed",
     "renegotiate-once": "as above",
     "renegotiate-ignore": "as above",

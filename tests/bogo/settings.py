@@ -6,6 +6,7 @@ import os
 from cext.crypto.sign import PrivateKey
 from cext.tls.alert import TlsAlert
 from cext.tls.config import CERTIFICATE_SCHEMES, GROUPS, SCHEMES, SUITES13, ClientConfig, Credential, ServerConfig
+from cext.tls.replay import SharedRegister
 from cext.tls.session import TicketKeys, WrappedTickets
 from flags import UnimplementedError
 
@@ -15,6 +16,8 @@ TLS12, TLS13 = 0x0303, 0x0304
 NAMES = ("shim.example",)
 NO_PROTOCOL = b"\0none"     # offered by nobody: every ALPN list is refused
 HANDSHAKE_FAILURE, CERTIFICATE_UNKNOWN = 40, 46
+CLIENT_CERTIFICATES12 = "client certificates in TLS 1.2"
+EARLY_WINDOW = 60_000       # milliseconds that a ticket's age may be off, as BoringSSL has it
 EARLY_DATA = 14336          # bytes that a server takes: the runner goes up to and beyond it
 
 SUITES12 = {
@@ -43,7 +46,14 @@ class Memory:
 
     def __init__(self):
         self.session = None
+        self.trusted = []               # chains that were verified
         self.ticket_keys = TicketKeys([(os.urandom(16), os.urandom(32))])
+        self.register = None            # of early data
+
+    def replay(self):
+        if self.register is None:
+            self.register = SharedRegister(2 * EARLY_WINDOW, capacity=1024)
+        return self.register
 
 
 class TicketWrapper:
@@ -69,24 +79,53 @@ def tickets(options, memory):
 
 
 def server(options, memory):
-    credentials = [credential(fields, options.async_) for fields in options.credentials if fields]
+    names = NAMES
+    if options.expect_server_name and not options.no_server_name_ack:       # a known name is acknowledged
+        names += (options.expect_server_name.decode(),)
+    credentials = [credential(fields, options.async_, names) for fields in options.credentials if fields]
     if not credentials:
         raise UnimplementedError("a server without a certificate")
-    if options.verify_peer or options.use_custom_verify_callback:
-        raise UnimplementedError("client certificates")
-    protocols = () if options.select_alpn is None else (options.select_alpn,)
+    protocols = (options.select_alpn,) if options.select_alpn else ()
     if options.reject_alpn:
         protocols = (NO_PROTOCOL,)
     if options.verify_prefs:
-        raise UnimplementedError("client certificates")
+        raise UnimplementedError("-verify-prefs of a server")
     return ServerConfig(
         credentials,
         alpn=protocols,
         policy=decides_itself(options),
         tickets=tickets(options, memory),
         max_early_data=EARLY_DATA if options.enable_early_data else 0,
+        early_window=EARLY_WINDOW,
+        replay=memory.replay() if options.enable_early_data else None,
+        **client_auth(options, memory),
         **common(options),
     )
+
+
+def client_auth(options, memory):
+    """What a server asks of its clients."""
+    if not options.verify_peer and not options.require_any_client_certificate:
+        return {}
+    if TLS13 not in options.versions:
+        raise UnimplementedError(CLIENT_CERTIFICATES12)
+    names = (options.use_client_ca_list or b"").decode()
+    return {
+        "client_auth": "require" if options.require_any_client_certificate else "request",
+        "verify_client": lambda chain: give_verdict(options, memory, chain),
+        "client_authorities": [bytes.fromhex(name) for name in names.split(",") if name and not name.startswith("<")],
+    }
+
+
+def give_verdict(options, memory, chain):
+    # The engine asks again when a client resumes; BoringSSL's takes what it has verified before.
+    if chain in memory.trusted and not options.reverify_on_resume:
+        return
+    memory.trusted.append(chain)
+    # Where no verification is asked for, BoringSSL's verdict is not heeded.
+    if options.verify_fail and (options.verify_peer or options.require_any_client_certificate):
+        raise TlsAlert(CERTIFICATE_UNKNOWN if options.use_custom_verify_callback else HANDSHAKE_FAILURE,
+                       "certificate verification failed")
 
 
 def decides_itself(options):
@@ -96,15 +135,11 @@ def decides_itself(options):
 
 
 def client(options, memory):
-    if any(options.credentials) or options.fail_cert_callback:
-        raise UnimplementedError("client certificates")
-
-    def verify(_chain, _server_name):
-        # Without verification asked for, BoringSSL's verdict is not heeded.
-        if options.verify_fail and options.verify_peer:
-            raise TlsAlert(CERTIFICATE_UNKNOWN if options.use_custom_verify_callback else HANDSHAKE_FAILURE,
-                           "certificate verification failed")
-
+    credentials = [credential(fields, options.async_, ()) for fields in options.credentials if fields]
+    if len(credentials) > 1:
+        raise UnimplementedError("a choice of client certificates")
+    if options.fail_cert_callback or options.reverify_on_resume:
+        raise UnimplementedError("a client's policy")
     settings = common(options)
     if options.verify_prefs:
         unknown = [scheme for scheme in options.verify_prefs if scheme not in SCHEMES + CERTIFICATE_SCHEMES]
@@ -118,7 +153,8 @@ def client(options, memory):
         server_name=options.host_name.decode() if options.host_name else None,
         alpn=protocol_names(options.advertise_alpn or b""),
         key_share_groups=shares,
-        verify=verify,
+        verify=lambda chain, _server_name: give_verdict(options, memory, chain),
+        credential=credentials[0] if credentials else None,
         session=memory.session,
         early_data=options.enable_early_data,
         **settings,
@@ -163,7 +199,7 @@ class RemoteKey:
         return self.key.sign_bytes(scheme, message)
 
 
-def credential(fields, remote):
+def credential(fields, remote, names):
     if "cert_file" not in fields or "key_file" not in fields:
         raise UnimplementedError("a credential of another kind than certificate and key")
     with open(fields["key_file"], "rb") as file:
@@ -177,7 +213,7 @@ def credential(fields, remote):
         schemes = [scheme for scheme in schemes if scheme in {*key.schemes, *key.schemes12}]
         if not schemes:
             raise UnimplementedError(f"signature scheme {fields['signing_prefs'][0]:#06x}")
-    return Credential(read_chain(fields["cert_file"]), RemoteKey(key) if remote else key, NAMES, schemes)
+    return Credential(read_chain(fields["cert_file"]), RemoteKey(key) if remote else key, names, schemes)
 
 
 def read_chain(path):

@@ -104,8 +104,9 @@ def test_as_a_server(files, flags):
 
 
 def test_as_a_client(files):
-    flags = ["-host-name", "example.com", "-advertise-alpn", "\x08http/1.1", "-expect-alpn", "http/1.1", "-expect-no-session"]
-    runner = Runner(Connection(server_config()), *flags, "-expect-peer-cert-file", files[1], "-expect-version", 0x0304)
+    flags = ["-host-name", "example.com", "-advertise-alpn", "\x08http/1.1", "-expect-alpn", "http/1.1",
+             "-expect-no-session", "-expect-peer-cert-file", files[1], "-expect-version", 0x0304]
+    runner = Runner(Connection(server_config()), *flags)
     runner.until(ESTABLISHED)
     runner.engine.send(b"hello")
     assert runner.until(DATA) == FLIPPED

@@ -9,7 +9,7 @@ from cext.tls import config as engine
 from edge.tls.certificate import Certificate
 from edge.tls.hello import ClientHelloInfo
 from edge.tls.tickets import OwnTickets, SessionTicketWrapper, WrapperTickets
-from edge.tls.verify import Roots, asking, load_roots, verify_client
+from edge.tls.verify import Roots, Store, asking, load_roots, store, system_store, verify_client
 
 VERSIONS: Final = {"1.2": 0x0303, "1.3": 0x0304}
 
@@ -103,11 +103,19 @@ class Config:
         self._check_versions()
         self._check_tickets()
         self._check_client_auth()
-        if self.root_cas is not None:
-            object.__setattr__(self, "root_cas", load_roots(self.root_cas))
+        self._load("root_cas")
         self.client_config("", None)  # what the engine finds wrong is told now, not at the first connection
         if self.certificates or self.has_hooks:
             self.server_config()
+
+    def _load(self, name: str) -> None:
+        roots = getattr(self, name)
+        if roots is None:
+            return
+        try:
+            object.__setattr__(self, name, load_roots(roots))
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
 
     def _check_versions(self) -> None:
         for name, value in (("min_version", self.min_version), ("max_version", self.max_version)):
@@ -143,8 +151,7 @@ class Config:
             raise ValueError("client_auth: certificates are asked for in TLS 1.3 alone")
         if (self.client_cas is None) is (self.verify is True):
             raise ValueError("client_cas: says whose certificates are good, unless verify is a callable or False")
-        if self.client_cas is not None:
-            object.__setattr__(self, "client_cas", load_roots(self.client_cas))
+        self._load("client_cas")
 
     def _verify_client(self) -> Callable[..., None] | None:
         if self.client_auth is ClientAuth.NONE or self.verify is False:
@@ -152,8 +159,8 @@ class Config:
         if callable(self.verify):
             verify = self.verify
             return asking(lambda chain: verify(chain, ""))
-        roots = load_roots(self.client_cas)
-        return asking(lambda chain: verify_client(roots, chain))
+        trusted = store(self.client_cas or ())
+        return asking(lambda chain: verify_client(trusted, chain))
 
     def _client_authorities(self) -> list[bytes]:
         if self.client_cas is None:
@@ -217,6 +224,9 @@ class Config:
             changes.setdefault("session_ticket_wrapper", self.session_ticket_wrapper.clone())
         return dataclasses.replace(self, **changes)
 
-    def roots(self) -> Any:
-        """`root_cas`, loaded. Raises OSError and ValueError when the system has none."""
-        return load_roots(self.root_cas)
+    def roots(self) -> Store:
+        """Whom a client trusts, made once. Raises OSError, and ValueError when the system has no store."""
+        made: Store | None = self._made.get("roots")
+        if made is None:
+            made = self._made["roots"] = store(self.root_cas) if self.root_cas is not None else system_store()
+        return made

@@ -223,11 +223,11 @@ class Conn(SocketLike):
         try:
             with self._read:
                 while n and not self._incoming and not self._ended:
-                    self._check_failure()
-                    self._receive()
                     if unconfirmed and self._connection.established:
                         unconfirmed = False
                         self._confirm.release()  # who waits for that need not wait for data
+                    self._check_failure()
+                    self._receive()
                 data = bytes(self._incoming[:n])
                 del self._incoming[:n]
                 return data
@@ -253,11 +253,19 @@ class Conn(SocketLike):
                 for at in range(0, len(view), _SEAL):
                     self._check_writable()
                     with self._engine:
-                        self._connection.send(view[at : at + _SEAL])
+                        self._seal(view[at : at + _SEAL])
                         self._queue_output_locked()
                     self._send_queue()
             self._flush(wait=False)
             return len(view)
+
+    def _seal(self, data: memoryview) -> None:
+        if self._connection.failure is not None:  # a reader has just found out
+            raise self._failed(self._connection.failure)
+        try:
+            self._connection.send(data)
+        except ValueError as error:  # the keys have sealed all they may
+            raise TlsError(f"nothing more can be written: {error}") from error
 
     def _check_writable(self) -> None:
         if self._broken is not None:
@@ -334,10 +342,12 @@ class Conn(SocketLike):
     def shutdown(self, how: int) -> None:
         """Ends writing (socket.SHUT_WR: as `close_write`, then the socket's), reading, or both, on the socket, too;
         who waits there is woken. Blocks as `close_write` does."""
-        if how != socket.SHUT_RD and self._complete:
-            self.close_write()
-        with self._using():
-            shut(self._sock, how)
+        try:
+            if how != socket.SHUT_RD and self._complete:
+                self.close_write()
+        finally:
+            with self._using():
+                shut(self._sock, how)
 
     def _file_opened(self) -> None:
         with self._state:
@@ -486,7 +496,7 @@ class Conn(SocketLike):
         if self._closed:
             raise ClosedError("the connection was closed")
         if self._failure is not None:
-            raise self._failure
+            raise self._failure.with_traceback(None)  # else each time adds to it
 
     def _queue_output(self) -> None:
         with self._engine:

@@ -1,16 +1,20 @@
 """Trust in a peer's certificate, by the `cryptography` package's path validation (RFC 5280, as the web has it)."""
 
+import contextlib
 import datetime
 import functools
 import ipaddress
 import os
+import re
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from cext.tls.alert import TlsAlert
 from cryptography import x509
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -18,28 +22,45 @@ from edge.tls.errors import Refuse
 
 _SYSTEM_STORES: Final = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 """Of Debian, Red Hat, and the rest."""
+_CERTIFICATE: Final = re.compile(b"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 Roots = str | Path | Sequence[x509.Certificate]
+Store = verification.Store
 
 
-def load_roots(roots: Roots | None) -> tuple[x509.Certificate, ...]:
-    """Trusted certificates: of a PEM file, as they are given, or (None) of the system, whose file the environment
-    variable SSL_CERT_FILE may name. Raises OSError, and ValueError when there is no certificate in it."""
-    if roots is None:
-        return _system_roots()
+def load_roots(roots: Roots) -> tuple[x509.Certificate, ...]:
+    """Trusted certificates, of a PEM file or as they are given. Raises OSError, and ValueError when there is none."""
     found = tuple(x509.load_pem_x509_certificates(Path(roots).read_bytes()) if isinstance(roots, str | Path) else roots)
     if not found or not all(isinstance(certificate, x509.Certificate) for certificate in found):
-        raise ValueError("root_cas: a PEM file or a sequence of x509.Certificate, with at least one")
+        raise ValueError("a PEM file or a sequence of x509.Certificate, with at least one")
     return found
 
 
+def store(roots: Roots) -> Store:
+    """The same, ready for verify_server and verify_client."""
+    return Store(list(load_roots(roots)))
+
+
 @functools.cache
-def _system_roots() -> tuple[x509.Certificate, ...]:
+def system_store() -> Store:
+    """The system's trusted certificates, whose file the environment variable SSL_CERT_FILE may name; read once. Raises
+    OSError, and ValueError when there is none."""
     named = os.environ.get("SSL_CERT_FILE")
     for path in [named] if named else _SYSTEM_STORES:
         if os.path.exists(path):
-            return tuple(x509.load_pem_x509_certificates(Path(path).read_bytes()))
+            return Store(_readable(Path(path).read_bytes()))
     raise ValueError("root_cas: this system has no store of trusted certificates; name a file")
+
+
+def _readable(pem: bytes) -> list[x509.Certificate]:
+    """One that breaks the rules of today must not cost the others: systems keep old ones."""
+    found = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        for block in _CERTIFICATE.findall(pem):
+            with contextlib.suppress(ValueError):
+                found.append(x509.load_pem_x509_certificate(block))
+    return found
 
 
 class _Last(threading.local):
@@ -72,7 +93,7 @@ def last_error() -> Exception | None:
     return error
 
 
-def verify_server(roots: Sequence[x509.Certificate], chain: Sequence[bytes], server_name: str) -> None:
+def verify_server(roots: Store, chain: Sequence[bytes], server_name: str) -> None:
     """Raises Refuse unless the chain (DER, leaf first) leads to one of the roots, is valid now, and is for
     `server_name`, a host name or an IP address."""
     leaf, others = _parse(chain)
@@ -87,7 +108,7 @@ def verify_server(roots: Sequence[x509.Certificate], chain: Sequence[bytes], ser
         raise _refusal(leaf, error) from error
 
 
-def verify_client(roots: Sequence[x509.Certificate], chain: Sequence[bytes]) -> None:
+def verify_client(roots: Store, chain: Sequence[bytes]) -> None:
     """Raises Refuse unless the chain (DER, leaf first) leads to one of the roots, is valid now, and may authenticate
     a client."""
     leaf, others = _parse(chain)
@@ -105,9 +126,9 @@ def _parse(chain: Sequence[bytes]) -> tuple[x509.Certificate, list[x509.Certific
     return leaf, others
 
 
-def _builder(roots: Sequence[x509.Certificate], purpose: x509.ObjectIdentifier) -> verification.PolicyBuilder:
+def _builder(roots: Store, purpose: x509.ObjectIdentifier) -> verification.PolicyBuilder:
     now = datetime.datetime.now(datetime.UTC)
-    builder = verification.PolicyBuilder().store(verification.Store(list(roots))).time(now)
+    builder = verification.PolicyBuilder().store(roots).time(now)
     return builder.extension_policies(
         ca_policy=verification.ExtensionPolicy.webpki_defaults_ca(), ee_policy=_leaf_policy(purpose)
     )

@@ -274,12 +274,12 @@ def test_the_systems_roots_can_be_named(tmp_path, monkeypatch):
 
     authority().cert_pem.write_to_path(tmp_path / "roots.pem")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "roots.pem"))
-    verify._system_roots.cache_clear()
+    verify.system_store.cache_clear()
     try:
         with connected(client=tls.Config()):
             pass
     finally:
-        verify._system_roots.cache_clear()
+        verify.system_store.cache_clear()
 
 
 # --- the ways it ends

@@ -1,11 +1,11 @@
 """The handshake messages of TLS 1.2: whole, each proper prefix, trailing bytes, and what each field may hold."""
 
 import pytest
-from cext.tls import messages12
 from cext.tls.alert import TlsAlert
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cext.tls import messages12
 from tests.cext.tls.peer import extension, u16s, vector
 
 OFFERED = (0, 5, 10, 11, 16, 23, 35, 0xFF01)

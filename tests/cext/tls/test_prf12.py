@@ -6,9 +6,10 @@ import shutil
 import subprocess
 
 import pytest
-from cext.tls import prf12
 from hypothesis import given
 from hypothesis import strategies as st
+
+from cext.tls import prf12
 
 SHA256, SHA384 = 1, 2
 HASHES = {SHA256: hashlib.sha256, SHA384: hashlib.sha384}

@@ -361,11 +361,11 @@ def test_a_chain_that_is_trusted_no_more_ends_the_session():
     def distrust(chain):
         raise TlsAlert(44, "revoked")
 
-    client, server = again(known_client(), asked(tickets=TICKETS, verify_client=distrust))
+    _, server = again(known_client(), asked(tickets=TICKETS, verify_client=distrust))
     assert not server.resumed
     assert server.failure.name == "certificate_required"        # the full handshake asked, and it shows none now
     _, server = again(known_client(), asked(tickets=TICKETS, verify_client=distrust),
-                           credential=credential("ecdsa-p256", "client.example"))
+                       credential=credential("ecdsa-p256", "client.example"))
     assert server.failure.name == "certificate_revoked"
     assert server.peer_certificates == ()
 

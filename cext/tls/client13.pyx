@@ -315,7 +315,10 @@ cdef class Client13(Handshake):
                                   self.offered, &sh)
         if step < 0:
             return self.fail(-step, sh.reason)
-        if sh.selected_version == 0 and self.config.min_version == TLS12 and not self.hello_retried:
+        # After early data there is no way back to TLS 1.2 (RFC 8446 appendix D.3).
+        if sh.selected_version == 0 and self.config.min_version == TLS12 and not (
+            self.hello_retried or self.early_offered
+        ):
             return STEP_OTHER_VERSION
         step = self.check_server_hello(&sh)
         if step != STEP_OK:

@@ -484,3 +484,14 @@ def test_a_client_refuses_acceptance_under_another_protocol(config):
     a, b, _ = early(server, session, alpn=[b"h2", b"http/1.1"])
     assert (a.failure.name, a.failure.sent) == ("illegal_parameter", True)
     assert (b.failure.name, b.failure.sent) == ("illegal_parameter", False)
+
+
+def test_no_way_back_to_tls12(config, session):
+    """RFC 8446 appendix D.3; without early data the same client speaks TLS 1.2."""
+    old = ServerConfig(config.credentials, alpn=(), max_version=0x0303)
+    a = Connection(ClientConfig(server_name="example.com", session=session, early_data=True))
+    pump(a, Connection(old))
+    assert (a.failure.name, a.failure.sent) == ("protocol_version", True)
+    a = Connection(ClientConfig(server_name="example.com", session=session))
+    pump(a, Connection(old))
+    assert (a.established, a.version) == (True, 0x0303)

@@ -73,7 +73,7 @@ def test_fields():
     (server_hello(ALL, version=0x0302), "protocol_version"),
     (server_hello(ALL, compression=1), "illegal_parameter"),
     (server_hello(ALL, session_id=bytes(33)), "decode_error"),
-    (server_hello(EMS + EMS), "illegal_parameter"),
+    (server_hello(EMS + EMS), "decode_error"),
     (server_hello(extension(51, bytes(4))), "illegal_parameter"),       # of TLS 1.3's ServerHello
     (server_hello(extension(13, bytes(4))), "illegal_parameter"),       # of a ClientHello
     (server_hello(extension(18, b"")), "unsupported_extension"),

@@ -17,6 +17,7 @@ from cext.tls.connection import (
     Connection,
 )
 from cext.tls.inspect import parse as parse_message
+from cext.tls.session import shift_clock
 from flags import UnimplementedError
 from settings import CLIENT_CERTIFICATES12, TLS12, TLS13, build, protocol_names, read_chain
 
@@ -45,7 +46,8 @@ class Link:
         self.one_by_one = options.async_
         self.header = b""               # of the record that is coming in
         self.body = 0                   # bytes of it that are still to come
-        self.keep = options.expect_advertised_alpn is not None
+        self.selected = -1              # number of the credential that signed
+        self.keep = options.expect_advertised_alpn is not None or options.expect_peer_verify_pref
         self.kept = b""                 # the first bytes of the stream, where they are asked for
         family, address = (socket.AF_INET6, "::1") if options.ipv6 else (socket.AF_INET, "127.0.0.1")
         self.socket = socket.socket(family, socket.SOCK_STREAM)
@@ -82,6 +84,7 @@ class Link:
         while event in (WAIT_POLICY, WAIT_SIGN):
             self.flush()
             if event == WAIT_SIGN:
+                self.selected = engine.signer.number
                 event = engine.give_signature(engine.signer.sign(*engine.to_sign))
             elif options.fail_early_callback:
                 event = engine.give_up(HANDSHAKE_FAILURE, "rejected by policy")
@@ -139,6 +142,7 @@ class Link:
 def connect(options, retry, memory, is_resumption):
     """Makes one connection as the options say; `retry` holds those for a client whose early data was rejected.
     ExchangeError and UnimplementedError when that cannot be."""
+    shift_clock(memory.later(options.resumption_delay))
     engine = Connection(build(options, memory))
     link = Link(options, engine)
     try:
@@ -328,16 +332,22 @@ def check_client_hello(link, options):
         raise ExchangeError(f"a server_name: {name!r}")
     if options.expect_peer_signature_algorithm:
         raise UnimplementedError("the scheme a client signed by")
-    if options.expect_selected_credential is not None:
-        raise UnimplementedError("-expect-selected-credential")
-    if options.expect_advertised_alpn is not None:
-        fields = parse_message("client_hello", first_message(link.kept)[HANDSHAKE_HEADER:])
-        wanted = protocol_names(options.expect_advertised_alpn)
-        if fields["alpn"] != wanted:
-            raise ExchangeError(f"ALPN offered: {fields['alpn']!r} instead of {wanted!r}")
+    if options.expect_selected_credential not in (None, link.selected):
+        raise ExchangeError(f"credential {link.selected} instead of {options.expect_selected_credential}")
+    if not link.keep:
+        return
+    fields = parse_message("client_hello", first_message(link.kept)[HANDSHAKE_HEADER:])
+    protocols = options.expect_advertised_alpn
+    if protocols is not None and fields["alpn"] != protocol_names(protocols):
+        raise ExchangeError(f"ALPN offered: {fields['alpn']!r} instead of {protocols!r}")
+    schemes = options.expect_peer_verify_pref
+    if schemes and fields["signature_algorithms"] != tuple(schemes):
+        raise ExchangeError(f"signature_algorithms {fields['signature_algorithms']} instead of {schemes}")
 
 
 def check_server(options, engine):
+    if options.expect_peer_verify_pref or options.expect_selected_credential is not None:
+        raise UnimplementedError("what a server's CertificateRequest asks for")
     wanted = options.expect_peer_signature_algorithm
     if wanted and engine.signature_scheme != wanted and not engine.resumed:
         raise ExchangeError(f"signature scheme {engine.signature_scheme:#06x} instead of {wanted:#06x}")

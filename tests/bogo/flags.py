@@ -32,11 +32,11 @@ SWITCHES = (
 )
 NUMBERS = (
     "port", "shim-id", "resume-count", "min-version", "max-version", "repeat-shim-initial-write",
-    "export-keying-material",
+    "export-keying-material", "resumption-delay",
     "expect-version", "expect-cipher", "expect-cipher-aes", "expect-curve-id", "expect-peer-signature-algorithm",
     "expect-selected-credential",
 )
-NUMBER_LISTS = ("curves", "key-shares", "verify-prefs")
+NUMBER_LISTS = ("curves", "key-shares", "verify-prefs", "expect-peer-verify-pref")
 CREDENTIAL_NUMBER_LISTS = ("signing-prefs",)
 TEXTS = (
     "shim-initial-write", "host-name", "expect-server-name", "advertise-alpn", "select-alpn", "expect-alpn",
@@ -96,6 +96,7 @@ class Options:
         self.repeat_shim_initial_write = 1
         self.curves = []
         self.verify_prefs = []
+        self.expect_peer_verify_pref = []
         self.key_shares = None
         self.credentials = [{}]         # the first is the default one; -new-x509-credential begins another
 

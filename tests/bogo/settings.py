@@ -46,9 +46,15 @@ class Memory:
 
     def __init__(self):
         self.session = None
+        self.shift = 0
         self.trusted = []               # chains that were verified
         self.ticket_keys = TicketKeys([(os.urandom(16), os.urandom(32))])
         self.register = None            # of early data
+
+    def later(self, seconds):
+        """How far the clock is to be shifted, milliseconds, when so many seconds more have gone by."""
+        self.shift += seconds * 1000
+        return self.shift
 
     def replay(self):
         if self.register is None:
@@ -82,7 +88,12 @@ def server(options, memory):
     names = NAMES
     if options.expect_server_name and not options.no_server_name_ack:       # a known name is acknowledged
         names += (options.expect_server_name.decode(),)
-    credentials = [credential(fields, options.async_, names) for fields in options.credentials if fields]
+    # Where it matters which one is taken, the signer tells.
+    remote = options.async_ or options.expect_selected_credential is not None
+    credentials = [
+        credential(fields, number if remote else None, names)
+        for number, fields in enumerate(options.credentials, -1) if fields
+    ]
     if not credentials:
         raise UnimplementedError("a server without a certificate")
     protocols = (options.select_alpn,) if options.select_alpn else ()
@@ -135,7 +146,10 @@ def decides_itself(options):
 
 
 def client(options, memory):
-    credentials = [credential(fields, options.async_, ()) for fields in options.credentials if fields]
+    credentials = [
+        credential(fields, number if options.async_ else None, ())
+        for number, fields in enumerate(options.credentials, -1) if fields
+    ]
     if len(credentials) > 1:
         raise UnimplementedError("a choice of client certificates")
     if options.fail_cert_callback or options.reverify_on_resume:
@@ -190,16 +204,18 @@ def groups(options):
 
 
 class RemoteKey:
-    """A key that the engine cannot use itself: the handshake stops for its signature."""
+    """A key that the engine cannot use itself: the handshake stops for its signature. `number`: of its credential; the
+    one without -new-x509-credential is -1."""
 
-    def __init__(self, key):
+    def __init__(self, key, number):
         self.key = key
+        self.number = number
 
     def sign(self, message, scheme):
         return self.key.sign_bytes(scheme, message)
 
 
-def credential(fields, remote, names):
+def credential(fields, remote_number, names):
     if "cert_file" not in fields or "key_file" not in fields:
         raise UnimplementedError("a credential of another kind than certificate and key")
     with open(fields["key_file"], "rb") as file:
@@ -213,7 +229,9 @@ def credential(fields, remote, names):
         schemes = [scheme for scheme in schemes if scheme in {*key.schemes, *key.schemes12}]
         if not schemes:
             raise UnimplementedError(f"signature scheme {fields['signing_prefs'][0]:#06x}")
-    return Credential(read_chain(fields["cert_file"]), RemoteKey(key) if remote else key, names, schemes)
+    if remote_number is not None:
+        key = RemoteKey(key, remote_number)
+    return Credential(read_chain(fields["cert_file"]), key, names, schemes)
 
 
 def read_chain(path):

@@ -1,7 +1,8 @@
 """Builds one extension module per .pyx; everything else about the package is in pyproject.toml.
 
 Environment:
-    EDGE_BUILD       release (default), debug (bounds checks, -O1) or asan (debug under AddressSanitizer)
+    EDGE_BUILD       release (default), debug (bounds checks, -O1), asan (debug under AddressSanitizer) or
+                     fuzz (as asan, by clang, with the coverage counters that libFuzzer reads)
     EDGE_BUILD_ONLY  space-separated module prefixes ("cext.http cext.net"): build these alone
     EDGE_WERROR      1: the C compiler's warnings are errors too (Cython's always are)
 """
@@ -33,9 +34,13 @@ elif FLAVOUR == "debug":
 elif FLAVOUR == "asan":
     COMPILE = ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address", "-U_FORTIFY_SOURCE", *HARDENING]
     LINK = [*LINK, "-fsanitize=address"]
+elif FLAVOUR == "fuzz":
+    os.environ["CC"] = "clang"
+    COMPILE = ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,fuzzer-no-link", "-U_FORTIFY_SOURCE"]
+    COMPILE += HARDENING
 else:
-    sys.exit(f"setup.py: EDGE_BUILD={FLAVOUR!r}: must be release, debug or asan")
-if os.environ.get("EDGE_WERROR") == "1":
+    sys.exit(f"setup.py: EDGE_BUILD={FLAVOUR!r}: must be release, debug, asan or fuzz")
+if os.environ.get("EDGE_WERROR") == "1" and FLAVOUR != "fuzz":   # whose compiler is another
     COMPILE.append("-Werror")
 
 CHECKED = FLAVOUR != "release"

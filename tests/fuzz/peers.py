@@ -1,0 +1,638 @@
+"""A client and a server that follow a script (see tests.fuzz.script), each on the other side of one Connection.
+
+They are written on the engine's own record and key schedule faces, in TLS 1.3 and 1.2. Their keys are fixed, so the
+randomness of a run is the engine's alone.
+"""
+
+import functools
+from pathlib import Path
+
+from cext.crypto.sign import PrivateKey
+from cext.tls.config import Credential
+from cext.tls.connection import DATA, FAILED
+from cext.tls.key_schedule import Schedule, updated, verify_data
+from cext.tls.prf12 import extended_master, finished, keys, master
+from cext.tls.record import RecordKeys
+from cext.tls.transcript import TranscriptHash
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, x25519
+
+from cext.tls import inspect
+from tests.cext.tls.peer import message, record, records, u16s, vector
+
+ALERT, HANDSHAKE, APPLICATION_DATA, CCS = 21, 22, 23, 20
+X25519, P256 = 0x001D, 0x0017
+TLS13_VERSION = (43, b"\3\4")
+RETRY_RANDOM = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
+# suite: (hash, aead)
+SUITES = {
+    0x1301: (1, 1), 0x1302: (2, 2), 0x1303: (1, 3),
+    0xC02B: (1, 1), 0xC02F: (1, 1), 0xC02C: (2, 2), 0xC030: (2, 2), 0xCCA9: (1, 3), 0xCCA8: (1, 3),
+}  # fmt: skip
+RECORDS_MAX = 64
+IDENTITIES = Path(__file__).parent / "identities"
+
+
+@functools.cache
+def private_key(kind):
+    return PrivateKey.from_pem((IDENTITIES / f"{kind}.key").read_bytes())
+
+
+@functools.cache
+def credential(kind, signer=None):
+    certificate = x509.load_pem_x509_certificate((IDENTITIES / f"{kind}.pem").read_bytes())
+    der = certificate.public_bytes(serialization.Encoding.DER)
+    return Credential([der], signer or private_key(kind), ["example.com", "*.example.com"])
+
+
+class Share:
+    """A key pair that is always the same."""
+
+    def __init__(self, group):
+        self.group = group
+        if group == X25519:
+            self.key = x25519.X25519PrivateKey.from_private_bytes(bytes(range(32)))
+            self.public = self.key.public_key().public_bytes_raw()
+        else:
+            self.key = ec.derive_private_key(0x1234567, ec.SECP256R1())
+            self.public = self.key.public_key().public_bytes(
+                serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint
+            )
+
+    def exchange(self, public):
+        """The shared secret; None for what is no share of the group."""
+        try:
+            if self.group == X25519:
+                return self.key.exchange(x25519.X25519PublicKey.from_public_bytes(public))
+            return self.key.exchange(ec.ECDH(), ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), public))
+        except ValueError:
+            return None
+
+
+SHARES = {group: Share(group) for group in (X25519, P256)}
+
+
+def extensions(*entries):
+    return vector(2, b"".join(u16s(type) + vector(2, body) for type, body in entries))
+
+
+def extension_map(encoded):
+    """{type: body} of an encoded list with its length."""
+    found, at = {}, 2
+    while at + 4 <= len(encoded):
+        end = at + 4 + int.from_bytes(encoded[at + 2 : at + 4], "big")
+        found[int.from_bytes(encoded[at : at + 2], "big")] = encoded[at + 4 : end]
+        at = end
+    return found
+
+
+class LostError(Exception):
+    """The script led to where our side cannot follow: the run is over, and the engine must not call it a handshake."""
+
+
+class Peer:
+    client = True
+
+    def __init__(self, engine, script):
+        self.engine = engine
+        self.script = script
+        self.settings = script.settings
+        self.events = []
+        self.seen = b""                 # handshake bytes of the engine that are no whole message yet
+        self.write = self.read = None
+        self.tls12 = False
+        self.reading12 = False          # the engine's change_cipher_spec has come
+        self.early_unread = False       # there is early data of a client, which we do not accept, or not yet
+        self.early_records = []
+        self.sent_bytes = 0
+
+    def wants(self, bit):
+        return bool(self.settings >> bit & 1)
+
+    # --- to the engine
+
+    def deliver(self, data):
+        self.sent_bytes += len(data)
+        self.events += self.engine.receive_bytes(data)
+
+    @property
+    def failed(self):
+        return bool(self.events) and self.events[-1][0] == FAILED
+
+    def content(self, type, content, slot=None):
+        """One record of it, under the keys of now."""
+        content = content[:16384]
+        sealed = record(type, content) if self.write is None else self.write.protect(content, type)
+        for o in self.script.of(slot, "flip"):
+            at = o.position % len(sealed)
+            sealed = sealed[:at] + bytes((sealed[at] ^ (o.payload[0] if o.payload else 1),)) + sealed[at + 1 :]
+        self.deliver(sealed)
+
+    def say(self, slot, whole):
+        """A handshake message by way of the script."""
+        self.aside(slot, "before", "act", "plain")
+        sent = self.script.messages(slot, whole)
+        for one in sent:
+            self.transcript.add(one)
+        self.send_handshake(slot, b"".join(sent))
+        self.aside(slot, "behind")
+        return sent[-1] if sent else whole
+
+    def send_handshake(self, slot, stream):
+        sizes = [o.position % 16384 + 1 for o in self.script.of(slot, "split")]
+        size = max(min(sizes, default=16384), len(stream) // RECORDS_MAX + 1)
+        for at in range(0, len(stream), size):
+            self.content(HANDSHAKE, stream[at : at + size], slot)
+
+    def aside(self, slot, *kinds):
+        for o in self.script.of(slot, *kinds):
+            if o.kind == "plain":
+                self.deliver(o.payload)
+            elif o.kind == "act":
+                self.act(o)
+            elif o.payload:
+                self.content(o.payload[0], o.payload[1:])
+
+    def act(self, o):  # noqa: PLR0912  (one line for each turn)
+        """Something that no message of the handshake is: data, KeyUpdates, closing; of ours or of the engine."""
+        turn = o.position % 12
+        if turn == 0:
+            self.content(APPLICATION_DATA, o.payload)
+        elif turn in (1, 2):
+            self.content(HANDSHAKE, message(24, bytes((turn - 1,))))
+            self.update_write_keys()
+        elif turn == 3 and self.engine.write_open:
+            self.engine.send(o.payload * 3)
+        elif turn == 4 and self.engine.write_open and self.engine.established and not self.tls12:
+            self.engine.request_key_update(bool(o.position & 16))
+        elif turn == 5:
+            self.engine.send_close_notify()
+        elif turn == 6:
+            self.engine.park_now()
+        elif turn == 7:
+            self.content(ALERT, b"\1\0")
+        elif turn == 8:
+            self.content(ALERT, o.payload[:4])
+        elif turn == 9 and not self.tls12:
+            self.engine.key_update_after = o.position >> 4
+        elif turn == 10:
+            for _ in range(o.position >> 4 & 63):
+                self.content(APPLICATION_DATA, b"")
+        elif turn == 11:
+            for _ in range(o.position >> 4 & 63):
+                self.content(HANDSHAKE, message(24, b"\0"))
+                self.update_write_keys()
+        self.listen()
+
+    def update_write_keys(self):
+        if not self.tls12 and self.write is not None and hasattr(self, "own_secret"):
+            self.own_secret = updated(self.hash, self.own_secret)
+            self.write = RecordKeys(self.hash, self.aead, self.own_secret, True)
+
+    # --- from the engine
+
+    def listen(self):
+        """Takes all that the engine has to say."""
+        for type, whole in records(self.engine.take_output()):
+            if type == CCS and whole[5:] == b"\1":
+                self.reading12 = self.tls12
+                if self.tls12:
+                    self.read = self.read12()
+                continue
+            self.heard(*self.opened(type, whole), whole)
+
+    def opened(self, type, whole):
+        """(type, content) of a record; of early data that we do not take (0, b"")."""
+        if self.read is None or not (type == APPLICATION_DATA or self.reading12):
+            return type, whole[5:]
+        try:
+            return self.read.unprotect(whole)
+        except ValueError:
+            if self.early_unread:
+                return 0, b""
+            raise LostError from None
+
+    def heard(self, type, content, whole):
+        if type == HANDSHAKE:
+            self.seen += content
+            self.hear()
+        elif type == APPLICATION_DATA and self.read is None:
+            if not self.early_unread:
+                raise LostError
+            self.early_records.append(whole)
+
+    def hear(self):
+        while len(self.seen) >= 4:
+            length = 4 + int.from_bytes(self.seen[1:4], "big")
+            if len(self.seen) < length:
+                return
+            whole, self.seen = self.seen[:length], self.seen[length:]
+            if whole[0] == 24:
+                self.read_secret = updated(self.hash, self.read_secret)
+                self.read = RecordKeys(self.hash, self.aead, self.read_secret, False)
+            else:
+                self.take(whole)
+
+    def read_with(self, secret):
+        self.read_secret = secret
+        self.read = RecordKeys(self.hash, self.aead, secret, False)
+
+    def write_with(self, secret):
+        self.own_secret = secret
+        self.write = RecordKeys(self.hash, self.aead, secret, True)
+
+    # --- both versions, both roles
+
+    def use_suite(self, suite):
+        if suite not in SUITES:
+            raise LostError
+        self.hash, self.aead = SUITES[suite]
+
+    def make_keys12(self, shared, with_hash):
+        if shared is None:
+            raise LostError
+        if with_hash:
+            self.master = extended_master(self.hash, shared, self.transcript.digest())
+        else:
+            self.master = master(self.hash, shared, self.client_random, self.server_random)
+        client, server = keys(self.hash, self.aead, self.master, self.client_random, self.server_random)
+        self.own_key12, self.engine_key12 = (client, server) if self.client else (server, client)
+
+    def read12(self):
+        if not hasattr(self, "engine_key12"):
+            raise LostError
+        return RecordKeys(0, self.aead, self.engine_key12, False)
+
+    def finish12(self, slot):
+        self.deliver(record(CCS, b"\1"))
+        self.write = RecordKeys(0, self.aead, self.own_key12, True)
+        proof = finished(self.hash, self.master, not self.client, self.transcript.digest())
+        self.say(slot, message(20, proof))
+
+    def run(self):
+        """The whole life of the connection, or as far as it comes."""
+        try:
+            self.handshake()
+            self.listen()
+        except LostError:
+            assert not self.engine.established, "a handshake whose keys its peer does not have"
+            return
+        if not self.engine.established or self.engine.failure:
+            return
+        self.agree()
+        self.later()
+
+    def agree(self):
+        """An established engine and a peer that said what it meant have the same keys, both ways."""
+        if self.engine.read_closed or not self.engine.write_open:
+            return
+        self.content(APPLICATION_DATA, b"ping")
+        assert self.failed or self.events[-1] == (DATA, b"ping"), self.events
+        if self.engine.write_open:
+            self.engine.send(b"pong")
+            opened = []
+            for _, whole in records(self.engine.take_output()):
+                type, content = self.read.unprotect(whole)
+                opened.append((type, content))
+                if type == HANDSHAKE:
+                    self.seen += content
+                    self.hear()
+            assert opened[-1] == (APPLICATION_DATA, b"pong"), opened
+
+    def later(self):
+        try:
+            self.tickets()
+            self.aside("after", "before", "behind", "act", "plain")
+            self.listen()
+        except LostError:
+            pass                        # a script's own KeyUpdates may lose it its keys
+
+    def tickets(self):
+        """What only a server has to say."""
+
+
+class ScriptedClient(Peer):
+    """settings: 0-1 suite, 2 P-256, 3 no share at first, 4 TLS 1.2, 5 PSK, 6 early data, 11 psk_ke, 12 session id,
+    13 no extended master secret; the rest are the server's (see tests.fuzz.targets)."""
+
+    def __init__(self, engine, script, resumption):
+        super().__init__(engine, script)
+        self.tls12_only = self.wants(4)
+        self.resumption = resumption if self.wants(5) and not self.tls12_only else None
+        self.group = P256 if self.wants(2) else X25519
+        self.shares = [] if self.wants(3) else [self.group]
+        self.cookie = None
+        self.retried = self.answered = self.certificate_wanted = self.early_accepted = False
+        self.transcript = TranscriptHash(0)
+        suites = list(SUITES)[:3]
+        self.suites = [suites[self.settings & 3]] if self.settings & 3 < 3 else suites
+        if self.resumption:
+            self.suites = [0x1301]
+        if self.tls12_only:
+            self.suites = list(SUITES)[3:][self.settings & 3 :]
+
+    def handshake(self):
+        self.say_hello("client_hello")
+        if self.resumption and self.wants(6) and not self.failed:
+            self.say_early()
+        self.listen()
+        if self.retried:
+            self.write = None
+            self.say_hello("second_hello")
+            self.listen()
+        if self.failed or not self.answered:
+            return
+        if self.tls12:
+            self.finish_tls12()
+        else:
+            self.finish_tls13()
+
+    def say_hello(self, slot):
+        entries = b"".join(u16s(g) + vector(2, SHARES[g].public) for g in self.shares)
+        known = [(0, vector(2, b"\0" + vector(2, b"example.com"))), (10, vector(2, u16s(X25519, P256)))]
+        known += [(13, vector(2, u16s(0x0403, 0x0804, 0x0401))), (16, vector(2, vector(1, b"http/1.1")))]
+        if self.tls12_only:
+            known += [(0xFF01, b"\0"), (11, b"\1\0")] + ([] if self.wants(13) else [(23, b"")])
+        else:
+            known += [TLS13_VERSION_LIST, (51, vector(2, entries)), (45, b"\1\0" if self.wants(11) else b"\1\1")]
+        if self.cookie is not None:
+            known.append((44, self.cookie))
+        if self.resumption:
+            if self.wants(6) and slot == "client_hello":
+                known.append((42, b""))
+            identity = vector(2, self.resumption.ticket) + self.resumption.obfuscated_age().to_bytes(4, "big")
+            known.append((41, vector(2, identity) + vector(2, vector(1, bytes(32)))))
+        session_id = bytes(range(32)) if self.wants(12) else b""
+        body = b"\3\3" + b"\x55" * 32 + vector(1, session_id) + vector(2, u16s(*self.suites)) + b"\1\0"
+        self.hello = self.say(slot, message(1, body + extensions(*known)))
+
+    def say(self, slot, whole):
+        if not slot.endswith("hello") or not self.resumption:
+            return super().say(slot, whole)
+        return self.say_with_binder(slot, whole)
+
+    def say_with_binder(self, slot, whole):
+        """As say; the binder is made over the ClientHello as the script leaves it, if it still ends with one."""
+        self.aside(slot, "before", "act", "plain")
+        sent = self.script.messages(slot, whole)
+        for i, one in enumerate(sent):
+            if one.endswith(b"\0\x21\x20" + bytes(32)):
+                before = self.transcript if self.retried else TranscriptHash(1)
+                binder = self.binder(before, one[:-35])
+                sent[i] = one[:-32] + binder
+            self.transcript.add(sent[i])
+        self.send_handshake(slot, b"".join(sent))
+        self.aside(slot, "behind")
+        return sent[-1] if sent else whole
+
+    def binder(self, before, truncated):
+        if before is self.transcript:
+            copy = TranscriptHash(1)
+            for one in self.before_second:
+                copy.add(one)
+            before = copy
+        before.add(truncated)
+        return Schedule(1, psk=self.resumption.psk).binder(before.digest())
+
+    def say_early(self):
+        self.hash, self.aead = 1, 1
+        digest = TranscriptHash(1)
+        digest.add(self.hello)
+        secret = Schedule(1, psk=self.resumption.psk).derive("c e traffic", digest.digest())
+        self.write_with(secret)
+        self.content(APPLICATION_DATA, b"early", "early_data")
+        self.aside("early_data", "before", "behind", "act", "plain")
+
+    def take(self, whole):
+        type, body = whole[0], whole[4:]
+        if type == 2:
+            self.take_server_hello(whole, body)
+            return
+        if not self.answered:
+            raise LostError
+        if type == 4:
+            return
+        if type == 8:
+            self.early_accepted = 42 in extension_map(body)
+        if type == 13:
+            self.certificate_wanted = True
+        if type == 12:
+            self.point = body[4 : 4 + body[3]]
+            self.group = int.from_bytes(body[1:3], "big")
+        self.transcript.add(whole)
+        if type == 20 and not self.tls12:
+            self.digest = self.transcript.digest()
+            self.schedule.master()
+            self.read_with(self.schedule.derive("s ap traffic", self.digest))
+
+    def take_server_hello(self, whole, body):
+        at = 35 + body[34]
+        found = extension_map(body[at + 3 :])
+        suite = int.from_bytes(body[at : at + 2], "big")
+        self.use_suite(suite)
+        self.transcript.select(self.hash)
+        if body[2:34] == RETRY_RANDOM:
+            self.take_retry(whole, found)
+            return
+        self.transcript.add(whole)
+        self.answered = True
+        self.client_random, self.server_random = self.hello[6:38], body[2:34]
+        self.tls12 = 43 not in found
+        if self.tls12:
+            self.with_hash = 23 in found
+            return
+        shared = None
+        if 51 in found:
+            self.group = int.from_bytes(found[51][:2], "big")
+            shared = SHARES[self.group].exchange(found[51][4:]) if self.group in SHARES else None
+            if shared is None:
+                raise LostError
+        if 41 in found:
+            if not self.resumption:
+                raise LostError
+            self.schedule = Schedule(self.hash, psk=self.resumption.psk)
+            self.schedule.handshake(shared)
+        else:
+            self.schedule = Schedule(self.hash, shared)
+        digest = self.transcript.digest()
+        self.client_secret = self.schedule.derive("c hs traffic", digest)
+        self.read_with(self.schedule.derive("s hs traffic", digest))
+
+    def take_retry(self, whole, found):
+        self.retried = True
+        hashed = TranscriptHash(self.hash)
+        hashed.add(self.hello)
+        self.before_second = [message(254, hashed.digest()), whole]
+        self.transcript.retry()
+        self.transcript.add(whole)
+        self.cookie = found.get(44)
+        if 51 in found:
+            self.shares = [g for g in [int.from_bytes(found[51], "big")] if g in SHARES]
+
+    def finish_tls13(self):
+        if not hasattr(self, "digest"):
+            raise LostError
+        if self.early_accepted:
+            self.say("early_data", message(5))
+        self.write_with(self.client_secret)
+        if self.wants(12):
+            self.deliver(record(CCS, b"\1"))
+        if self.certificate_wanted:
+            self.say("client_certificate", message(11, bytes(4)))
+        proof = verify_data(self.hash, self.client_secret, self.transcript.digest())
+        self.say("client_finished", message(20, proof))
+        self.write_with(self.schedule.derive("c ap traffic", self.digest))
+
+    def finish_tls12(self):
+        if not hasattr(self, "point") or self.group not in SHARES:
+            raise LostError
+        if self.certificate_wanted:
+            self.say("client_certificate", message(11, bytes(3)))
+        self.say("client_key", message(16, vector(1, SHARES[self.group].public)))
+        self.make_keys12(SHARES[self.group].exchange(self.point), self.with_hash)
+        self.finish12("client_finished")
+
+
+TLS13_VERSION_LIST = (43, b"\4\3\4\3\3")
+
+
+class ScriptedServer(Peer):
+    """settings: 0-1 suite, 2 P-256, 3 HelloRetryRequest, 4 TLS 1.2, 5 the client's PSK is taken, 6 it sends early data,
+    7 which is taken, 8 RSA, 9 CertificateRequest, 12 change_cipher_spec, 13 no extended master secret."""
+
+    client = False
+
+    def __init__(self, engine, script, psk):
+        super().__init__(engine, script)
+        self.psk = psk
+        self.kind = "rsa" if self.wants(8) else "ecdsa"
+        self.tls12 = self.wants(4)
+        self.suite = list(SUITES)[self.settings % 4 % 3]
+        if self.tls12:
+            self.suite = list(SUITES)[3 + self.settings % 4 % 3 * 2 + self.wants(8)]
+        if psk:
+            self.suite = 0x1301
+        self.hash, self.aead = SUITES[self.suite]
+        self.transcript = TranscriptHash(self.hash)
+        self.hello = None
+        self.finished = False
+
+    def handshake(self):
+        self.listen()
+        if self.wants(3) and not self.tls12:
+            self.retry()
+        if self.failed or self.hello is None:
+            return
+        if self.tls12:
+            self.serve_tls12()
+        else:
+            self.serve_tls13()
+
+    def take(self, whole):
+        type, body = whole[0], whole[4:]
+        if type == 1:
+            self.hello = inspect.parse("client_hello", body)
+            self.client_random = self.hello["random"]
+            self.early_unread = self.hello["early_data"]
+        if type == 20 and not self.tls12:
+            if self.finished:
+                raise LostError
+            self.finished = True
+            self.transcript.add(whole)
+            self.read_with(self.schedule.derive("c ap traffic", self.digest))
+            return
+        self.transcript.add(whole)
+        if type == 5:
+            self.read_with(self.client_secret)
+        if type == 16:
+            self.make_keys12(SHARES[self.group].exchange(body[1:]), self.with_hash)
+
+    def retry(self):
+        hello, self.hello = self.hello, None
+        if hello is None:
+            raise LostError
+        self.transcript.retry()
+        body = b"\3\3" + RETRY_RANDOM + vector(1, hello["legacy_session_id"]) + u16s(self.suite) + b"\0"
+        group = P256 if self.wants(2) else X25519
+        self.say("retry", message(2, body + extensions(TLS13_VERSION, (51, u16s(group)), (44, vector(2, b"cookie")))))
+        self.listen()
+
+    def serve_tls13(self):
+        hello = self.hello
+        resumes = self.psk is not None and self.wants(5) and hello["pre_shared_key"] is not None
+        share = next(((g, s) for g, s in hello["key_shares"] or () if g in SHARES), None)
+        if share is None:
+            raise LostError
+        known = [TLS13_VERSION, (51, u16s(share[0]) + vector(2, SHARES[share[0]].public))]
+        early = resumes and hello["early_data"] and self.wants(7)
+        if early:
+            self.hear_early()
+        if resumes:
+            known.append((41, b"\0\0"))
+        body = b"\3\3" + b"\x66" * 32 + vector(1, hello["legacy_session_id"]) + u16s(self.suite) + b"\0"
+        self.say("server_hello", message(2, body + extensions(*known)))
+        shared = SHARES[share[0]].exchange(share[1])
+        self.schedule = Schedule(self.hash, psk=self.psk) if resumes else Schedule(self.hash, shared)
+        if resumes:
+            self.schedule.handshake(shared)
+        digest = self.transcript.digest()
+        self.client_secret = self.schedule.derive("c hs traffic", digest)
+        server_secret = self.schedule.derive("s hs traffic", digest)
+        self.write_with(server_secret)
+        if not early:
+            self.read_with(self.client_secret)
+        if self.wants(12):
+            self.deliver(record(CCS, b"\1"))
+        self.say_flight(resumes, early, server_secret)
+
+    def hear_early(self):
+        digest = self.transcript.digest()
+        self.early_unread = False
+        self.read_with(Schedule(self.hash, psk=self.psk).derive("c e traffic", digest))
+        for whole in self.early_records:
+            self.read.unprotect(whole)
+
+    def say_flight(self, resumes, early, server_secret):
+        self.say("extensions", message(8, extensions((16, vector(2, vector(1, b"http/1.1"))), *([(42, b"")] * early))))
+        if not resumes:
+            if self.wants(9):
+                self.say("request", message(13, b"\0" + extensions((13, vector(2, u16s(0x0403, 0x0804))))))
+            self.say("certificate", message(11, credential(self.kind).certificate_body))
+            signed = inspect.certificate_verify_input(True, self.transcript.digest())
+            scheme = 0x0804 if self.wants(8) else 0x0403
+            signature = private_key(self.kind).sign_bytes(scheme, signed)
+            self.say("verify", message(15, u16s(scheme) + vector(2, signature)))
+        self.say("finished", message(20, verify_data(self.hash, server_secret, self.transcript.digest())))
+        self.digest = self.transcript.digest()
+        self.schedule.master()
+        self.write_with(self.schedule.derive("s ap traffic", self.digest))
+
+    def serve_tls12(self):
+        hello = self.hello
+        if self.suite not in hello["cipher_suites"]:
+            raise LostError
+        self.with_hash = hello["extended_master_secret"] and not self.wants(13)
+        self.server_random = b"\x66" * 32
+        known = [(0xFF01, b"\0"), (11, b"\1\0")] + [(23, b"")] * self.with_hash
+        body = b"\3\3" + self.server_random + b"\0" + u16s(self.suite) + b"\0"
+        self.server_random = self.say("server_hello", message(2, body + extensions(*known)))[6:38].ljust(32)
+        self.say("certificate", message(11, credential(self.kind).certificate_body12))
+        self.group = P256 if self.wants(2) else X25519
+        params = b"\3" + u16s(self.group) + vector(1, SHARES[self.group].public)
+        scheme = 0x0401 if self.wants(8) else 0x0403
+        signature = private_key(self.kind).sign12_bytes(scheme, self.client_random + self.server_random + params)
+        self.say("verify", message(12, params + u16s(scheme) + vector(2, signature)))
+        if self.wants(9):
+            schemes = vector(2, u16s(0x0403, 0x0804, 0x0401))
+            self.say("request", message(13, vector(1, b"\x40\1") + schemes + vector(2, b"")))
+        self.say("extensions", message(14))     # ServerHelloDone
+        self.listen()
+        if not hasattr(self, "own_key12") or not self.reading12:
+            raise LostError
+        self.finish12("finished")
+
+    def tickets(self):
+        if not self.tls12:
+            body = (3600).to_bytes(4, "big") + b"\1\2\3\4" + vector(1, b"\0") + vector(2, b"ticket" * 8)
+            self.say("ticket", message(4, body + extensions((42, (1024).to_bytes(4, "big")))))

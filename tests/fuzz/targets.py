@@ -1,0 +1,325 @@
+"""What is fuzzed: TARGETS, each a function of one input. It returns, or an invariant is broken.
+
+The invariants of an engine: whatever comes, receive_bytes raises nothing; a failure is a TlsAlert that tells a
+reason, and never internal_error; after a failure nothing is taken or said; no application data before the handshake is
+done, but for early data where it was allowed; output bounded by input; and an established handshake has a peer with the
+same keys.
+"""
+
+import dataclasses
+import functools
+
+from cext.http.h1_reader import BodyDecoder, HeadFinder, parse_request_bytes, parse_response_bytes, skip_empty
+from cext.tls.alert import TlsAlert
+from cext.tls.config import SUITES, ClientConfig, ServerConfig
+from cext.tls.connection import DATA, ESTABLISHED, FAILED, WAIT_POLICY, WAIT_SIGN, Connection
+from cext.tls.replay import SharedRegister
+from cext.tls.session import Session, TicketKeys, decode_state, encode_state, now
+
+from cext.tls import inspect
+from tests.fuzz.entropy import Entropy
+from tests.fuzz.peers import P256, X25519, ScriptedClient, ScriptedServer, credential, private_key
+from tests.fuzz.script import Script
+
+ENTROPY = Entropy()
+TICKET_KEYS = TicketKeys([(b"n" * 16, b"k" * 32)])
+EARLY_DATA_MAX = 1024
+OUTPUT_SLACK = 1 << 16
+MESSAGES = (
+    "client_hello", "server_hello", "encrypted_extensions", "certificate_request", "certificate", "certificate_verify",
+    "finished", "new_session_ticket", "key_update",
+)  # fmt: skip
+
+
+def deterministic(run):
+    """The target under the source of randomness that begins anew with each input."""
+
+    @functools.wraps(run)
+    def target(data):
+        with ENTROPY.installed():
+            ENTROPY.restart()
+            return run(data)
+
+    return target
+
+
+# --- configurations
+
+
+def server_config(settings):
+    """Of 16 bits: 7 early data, 8 RSA, 9 tickets, 10 ALPN, 11 psk_ke, 14 policy, 15 a remote signer; 2 and 3 choose
+    groups and versions with the client's bits."""
+
+    def wants(bit):
+        return bool(settings >> bit & 1)
+
+    kind = "rsa" if wants(8) else "ecdsa"
+    options = {"cookie_secret": bytes(32), "alpn": (b"http/1.1",) if wants(10) else (), "psk_ke": wants(11)}
+    if wants(9) or wants(5):
+        options["tickets"] = TICKET_KEYS
+    if wants(7):
+        options.update(max_early_data=EARLY_DATA_MAX, replay=SharedRegister(20000, 64))
+    if wants(14):
+        options["policy"] = True
+    return ServerConfig([credential(kind, RemoteSigner(kind) if wants(15) else None)], **options)
+
+
+@dataclasses.dataclass(frozen=True)
+class RemoteSigner:
+    """A key elsewhere; answer() is its answer."""
+
+    kind: str
+
+    def sign(self, message, scheme):
+        raise AssertionError("the engine asks its owner instead")
+
+    def answer(self, message, scheme):
+        key = private_key(self.kind)
+        return key.sign12_bytes(scheme, message) if scheme in key.schemes12 else key.sign_bytes(scheme, message)
+
+
+def client_config(settings, session=None):
+    """Of 16 bits, as ScriptedServer reads them: 2 and 3 choose the share, 4 the version, 6 early data."""
+    tls12 = bool(settings >> 4 & 1)
+    group = P256 if settings >> 2 & 1 else X25519
+    return ClientConfig(
+        server_name="example.com",
+        alpn=(b"http/1.1",),
+        key_share_groups=() if settings >> 3 & 1 and not tls12 else (group,),
+        cipher_suites=SUITES,
+        session=session,
+        early_data=bool(settings >> 6 & 1),
+    )
+
+
+@dataclasses.dataclass
+class Resumption:
+    ticket: bytes
+    psk: bytes
+    age_add: int
+    received: int
+    session: Session
+
+    def obfuscated_age(self):
+        return now() - self.received + self.age_add & 0xFFFFFFFF
+
+
+@functools.cache
+def resumption():
+    """A session between our two ends, as what a scripted client shows and as a Session."""
+    with ENTROPY.installed():
+        ENTROPY.restart()
+        # First, as in server_script: its replay register then has the name that the ticket will hold.
+        server = Connection(server_config(1 << 7 | 1 << 9 | 1 << 10))
+        client = Connection(ClientConfig(server_name="example.com", alpn=(b"http/1.1",), cipher_suites=(0x1301,)))
+        for _ in range(4):
+            server.receive_bytes(client.take_output())
+            client.receive_bytes(server.take_output())
+    session = client.session
+    encoded = session.to_bytes()
+    state = decode_state(encoded[3 + int.from_bytes(encoded[1:3], "big") :])
+    return Resumption(session.ticket, state["secret"], session.age_add, session.received, session)
+
+
+# --- the engine
+
+
+class Watched:
+    """A Connection whose waits are answered and whose invariants are checked at each step."""
+
+    def __init__(self, config, session=None, early_data=False):
+        self.inner = Connection(config, session) if session else Connection(config)
+        self.early_data = early_data
+        self.taken = self.given = 0
+        self.established_seen = False
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+    @property
+    def key_update_after(self):
+        return self.inner.key_update_after
+
+    @key_update_after.setter
+    def key_update_after(self, value):
+        self.inner.key_update_after = value
+
+    def receive_bytes(self, data):
+        before = self.inner.failure
+        events = self.inner.receive_bytes(data)
+        while events and events[-1][0] in (WAIT_POLICY, WAIT_SIGN) and not self.inner.failure:
+            if events[-1][0] == WAIT_POLICY:
+                event = self.inner.decide()
+            else:
+                event = self.inner.give_signature(self.inner.signer.answer(*self.inner.to_sign))
+            events += [(event, b""), *self.inner.receive_bytes(b"")]
+        self.taken += len(data)
+        self.check(before, events)
+        return events
+
+    def check(self, before, events):
+        failure = self.inner.failure
+        for event, payload in events:
+            if event == ESTABLISHED:
+                self.established_seen = True
+            if event == DATA:
+                assert payload
+                assert self.established_seen or self.early_data, "application data before the handshake"
+        if before is not None:
+            assert failure is before
+            assert [event for event, _ in events] == [FAILED]
+        if failure is None:
+            assert not events or events[-1][0] != FAILED
+            return
+        assert type(failure) is TlsAlert, repr(failure)
+        assert failure.name != "internal_error", failure
+        assert failure.reason or not failure.sent, failure
+        assert events[-1][0] == FAILED
+        assert not self.inner.write_open
+
+    def take_output(self):
+        output = self.inner.take_output()
+        self.given += len(output)
+        assert self.given <= OUTPUT_SLACK + 4 * self.taken, "the output grows faster than the input"
+        return output
+
+    def end(self):
+        """After all: a failed engine says its last word once and takes nothing more."""
+        self.take_output()
+        if self.inner.failure is not None:
+            self.receive_bytes(b"\x16\3\3\0\1\0")
+            assert self.take_output() == b""
+
+
+def server_script(data):
+    """The server, against a client that follows a script."""
+    script = Script(data)
+    session = resumption()
+    ENTROPY.restart()
+    engine = Watched(server_config(script.settings), early_data=bool(script.settings >> 7 & 1))
+    peer = ScriptedClient(engine, script, session)
+    peer.run()
+    engine.end()
+    return peer
+
+
+def client_script(data):
+    """The client, against a server that follows a script."""
+    script = Script(data)
+    known = resumption()
+    ENTROPY.restart()
+    resumes = script.settings >> 5 & 1 and not script.settings >> 4 & 1
+    engine = Watched(client_config(script.settings, known.session if resumes else None))
+    if engine.write_open:
+        engine.send(b"early")
+    peer = ScriptedServer(engine, script, known.psk if resumes else None)
+    peer.run()
+    engine.end()
+    return peer
+
+
+def raw(engine, data):
+    """Bytes as they are: the first one chooses the size of the pieces they come in."""
+    size = (1, 7, 64, 1 << 16)[data[0] & 3] if data else 1
+    for at in range(1, len(data), size):
+        engine.receive_bytes(data[at : at + size])
+    if engine.established and engine.write_open:
+        engine.send(b"pong")
+    engine.end()
+    return engine
+
+
+def server_records(data):
+    """The server, given any records. With the same randomness a recorded client's Finished is right again."""
+    return raw(Watched(server_config(1 << 9 | 1 << 10)), data)
+
+
+def client_records(data):
+    """The client, given any records."""
+    return raw(Watched(client_config(0)), data)
+
+
+# --- parsers
+
+
+def handshake_messages(data):
+    """One message's body into its parser: the first byte chooses which, the second what it answers."""
+    if len(data) < 2:
+        return
+    kind = MESSAGES[data[0] % len(MESSAGES)]
+    offered = (0, 5, 10, 13, 16, 18, 23, 28, 42, 43, 44, 45, 51, 41, 35, 27)
+    chosen = offered if data[1] & 1 else offered[data[1] >> 4 :]
+    try:
+        inspect.parse(kind, bytes(data[2:]), offered=chosen, hash_length=48 if data[1] & 2 else 32)
+    except TlsAlert as alert:
+        assert alert.name != "internal_error"
+        assert alert.reason
+
+
+def session_state(data):
+    """The state in a ticket, and a stored Session: what is read is written again as it was."""
+    state = decode_state(data)
+    if state is not None:
+        assert encode_state(state) == data
+    try:
+        session = Session.from_bytes(data)
+    except ValueError:
+        return
+    assert session.to_bytes() == data
+
+
+def http1_heads(data):
+    """Requests and responses: found whole or in pieces at the same place, and a head that is taken lies within it."""
+    if not data:
+        return
+    request, step, body = not data[0] & 1, data[0] >> 1 & 63, data[1:]
+    body = body[skip_empty(body) :] if request else body
+    whole = HeadFinder(request).find(body)
+    if step:
+        finder, found = HeadFinder(request), 0
+        for n in range(step, len(body) + step, step):
+            found = finder.find(body, n)
+            if found:
+                break
+        assert found == whole or (found < 0 and whole < 0), (found, whole)
+    if whole <= 0:
+        return
+    head = (parse_request_bytes if request else parse_response_bytes)(body[:whole])
+    if isinstance(head, int):
+        assert head < 0
+        return
+    assert head.length == whole
+    for name, value in head.fields:
+        assert name
+        assert not set(b"\r\n\0") & set(value)
+
+
+def http1_bodies(data):
+    """A chunked body (or of another framing) gives the same content whole as byte by byte."""
+    if len(data) < 2:
+        return
+    framing, length, body = data[0] % 4, data[1], data[2:]
+    whole = BodyDecoder(framing, length)
+    last, taken, content = whole.feed(body)
+    slow = BodyDecoder(framing, length)
+    pieces, used, state = [], 0, 0
+    for i in range(len(body)):
+        state, n, part = slow.feed(body[i : i + 1])
+        used += n
+        pieces.append(part)
+        if state < 0 or n == 0:
+            break
+    assert (last < 0 and state < 0) or (used, b"".join(pieces)) == (taken, content), (last, taken, state, used)
+    assert whole.trailers == slow.trailers or last < 0
+
+
+TARGETS = {
+    "server_script": deterministic(server_script),
+    "client_script": deterministic(client_script),
+    "server_records": deterministic(server_records),
+    "client_records": deterministic(client_records),
+    "handshake_messages": handshake_messages,
+    "session_state": session_state,
+    "http1_heads": http1_heads,
+    "http1_bodies": http1_bodies,
+}

@@ -1,0 +1,129 @@
+"""Every input of the corpora and every seed through its target, without a fuzzer, and what the harness rests on."""
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from cext.tls.config import ClientConfig
+from cext.tls.connection import Connection
+
+from tests.fuzz import seeds, targets
+from tests.fuzz.script import KINDS, SLOTS, Script, encode, extensions_of
+
+CORPUS = Path(__file__).parent / "corpus"
+
+
+@pytest.mark.parametrize("name", targets.TARGETS)
+def test_corpus(name):
+    inputs = sorted((CORPUS / name).iterdir())
+    assert inputs
+    for path in inputs:
+        targets.TARGETS[name](path.read_bytes())
+
+
+@pytest.mark.parametrize("name", targets.TARGETS)
+def test_seeds(name):
+    for data in seeds.SEEDS[name]():
+        targets.TARGETS[name](data)
+
+
+@pytest.mark.parametrize("name", ["server_script", "client_script"])
+@pytest.mark.parametrize("settings", seeds.HANDSHAKES)
+def test_a_script_without_operations_is_a_handshake(name, settings):
+    """Deep states are reached: else a fuzzer would turn about the first message alone."""
+    peer = targets.TARGETS[name](encode(settings))
+    assert peer.engine.established, peer.engine.failure
+    resumes = settings >> 5 & 1 and not settings >> 4 & 1
+    assert peer.engine.resumed == bool(resumes)
+
+
+@pytest.mark.parametrize("name", ["server_script", "client_script"])
+def test_early_data_is_reached(name):
+    peer = targets.TARGETS[name](encode(0x4E0))
+    if name == "server_script":
+        assert peer.early_accepted
+    else:
+        assert peer.read.sequence and peer.hello["early_data"] and not peer.early_unread
+
+
+def test_recorded_handshakes_are_right_again():
+    client, server = seeds.recorded()
+    with targets.ENTROPY.installed():
+        targets.ENTROPY.restart()
+        assert targets.server_records(b"\3" + client).established_seen
+        targets.ENTROPY.restart()
+        assert targets.client_records(b"\3" + server).established_seen
+
+
+@pytest.mark.parametrize("name", ["server_script", "client_script"])
+def test_an_input_means_the_same_each_time(name):
+    def trace():
+        said = []
+        with contextlib.ExitStack() as stack:
+            take = targets.Watched.take_output
+
+            def recorded(self):
+                said.append(take(self))
+                return said[-1]
+
+            targets.Watched.take_output = recorded
+            stack.callback(setattr, targets.Watched, "take_output", take)
+            targets.TARGETS[name](encode(1 << 2 | 1 << 10, ("act", "after", 35, b"x")))
+        return said
+
+    assert trace() == trace()
+
+
+def test_randomness_is_real_outside_a_run():
+    def hello():
+        return Connection(ClientConfig()).take_output()
+
+    assert hello() != hello()
+    with targets.ENTROPY.installed():
+        targets.ENTROPY.restart()
+        first = hello()
+        targets.ENTROPY.restart()
+        assert hello() == first
+    assert hello() != hello()
+
+
+@pytest.mark.parametrize("name", ["server_script", "client_script"])
+@pytest.mark.parametrize(
+    ("server", "client", "fault"),
+    [
+        ("client_hello", "server_hello", ("set_extension", 1, b"")),
+        ("client_finished", "finished", ("set", 3, b"\0\0\0")),
+        ("client_finished", "finished", ("repeat", 0, b"")),
+        ("client_finished", "finished", ("before", 0, b"\x16\x18\0\0\1\0")),
+        ("client_finished", "finished", ("flip", 9, b"\1")),
+    ],
+)
+def test_a_fault_is_refused(name, server, client, fault):
+    slot = server if name == "server_script" else client
+    peer = targets.TARGETS[name](encode(0, (fault[0], slot, *fault[1:])))
+    assert peer.engine.failure and peer.engine.failure.sent
+
+
+def test_scripts():
+    whole = b"\1\0\0\x08" + b"\3\3" + b"\0\4" + b"\0\x0a\0\0"
+    assert Script(encode(0)).messages("client_hello", whole) == [whole]
+    for kind, position, payload, expected in (
+        ("set", 0, b"\3\4", b"\1\0\0\x08\3\4\0\4\0\x0a\0\0"),
+        ("truncate", 2, b"", b"\1\0\0\2\3\3"),
+        ("add_extension", 0, b"\0\x10x", b"\1\0\0\x0d\3\3\0\x09\0\x10\0\1x\0\x0a\0\0"),
+        ("set_extension", 0, b"xy", b"\1\0\0\x0a\3\3\0\6\0\x0a\0\2xy"),
+        ("drop_extension", 0, b"", b"\1\0\0\4\3\3\0\0"),
+        ("length", 0xFFFF, b"\2", b"\1\2\xff\xff" + whole[4:]),
+    ):
+        script = Script(encode(0, (kind, "client_hello", position, payload)))
+        assert script.messages("client_hello", whole) == [expected], kind
+        assert script.messages("finished", whole) == [whole]
+    assert Script(encode(0, ("drop", "verify", 0, b""))).messages("verify", whole) == []
+    assert len(Script(encode(0, ("repeat", "verify", 0, b""))).messages("verify", whole)) == 2
+    assert extensions_of(b"no extensions") == (None, [])
+
+
+def test_any_bytes_are_a_script():
+    for n in range(40):
+        script = Script(bytes(range(n, 2 * n)))
+        assert all(o.kind in KINDS and o.slot in SLOTS for o in script.operations)

@@ -97,9 +97,7 @@ class Config:
             raise ValueError("certificates: a sequence of edge.tls.Certificate")
         if not callable(self.verify) and not isinstance(self.verify, bool):
             raise ValueError("verify: True, False or a callable")
-        for group in self.groups or ():
-            if group not in GROUPS:
-                raise ValueError(f"groups: {group!r} is none of {', '.join(GROUPS)}")
+        self._check_groups()
         self._check_versions()
         self._check_tickets()
         self._check_client_auth()
@@ -107,6 +105,15 @@ class Config:
         self.client_config("", None)  # what the engine finds wrong is told now, not at the first connection
         if self.certificates or self.has_hooks:
             self.server_config()
+
+    def _check_groups(self) -> None:
+        for group in self.groups or ():
+            if group not in GROUPS:
+                raise ValueError(f"groups: {group!r} is none of {', '.join(GROUPS)}")
+            try:
+                engine.known_groups([GROUPS[group]])
+            except ValueError:
+                raise ValueError(f"groups: this engine has no {group}") from None
 
     def _load(self, name: str) -> None:
         roots = getattr(self, name)

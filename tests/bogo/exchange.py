@@ -219,6 +219,8 @@ class Exchange:
 
     def begin_early(self):
         """A client's early data: as much of what it writes first as the server said it takes."""
+        if self.options.export_keying_material:
+            self.export()
         if self.options.shim_writes_first:
             for _ in range(self.options.repeat_shim_initial_write):
                 data = self.options.shim_initial_write
@@ -254,11 +256,17 @@ class Exchange:
         return False
 
     def export(self):
-        if self.engine.version != TLS13:
-            raise UnimplementedError("exporters in TLS 1.2")
         options = self.options
-        label, context = options.export_label or b"", options.export_context or b""
-        self.link.send(self.engine.exporter(label, context, options.export_keying_material))
+        if self.engine.version == TLS12:
+            raise UnimplementedError("exporters in TLS 1.2")
+        if not options.export_label:
+            raise UnimplementedError("exporters without a label")
+        try:
+            secret = self.engine.exporter(options.export_label, options.export_context or b"",
+                                          options.export_keying_material)
+        except ValueError as error:
+            raise ExchangeError(str(error)) from None
+        self.link.send(secret)
 
     def end(self, closed):
         """The runner has closed, by close_notify or without."""

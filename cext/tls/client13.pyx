@@ -414,6 +414,8 @@ cdef class Client13(Handshake):
             if self.session.hash() != self.hash:
                 return self.fail(illegal_parameter, "the cipher suite has another hash than the PSK")
             self.resumed = 1
+        else:                                   # early data goes with the PSK: it cannot be accepted any more
+            self.offered &= ~(<uint64_t> 1 << <int> X_EARLY_DATA)
         # After a HelloRetryRequest that chose a group the one share is of it (section 4.2.8).
         for exchange in self.exchanges:
             if exchange.group == sh.group:

@@ -74,7 +74,7 @@ cdef class Server13(Handshake):
             return 0
         if self.state == READ_END_OF_EARLY_DATA:
             if type != HS_END_OF_EARLY_DATA:
-                return self.fail(unexpected_message, "not EndOfEarlyData")
+                return self.fail(unexpected_message, "not the handshake message that comes now")
             if length:
                 return self.fail(decode_error, "EndOfEarlyData is not empty")
             return 0

@@ -209,10 +209,13 @@ class Exchange:
         engine, options = self.engine, self.options
         if options.handshake_never_done:
             raise HandshakeDoneError("the handshake was completed")
-        if engine.early_data_state == REJECTED and not options.server:
-            # BoringSSL's application notices, and begins anew on the same connection.
-            if not options.expect_reject_early_data:
-                raise ExchangeError("early data was rejected")
+        rejected = engine.early_data_state == REJECTED
+        if rejected and not options.server and not options.expect_reject_early_data:
+            raise ExchangeError("early data was rejected")
+        if not options.server and options.expect_reject_early_data and (
+            rejected or engine.early_data_state == NO_EARLY_DATA
+        ):
+            # BoringSSL's application notices, and begins anew on the same connection. Ours may have known before.
             self.options = self.retry
             self.begun, self.unwritten = False, b""
         check(self.link, self.options, self.is_resumption)

@@ -94,6 +94,8 @@ def server(options, memory):
         credential(fields, number if remote else None, names)
         for number, fields in enumerate(options.credentials, -1) if fields
     ]
+    if options.credentials[0]:          # the one that needs no flag to begin it is the last to be considered
+        credentials.append(credentials.pop(0))
     if not credentials:
         raise UnimplementedError("a server without a certificate")
     protocols = (options.select_alpn,) if options.select_alpn else ()
@@ -212,7 +214,9 @@ class RemoteKey:
         self.number = number
 
     def sign(self, message, scheme):
-        return self.key.sign_bytes(scheme, message)
+        if scheme in self.key.schemes:
+            return self.key.sign_bytes(scheme, message)
+        return self.key.sign12_bytes(scheme, message)       # in TLS 1.2 an ECDSA scheme names its hash alone
 
 
 def credential(fields, remote_number, names):

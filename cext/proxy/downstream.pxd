@@ -25,6 +25,9 @@ cdef class ListenerSettings:
     cdef readonly object tls            # ServerConfig
     cdef readonly Router router
     cdef readonly int handshake_ms, header_ms, keepalive_ms
+    cdef readonly uint32_t first_record # bytes in each of a connection's first records,
+    cdef readonly uint32_t first_bytes  # until this many were sent since it began
+    cdef readonly int record_idle_ms    # or was idle for this long
     cdef Limits limits
     cdef readonly bint x_forwarded, forwarded
 
@@ -46,6 +49,8 @@ cdef class Downstream(Stream):
     cdef Bytes stash                    # ciphertext: part of a record, or records not yet wanted
     cdef Bytes plain                    # plaintext the session has not taken yet
     cdef Chunk *filling                 # plaintext of the next record
+    cdef uint32_t ramp                  # bytes sent since the connection began or was idle, up to first_bytes
+    cdef uint64_t last_sealed           # when, by the loop's clock
     cdef Timer reading                  # see ReadPhase
     cdef Timer writing                  # the client must take something of what is queued
     cdef uint8_t read_phase
@@ -81,6 +86,8 @@ cdef class Downstream(Stream):
     cdef void deliver(self, uint8_t *p, size_t n) noexcept
     cdef void feed_plain(self) noexcept
     cdef int seal_filling(self) noexcept
+    cdef size_t record_room(self) noexcept
+    cdef int write_records(self, Chunk *c, size_t size) noexcept
     cdef int queue_tls_output(self) noexcept
     cdef void handshake_failed(self) noexcept
     cdef void discard_input(self) noexcept

@@ -13,6 +13,7 @@ from libc.string cimport memcpy, strlen
 from cext.base.buffer cimport (
     CHUNK_HEADROOM,
     CHUNK_PAYLOAD,
+    CHUNK_SPACE,
     bytes_append,
     bytes_consume,
     bytes_free,
@@ -28,6 +29,7 @@ from cext.proxy.context cimport BYTES_PER_TURN, HIGH_WATER, LOW_WATER, SCRATCH
 from cext.tls.connection cimport (
     EARLY_ACCEPTED,
     RECORD_HEADER,
+    RECORD_OVERHEAD,
     TLS_CLOSE_NOTIFY,
     TLS_DATA,
     TLS_ESTABLISHED,
@@ -52,7 +54,8 @@ cdef class ListenerSettings:
 
     def __init__(self, tls, Router router, *, int handshake_ms=5000, int header_ms=10000, int keepalive_ms=75000,
                  uint32_t line_limit=8192, uint32_t head_limit=32768, uint32_t field_limit=128,
-                 bint x_forwarded=True, bint forwarded=False):
+                 bint x_forwarded=True, bint forwarded=False, int first_record=1369, int first_bytes=65536,
+                 int record_idle_ms=1000):
         self.tls = tls
         self.router = router
         self.handshake_ms = handshake_ms
@@ -61,6 +64,9 @@ cdef class ListenerSettings:
         self.limits.line = line_limit
         self.limits.head = min(head_limit, 49152)       # a head and a whole read must fit the scratch memory
         self.limits.fields = field_limit
+        self.first_record = first_record
+        self.first_bytes = first_bytes
+        self.record_idle_ms = record_idle_ms
         self.x_forwarded = x_forwarded
         self.forwarded = forwarded
 
@@ -453,6 +459,7 @@ cdef class Downstream(Stream):
     cdef int write_chunk(self, Chunk *c) noexcept:
         """Queues a chunk of plaintext, sealed where it stands; it becomes ours. 0 or -1."""
         cdef ssize_t n
+        cdef size_t room
         if self.seal_filling() < 0:
             chunk_release(c)
             return -1
@@ -460,6 +467,11 @@ cdef class Downstream(Stream):
         if self.tls.out.len and self.queue_tls_output() < 0:
             chunk_release(c)
             return -1
+        room = self.record_room()
+        if c.end - c.start > room:
+            return self.write_records(c, room)
+        if self.ramp < self.settings.first_bytes:
+            self.ramp += c.end - c.start
         n = self.tls.seal(c.data + c.start - RECORD_HEADER, c.end - c.start)
         if n < 0:
             chunk_release(c)
@@ -468,6 +480,47 @@ cdef class Downstream(Stream):
         c.end = c.start + <uint32_t> n
         queue_push(&self.out, c)
         return 0
+
+    cdef size_t record_room(self) noexcept:
+        """How much the next record may hold. At first little: a client can open a record that came in one packet, but
+        waits for all packets of a large one while TCP is still slow. After a pause TCP is slow again."""
+        if self.loop.now - self.last_sealed >= <uint64_t> self.settings.record_idle_ms:
+            self.ramp = 0
+        self.last_sealed = self.loop.now
+        if self.ramp >= self.settings.first_bytes or self.settings.first_record >= self.tls.plaintext_max:
+            return self.tls.plaintext_max
+        return self.settings.first_record
+
+    cdef int write_records(self, Chunk *c, size_t size) noexcept:
+        """Queues a chunk of plaintext as records of `size` bytes, copied: there is no room between them."""
+        cdef const uint8_t *p = c.data + c.start
+        cdef size_t left = c.end - c.start
+        cdef size_t part
+        cdef ssize_t n = 0
+        cdef Chunk *to = NULL
+        while left and n >= 0:
+            if self.ramp >= self.settings.first_bytes:
+                size = self.tls.plaintext_max
+            part = min(left, size)
+            if to != NULL and CHUNK_SPACE - to.end < part + RECORD_OVERHEAD:
+                queue_push(&self.out, to)
+                to = NULL
+            if to == NULL:
+                to = chunk_acquire()
+                if to == NULL:
+                    break
+            memcpy(to.data + to.end + RECORD_HEADER, p, part)
+            n = self.tls.seal(to.data + to.end, part)
+            if n > 0:
+                to.end += <uint32_t> n
+                p += part
+                left -= part
+                if self.ramp < self.settings.first_bytes:
+                    self.ramp += <uint32_t> part
+        if to != NULL:
+            queue_push(&self.out, to)
+        chunk_release(c)
+        return 0 if left == 0 else -1
 
     cdef int seal_filling(self) noexcept:
         cdef Chunk *c = self.filling

@@ -470,6 +470,9 @@ cdef class Client13(Handshake):
                     break
             else:                               # RFC 7301 section 3.2
                 return self.fail(illegal_parameter, "the server chose a protocol that was not offered")
+        if ee.record_size_limit:
+            self.send_limit = ee.record_size_limit
+            self.receive_limit = self.config.record_size_limit
         if ee.early_data:                       # section 4.2.10
             if not self.resumed or self.cipher_suite != self.session.cipher_suite or self.alpn != self.session.alpn:
                 return self.fail(illegal_parameter, "early data is accepted under other parameters than the session's")

@@ -70,6 +70,7 @@ cdef class ServerConfig:
     cdef dict wildcard                              # bytes "example.com" of "*.example.com" -> tuple of Credential
     cdef tuple default
     cdef readonly object key_log                    # callable(line: str), or None
+    cdef readonly uint16_t record_size_limit        # that we answer a client's with (RFC 8449)
     cdef int set_client_auth(self, str mode, object verify, object authorities) except -1
     cdef int set_resumption(self, TicketSealer tickets, int count, int lifetime, bint psk_ke) except -1
     cdef int set_early_data(self, int max_early_data, int window, ReplayRegister replay) except -1
@@ -87,6 +88,7 @@ cdef class ClientConfig:
     cdef readonly tuple alpn
     cdef readonly object verify                     # callable(chain: list[bytes], server_name: bytes) or None
     cdef readonly object key_log                    # callable(line: str), or None
+    cdef readonly uint16_t record_size_limit        # that is offered (RFC 8449); 0: none
     cdef readonly Credential credential             # shown to a server that asks; None: nothing is
     cdef readonly Session session                   # to resume, for connections that are given none; or None
     cdef readonly bint early_data                   # may be written under a session that allows it

@@ -31,6 +31,7 @@ from cext.tls.constants cimport (
     EXT_ALPN,
     EXT_CERTIFICATE_AUTHORITIES,
     EXT_PSK_KEY_EXCHANGE_MODES,
+    EXT_RECORD_SIZE_LIMIT,
     EXT_EC_POINT_FORMATS,
     EXT_EXTENDED_MASTER_SECRET,
     EXT_RENEGOTIATION_INFO,
@@ -65,6 +66,7 @@ cdef enum:
     NAME_MAX = 255
     COOKIE_SECRET_MIN = 32
     CERTIFICATE_MAX = (1 << 24) - 1
+    RECORD_SIZE_LIMIT_MAX = (1 << 14) + 1
     AUTHORITIES_MAX = 1 << 14                       # bytes of certificate_authorities
     TICKETS_MAX = 4                                 # after one handshake
 
@@ -154,6 +156,7 @@ cdef class ServerConfig:
     alert); it is asked again before a session is resumed. None trusts whoever holds the key of what is shown.
     `client_authorities`: DER names (RFC 8446 section 4.2.4) that help clients to choose; not sent when too many.
     `key_log(line)` gets each secret as a line of an NSS key log: whoever reads them reads the connection.
+    `record_size_limit`: bytes of a record, its type included, that a client which knows RFC 8449 may send: 64 to 16385.
     `policy`: the connection's owner chooses configuration and credential by the ClientHello (TLS_WAIT_POLICY); there
     may be no credentials then.
     `tickets`: TicketKeys or WrappedTickets; None: no resumption. `ticket_lifetime`: seconds, at most seven days.
@@ -167,7 +170,7 @@ cdef class ServerConfig:
                  bint require_sni=False, bint policy=False, TicketSealer tickets=None, int ticket_count=2,
                  int ticket_lifetime=86400, bint psk_ke=False, int max_early_data=0, int early_window=10000,
                  ReplayRegister replay=None, min_version=TLS12, max_version=TLS13, client_auth="none",
-                 verify_client=None, client_authorities=(), key_log=None):
+                 verify_client=None, client_authorities=(), key_log=None, record_size_limit=RECORD_SIZE_LIMIT_MAX):
         self.credentials = tuple(credentials)
         if not (self.credentials or policy) or not all(isinstance(credential, Credential) for credential in self.credentials):
             raise ValueError("a server needs at least one Credential")
@@ -186,6 +189,7 @@ cdef class ServerConfig:
         self.policy = policy
         self.set_client_auth(client_auth, verify_client, client_authorities)
         self.key_log = checked_key_log(key_log)
+        self.record_size_limit = checked_record_size_limit(record_size_limit)
         self.set_resumption(tickets, ticket_count, ticket_lifetime, psk_ke)
         self.set_early_data(max_early_data, early_window, replay)
         self.exact = {}
@@ -325,20 +329,22 @@ cdef class ClientConfig:
     `session`: what Connection.session gave after an earlier handshake; it is offered only where it may be. `early_data`:
     offer that, too, when the session allows it. `credential`: a Credential, shown to a server that asks for one that can
     sign as this can; what names of authorities it sends is not looked at, since there is nothing to choose from.
-    `key_log`: as ServerConfig's. `middlebox_compatibility`: RFC 8446 appendix D.4.
+    `key_log`, `record_size_limit`: as ServerConfig's; None does not offer the latter. `middlebox_compatibility`: RFC 8446 appendix D.4.
     ValueError for anything that cannot work.
     """
 
     def __init__(self, *, server_name=None, alpn=(), cipher_suites=SUITES, groups=GROUPS, key_share_groups=None,
                  schemes=SCHEMES + CERTIFICATE_SCHEMES, verify=None, bint middlebox_compatibility=True,
                  min_version=TLS12, max_version=TLS13, Session session=None, bint early_data=False,
-                 Credential credential=None, key_log=None):
+                 Credential credential=None, key_log=None, record_size_limit=None):
         self.server_name = (server_name or "").encode("ascii")
         self.alpn = tuple(bytes(protocol) for protocol in alpn)
         self.alpn_list = protocol_names(self.alpn)
         self.verify = verify
         self.credential = credential
         self.key_log = checked_key_log(key_log)
+        if record_size_limit is not None:
+            self.record_size_limit = checked_record_size_limit(record_size_limit)
         self.middlebox_compatibility = middlebox_compatibility
         self.session = session
         self.early_data = early_data
@@ -375,6 +381,8 @@ cdef class ClientConfig:
         if self.server_name and not is_address(self.server_name):
             host_name = normal_name(self.server_name.decode()).encode()
             sent.append((EXT_SERVER_NAME, vector(2, b"\0" + vector(2, host_name))))
+        if self.record_size_limit and suites13:
+            sent.append((EXT_RECORD_SIZE_LIMIT, u16_list((self.record_size_limit,))))
         if self.alpn:
             sent.append((EXT_ALPN, vector(2, self.alpn_list)))
         self.extensions = b"".join(int(type).to_bytes(2, "big") + vector(2, body) for type, body in sent)
@@ -482,6 +490,12 @@ def certificate_request(authorities):
         sent.append((EXT_CERTIFICATE_AUTHORITIES, vector(2, names)))
     extensions = b"".join(int(type).to_bytes(2, "big") + vector(2, body) for type, body in sent)
     return bytes([HS_CERTIFICATE_REQUEST]) + vector(3, b"\0" + vector(2, extensions))
+
+
+def checked_record_size_limit(limit):
+    if not 64 <= limit <= RECORD_SIZE_LIMIT_MAX:
+        raise ValueError(f"record_size_limit: from 64 to {RECORD_SIZE_LIMIT_MAX}")
+    return limit
 
 
 def checked_key_log(key_log):

@@ -6,7 +6,7 @@ the owner sends before anything sealed later; application data is sealed by `sea
 memory with room for header and tag.
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from cext.base.buffer cimport Bytes
 from cext.crypto.hash_kdf cimport HASH_MAX
@@ -53,6 +53,7 @@ cdef class Connection:
     cdef readonly bytes alpn            # the selected protocol
     cdef readonly bytes server_name     # SNI
     cdef readonly bint hello_retried
+    cdef readonly uint16_t plaintext_max    # bytes that seal() takes at once: what the peer lets a record hold (RFC 8449)
     cdef readonly bint resumed
     cdef readonly int early_data_state  # EarlyData
     cdef readonly uint32_t early_data_left  # bytes that the peer may still send, or that we may write
@@ -64,7 +65,7 @@ cdef class Connection:
     # -> TlsEvent. Takes the first record of input[:n]. Call again with the rest while it is not TLS_NEED_DATA.
 
     cdef ssize_t seal(self, uint8_t *record, size_t n) noexcept nogil
-    # Seals the n <= 16384 bytes at record + RECORD_HEADER as one application-data record in place, writes its
+    # Seals the n <= plaintext_max bytes at record + RECORD_HEADER as one application-data record in place, writes its
     # header to record[:5]; behind the data there is room for the rest of RECORD_OVERHEAD. -> whole length, or -1.
 
     # While TLS_WAIT_POLICY or TLS_WAIT_SIGN lasts, receive takes nothing (TLS_NEED_DATA). These go on, or end it:
@@ -96,8 +97,9 @@ cdef class Connection:
     cdef Handshake handshake            # until it is confirmed; a server's is made by the ClientHello
     cdef Direction reading
     cdef Direction writing
-    cdef uint8_t resumption_secret[HASH_MAX]    # of a client, for the tickets it is given
+    cdef uint8_t *resumption_secret         # of a client, for the tickets it is given: HASH_MAX bytes; else NULL
     cdef uint64_t authenticated             # of a client: when the full handshake was, milliseconds since 1970
+    cdef uint16_t receive_limit             # bytes of a protected record without its tag (RFC 8449); 0: TLS's own
     cdef uint8_t exporter_secret[HASH_MAX]  # exporter_master_secret
     cdef uint8_t read_secret[HASH_MAX]      # application traffic secrets, for KeyUpdate
     cdef uint8_t write_secret[HASH_MAX]
@@ -148,6 +150,7 @@ cdef class Connection:
     cdef void note_write_keys(self, int level) noexcept
     cdef void open_writing(self) noexcept
     cdef void confirm(self) noexcept
+    cdef void forget_session(self) noexcept nogil
     cdef void copy_facts(self) noexcept
     cdef int refuse(self, int description, str reason) except -1
     cdef int refuse_handshake(self, int description) except -1

@@ -6,11 +6,12 @@ take_message -> the handshake, and back through carry_out -> write_records -> ou
 
 cimport cython
 from libc.stdint cimport UINT64_MAX
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from cext.base.buffer cimport bytes_append, bytes_consume, bytes_free, bytes_reserve
 from cext.base.wire cimport Writer, left, writer_init
-from cext.crypto.aead cimport AEAD_CHACHA20_POLY1305
+from cext.crypto.aead cimport AEAD_CHACHA20_POLY1305, AEAD_TAG
 from cext.crypto.hash_kdf cimport cleanse, hash_length
 from cext.tls.alert import TlsAlert
 from cext.tls.names import describe
@@ -30,15 +31,16 @@ from cext.tls.handshake cimport (
 from cext.tls.key_log cimport log_keys
 from cext.tls.key_schedule cimport next_traffic_secret, resumption_psk
 from cext.tls.messages cimport NewSessionTicket, build_key_update, parse_key_update, parse_new_session_ticket
+from cext.tls.psk cimport early_data_skipped
 from cext.tls.record cimport (
-    PLAINTEXT_MAX, PROTECTION, PROTECTION_MAX, RECORD_HEADER_LENGTH, RECORD_TLS12, direction_install,
-    direction_install12, direction_park, direction_wipe, record_length, record_plain, record_protect, record_unprotect)
+    PLAINTEXT_MAX, PROTECTION, PROTECTION_MAX, RECORD_HEADER_LENGTH, RECORD_TLS12, describe_bad_header,
+    direction_install, direction_install12, direction_park, direction_wipe, record_length, record_plain, record_protect,
+    record_unprotect)
 from cext.tls.server12 cimport Server12
 from cext.tls.server13 cimport Server13
 from cext.tls.session cimport Session, wall_clock
 
 cdef enum:
-    EARLY_DATA_SKIP_MAX = 1 << 14       # bytes of 0-RTT records that a server passes over
     EMPTY_RECORDS_MAX = 32              # application data records without content, in a row
     CCS_RECORDS_MAX = 4
     WARNINGS_MAX = 4
@@ -76,6 +78,7 @@ cdef class Connection:
         self.fingerprint = b""
         self.peer_certificates = ()
         self.update_credit = UPDATE_CREDIT
+        self.plaintext_max = PLAINTEXT_MAX
         self.server = isinstance(config, ServerConfig)
         if self.server:
             return
@@ -89,7 +92,7 @@ cdef class Connection:
         direction_wipe(&self.writing)
         cleanse(self.read_secret, sizeof(self.read_secret))
         cleanse(self.write_secret, sizeof(self.write_secret))
-        cleanse(self.resumption_secret, sizeof(self.resumption_secret))
+        self.forget_session()
         cleanse(self.exporter_secret, sizeof(self.exporter_secret))
         bytes_free(&self.out)
         bytes_free(&self.pending)
@@ -154,6 +157,8 @@ cdef class Connection:
             return self.skip_early_data(length)
         if n < 0:
             return self.refuse(-n, UNPROTECT_REASONS.get(-n, "a record cannot be opened"))
+        if self.receive_limit and length > <size_t> self.receive_limit + RECORD_HEADER_LENGTH + AEAD_TAG:
+            return self.refuse(record_overflow, "a record over our record_size_limit")
         self.skip_budget = 0
         if self.early_data_state == EARLY_DISCARDING:
             self.early_data_state = EARLY_REJECTED
@@ -433,7 +438,7 @@ cdef class Connection:
         cdef int code = parse_new_session_ticket(body, n, &t)
         if code < 0:
             return self.refuse(-code, text(t.reason))
-        if t.lifetime == 0:
+        if t.lifetime == 0 or self.resumption_secret == NULL:
             return TLS_PROGRESS
         session = Session.__new__(Session)
         session.version = self.version
@@ -476,6 +481,9 @@ cdef class Connection:
         cdef Action *a
         cdef int i
         cdef size_t start = 0, end = 0      # of messages at one level, not yet written: they share records
+        if h.send_limit:
+            self.plaintext_max = <uint16_t> min(<int> h.send_limit - 1, <int> PLAINTEXT_MAX)    # but for its type
+        self.receive_limit = self.receive_limit if self.server else h.receive_limit
         # The reading side first: where that fails, nothing of the flight must leave.
         for i in range(h.n_actions):
             a = &h.actions[i]
@@ -552,7 +560,7 @@ cdef class Connection:
         if self.write_closed:           # our close_notify was the last word, even within the handshake
             return 0
         while n:
-            part = n if n < PLAINTEXT_MAX else PLAINTEXT_MAX
+            part = min(n, <size_t> self.plaintext_max if self.writing.aead else <size_t> PLAINTEXT_MAX)
             if bytes_reserve(&self.out, RECORD_HEADER_LENGTH + part + PROTECTION_MAX) < 0:
                 return -1
             record = self.out.data + self.out.len
@@ -572,7 +580,7 @@ cdef class Connection:
 
     cdef ssize_t seal(self, uint8_t *record, size_t n) noexcept nogil:
         cdef ssize_t length
-        if not self.write_open or n > PLAINTEXT_MAX or self.writing.sequence >= self.seal_limit:
+        if not self.write_open or n > self.plaintext_max or self.writing.sequence >= self.seal_limit:
             return -1
         if not self.established and not self.server and not self.take_early_data(n):
             return -1
@@ -625,6 +633,8 @@ cdef class Connection:
 
     cdef void note_read_keys(self, int level) noexcept:
         """What a change of the reading keys says of a server's early data."""
+        if self.server and level != LEVEL_EARLY:        # which was sent before the client could know
+            self.receive_limit = self.handshake.receive_limit
         if level == LEVEL_EARLY:
             self.early_data_state = EARLY_READING
             self.early_data_left = self.handshake.max_early_data
@@ -654,7 +664,9 @@ cdef class Connection:
         memcpy(self.exporter_secret, self.handshake.exporter_secret, HASH_MAX)
         if not self.server:
             self.authenticated = self.handshake.authenticated
-            memcpy(self.resumption_secret, self.handshake.resumption_secret, HASH_MAX)
+            self.resumption_secret = <uint8_t *> malloc(HASH_MAX)
+            if self.resumption_secret != NULL:
+                memcpy(self.resumption_secret, self.handshake.resumption_secret, HASH_MAX)
         self.handshake = None
         self.established = 1
         self.open_writing()
@@ -711,6 +723,12 @@ cdef class Connection:
             self.write_open = 0
             return TLS_FAILED
 
+    cdef void forget_session(self) noexcept nogil:
+        if self.resumption_secret != NULL:
+            cleanse(self.resumption_secret, HASH_MAX)
+            free(self.resumption_secret)
+            self.resumption_secret = NULL
+
     cdef void end(self, object failure) noexcept:
         if self.handshake is not None:
             self.copy_facts()
@@ -724,7 +742,7 @@ cdef class Connection:
         direction_wipe(&self.writing)
         cleanse(self.read_secret, sizeof(self.read_secret))
         cleanse(self.write_secret, sizeof(self.write_secret))
-        cleanse(self.resumption_secret, sizeof(self.resumption_secret))
+        self.forget_session()
         bytes_free(&self.pending)
 
     # --- Python's face: tests, fuzzing, the blocking API
@@ -761,7 +779,7 @@ cdef class Connection:
             raise ValueError("the connection does not take application data")
         while n:
             self.before_write()
-            part = n if n < PLAINTEXT_MAX else PLAINTEXT_MAX
+            part = min(n, <size_t> self.plaintext_max)
             if bytes_reserve(&self.out, RECORD_HEADER_LENGTH + part + PROTECTION_MAX) < 0:
                 raise MemoryError
             memcpy(self.out.data + self.out.len + RECORD_HEADER_LENGTH, p, part)
@@ -817,9 +835,8 @@ cdef class Connection:
         self.close_notify()
 
     def exporter(self, label, context=b"", size_t length=32):
-        """Keying material of this connection alone, which both ends have (RFC 8446 section 7.5): `length` bytes for a
-        label (str or bytes) and a context. ValueError before the handshake is confirmed, in TLS 1.2, and for a label or
-        length that cannot be."""
+        """`length` bytes that both ends of this connection alone have, for a label (str or bytes) and a context (RFC
+        8446 section 7.5). ValueError before the handshake is confirmed, in TLS 1.2, and for what cannot be."""
         if not self.established or self.version != TLS13:
             raise ValueError("an exporter needs an established connection of TLS 1.3")
         label = label.encode("ascii") if isinstance(label, str) else bytes(label)
@@ -861,25 +878,8 @@ cdef inline ssize_t message_length(const uint8_t *header) noexcept nogil:
     return HANDSHAKE_HEADER + ((<ssize_t> header[1] << 16) | (header[2] << 8) | header[3])
 
 
-cdef uint32_t early_data_skipped(config):
-    """Bytes of 0-RTT records that are passed over: what any client may have sent, or what our tickets allow with the
-    records around it."""
-    cdef uint32_t most = (<ServerConfig> config).max_early_data if isinstance(config, ServerConfig) else 0
-    return max(<uint32_t> EARLY_DATA_SKIP_MAX, most + most // 16)
-
-
 cdef str text(const char *reason):
     return reason.decode("ascii") if reason != NULL else ""
-
-
-cdef str describe_bad_header(int description, const uint8_t *header):
-    if description == record_overflow:
-        return f"a record of {(header[3] << 8) | header[4]} bytes"
-    if header[:4] in (b"GET ", b"POST", b"HEAD", b"OPTI", b"PUT ", b"CONN", b"PRI "):
-        return "a plaintext HTTP request"
-    if description == protocol_version:
-        return f"a record of version 0x{header[1]:02x}{header[2]:02x}"
-    return f"not a TLS record: begins with {header[:5].hex()}"
 
 
 # TlsEvent, for Python

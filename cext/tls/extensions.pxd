@@ -92,3 +92,7 @@ cdef int read_extensions(Reader list, int message, uint64_t offered, Extensions 
 """Walks `list` (what follows the two-byte length) as one of `message` (a MessageBit). In the messages that answer
 a ClientHello (either ServerHello, HelloRetryRequest, EncryptedExtensions, a server's Certificate) only `offered` ones may be.
 0, or -decode_error, -illegal_parameter (a duplicate, or known but not of this message), -unsupported_extension."""
+
+cdef int read_record_size_limit(const Extensions *found, int most, uint16_t *limit, const char **reason) noexcept nogil
+"""The value of record_size_limit (RFC 8449, section 4), 0 when it is absent. 0, -decode_error, or -illegal_parameter for
+one below 64 or over `most`."""

@@ -49,6 +49,9 @@ TABLE = (
     (constants.EXT_RENEGOTIATION_INFO, X_RENEGOTIATION_INFO, CH | SH12),
 )
 
+cdef enum:
+    RECORD_SIZE_LIMIT_MIN = 64
+
 cdef uint8_t index_of[64]                       # KnownExtension by type; EXT_RENEGOTIATION_INFO stands apart
 cdef int allowed_in[X_COUNT]                    # MessageBits by KnownExtension
 cdef U16Set unknown_seen                        # empty between calls: a worker is one thread
@@ -120,6 +123,21 @@ cdef int refuse_repeated(int message, const char **reason) noexcept nogil:
     hellos and EncryptedExtensions are refused as lists that cannot be decoded, as BoringSSL does."""
     reason[0] = "an extension appears twice"
     return -decode_error if message & (CH | SH | EE | SH12) else -illegal_parameter
+
+
+cdef int read_record_size_limit(const Extensions *found, int most, uint16_t *limit,
+                                const char **reason) noexcept nogil:
+    cdef Reader body = found.body[X_RECORD_SIZE_LIMIT]
+    limit[0] = 0
+    if body.p == NULL:
+        return 0
+    if not read_u16(&body, limit) or left(&body):
+        reason[0] = "record_size_limit cannot be decoded"
+        return -decode_error
+    if not RECORD_SIZE_LIMIT_MIN <= limit[0] <= most:
+        reason[0] = "record_size_limit is out of range"
+        return -illegal_parameter
+    return 0
 
 
 def _fill():

@@ -112,7 +112,7 @@ cdef parse_client_hello(bytes body):
         "psk_modes": content(&ch.psk_modes),
         "pre_shared_key": content(&ch.pre_shared_key),
         "cookie": content(&ch.cookie),
-        "record_size_limit": content(&ch.record_size_limit),
+        "record_size_limit": ch.record_size_limit or None,
         "early_data": bool(ch.early_data),
         "status_request": bool(ch.status_request),
         "extended_master_secret": bool(ch.extended_master_secret),
@@ -146,7 +146,7 @@ cdef parse_encrypted_extensions(bytes body, uint64_t offered):
     return {
         "alpn": content(&ee.alpn),
         "supported_groups": numbers(ee.supported_groups),
-        "record_size_limit": content(&ee.record_size_limit),
+        "record_size_limit": ee.record_size_limit or None,
         "server_name": bool(ee.server_name),
         "early_data": bool(ee.early_data),
     }

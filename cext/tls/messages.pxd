@@ -29,7 +29,7 @@ cdef struct ClientHello:
     Reader psk_modes
     Reader pre_shared_key              # whole body (identities and binders); last extension checked
     Reader cookie                      # the opaque cookie itself, without its length
-    Reader record_size_limit           # two bytes, 64 or more
+    uint16_t record_size_limit         # 64 or more; 0: absent
     Reader ec_point_formats            # list of u8; TLS 1.2 only
     Reader session_ticket              # the ticket itself, which may be empty; TLS 1.2 only
     bint early_data
@@ -111,7 +111,7 @@ cdef const uint8_t *hello_retry_random() noexcept nogil
 cdef struct EncryptedExtensions:
     Reader alpn                        # the selected protocol itself; .p NULL: absent
     Reader supported_groups            # list of u16; .p NULL: absent
-    Reader record_size_limit           # two bytes; .p NULL: absent
+    uint16_t record_size_limit         # 64 to 2^14 + 1; 0: absent
     bint server_name
     bint early_data
     const char *reason
@@ -119,9 +119,9 @@ cdef struct EncryptedExtensions:
 cdef int parse_encrypted_extensions(const uint8_t *body, size_t n, uint64_t offered,
                                     EncryptedExtensions *ee) noexcept nogil
 cdef void build_encrypted_extensions(Writer *w, const uint8_t *alpn, size_t alpn_len, bint server_name,
-                                     bint early_data=*) noexcept nogil
+                                     bint early_data=*, uint16_t record_size_limit=*) noexcept nogil
 """alpn_len 0: no ALPN; server_name: acknowledge the client's (empty server_name extension, RFC 6066); early_data: it is
-accepted."""
+accepted; record_size_limit 0: not negotiated."""
 
 # --- CertificateRequest, Certificate, CertificateVerify (sections 4.3.2, 4.4.2, 4.4.3)
 

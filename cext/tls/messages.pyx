@@ -31,6 +31,7 @@ from cext.tls.constants cimport (
     EXT_EARLY_DATA,
     EXT_KEY_SHARE,
     EXT_PRE_SHARED_KEY,
+    EXT_RECORD_SIZE_LIMIT,
     EXT_SERVER_NAME,
     EXT_SUPPORTED_VERSIONS,
     HS_CERTIFICATE,
@@ -73,7 +74,6 @@ from cext.tls.extensions cimport (
     X_KEY_SHARE,
     X_PRE_SHARED_KEY,
     X_PSK_KEY_EXCHANGE_MODES,
-    X_RECORD_SIZE_LIMIT,
     X_RENEGOTIATION_INFO,
     X_SERVER_NAME,
     X_SESSION_TICKET,
@@ -83,6 +83,7 @@ from cext.tls.extensions cimport (
     X_SUPPORTED_GROUPS,
     X_SUPPORTED_VERSIONS,
     read_extensions,
+    read_record_size_limit,
     set_add,
     set_forget,
 )
@@ -91,7 +92,7 @@ cdef enum:
     HOST_NAME_MAX = 255                             # octets of a domain name, RFC 1035 section 2.3.4
     BINDER_MIN = 32                                 # PskBinderEntry<32..255>
     TICKET_LIFETIME_MAX = 604800                    # seven days, section 4.6.1
-    RECORD_SIZE_LIMIT_MIN = 64                      # RFC 8449 section 4
+    RECORD_SIZE_LIMIT_MAX = (1 << 14) + 1           # of a server's; a client may send more (RFC 8449 section 4)
     OCSP = 1                                        # CertificateStatusType
 
 cdef U16Set groups_seen                             # empty between calls: a worker is one thread
@@ -163,7 +164,7 @@ cdef int decode_client_hello_extensions(const Extensions *ext, ClientHello *ch) 
         ch.psk_modes = ext.body[X_PSK_KEY_EXCHANGE_MODES]
         if not whole_vec8(&ch.psk_modes) or not left(&ch.psk_modes):
             return refuse(&ch.reason, decode_error, "psk_key_exchange_modes cannot be decoded")
-    result = decode_record_size_limit(ext.body[X_RECORD_SIZE_LIMIT], &ch.record_size_limit, &ch.reason)
+    result = read_record_size_limit(ext, 0xFFFF, &ch.record_size_limit, &ch.reason)
     if result:
         return result
     result = decode_key_shares(ext.body[X_KEY_SHARE], ch)
@@ -570,11 +571,11 @@ cdef int parse_encrypted_extensions(const uint8_t *body, size_t n, uint64_t offe
     ee.early_data = ext.body[X_EARLY_DATA].p != NULL
     if left(&ext.body[X_SERVER_NAME]) or left(&ext.body[X_EARLY_DATA]):
         return refuse(&ee.reason, decode_error, "server_name or early_data is not empty")
-    return decode_record_size_limit(ext.body[X_RECORD_SIZE_LIMIT], &ee.record_size_limit, &ee.reason)
+    return read_record_size_limit(&ext, RECORD_SIZE_LIMIT_MAX, &ee.record_size_limit, &ee.reason)
 
 
 cdef void build_encrypted_extensions(Writer *w, const uint8_t *alpn, size_t alpn_len, bint server_name,
-                                     bint early_data=0) noexcept nogil:
+                                     bint early_data=0, uint16_t record_size_limit=0) noexcept nogil:
     cdef uint8_t *message
     cdef uint8_t *extensions
     cdef uint8_t *body
@@ -595,6 +596,10 @@ cdef void build_encrypted_extensions(Writer *w, const uint8_t *alpn, size_t alpn
     if early_data:
         write_u16(w, EXT_EARLY_DATA)
         write_u16(w, 0)
+    if record_size_limit:
+        write_u16(w, EXT_RECORD_SIZE_LIMIT)
+        write_u16(w, 2)
+        write_u16(w, record_size_limit)
     close_vec(w, extensions, 2)
     close_vec(w, message, 3)
 
@@ -865,19 +870,6 @@ cdef bint optional_authorities(Reader body) noexcept nogil:
         if not read_vec16(&list, &name) or not left(&name):
             return 0
     return 1
-
-
-cdef int decode_record_size_limit(Reader body, Reader *out, const char **reason) noexcept nogil:
-    cdef Reader r = body
-    cdef uint16_t limit = 0
-    if body.p == NULL:
-        return 0
-    if not read_u16(&r, &limit) or left(&r):
-        return refuse(reason, decode_error, "record_size_limit cannot be decoded")
-    if limit < RECORD_SIZE_LIMIT_MIN:
-        return refuse(reason, illegal_parameter, "record_size_limit is below 64")
-    out[0] = body
-    return 0
 
 
 cdef void write_vec(Writer *w, size_t width, const uint8_t *p, size_t n) noexcept nogil:

@@ -37,6 +37,10 @@ of it. 1: psk is set and the schedule holds its Early Secret; 0: none; -decrypt_
 cdef bint accept_early_data(ServerConfig config, Psk *psk, int suite, bytes alpn) noexcept
 """Whether the early data that came with the selected PSK may be read: as the ticket was issued for, soon, and once."""
 
+cdef uint32_t early_data_skipped(object config)
+"""Bytes of 0-RTT records that are passed over: what any client may have sent, or what our tickets allow with the
+records around it."""
+
 cdef void psk_fingerprint(const Psk *psk, uint8_t *out) noexcept nogil
 """32 bytes by which one ClientHello's early data can be told from any other's, but not a replay of it."""
 

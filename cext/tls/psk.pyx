@@ -17,6 +17,7 @@ from cext.tls.transcript cimport transcript_add, transcript_hash
 
 cdef enum:
     TICKET_MESSAGE_ROOM = 64            # of a NewSessionTicket, beside its ticket
+    EARLY_DATA_SKIP_MAX = 1 << 14       # bytes of 0-RTT records
     CLOCK_SKEW_MS = 60000               # by which another host's clock may be ahead of ours
 
 
@@ -123,6 +124,11 @@ cdef bint accept_early_data(ServerConfig config, Psk *psk, int suite, bytes alpn
     if not -<int64_t> config.early_window <= lateness <= <int64_t> config.early_window:
         return 0
     return config.replay.fresh(psk.binder, psk.binder_length)
+
+
+cdef uint32_t early_data_skipped(config):
+    cdef uint32_t most = (<ServerConfig> config).max_early_data if isinstance(config, ServerConfig) else 0
+    return max(<uint32_t> EARLY_DATA_SKIP_MAX, most + most // 16)
 
 
 cdef void psk_fingerprint(const Psk *psk, uint8_t *out) noexcept nogil:

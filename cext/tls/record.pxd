@@ -46,6 +46,9 @@ cdef ssize_t record_length(const uint8_t *input, size_t n, bint protected_, bint
 -record_overflow. `protected_`: whether application_data records are (their limit is 256 bytes higher); `tls12`: whether
 TLS 1.2 is settled, in which every type of record may be, and all have its version."""
 
+cdef str describe_bad_header(int description, const uint8_t *header)
+"""For the log: what came instead of a record, whose five bytes record_length refused by `description`."""
+
 cdef ssize_t record_protect(Direction *d, uint8_t *record, size_t n, int type) noexcept nogil
 """Protects the n <= PLAINTEXT_MAX bytes of content at record + 5 in place; there is room for PROTECTION_MAX after them.
 Writes the header. The whole length, or -internal_error when libcrypto fails."""

@@ -126,6 +126,16 @@ cdef ssize_t record_unprotect(Direction *d, uint8_t *record, size_t length, uint
     return n - 1
 
 
+cdef str describe_bad_header(int description, const uint8_t *header):
+    if description == record_overflow:
+        return f"a record of {(header[3] << 8) | header[4]} bytes"
+    if header[:4] in (b"GET ", b"POST", b"HEAD", b"OPTI", b"PUT ", b"CONN", b"PRI "):
+        return "a plaintext HTTP request"
+    if description == protocol_version:
+        return f"a record of version 0x{header[1]:02x}{header[2]:02x}"
+    return f"not a TLS record: begins with {header[:5].hex()}"
+
+
 # --- TLS 1.2: GenericAEADCipher (RFC 5246, section 6.2.3.3)
 
 cdef enum:

@@ -166,6 +166,9 @@ cdef class Server13(Handshake):
             return self.fail(-code, self.hello.reason)
         self.server_name = name_of(&self.hello.server_name)
         memcpy(self.client_random, self.hello.random.p, RANDOM_LENGTH)
+        if self.hello.record_size_limit:        # answered in EncryptedExtensions (RFC 8449, section 4)
+            self.send_limit = self.hello.record_size_limit
+            self.receive_limit = self.config.record_size_limit
         if self.config.policy and not self.decided:
             return STEP_WAIT_POLICY
         code = self.choose_parameters()
@@ -418,7 +421,8 @@ cdef class Server13(Handshake):
         cdef const uint8_t *alpn = self.alpn
         if self.open_message(&w, 512) < 0:
             return -internal_error
-        build_encrypted_extensions(&w, alpn, len(self.alpn), self.acknowledge_name, self.early_accepted)
+        build_encrypted_extensions(&w, alpn, len(self.alpn), self.acknowledge_name, self.early_accepted,
+                                   self.receive_limit)
         if self.close_message(&w, LEVEL_HANDSHAKE) < 0:
             return -internal_error
         self.state = SEND_FINISHED if self.resumed else SEND_CERTIFICATE_REQUEST

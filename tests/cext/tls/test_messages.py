@@ -186,7 +186,7 @@ def test_client_hello_fields():
         "psk_modes": b"\1",
         "pre_shared_key": wire.psk(2, 2),
         "cookie": b"cookie",
-        "record_size_limit": b"\x40\1",
+        "record_size_limit": 0x4001,
         "early_data": True,
         "status_request": True,
         "extended_master_secret": True,

@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import itertools
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
 from cryptography import x509
@@ -57,8 +58,27 @@ def load(settings: Settings) -> tuple[Identity, ...]:
     return tuple(found)
 
 
+def load_authorities(path: Path, at: Place) -> tuple[x509.Certificate, ...]:
+    """The certificates in a PEM file, each of which may issue others. Raises ConfigError."""
+    found = _read_pem(path, at)
+    for i, certificate in enumerate(found):
+        if not _may_issue(certificate):
+            raise at.error(
+                f"{path}: certificate number {i + 1} ({_subject(certificate)}) is no authority's",
+                "name a file with the certificates of those who issue, not of those issued to",
+            )
+    return tuple(found)
+
+
+def _may_issue(certificate: x509.Certificate) -> bool:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except (x509.ExtensionNotFound, ValueError):
+        return False
+
+
 def _identity(entry: Certificate, at: Place) -> Identity:
-    chain = _read_chain(entry, at.key("chain"))
+    chain = _read_pem(entry.chain, at.key("chain"))
     pem = read_file(entry.key, at.key("key"))
     public, kind = _read_key(entry, pem, at.key("key"))
     _check_fit(entry, chain, public, at)
@@ -76,15 +96,13 @@ def _identity(entry: Certificate, at: Place) -> Identity:
     )
 
 
-def _read_chain(entry: Certificate, at: Place) -> list[x509.Certificate]:
-    pem = read_file(entry.chain, at)
+def _read_pem(path: Path, at: Place) -> list[x509.Certificate]:
+    pem = read_file(path, at)
     try:
         return x509.load_pem_x509_certificates(pem)
     except (ValueError, UnsupportedAlgorithm) as e:
         reason = "holds no certificate" if b"BEGIN CERTIFICATE" not in pem else f"holds a damaged certificate ({e})"
-        raise at.error(
-            f"{entry.chain}: {reason}", 'name a PEM file with blocks of "BEGIN CERTIFICATE", the server\'s first'
-        ) from None
+        raise at.error(f"{path}: {reason}", 'name a PEM file with blocks of "BEGIN CERTIFICATE"') from None
 
 
 def _read_key(entry: Certificate, pem: bytes, at: Place) -> tuple[bytes, str]:

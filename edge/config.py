@@ -225,6 +225,21 @@ class Limits:
 
 
 @table
+class Records:
+    first: int = knob(
+        Size("64B", "16KiB"),
+        "Data in each of the first TLS records of a connection: one packet's worth.",
+        default="1369B",
+    )
+    until: int = knob(
+        Size("0B", "1GiB"), "How much is sent in such records, before full ones of 16 KiB.", default="64KiB"
+    )
+    idle: Milliseconds = knob(
+        Duration("10ms", "1h"), "After a pause this long records are small again, as TCP's window is.", default="1s"
+    )
+
+
+@table
 class Listener:
     bind: tuple[Bind, ...] = knob(
         ListOf(Parsed("IP address and port", _bind, 'write "192.0.2.1:443", "0.0.0.0:443" or "[::]:443"')),
@@ -243,6 +258,11 @@ class Listener:
     )
     timeouts: ListenerTimeouts = knob(Section(ListenerTimeouts), "Time limits of the client's side.", default={})
     limits: Limits = knob(Section(Limits), "Size limits of a request's head.", default={})
+    records: Records = knob(
+        Section(Records),
+        "The size of TLS records: a client waits for all packets of a record before it can read any of it.",
+        default={},
+    )
 
 
 @table
@@ -286,6 +306,21 @@ class EarlyData:
 
 
 @table
+class ClientAuth:
+    mode: str = knob(
+        Choice("request", "require"),
+        "`require` refuses clients without a certificate; `request` serves them too. One that is shown must be trusted "
+        "in either case, and stand for its client when a session is resumed.",
+        default="require",
+    )
+    ca: Path = knob(
+        File(),
+        "PEM file: the authorities whose certificates clients may show, roots or intermediates. Clients are sent their "
+        "names to choose by.",
+    )
+
+
+@table
 class Tls:
     min_version: int = knob(
         Named("TLS version", VERSIONS),
@@ -309,6 +344,17 @@ class Tls:
         Section(EarlyData),
         "0-RTT data. Without this table none is taken; with it, requests in it are served once the handshake has shown "
         "that they are no replay.",
+        default=None,
+    )
+    client_auth: ClientAuth | None = knob(
+        Section(ClientAuth),
+        "Asks clients for certificates, on every listener. Only TLS 1.3 is spoken then.",
+        default=None,
+    )
+    key_log: Path | None = knob(
+        File(),
+        "For debugging: the file that the secrets of every connection are appended to, in the format of NSS's "
+        "SSLKEYLOGFILE. Whoever reads it can read what the connections carry.",
         default=None,
     )
 

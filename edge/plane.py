@@ -16,7 +16,9 @@ from cext.tls.config import Credential, ServerConfig
 from cext.worker import DataPlane
 
 from edge import certs, ticket_keys
-from edge.config import Bind, Listener, Settings
+from edge.clients import ClientTrust
+from edge.config import VERSIONS, Bind, Listener, Settings
+from edge.keylog import KeyLog
 from edge.schema import Place
 
 # ALPN names that the HTTP/1 session answers to. A client that speaks 1.0 alone says so (curl --http1.0 does).
@@ -76,6 +78,8 @@ def prepare(settings: Settings, cookie_secret: bytes, shared: ticket_keys.Shared
         max_early_data=early_data.max_bytes if early_data else 0,
         early_window=early_data.window if early_data else 1,
         replay=shared.register(early_data) if early_data else None,
+        **_client_auth(settings),
+        key_log=_key_log(settings),
     )
     router = _router(settings)
     made = [(listener, _listener_settings(listener, tls, router)) for listener in settings.listener]
@@ -86,6 +90,26 @@ def prepare(settings: Settings, cookie_secret: bytes, shared: ticket_keys.Shared
         listeners={bind: made_settings for listener, made_settings in made for bind in listener.bind},
         rotation=rotation,
     )
+
+
+def _client_auth(settings: Settings) -> dict[str, object]:
+    asked = settings.tls.client_auth
+    if asked is None:
+        return {}
+    at = Place(settings.file).key("tls").key("client_auth")
+    if settings.tls.max_version != VERSIONS["1.3"]:
+        raise at.error("clients are asked for certificates in TLS 1.3 alone", 'set max_version to "1.3"')
+    authorities = certs.load_authorities(asked.ca, at.key("ca"))
+    return {
+        "client_auth": asked.mode,
+        "verify_client": ClientTrust(authorities),
+        "client_authorities": dict.fromkeys(certificate.subject.public_bytes() for certificate in authorities),
+    }
+
+
+def _key_log(settings: Settings) -> Callable[[str], None] | None:
+    path = settings.tls.key_log
+    return KeyLog(path, Place(settings.file).key("tls").key("key_log")).write if path else None
 
 
 def open_plane(access_log: Callable[[bytes], None] | None, error_log: Callable[[str, str], None]) -> Plane:
@@ -136,10 +160,17 @@ def _listener_settings(listener: Listener, tls: object, router: object) -> objec
         line_limit=listener.limits.line,
         head_limit=listener.limits.head,
         field_limit=listener.limits.fields,
+        first_record=listener.records.first,
+        first_bytes=listener.records.until,
+        record_idle_ms=listener.records.idle,
         x_forwarded=listener.forwarded in ("x-forwarded", "both"),
         forwarded=listener.forwarded in ("forwarded", "both"),
     )
 
 
 def warnings(prepared: Prepared) -> Sequence[str]:
-    return [*prepared.settings.warnings, *(w for identity in prepared.identities for w in identity.warnings)]
+    settings = prepared.settings
+    found = [*settings.warnings, *(w for identity in prepared.identities for w in identity.warnings)]
+    if settings.tls.key_log:
+        found.append(f"{settings.file}: tls.key_log: the secrets of all connections go to {settings.tls.key_log}")
+    return found

@@ -1,9 +1,12 @@
 """That every setting reaches the data-plane object it is for."""
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from edge import config, plane
 from edge.errors import ConfigError
+from edge.tls import Refuse
 
 TEXT = """
 [[listener]]
@@ -11,6 +14,7 @@ bind = ["127.0.0.1:1", "[::1]:2"]
 forwarded = "{forwarded}"
 timeouts = {{ handshake = "1s", header = "2s", keepalive = "none" }}
 limits = {{ line = "1KiB", head = "2KiB", fields = 3 }}
+records = {{ first = "100B", until = "2KiB", idle = "3s" }}
 [[listener]]
 bind = ["127.0.0.1:3"]
 [tls]
@@ -67,6 +71,41 @@ def test_keys_are_not_kept_as_text(settings, certificates):
     assert [identity.key_pem for identity in prepared.identities] == [b""]
 
 
+def with_tls(lines, certificates):
+    text = TEXT.format(forwarded="none").replace('groups = ["secp256r1"]', lines)
+    return config.parse(text, str(certificates / "edge.toml"))
+
+
+def test_client_auth_arrives(certificates, monkeypatch):
+    monkeypatch.setattr(plane, "ServerConfig", Made)
+    monkeypatch.setattr(plane, "ListenerSettings", Made)
+    prepared = plane.prepare(with_tls('client_auth = { mode = "request", ca = "ca.pem" }', certificates), SECRET)
+    named = next(iter(prepared.listeners.values())).args[0].named
+    (authority,) = x509.load_pem_x509_certificates((certificates / "ca.pem").read_bytes())
+    assert named["client_auth"] == "request"
+    assert list(named["client_authorities"]) == [authority.subject.public_bytes()]
+    with pytest.raises(Refuse, match=r"unknown_ca|bad_certificate"):
+        named["verify_client"]([authority.public_bytes(Encoding.DER)])
+
+
+@pytest.mark.parametrize(("lines", "message"), [
+    ('client_auth = { ca = "localhost.pem" }', r"tls\.client_auth\.ca: .* is no authority's"),
+    ('client_auth = { ca = "localhost.key" }', r"tls\.client_auth\.ca: .* holds no certificate"),
+    ('client_auth = { ca = "none.pem" }', r"tls\.client_auth\.ca: .* no such file"),
+    ('key_log = "none/keys"', r"tls\.key_log: .*No such file"),
+])
+def test_what_clients_are_not_asked_by(certificates, lines, message):
+    with pytest.raises(ConfigError, match=message):
+        plane.prepare(with_tls(lines, certificates), SECRET)
+
+
+def test_key_log(certificates, tmp_path):
+    log = tmp_path / "keys"
+    prepared = plane.prepare(with_tls(f'key_log = "{log}"', certificates), SECRET)
+    assert "the secrets of all connections" in plane.warnings(prepared)[-1]
+    assert log.stat().st_mode & 0o777 == 0o600
+
+
 def test_every_setting_arrives(settings, monkeypatch):
     for name in ("ListenerSettings", "Router", "Route", "UpstreamGroup", "ServerConfig"):
         monkeypatch.setattr(plane, name, type(name, (Made,), {}))
@@ -82,6 +121,9 @@ def test_every_setting_arrives(settings, monkeypatch):
         "line_limit": 1024,
         "head_limit": 2048,
         "field_limit": 3,
+        "first_record": 100,
+        "first_bytes": 2048,
+        "record_idle_ms": 3000,
         "x_forwarded": True,
         "forwarded": False,
     }
@@ -100,6 +142,7 @@ def test_every_setting_arrives(settings, monkeypatch):
         "ticket_lifetime": 7200,
         "max_early_data": 4096,
         "early_window": 3000,
+        "key_log": None,
     }
     assert tls.args[0][0].names == ("localhost",)
     to_b, to_a = router.args[0]

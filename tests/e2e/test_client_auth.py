@@ -1,0 +1,136 @@
+"""Clients that are asked for certificates: who is served, who is told what, by several clients; and the key log."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from tests.e2e.pki import KEYS, Authority
+from tests.e2e.processes import peer, run
+from tests.e2e.server import Edge
+
+GET = "GET /1k HTTP/1.1\r\nHost: edge.test\r\nConnection: close\r\n\r\n"
+
+
+@dataclasses.dataclass(frozen=True)
+class Client:
+    """The files of a client's certificate."""
+
+    chain: Path
+    key: Path
+
+
+def issue(authority, label, kind, *names):
+    key = KEYS[kind]()
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, label)])
+    issuer = authority._key.public_key()
+    builder = (
+        authority._builder(subject, key.public_key())
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer), critical=False)
+    )
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(n) for n in names]), critical=False)
+    client = Client(authority.directory / f"{label}.pem", authority.directory / f"{label}.key")
+    client.chain.write_bytes(builder.sign(authority._key, hashes.SHA256()).public_bytes(Encoding.PEM))
+    client.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return client
+
+
+@pytest.fixture(scope="module")
+def clients(pki, tmp_path_factory):
+    """Certificates by name: of the authority that is asked for, one for servers, and one of a stranger."""
+    stranger = Authority(tmp_path_factory.mktemp("stranger"))
+    return {
+        **{kind: issue(pki.ca, f"client-{kind}", kind, "client.test") for kind in ("p256", "rsa", "ed25519")},
+        "nameless": issue(pki.ca, "client-nameless", "p256"),
+        "server": pki.ca.issue("no-client", "p256", "client.test"),
+        "stranger": issue(stranger, "stranger", "p256", "client.test"),
+    }
+
+
+@pytest.fixture(scope="module", params=["require", "request"])
+def asking(request, tmp_path_factory, pki, nginx):
+    tls = {"client_auth": {"mode": request.param, "ca": pki.ca.file}}
+    with Edge(tmp_path_factory.mktemp(request.param), pki, {"nginx": [nginx.server]}, tls=tls) as edge:
+        edge.mode = request.param
+        yield edge
+
+
+def curl(edge, pki, client=None, *options):
+    command = [peer("curl"), "--silent", "--show-error", "--http1.1", "--cacert", pki.ca.file, "--max-time", "20"]
+    command += ["--resolve", f"*:{edge.port}:127.0.0.1", "--output", "/dev/null", "--write-out", "%{http_code}"]
+    if client:
+        command += ["--cert", client.chain, "--key", client.key]
+    return run([*command, *options, edge.url("/1k", "edge.test")], seconds=30)
+
+
+def s_client(edge, pki, client=None, *options):
+    command = [peer("openssl"), "s_client", "-connect", f"127.0.0.1:{edge.port}", "-ign_eof", "-CAfile", pki.ca.file,
+               "-servername", "edge.test", "-verify_return_error"]
+    if client:
+        command += ["-cert", client.chain, "-key", client.key]
+    return run([*command, *options], input=GET, seconds=20)
+
+
+@pytest.mark.parametrize("kind", ["p256", "rsa", "ed25519", "nameless"])
+def test_trusted(asking, pki, clients, kind):
+    assert curl(asking, pki, clients[kind]).stdout == "200"
+
+
+def test_without(asking, pki):
+    process = curl(asking, pki)
+    if asking.mode == "request":
+        assert process.stdout == "200"
+        return
+    assert process.returncode != 0
+    assert re.search("certificate.required", process.stdout, re.IGNORECASE), process.stdout
+    asking.in_error_log("handshake failed: certificate_required: the client has no certificate")
+
+
+@pytest.mark.parametrize(("who", "alert"), [("stranger", "unknown.ca"), ("server", "bad.certificate")])
+def test_distrusted(asking, pki, clients, who, alert):
+    process = s_client(asking, pki, clients[who], "-tls1_3")
+    assert "HTTP/1.1 200" not in process.stdout
+    assert re.search(alert, process.stdout, re.IGNORECASE), process.stdout
+    assert asking.in_error_log("handshake failed: .*the certificate is not trusted")
+
+
+def test_names_of_authorities_are_sent(asking, pki, clients):
+    said = s_client(asking, pki, clients["p256"]).stdout
+    assert "HTTP/1.1 200 OK" in said
+    assert re.search("Acceptable client certificate CA names\nCN ?= ?edge test CA", said), said
+
+
+def test_older_versions_are_no_way_around(asking, pki, clients):
+    said = s_client(asking, pki, None, "-tls1_2").stdout
+    assert "HTTP/1.1 200" not in said
+    assert re.search("protocol.version", said, re.IGNORECASE), said
+
+
+def test_gnutls(asking, pki, clients):
+    client = clients["p256"]
+    process = run(
+        [peer("gnutls-cli"), "--x509cafile", pki.ca.file, "--x509certfile", client.chain, "--x509keyfile", client.key,
+         "--sni-hostname", "edge.test", "--verify-hostname", "edge.test", "-p", str(asking.port), "127.0.0.1"],
+        input=GET, seconds=20)
+    assert "HTTP/1.1 200 OK" in process.stdout, process.stdout
+
+
+def test_key_log(make_edge, pki, nginx, tmp_path):
+    log = tmp_path / "keys.log"
+    theirs = tmp_path / "client.log"
+    edge = make_edge({"nginx": [nginx.server]}, tls={"key_log": log})
+    assert log.stat().st_mode & 0o777 == 0o600
+    assert edge.in_error_log("tls.key_log: the secrets of all connections go to")
+    for version in ("-tls1_3", "-tls1_2"):
+        process = s_client(edge, pki, None, version, "-keylogfile", theirs)
+        assert "HTTP/1.1 200 OK" in process.stdout, process.stdout
+    lines = [line for line in theirs.read_text().splitlines() if not line.startswith("#")]
+    assert len(lines) == 6
+    assert set(lines) == set(log.read_text().splitlines())

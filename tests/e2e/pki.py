@@ -53,16 +53,16 @@ class Authority:
         self.file = directory / "ca.pem"
         self.file.write_bytes(self._certificate.public_bytes(Encoding.PEM))
 
-    def issue(self, label: str, kind: str, *names: str) -> Certificate:
+    def issue(self, label: str, kind: str, *names: str, usage=ExtendedKeyUsageOID.SERVER_AUTH) -> Certificate:
         key = KEYS[kind]()
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, label)])
         # NSS wants key encipherment of an RSA key, whatever the handshake does with it.
-        usage = x509.KeyUsage(True, False, kind == "rsa", False, False, False, False, False, False)
+        key_usage = x509.KeyUsage(True, False, kind == "rsa", False, False, False, False, False, False)
         certificate = (
             self._builder(subject, key.public_key())
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(usage, critical=True)
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(key_usage, critical=True)
+            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
             .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
             .sign(self._key, hashes.SHA256())

@@ -21,6 +21,7 @@ CORPUS = Path(__file__).parent / "corpus"
 FOUND = ROOT / ".cache" / "fuzz"
 INPUT_MAX = {"server_script": 600, "client_script": 600, "handshake_messages": 1500, "session_state": 600}
 MEMORY_MB = 1024
+ONE_BLOCK_MB = 64
 ONE_INPUT_SECONDS = 10
 STATUS = re.compile(r"#(\d+)\s+(\w+)\s+cov: (\d+) ft: (\d+) corp: (\d+)")
 
@@ -45,8 +46,8 @@ def fuzz(name, seconds):
     started = time.monotonic()
     process = libfuzzer(
         name, gathered, CORPUS / name, f"-max_total_time={seconds}", f"-max_len={INPUT_MAX.get(name, 4096)}",
-        f"-rss_limit_mb={MEMORY_MB}", f"-timeout={ONE_INPUT_SECONDS}", f"-artifact_prefix={gathered}/",
-        "-print_final_stats=1",
+        f"-rss_limit_mb={MEMORY_MB}", f"-malloc_limit_mb={ONE_BLOCK_MB}", f"-timeout={ONE_INPUT_SECONDS}",
+        f"-artifact_prefix={gathered}/", "-print_final_stats=1",
     )  # fmt: skip
     first = last = None
     lines = []

@@ -479,10 +479,16 @@ class ScriptedClient(Peer):
         if self.wants(12):
             self.deliver(record(CCS, b"\1"))
         if self.certificate_wanted:
-            self.say("client_certificate", message(11, bytes(4)))
+            self.show_certificate()
         proof = verify_data(self.hash, self.client_secret, self.transcript.digest())
         self.say("client_finished", message(20, proof))
         self.write_with(self.schedule.derive("c ap traffic", self.digest))
+
+    def show_certificate(self):
+        self.say("client_certificate", message(11, credential("ecdsa").certificate_body))
+        signed = inspect.certificate_verify_input(False, self.transcript.digest())
+        signature = private_key("ecdsa").sign_bytes(0x0403, signed)
+        self.say("client_verify", message(15, u16s(0x0403) + vector(2, signature)))
 
     def finish_tls12(self):
         if not hasattr(self, "point") or self.group not in SHARES:

@@ -13,7 +13,8 @@ HANDSHAKES = (
     1 << 4 | 1 << 9,
     1 << 5 | 1 << 9, 1 << 5 | 1 << 6, 1 << 5 | 1 << 6 | 1 << 7 | 1 << 10,
     1 << 5 | 1 << 6 | 1 << 3, 1 << 5 | 1 << 11, 1 << 8,
-    1 << 9 | 1 << 12, 1 << 10, 1 << 14, 1 << 15, 1 << 4 | 1 << 14 | 1 << 15, 0xE0 | 1 << 12 | 1 << 10,
+    1 << 9 | 1 << 12, 1 << 10, 1 << 14, 1 << 15, 1 << 4 | 1 << 14 | 1 << 15,
+    1 << 13, 1 << 13 | 1 << 9 | 1 << 14, 1 << 9 | 1 << 14 | 1 << 15, 0xE0 | 1 << 12 | 1 << 10,
 )  # fmt: skip
 EXTENSIONS = (0, 5, 10, 13, 16, 18, 23, 27, 28, 35, 41, 42, 43, 44, 45, 47, 49, 50, 51, 0xFF01)
 
@@ -25,6 +26,7 @@ def scripts():
     for slot in SLOTS:
         settings = 1 << 3 | 1 << 9 if slot in ("second_hello", "retry", "request") else 0
         settings = 0x4E0 if slot == "early_data" else 1 << 4 if slot == "client_key" else settings
+        settings = 1 << 13 if slot in ("client_certificate", "client_verify") else settings
         for kind in KINDS:
             yield encode(settings, (kind, slot, 3, b"\x17\0\2\0\0"))
         yield encode(settings, *[("add_extension", slot, 0, type.to_bytes(2, "big"))

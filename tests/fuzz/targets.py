@@ -47,8 +47,8 @@ def deterministic(run):
 
 
 def server_config(settings):
-    """Of 16 bits: 7 early data, 8 RSA, 9 tickets, 10 ALPN, 11 psk_ke, 14 policy, 15 a remote signer; 2 and 3 choose
-    groups and versions with the client's bits."""
+    """Of 16 bits: 7 early data, 8 RSA, 9 tickets, 10 ALPN, 11 psk_ke, 13 without 4 (TLS 1.2) the client's certificate,
+    14 policy, 15 a remote signer."""
 
     def wants(bit):
         return bool(settings >> bit & 1)
@@ -59,9 +59,15 @@ def server_config(settings):
         options["tickets"] = TICKET_KEYS
     if wants(7):
         options.update(max_early_data=EARLY_DATA_MAX, replay=SharedRegister(20000, 64))
+    if wants(13) and not wants(4):
+        options.update(client_auth="require", verify_client=trust)
     if wants(14):
         options["policy"] = True
     return ServerConfig([credential(kind, RemoteSigner(kind) if wants(15) else None)], **options)
+
+
+def trust(chain):
+    assert chain and all(chain)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +85,10 @@ class RemoteSigner:
 
 
 def client_config(settings, session=None):
-    """Of 16 bits, as ScriptedServer reads them: 2 and 3 choose the share, 4 the version, 6 early data."""
+    """Of 16 bits, as ScriptedServer reads them: 2 and 3 choose the share, 4 the version, 6 early data; 14 a certificate
+    to show, 15 with a remote signer."""
     tls12 = bool(settings >> 4 & 1)
+    signer = RemoteSigner("ecdsa") if settings >> 15 & 1 else None
     group = P256 if settings >> 2 & 1 else X25519
     return ClientConfig(
         server_name="example.com",
@@ -89,6 +97,7 @@ def client_config(settings, session=None):
         cipher_suites=SUITES,
         session=session,
         early_data=bool(settings >> 6 & 1),
+        credential=credential("ecdsa", signer) if settings >> 14 & 1 else None,
     )
 
 
@@ -257,15 +266,17 @@ def handshake_messages(data):
 
 
 def session_state(data):
-    """The state in a ticket, and a stored Session: what is read is written again as it was."""
+    """The state in a ticket, and a stored Session: what was read and written again is read as the same. (Not every byte
+    is: a client has no use for a replay register's name.)"""
     state = decode_state(data)
     if state is not None:
-        assert encode_state(state) == data
+        assert decode_state(encode_state(state)) == state
     try:
         session = Session.from_bytes(data)
     except ValueError:
         return
-    assert session.to_bytes() == data
+    stored = session.to_bytes()
+    assert Session.from_bytes(stored).to_bytes() == stored
 
 
 def http1_heads(data):

@@ -171,7 +171,7 @@ cdef class Session(Stream):
                 return
         self.owner.loop.timers.arm(&self.limit, self.loop.now + self.owner.timeout_ms)
         try:
-            self.tls = Connection(self.owner.config)
+            self.tls = Connection(self.owner.config, self.owner.resumable)
         except Exception as e:
             self.fail(f"{type(e).__name__}: {e}")
             return
@@ -280,6 +280,7 @@ cdef class Session(Stream):
 
     cdef void on_established(self) noexcept:
         self.owner.handshakes += 1
+        self.owner.resumed += self.tls.resumed
         self.owner.handshake_us.record(now_us() - self.opened)
         if self.owner.facts is None:
             self.owner.facts = (self.tls.version, self.tls.cipher_suite, self.tls.group, self.tls.signature_scheme)
@@ -386,6 +387,8 @@ cdef class Session(Stream):
 
     cdef void on_response(self) noexcept:
         body_free(&self.body)
+        if self.owner.resume and self.tls.session is not None:
+            self.owner.resumable = self.tls.session
         self.in_body = False
         if self.owner.one_request:
             self.phase = CLOSING
@@ -474,7 +477,7 @@ cdef class Generator:
     `address`: a numeric IPv4 or IPv6 address. `request`: the bytes of a GET. `count`, `seconds`: whichever is reached
     first ends the run (0: no such bound). `timeout`: seconds one operation may take. After `max_errors` the run is
     given up. In the mode "idle" `count` connections are opened, `concurrency` at a time, then held for `seconds`;
-    `on_held(n)` is called when they stand. `interval`: seconds between the steps of a slow client.
+    `on_held(n)` is called when they stand. `resume`: handshakes go on from the newest session the server has given. `interval`: seconds between the steps of a slow client.
     """
 
     cdef Loop loop
@@ -494,6 +497,8 @@ cdef class Generator:
     cdef bint one_request               # on each connection, which the server then closes
     cdef uint64_t max_errors
     cdef object on_held
+    cdef bint resume
+    cdef object resumable               # the session to be resumed, once there is one
 
     # the run
     cdef set live                       # sessions with a connection
@@ -517,6 +522,7 @@ cdef class Generator:
     cdef Histogram handshake_us
     cdef Histogram failed_us            # how long failed operations lasted
     cdef uint64_t handshakes
+    cdef uint64_t resumed               # of them
     cdef uint64_t unclean
     cdef uint64_t bytes_read
     cdef uint64_t body_bytes
@@ -535,7 +541,7 @@ cdef class Generator:
 
     def __init__(self, str address, int port, ClientConfig config not None, bytes request, *, mode="handshake",
                  int concurrency=16, uint64_t count=0, double seconds=0, double timeout=10, double interval=1,
-                 uint64_t max_errors=1000, on_held=None):
+                 uint64_t max_errors=1000, on_held=None, bint resume=False):
         if mode not in MODES:
             raise ValueError(f"mode {mode!r} is none of {', '.join(MODES)}")
         if not 0 < len(request) <= REQUEST_MAX:
@@ -559,6 +565,7 @@ cdef class Generator:
         self.one_request = self.mode != REQUESTS and self.mode != IDLE
         self.max_errors = max_errors
         self.on_held = on_held
+        self.resume = resume
         self.loop = Loop()
         self.live = set()
         self.waiting = []
@@ -765,6 +772,7 @@ cdef class Generator:
             "cpu_us": round(cpu / self.done * 1e6, 2) if self.done else None,
             "latency_us": self.latency_us.summary(),
             "handshakes": self.handshakes,
+            "resumed": self.resumed,
             "handshake_us": self.handshake_us.summary(),
             "bytes_read": self.bytes_read,
             "body_bytes": self.body_bytes,

@@ -41,6 +41,7 @@ HELD = "held"
 @click.option("--timeout", type=click.FloatRange(0.01), default=10.0, show_default=True, help="For one operation, s.")
 @click.option("--interval", type=click.FloatRange(0.02), default=1.0, show_default=True, help="Of a slow client, s.")
 @click.option("--max-errors", type=click.IntRange(1), default=1000, show_default=True, help="Give up after so many.")
+@click.option("--resume", is_flag=True, help="Resume the newest session instead of a full handshake.")
 @click.option("--address", help="IP address to connect to, whatever the URL's host is.")
 @click.option("--suite", type=click.Choice(list(SUITES)), default="TLS_AES_128_GCM_SHA256", show_default=True)
 @click.option("--group", type=click.Choice(list(GROUPS)), default="x25519", show_default=True)
@@ -82,6 +83,7 @@ def generator_arguments(
     timeout: float,
     interval: float,
     max_errors: int,
+    resume: bool,
     address: str | None,
     suite: str,
     group: str,
@@ -115,6 +117,7 @@ def generator_arguments(
         "timeout": timeout,
         "interval": interval,
         "max_errors": max_errors,
+        "resume": resume,
         "on_held": (lambda n: click.echo(json.dumps({HELD: n}) if as_json else f"{HELD} {n} connections")),
     }
 
@@ -169,6 +172,8 @@ def report(result: dict[str, Any], mode: str) -> list[str]:
     lines.append(f"received {result['bytes_read']:,} bytes, {result['body_bytes']:,} of them bodies")
     if "negotiated" in result:
         lines.append("negotiated " + ", ".join(f"{k} {v}" for k, v in result["negotiated"].items()))
+    if result["resumed"]:
+        lines.append(f"resumed {result['resumed']:,} of {result['handshakes']:,} handshakes")
     if result["unclean_closes"]:
         lines.append(f"{result['unclean_closes']:,} connections were closed without close_notify")
     lines += [f"error: {kind}: {count:,}" for kind, count in sorted(result["errors"].items())]

@@ -98,24 +98,37 @@ def metering(server: Server) -> Iterator[Meter]:
 
 def full_handshake(server: Server, load: Load) -> Reading:
     """A new connection, a full handshake, one GET of 1 KiB, close."""
+    return handshakes(server, load, resume=False)
+
+
+def resumed_handshake(server: Server, load: Load) -> Reading:
+    """The same, resumed by a ticket (TLS 1.3: with a key exchange) but for the first few."""
+    return handshakes(server, load, resume=True)
+
+
+def handshakes(server: Server, load: Load, resume: bool) -> Reading:
     make = generated_handshakes if load.handshakes == "edge" else s_time_handshakes
     with metering(server) as meter:
-        count = make(server, load)
+        count = make(server, load, resume)
     return Reading(meter.cpu / count * 1e6, count, count / meter.seconds, meter.foreign)
 
 
-def generated_handshakes(server: Server, load: Load) -> int:
+def generated_handshakes(server: Server, load: Load, resume: bool = False) -> int:
     url = f"https://localhost:{server.port}/1k"
     command = [sys.executable, "-m", "bench", "load", url, "--address", "127.0.0.1", "--json"]
     command += ["--mode", "handshake", "--seconds", str(load.seconds), "--concurrency", "16"]
+    command += ["--resume"] if resume else []
     result = json.loads(load.finish(load.run(*command), load.seconds))
     if result["errors"]:
         raise BenchError(f"handshakes failed: {result['errors']}")
+    if resume and result["resumed"] < 0.9 * result["handshakes"]:
+        raise BenchError(f"only {result['resumed']} of {result['handshakes']} handshakes were resumed")
     return int(result["done"])
 
 
-def s_time_handshakes(server: Server, load: Load, clients: int = 4) -> int:
-    command = ["openssl", "s_time", "-connect", f"127.0.0.1:{server.port}", "-www", "/1k", "-new", "-tls1_3"]
+def s_time_handshakes(server: Server, load: Load, resume: bool = False, clients: int = 4) -> int:
+    command = ["openssl", "s_time", "-connect", f"127.0.0.1:{server.port}", "-www", "/1k", "-tls1_3"]
+    command += ["-reuse" if resume else "-new"]
     command += ["-time", str(max(1, round(load.seconds)))]
     count = 0
     with contextlib.ExitStack() as running:
@@ -219,6 +232,7 @@ PROBES = {
     probe.name: probe
     for probe in (
         Probe("handshake", "Full handshake with one request", "CPU µs", False, full_handshake),
+        Probe("resume", "Resumed handshake with one request", "CPU µs", False, resumed_handshake),
         Probe("h1", "HTTP/1.1 request, proxied, 1 KiB", "CPU µs", False, proxied_h1),
         Probe("bulk", "Download of 10 MiB bodies", "GB per CPU second", True, bulk),
         Probe("idle", "Memory of an idle connection", "KiB (PSS)", False, idle_memory, fresh=True),

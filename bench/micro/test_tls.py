@@ -12,7 +12,9 @@ import time
 
 import pytest
 from cext.tls.config import ClientConfig
-from cext.tls.connection import ESTABLISHED, Connection
+from cext.tls.connection import ACCEPTED, ESTABLISHED, Connection
+from cext.tls.replay import SharedRegister
+from cext.tls.session import TicketKeys
 
 from bench.micro import crypto_loops, tls_loops
 from tests.cext.tls.peer import AES_128, AES_256, CHACHA20, P256, X25519, credential, pump, server_config
@@ -35,9 +37,11 @@ def connected(suite):
     return client, server
 
 
-def server_handshake(config, offer):
+def server_handshake(config, offer, early=b""):
     """Seconds the server took for one handshake, the client's turns left out."""
     client = Connection(offer)
+    if early:
+        client.send(early)
     hello = client.take_output()
     start = time.perf_counter()
     server = Connection(config)
@@ -50,6 +54,7 @@ def server_handshake(config, offer):
     events = server.receive_bytes(finished)
     spent += time.perf_counter() - start
     assert events[-1] == (ESTABLISHED, b"")
+    assert server.resumed == (offer.session is not None) and (server.early_data_state == ACCEPTED) == bool(early)
     return spent
 
 
@@ -63,6 +68,38 @@ def primitives(group, key, scheme):
     crypto_loops.generate(group, 1)  # derive() makes two key pairs of its own before it begins
     crypto_loops.generate(group, 1)
     return spent - (time.perf_counter() - start)
+
+
+@pytest.mark.parametrize("early", [b"", b"x" * 300], ids=["resumed", "0-rtt"])
+def test_resumed_handshake(benchmark, early):
+    """The server's share of it, and with 300 bytes of early data."""
+    config = server_config(tickets=TicketKeys([(bytes(16), bytes(32))]), max_early_data=1000)
+    client, server = Connection(client_config()), Connection(config)
+    pump(client, server)
+    session = client.session
+    offer = ClientConfig(server_name="example.com", alpn=(b"http/1.1",), early_data=bool(early), session=session)
+    taken = []
+
+    def handshake():
+        taken.append(server_handshake(config, offer, early))
+
+    benchmark.pedantic(handshake, rounds=500, warmup_rounds=20)
+    benchmark.extra_info["server_us"] = round(statistics.median(taken) * 1e6, 1)
+
+
+def test_seal_ticket(benchmark):
+    keys = TicketKeys([(bytes(16), bytes(32))])
+    assert benchmark(tls_loops.seal_tickets, keys, 0, TIMES) == 0
+
+
+def test_open_ticket(benchmark):
+    keys = TicketKeys([(bytes(16), bytes(32))])
+    assert benchmark(tls_loops.open_tickets, keys, TIMES) == 0
+
+
+def test_replay_register(benchmark):
+    register = SharedRegister()
+    benchmark.pedantic(tls_loops.enter_register, (register, TIMES), rounds=100)
 
 
 @pytest.mark.parametrize("kind", SCHEMES)

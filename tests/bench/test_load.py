@@ -114,6 +114,15 @@ def test_handshakes(serve):
     assert result["handshake_us"]["p50"] <= result["latency_us"]["max"]
 
 
+def test_resumed_handshakes(serve):
+    server = serve(well)
+    result = run(server, count=40, resume=True)
+    assert result["errors"] == {}
+    assert result["done"] == server.connections == 40
+    assert 20 <= result["resumed"] < 40, "the first ones have no session yet"
+    assert run(serve(well), count=10)["resumed"] == 0
+
+
 def test_requests_on_kept_connections(serve):
     server = serve(well)
     result = run(server, "requests", count=100)

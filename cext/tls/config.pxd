@@ -10,6 +10,7 @@ from cext.tls.session cimport Session, TicketSealer
 
 cdef enum:
     CONFIG_LIST_MAX = 16
+    TICKETS_MAX = 4                                 # that a server gives after one handshake
     KEY_SHARES_MAX = 4                              # that a client sends
 
 cdef enum ClientAuth:                               # what a server asks of its clients

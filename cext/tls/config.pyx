@@ -68,7 +68,6 @@ cdef enum:
     CERTIFICATE_MAX = (1 << 24) - 1
     RECORD_SIZE_LIMIT_MAX = (1 << 14) + 1
     AUTHORITIES_MAX = 1 << 14                       # bytes of certificate_authorities
-    TICKETS_MAX = 4                                 # after one handshake
 
 SUITES13 = (TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384, TLS_CHACHA20_POLY1305_SHA256)
 SUITES12 = (

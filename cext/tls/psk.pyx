@@ -8,6 +8,7 @@ from cext.base.wire cimport (
 from cext.crypto.hash_kdf cimport (
     HASH_SHA256, HASH_SHA384, cleanse, equal_constant_time, hash_length, hash_once, random_bytes)
 from cext.tls.client_auth cimport state_of_chain
+from cext.tls.config cimport TICKETS_MAX
 from cext.tls.constants cimport PSK_DHE_KE, PSK_KE, TLS13, TLS_AES_256_GCM_SHA384, decrypt_error, internal_error
 from cext.tls.handshake cimport LEVEL_APPLICATION
 from cext.tls.key_schedule cimport psk_binder, resumption_psk, schedule_early, schedule_wipe
@@ -144,7 +145,7 @@ cdef int add_tickets(Handshake h, ServerConfig config, const Psk *psk, const uin
     cdef SessionState s
     cdef Bytes ticket
     cdef bytes chain
-    cdef uint8_t age_add[4]
+    cdef uint32_t age_add[TICKETS_MAX]
     cdef uint64_t left_ms
     cdef int count = min(config.ticket_count, 1) if psk.selected else config.ticket_count
     cdef int i, code = 0
@@ -165,12 +166,10 @@ cdef int add_tickets(Handshake h, ServerConfig config, const Psk *psk, const uin
     if config.max_early_data and config.replay is not None:
         s.max_early_data = config.max_early_data
         memcpy(s.replay_register, config.replay.id, sizeof(s.replay_register))
-    if s.lifetime == 0:
+    if s.lifetime == 0 or random_bytes(<uint8_t *> age_add, sizeof(age_add)) < 0:
         return 0
     for i in range(count):
-        if random_bytes(age_add, sizeof(age_add)) < 0:
-            break
-        memcpy(&s.age_add, age_add, sizeof(age_add))
+        s.age_add = age_add[i]
         code = add_ticket(h, config, &s, resumption_secret, <uint8_t> i, &ticket)
         if code < 0:
             break

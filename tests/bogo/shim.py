@@ -4,7 +4,8 @@
 
 It connects to the runner, not the other way round, also as a server. Exit status 0: all went as the flags want; 1: an
 error, which stderr tells; 89: the test needs something the engine does not offer; 90: fails whatever was expected.
-With EDGE_BOGO_REASONS set to a file's path, what was not offered is appended to it, a line for each test.
+With EDGE_BOGO_LOG set to a file's path, a line is appended to it for each test: "+ server" or "+ client" where the
+engine took part, "- " and what was asked for where it did not.
 """
 
 import os
@@ -20,21 +21,28 @@ PASSED, FAILED, UNIMPLEMENTED, MUST_FAIL = 0, 1, 89, 90
 
 def main(arguments):
     try:
-        initial, resume, retry = parse(arguments)
-        if initial.is_handshaker_supported:
-            print("No")
-            return PASSED
-        # The engine is loaded only for tests it takes part in: half of them end above.
-        from exchange import ExchangeError, HandshakeDoneError, connect
-        from settings import Memory
+        status = play(arguments)
+    except UnimplementedError as error:
+        log(f"- {error}")
+        return UNIMPLEMENTED
+    log("+ server" if "-server" in arguments else "+ client")
+    return status
 
-        memory = Memory()
+
+def play(arguments):
+    initial, resume, retry = parse(arguments)
+    if initial.is_handshaker_supported:
+        print("No")
+        return PASSED
+    # The engine is loaded only for tests it takes part in.
+    from exchange import ExchangeError, HandshakeDoneError, connect
+    from settings import Memory
+
+    memory = Memory()
+    try:
         connect(initial, retry, memory, False)
         for _ in range(initial.resume_count):
             connect(resume, retry, memory, True)
-    except UnimplementedError as error:
-        log_reason(str(error))
-        return UNIMPLEMENTED
     except HandshakeDoneError as error:
         print(error, file=sys.stderr)
         return MUST_FAIL
@@ -44,11 +52,11 @@ def main(arguments):
     return PASSED
 
 
-def log_reason(reason):
-    path = os.environ.get("EDGE_BOGO_REASONS")
+def log(line):
+    path = os.environ.get("EDGE_BOGO_LOG")
     if path:
         with open(path, "a", encoding="utf-8") as file:
-            file.write(reason + "\n")
+            file.write(line + "\n")
 
 
 if __name__ == "__main__":

@@ -305,7 +305,9 @@ def test_a_slow_client_that_is_cut_off_tells_when(serve):
         result = run(server, "slow-write", count=2, concurrency=2, interval=0.05, max_errors=2)
     finally:
         server.close()
-    assert result["errors"] == {"closed before the end of the response": 2}
+    (error,) = result["errors"]
+    assert error == "closed before the end of the response"
+    assert result["errors"][error] >= 2  # a third may end in the same turn
     assert 300_000 < result["failed_us"]["p50"] < 3_000_000
 
 

@@ -3,7 +3,7 @@
 It takes over from Client13, whose ClientHello offered both versions, when the ServerHello has chosen TLS 1.2.
 """
 
-from libc.stdint cimport uint8_t, uint16_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from cext.base.wire cimport Reader
 from cext.crypto.hash_kdf cimport Hmac
@@ -14,6 +14,7 @@ from cext.tls.constants cimport RANDOM_LENGTH, SESSION_ID_MAX
 from cext.tls.handshake cimport Handshake
 from cext.tls.messages12 cimport ServerHello12
 from cext.tls.prf12 cimport KEY_IV_MAX, MASTER_SECRET_LENGTH
+from cext.tls.session cimport Session
 
 cdef enum ClientState12:                # in flight order
     C12_READ_SERVER_HELLO = 0
@@ -22,18 +23,26 @@ cdef enum ClientState12:                # in flight order
     C12_READ_CERTIFICATE_REQUEST        # or at once the ServerHelloDone
     C12_READ_SERVER_HELLO_DONE
     C12_SEND_FLIGHT                     # the empty Certificate if one was asked for, ClientKeyExchange, Finished
+    C12_READ_NEW_SESSION_TICKET         # if the ServerHello promised one; resumed, all of this comes at once
     C12_READ_CHANGE_CIPHER_SPEC
     C12_READ_FINISHED
+    C12_SEND_FINISHED                   # resumed: ours comes last
     C12_CONFIRMED
 
 cdef class Client12(Handshake):
     cdef ClientConfig config
+    cdef uint64_t offered               # extension_bit of each extension of the ClientHello
     cdef PublicKey server_key           # of the server's leaf
     cdef uint8_t server_random[RANDOM_LENGTH]
     cdef uint8_t session_id[SESSION_ID_MAX]             # that the ClientHello had
     cdef size_t session_id_length
     cdef bint extended_master_secret    # both ends do RFC 7627
     cdef bint certificate_requested
+    cdef bint ticket_promised
+    cdef Session session                # that was offered; None: none
+    cdef Session new_session            # by a ticket of this handshake, or the one that was resumed; None: none
+    cdef bytes ticket
+    cdef uint32_t ticket_lifetime       # seconds; 0: unspecified
     cdef uint8_t hello_requests         # that were passed over
     cdef uint8_t server_point[KX_PUBLIC_MAX]            # from ServerKeyExchange until our flight
     cdef size_t server_point_length
@@ -54,13 +63,19 @@ cdef class Client12(Handshake):
     cdef int do_read_certificate_request(self) noexcept nogil
     cdef int do_read_server_hello_done(self) noexcept nogil
     cdef int do_send_flight(self) except -1
+    cdef int do_read_new_session_ticket(self) except -1
     cdef int do_read_finished(self) noexcept nogil
+    cdef int do_send_finished(self) noexcept
+    cdef int keep_session(self) except -1
 
     cdef int take_message(self) noexcept nogil
     cdef void taken(self, int state) noexcept nogil
     cdef int check_server_hello(self, const ServerHello12 *sh) noexcept nogil
+    cdef bint is_resumption(self, const ServerHello12 *sh) noexcept nogil
+    cdef int resume(self, const ServerHello12 *sh) except -1
     cdef int choose_suite(self, uint16_t suite) noexcept nogil
     cdef int verify_trust(self) except -1
     cdef int send_key_exchange(self) except -1
-    cdef void make_keys(self, const uint8_t *premaster, size_t n) noexcept nogil
+    cdef void make_master_secret(self, const uint8_t *premaster, size_t n) noexcept nogil
+    cdef void make_keys(self) noexcept
     cdef int send_finished(self) noexcept nogil

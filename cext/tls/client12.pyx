@@ -10,10 +10,11 @@ from cext.crypto.hash_kdf cimport HASH_MAX, HASH_SHA256, HASH_SHA384, cleanse, e
 from cext.crypto.kx cimport KX_SHARED_MAX, KeyExchange
 from cext.tls.client13 cimport Client13
 from cext.tls.constants cimport (
-    HANDSHAKE_HEADER, HS_CERTIFICATE, HS_CERTIFICATE_REQUEST, HS_FINISHED, HS_HELLO_REQUEST, HS_SERVER_HELLO,
-    HS_SERVER_HELLO_DONE, HS_SERVER_KEY_EXCHANGE, TLS12, TLS13, TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-    TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-    TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, bad_certificate, decode_error, decrypt_error, illegal_parameter,
+    HANDSHAKE_HEADER, HS_CERTIFICATE, HS_CERTIFICATE_REQUEST, HS_FINISHED, HS_HELLO_REQUEST,
+    HS_NEW_SESSION_TICKET, HS_SERVER_HELLO, HS_SERVER_HELLO_DONE, HS_SERVER_KEY_EXCHANGE, TLS12, TLS13,
+    TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+    TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, bad_certificate, decode_error,
+    decrypt_error, handshake_failure, illegal_parameter,
     internal_error, unexpected_message)
 from cext.tls.handshake cimport (
     ACTION_CCS, ACTION_READ_KEYS, ACTION_WRITE_KEYS, LEVEL_APPLICATION, LEVEL_INITIAL, STEP_DONE, STEP_NEED_MESSAGE,
@@ -21,11 +22,13 @@ from cext.tls.handshake cimport (
 from cext.tls.messages cimport build_finished, parse_finished
 from cext.tls.key_log cimport log_secret
 from cext.tls.messages12 cimport (
-    ECDHE_PARAMS_MAX, Certificate12, CertificateRequest12, ServerKeyExchange, build_client_key_exchange,
-    build_empty_certificate12, next_certificate12, parse_certificate12, parse_certificate_request12,
-    parse_server_hello12, parse_server_hello_done, parse_server_key_exchange)
+    ECDHE_PARAMS_MAX, Certificate12, CertificateRequest12, NewSessionTicket12, ServerKeyExchange,
+    build_client_key_exchange, build_empty_certificate12, next_certificate12, parse_certificate12,
+    parse_certificate_request12, parse_new_session_ticket12, parse_server_hello12, parse_server_hello_done,
+    parse_server_key_exchange)
 from cext.tls.negotiate cimport is_ecdsa_suite, is_group12, protocol_of, is_among
 from cext.tls.prf12 cimport FINISHED12_LENGTH, extended_master_secret, finished12, key_block, master_secret
+from cext.tls.tickets12 cimport make_session12
 from cext.tls.transcript cimport transcript_add, transcript_hash, transcript_select
 
 from cext.tls.alert import TlsAlert
@@ -51,6 +54,8 @@ cdef class Client12(Handshake):
         self.transcript = before.transcript
         self.state = C12_READ_SERVER_HELLO
         self.version = TLS12
+        self.session = before.session12
+        self.offered = before.offered
         self.session_id_length = before.session_id_length
         memcpy(self.client_random, before.client_random, RANDOM_LENGTH)
         memcpy(self.session_id, before.session_id, SESSION_ID_MAX)
@@ -62,7 +67,7 @@ cdef class Client12(Handshake):
         cleanse(self.server_keys, sizeof(self.server_keys))
 
     cdef int admit(self, int type, size_t length) noexcept nogil:
-        if type == HS_HELLO_REQUEST and self.state < C12_READ_CHANGE_CIPHER_SPEC:
+        if type == HS_HELLO_REQUEST and self.state < C12_READ_NEW_SESSION_TICKET:
             if length:
                 return self.fail(decode_error, "HelloRequest is not empty")
             self.hello_requests += 1
@@ -117,10 +122,14 @@ cdef class Client12(Handshake):
                 step = self.do_read_server_hello_done()
             elif self.state == C12_SEND_FLIGHT:
                 step = self.do_send_flight()
+            elif self.state == C12_READ_NEW_SESSION_TICKET:
+                step = self.do_read_new_session_ticket()
             elif self.state == C12_READ_CHANGE_CIPHER_SPEC:
                 step = STEP_NEED_MESSAGE            # change_cipher_spec() goes on
             elif self.state == C12_READ_FINISHED:
                 step = self.do_read_finished()
+            elif self.state == C12_SEND_FINISHED:
+                step = self.do_send_finished()
             else:
                 step = STEP_DONE
         return step
@@ -148,7 +157,7 @@ cdef class Client12(Handshake):
         if step != STEP_OK:
             return step
         step = parse_server_hello12(self.message + HANDSHAKE_HEADER, self.message_length - HANDSHAKE_HEADER,
-                                    self.config.offered, &sh)
+                                    self.offered, &sh)
         if step < 0:
             return self.fail(-step, sh.reason)
         step = self.check_server_hello(&sh)
@@ -160,7 +169,28 @@ cdef class Client12(Handshake):
                 return self.fail(illegal_parameter, "the server chose a protocol that was not offered")
         memcpy(self.server_random, sh.random.p, RANDOM_LENGTH)
         self.extended_master_secret = sh.extended_master_secret
+        self.ticket_promised = sh.session_ticket
+        if self.is_resumption(&sh):
+            return self.resume(&sh)
         self.taken(C12_READ_CERTIFICATE)
+        return STEP_OK
+
+    cdef bint is_resumption(self, const ServerHello12 *sh) noexcept nogil:
+        """The server honours a ticket by the session_id that came with it (RFC 5077, section 3.4)."""
+        return (self.session_id_length and left(&sh.session_id) == self.session_id_length
+                and memcmp(sh.session_id.p, self.session_id, self.session_id_length) == 0)
+
+    cdef int resume(self, const ServerHello12 *sh) except -1:
+        if sh.cipher_suite != self.session.cipher_suite:
+            return self.fail(illegal_parameter, "the session is resumed with another cipher suite")
+        if not sh.extended_master_secret:       # RFC 7627, section 5.3
+            return self.fail(handshake_failure, "the session is resumed without its extended master secret")
+        self.resumed = 1
+        self.authenticated = self.session.authenticated
+        self.peer_certificates = self.session.chain
+        memcpy(self.master_secret, self.session.secret, MASTER_SECRET_LENGTH)
+        self.make_keys()
+        self.taken(C12_READ_NEW_SESSION_TICKET if self.ticket_promised else C12_READ_CHANGE_CIPHER_SPEC)
         return STEP_OK
 
     cdef int check_server_hello(self, const ServerHello12 *sh) noexcept nogil:
@@ -169,9 +199,8 @@ cdef class Client12(Handshake):
         if (self.config.max_version >= TLS13 and memcmp(sentinel, DOWNGRADE, DOWNGRADE_LENGTH - 1) == 0
                 and sentinel[DOWNGRADE_LENGTH - 1] <= 1):
             return self.fail(illegal_parameter, "the server speaks TLS 1.3, yet 1.2 was negotiated")
-        # Nothing was offered to be resumed: the session_id is random (RFC 8446, section 4.1.2).
-        if (self.session_id_length and left(&sh.session_id) == self.session_id_length
-                and memcmp(sh.session_id.p, self.session_id, self.session_id_length) == 0):
+        # Where nothing was offered to be resumed the session_id is random (RFC 8446, section 4.1.2).
+        if self.session is None and self.is_resumption(sh):
             return self.fail(illegal_parameter, "the server resumes a session that does not exist")
         return self.choose_suite(sh.cipher_suite)
 
@@ -309,7 +338,7 @@ cdef class Client12(Handshake):
         step = self.send_key_exchange()
         if step == STEP_OK:
             step = self.send_finished()
-        self.state = C12_READ_CHANGE_CIPHER_SPEC
+        self.state = C12_READ_NEW_SESSION_TICKET if self.ticket_promised else C12_READ_CHANGE_CIPHER_SPEC
         return step
 
     cdef int send_key_exchange(self) except -1:
@@ -328,19 +357,23 @@ cdef class Client12(Handshake):
         build_client_key_exchange(&w, public, public_length)
         if self.close_message(&w, LEVEL_INITIAL) < 0:
             return -internal_error
-        self.make_keys(premaster, n)
-        if self.config.key_log is not None:
-            log_secret(self.config.key_log, "CLIENT_RANDOM", self.client_random, self.master_secret, MASTER_SECRET_LENGTH)
+        self.make_master_secret(premaster, n)
         cleanse(premaster, sizeof(premaster))
+        self.make_keys()
         return STEP_OK
 
-    cdef void make_keys(self, const uint8_t *premaster, size_t n) noexcept nogil:
+    cdef void make_master_secret(self, const uint8_t *premaster, size_t n) noexcept nogil:
         cdef uint8_t digest[HASH_MAX]
         if self.extended_master_secret:
             transcript_hash(&self.transcript, digest)
             extended_master_secret(self.hash, premaster, n, digest, self.master_secret)
         else:
             master_secret(self.hash, premaster, n, self.client_random, self.server_random, self.master_secret)
+
+    cdef void make_keys(self) noexcept:
+        if self.config.key_log is not None:
+            log_secret(self.config.key_log, "CLIENT_RANDOM", self.client_random, self.master_secret,
+                       MASTER_SECRET_LENGTH)
         hmac_key(&self.master, self.hash, self.master_secret, MASTER_SECRET_LENGTH)
         key_block(&self.master, self.aead, self.client_random, self.server_random, self.client_keys, self.server_keys)
 
@@ -362,6 +395,21 @@ cdef class Client12(Handshake):
 
     # --- the server's last flight
 
+    cdef int do_read_new_session_ticket(self) except -1:
+        """NewSessionTicket (RFC 5077, section 3.3)."""
+        cdef NewSessionTicket12 t
+        cdef int step = self.take_message()
+        if step != STEP_OK:
+            return step
+        step = parse_new_session_ticket12(self.message + HANDSHAKE_HEADER, self.message_length - HANDSHAKE_HEADER, &t)
+        if step < 0:
+            return self.fail(-step, t.reason)
+        if left(&t.ticket):
+            self.ticket = (<const char *> t.ticket.p)[:left(&t.ticket)]
+            self.ticket_lifetime = t.lifetime_hint
+        self.taken(C12_READ_CHANGE_CIPHER_SPEC)
+        return STEP_OK
+
     cdef int do_read_finished(self) noexcept nogil:
         """The server's Finished (section 7.4.9): compared in constant time."""
         cdef Reader verify_data
@@ -379,8 +427,27 @@ cdef class Client12(Handshake):
         finished12(&self.master, 1, digest, expected)
         if not equal_constant_time(verify_data.p, expected, FINISHED12_LENGTH):
             return self.fail(decrypt_error, "the server's Finished does not verify")
-        self.taken(C12_CONFIRMED)
+        self.taken(C12_SEND_FINISHED)
         return STEP_OK
+
+    cdef int do_send_finished(self) noexcept:
+        """Where a session was resumed ours comes last; then the handshake is done."""
+        if self.resumed and self.send_finished() < 0:
+            return -internal_error
+        self.state = C12_CONFIRMED
+        try:
+            self.keep_session()
+        except Exception as e:
+            return self.fail_exception(e)
+        return STEP_OK
+
+    cdef int keep_session(self) except -1:
+        if self.ticket is not None and self.extended_master_secret:
+            self.new_session = make_session12(self, self.master_secret, self.ticket, self.ticket_lifetime,
+                                              self.config.verify is not None)
+        elif self.resumed:
+            self.new_session = self.session     # its ticket may be used again
+        return 0
 
 
 cdef tuple chain_of(Reader entries):
@@ -402,6 +469,8 @@ cdef bint is_expected(int state, int type) noexcept nogil:
         return type == HS_CERTIFICATE_REQUEST or type == HS_SERVER_HELLO_DONE
     if state == C12_READ_SERVER_HELLO_DONE:
         return type == HS_SERVER_HELLO_DONE
+    if state == C12_READ_NEW_SESSION_TICKET:
+        return type == HS_NEW_SESSION_TICKET
     if state == C12_READ_FINISHED:
         return type == HS_FINISHED
     return 0

@@ -35,6 +35,7 @@ cdef enum ClientState:                  # in flight order
 cdef class Client13(Handshake):
     cdef ClientConfig config
     cdef Session session                # that is offered; None: none, or not any more
+    cdef Session session12              # the same of TLS 1.2
     cdef bint early_offered             # early_data stands in the ClientHello, and nothing has refused it
     cdef uint64_t offered               # extension_bit of each extension of the last ClientHello
     cdef uint8_t session_id[SESSION_ID_MAX]
@@ -71,6 +72,7 @@ cdef class Client13(Handshake):
     cdef int do_send_finished(self) noexcept nogil
 
     cdef Session usable(self, Session session)
+    cdef Session usable12(self, Session session)
     cdef bint early_data_fits(self)
     cdef void write_binder(self, Writer *w) noexcept nogil
     cdef int begin_early_data(self) noexcept nogil

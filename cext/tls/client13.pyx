@@ -38,7 +38,7 @@ from cext.tls.constants cimport (
     protocol_version,
     unexpected_message,
 )
-from cext.tls.extensions cimport X_EARLY_DATA, X_PRE_SHARED_KEY
+from cext.tls.extensions cimport X_EARLY_DATA, X_PRE_SHARED_KEY, X_SESSION_TICKET
 from cext.tls.handshake cimport (
     ACTION_CCS,
     ACTION_READ_KEYS,
@@ -106,7 +106,9 @@ cdef class Client13(Handshake):
 
     def __init__(self, ClientConfig config not None, Session session=None):
         self.config = config
-        self.session = self.usable(config.session if session is None else session)
+        session = config.session if session is None else session
+        self.session = self.usable(session)
+        self.session12 = self.usable12(session)
         self.authenticated = wall_clock()
         self.server_name = config.server_name
         self.exchanges = []
@@ -187,7 +189,8 @@ cdef class Client13(Handshake):
         cdef int step
         if random_bytes(self.client_random, RANDOM_LENGTH) < 0:
             return self.fail(internal_error, "no randomness")
-        if self.config.middlebox_compatibility and self.config.max_version == TLS13:
+        # With a ticket of TLS 1.2 the session_id tells whether it is honoured (RFC 5077, section 3.4).
+        if self.session12 is not None or (self.config.middlebox_compatibility and self.config.max_version == TLS13):
             self.session_id_length = SESSION_ID_MAX
             if random_bytes(self.session_id, SESSION_ID_MAX) < 0:
                 return self.fail(internal_error, "no randomness")
@@ -213,6 +216,18 @@ cdef class Client13(Handshake):
             if suite_hash(self.config.cipher_suites[i]) == session.hash():
                 return session
         return None
+
+    cdef Session usable12(self, Session session):
+        """Likewise a session of TLS 1.2, by its ticket; never one without the extended master secret (RFC 7627, section
+        5.3)."""
+        if session is None or session.version != TLS12 or not session.is_alive(wall_clock()):
+            return None
+        if session.server_name != self.config.server_name or (self.config.verify is not None and not session.verified):
+            return None
+        if not session.extended_master_secret or not is_among(
+                <uint16_t> session.cipher_suite, self.config.cipher_suites12, self.config.n_cipher_suites12):
+            return None
+        return session
 
     cdef bint early_data_fits(self):
         """Early data goes out under the session's own suite and protocol (section 4.2.10)."""
@@ -269,6 +284,13 @@ cdef class Client13(Handshake):
             self.offered |= <uint64_t> 1 << <int> X_PRE_SHARED_KEY
             self.offered |= <uint64_t> self.early_offered << <int> X_EARLY_DATA
             room += parts.ticket_len
+        if config.min_version == TLS12:
+            parts.session_ticket = <const uint8_t *> b""
+            if self.session12 is not None:
+                parts.session_ticket = <const uint8_t *> <const char *> self.session12.ticket
+                parts.session_ticket_len = len(self.session12.ticket)
+            self.offered |= <uint64_t> 1 << <int> X_SESSION_TICKET
+            room += 4 + parts.session_ticket_len
         for i in range(<size_t> len(self.exchanges)):
             shares[i].group = <uint16_t> (<KeyExchange> self.exchanges[i]).group
             shares[i].data = self.shares[i]

@@ -667,6 +667,8 @@ cdef class Connection:
             self.resumption_secret = <uint8_t *> malloc(HASH_MAX)
             if self.resumption_secret != NULL:
                 memcpy(self.resumption_secret, self.handshake.resumption_secret, HASH_MAX)
+            if self.version == TLS12:
+                self.session = (<Client12> self.handshake).new_session
         self.handshake = None
         self.established = 1
         self.open_writing()

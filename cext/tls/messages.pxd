@@ -64,6 +64,8 @@ cdef struct ClientHelloParts:
     const uint8_t *cookie              # from a HelloRetryRequest; NULL: none
     size_t cookie_len
     bint early_data
+    const uint8_t *session_ticket      # of TLS 1.2, which may be empty; NULL: no session_ticket
+    size_t session_ticket_len
     const uint8_t *ticket              # offered as the one PSK identity; NULL: no pre_shared_key
     size_t ticket_len
     uint32_t obfuscated_ticket_age

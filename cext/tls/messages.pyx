@@ -33,6 +33,7 @@ from cext.tls.constants cimport (
     EXT_PRE_SHARED_KEY,
     EXT_RECORD_SIZE_LIMIT,
     EXT_SERVER_NAME,
+    EXT_SESSION_TICKET,
     EXT_SUPPORTED_VERSIONS,
     HS_CERTIFICATE,
     HS_CERTIFICATE_VERIFY,
@@ -362,6 +363,9 @@ cdef void build_client_hello(Writer *w, const ClientHelloParts *parts) noexcept 
     write_bytes(w, parts.extensions, parts.extensions_len)
     if parts.cookie_len:
         write_cookie(w, parts.cookie, parts.cookie_len)
+    if parts.session_ticket != NULL:
+        write_u16(w, EXT_SESSION_TICKET)
+        write_vec(w, 2, parts.session_ticket, parts.session_ticket_len)
     if parts.shares != NULL:
         write_u16(w, EXT_KEY_SHARE)
         key_share = open_vec(w, 2)

@@ -5,13 +5,14 @@ cimport cython
 from libc.stdint cimport uint16_t
 from libc.string cimport memcpy, memset
 
-from cext.base.buffer cimport bytes_reserve
+from cext.base.buffer cimport Bytes, bytes_reserve
 from cext.base.wire cimport Reader, Writer, left
 from cext.crypto.aead cimport AEAD_AES_128_GCM, AEAD_AES_256_GCM, AEAD_CHACHA20_POLY1305
 from cext.crypto.hash_kdf cimport (
     HASH_MAX, HASH_SHA256, HASH_SHA384, cleanse, equal_constant_time, hmac_key, random_bytes)
 from cext.crypto.kx cimport KX_SHARED_MAX
 from cext.crypto.sign cimport SIGNATURE_MAX
+from cext.tls.client_auth cimport chain_of_state
 from cext.tls.config cimport Selection
 from cext.tls.constants cimport (
     HANDSHAKE_HEADER, HS_CLIENT_HELLO, HS_CLIENT_KEY_EXCHANGE, HS_FINISHED, TLS12, TLS13,
@@ -28,6 +29,8 @@ from cext.tls.messages12 cimport (
     ecdhe_params, has_uncompressed, parse_client_key_exchange)
 from cext.tls.negotiate cimport choose_alpn, choose_group12, list_has, name_of, protocol_of
 from cext.tls.prf12 cimport extended_master_secret, finished12, key_block, master_secret
+from cext.tls.session cimport SessionState, forget_state
+from cext.tls.tickets12 cimport add_ticket12, find_session12, is_to_be_renewed
 from cext.tls.transcript cimport transcript_add, transcript_hash, transcript_init
 
 cdef enum:
@@ -112,6 +115,8 @@ cdef class Server12(Handshake):
                 step = STEP_NEED_MESSAGE            # change_cipher_spec() goes on
             elif self.state == S12_READ_FINISHED:
                 step = self.do_read_finished()
+            elif self.state == S12_SEND_NEW_SESSION_TICKET:
+                step = self.do_send_new_session_ticket()
             elif self.state == S12_SEND_FINISHED:
                 step = self.do_send_finished()
             else:
@@ -132,13 +137,40 @@ cdef class Server12(Handshake):
         code = self.check_hello()
         if code < 0:
             return code
+        memcpy(self.client_random, self.hello.random.p, RANDOM_LENGTH)
+        code = self.resume()
+        if code:
+            return code if code < 0 else STEP_OK
         code = choose_group12(&self.hello, self.config.groups, self.config.n_groups)
         if code < 0:
             return self.fail(-code, "no group in common")
         self.group = code
-        memcpy(self.client_random, self.hello.random.p, RANDOM_LENGTH)
         self.state = S12_SELECT_CREDENTIAL
         return STEP_OK
+
+    cdef int resume(self) except -1:
+        """By a ticket (RFC 5077, section 3.4): 1 when the handshake is abbreviated, 0 when it is not."""
+        cdef SessionState state
+        cdef Bytes memory
+        cdef const char *reason = NULL
+        cdef int code
+        memset(&memory, 0, sizeof(memory))
+        code = find_session12(self.config, &self.hello, self.message, self.message_length, self.server_name, &state,
+                              &memory, &reason)
+        if code <= 0:
+            return self.fail(-code, reason) if code else 0
+        self.resumed = 1
+        self.session_began = state.authenticated
+        self.gives_ticket = is_to_be_renewed(self.config, &state) and self.hello.session_ticket.p != NULL
+        self.peer_certificates = chain_of_state(state.peer_chain)
+        memcpy(self.master_secret, state.secret, MASTER_SECRET_LENGTH)
+        self.set_cipher_suite(state.cipher_suite)
+        forget_state(&memory, &state)
+        code = self.choose_protocol()
+        if code < 0:
+            return code
+        self.state = S12_SEND_SERVER_HELLO
+        return 1
 
     cdef int check_hello(self) noexcept nogil:
         # Server13 has chosen it; what it does not, or refuses, has not come here.
@@ -155,7 +187,6 @@ cdef class Server12(Handshake):
         """The certificate by server_name, curves and signature algorithms, the cipher suite that goes with it, and the
         application protocol."""
         cdef Selection selection
-        cdef Reader protocol
         cdef int code
         memset(&selection, 0, sizeof(selection))
         if self.chosen is None:
@@ -167,9 +198,19 @@ cdef class Server12(Handshake):
             return self.fail(selection.alert, selection.reason)
         self.signature_scheme = selection.scheme
         self.acknowledge_name = selection.matched
-        code = self.set_cipher_suite(selection.cipher_suite)
+        self.set_cipher_suite(selection.cipher_suite)
+        self.gives_ticket = (self.hello.session_ticket.p != NULL and self.extended_master_secret
+                             and self.config.tickets is not None and self.config.ticket_count > 0)
+        code = self.choose_protocol()
         if code < 0:
             return code
+        self.state = S12_SEND_SERVER_HELLO
+        return STEP_OK
+
+    cdef int choose_protocol(self) except -1:
+        """The application protocol, which is no part of a session; with the suite known, the transcript begins."""
+        cdef Reader protocol
+        cdef int code
         code = choose_alpn(self.hello.alpn, self.config.alpn_list, len(self.config.alpn_list), &protocol)
         if code < 0:
             return self.fail(-code, "no application protocol in common")
@@ -177,10 +218,9 @@ cdef class Server12(Handshake):
             self.alpn = protocol_of(self.config.alpn, &protocol)
         transcript_init(&self.transcript, self.hash)
         transcript_add(&self.transcript, self.message, self.message_length)
-        self.state = S12_SEND_SERVER_HELLO
-        return STEP_OK
+        return 0
 
-    cdef int set_cipher_suite(self, int suite) noexcept nogil:
+    cdef void set_cipher_suite(self, int suite) noexcept nogil:
         self.cipher_suite = suite
         self.hash = HASH_SHA256
         if suite == TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 or suite == TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256:
@@ -190,17 +230,18 @@ cdef class Server12(Handshake):
             self.hash = HASH_SHA384
         else:
             self.aead = AEAD_CHACHA20_POLY1305
-        return 0
 
     cdef int do_send_server_hello(self) noexcept:
-        """ServerHello (section 7.4.1.3), with an empty session_id: nothing is kept to resume by it."""
+        """ServerHello (section 7.4.1.3). Its session_id is empty, since nothing is kept to resume by it; where a ticket
+        is honoured it is the client's (RFC 5077, section 3.4)."""
         cdef Writer w
         cdef ServerHello12Parts parts
         cdef const uint8_t *alpn = self.alpn
         if self.make_random() < 0:
             return self.fail(internal_error, "no randomness")
         # Room for the whole flight at once: the messages below only fill it.
-        if bytes_reserve(&self.flight, 1024 + SIGNATURE_MAX + len(self.credential.certificate_body12)) < 0:
+        if not self.resumed and bytes_reserve(
+                &self.flight, 1024 + SIGNATURE_MAX + len(self.credential.certificate_body12)) < 0:
             return self.fail(internal_error, "out of memory")
         memset(&parts, 0, sizeof(parts))
         parts.random = self.server_random
@@ -211,12 +252,20 @@ cdef class Server12(Handshake):
         parts.renegotiation_info = self.secure_renegotiation
         parts.ec_point_formats = self.point_formats
         parts.server_name = self.acknowledge_name
+        parts.session_ticket = self.gives_ticket
+        if self.resumed:
+            parts.session_id = self.hello.legacy_session_id.p
+            parts.session_id_len = left(&self.hello.legacy_session_id)
         if self.open_message(&w, 512) < 0:
             return -internal_error
         build_server_hello12(&w, &parts)
         if self.close_message(&w, LEVEL_INITIAL) < 0:
             return -internal_error
-        self.state = S12_SEND_CERTIFICATE
+        if not self.resumed:
+            self.state = S12_SEND_CERTIFICATE
+            return STEP_OK
+        self.make_keys()
+        self.state = S12_SEND_NEW_SESSION_TICKET
         return STEP_OK
 
     cdef int make_random(self) noexcept nogil:
@@ -304,21 +353,25 @@ cdef class Server12(Handshake):
             return self.fail(illegal_parameter, "the client's key share is no point of its group")
         self.exchange = None
         transcript_add(&self.transcript, self.message, self.message_length)
-        self.make_keys(premaster, n)
-        if self.config.key_log is not None:
-            log_secret(self.config.key_log, "CLIENT_RANDOM", self.client_random, self.master_secret, MASTER_SECRET_LENGTH)
+        self.make_master_secret(premaster, n)
         cleanse(premaster, sizeof(premaster))
+        self.make_keys()
         self.message = NULL
         self.state = S12_READ_CHANGE_CIPHER_SPEC
         return STEP_OK
 
-    cdef void make_keys(self, const uint8_t *premaster, size_t n) noexcept nogil:
+    cdef void make_master_secret(self, const uint8_t *premaster, size_t n) noexcept nogil:
         cdef uint8_t digest[HASH_MAX]
         if self.extended_master_secret:
             transcript_hash(&self.transcript, digest)
             extended_master_secret(self.hash, premaster, n, digest, self.master_secret)
         else:
             master_secret(self.hash, premaster, n, self.client_random, self.server_random, self.master_secret)
+
+    cdef void make_keys(self) noexcept:
+        if self.config.key_log is not None:
+            log_secret(self.config.key_log, "CLIENT_RANDOM", self.client_random, self.master_secret,
+                       MASTER_SECRET_LENGTH)
         hmac_key(&self.master, self.hash, self.master_secret, MASTER_SECRET_LENGTH)
         key_block(&self.master, self.aead, self.client_random, self.server_random, self.client_keys, self.server_keys)
 
@@ -340,6 +393,13 @@ cdef class Server12(Handshake):
         if not equal_constant_time(verify_data.p, expected, FINISHED12_LENGTH):
             return self.fail(decrypt_error, "the client's Finished does not verify")
         transcript_add(&self.transcript, self.message, self.message_length)
+        self.state = S12_CONFIRMED if self.resumed else S12_SEND_NEW_SESSION_TICKET
+        return STEP_OK
+
+    cdef int do_send_new_session_ticket(self) noexcept:
+        """NewSessionTicket (RFC 5077, section 3.3), when the ServerHello promised it."""
+        if self.gives_ticket and add_ticket12(self, self.config, self.master_secret, self.session_began) < 0:
+            return -internal_error
         self.state = S12_SEND_FINISHED
         return STEP_OK
 
@@ -359,5 +419,6 @@ cdef class Server12(Handshake):
         build_finished(&w, verify_data, FINISHED12_LENGTH)
         if self.close_message(&w, LEVEL_APPLICATION) < 0:
             return -internal_error
-        self.state = S12_CONFIRMED
+        self.message = NULL
+        self.state = S12_READ_CHANGE_CIPHER_SPEC if self.resumed else S12_CONFIRMED
         return STEP_OK

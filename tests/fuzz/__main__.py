@@ -7,6 +7,7 @@ crash-..., and the run ends with exit status 1. `--merge` reduces what was gathe
 """
 
 import argparse
+import hashlib
 import re
 import subprocess
 import sys
@@ -72,13 +73,37 @@ def fuzz(name, seconds):
 
 
 def merge(name):
-    """What was gathered, reduced to the fewest and smallest inputs that cover as much, into the tree."""
+    """What was gathered, reduced to few and small inputs that have every feature of it, into the tree.
+
+    libFuzzer's own merging starts itself again, which it cannot do under Python; its inner step tells the features.
+    """
     into = CORPUS / name
     into.mkdir(parents=True, exist_ok=True)
-    process = libfuzzer(name, "-merge=1", f"-max_len={INPUT_MAX.get(name, 4096)}", into, FOUND / name)
+    paths = [path for folder in (into, FOUND / name) for path in folder.iterdir() if not path.name.startswith("crash-")]
+    paths.sort(key=lambda path: path.stat().st_size)
+    control = FOUND / f"{name}.merge"
+    control.write_text("\n".join([str(len(paths)), "0", *map(str, paths)]) + "\n")
+    process = libfuzzer(name, "-merge_inner=1", f"-merge_control_file={control}")
     output, _ = process.communicate()
-    print(f"{name}: {len(list(into.iterdir()))} inputs" if process.returncode == 0 else output[-3000:])
-    return process.returncode == 0
+    features = {}
+    for line in control.read_text().splitlines():
+        words = line.split()
+        if words[:1] == ["FT"]:
+            features[int(words[1])] = set(words[2:])
+    if not features:
+        print(output[-3000:])
+        return False
+    kept, seen = {}, set()
+    for i in sorted(features, key=lambda i: (-len(features[i]), i)):    # the richest first
+        if features[i] - seen:
+            seen |= features[i]
+            kept[hashlib.sha1(paths[i].read_bytes(), usedforsecurity=False).hexdigest()] = paths[i].read_bytes()
+    for path in into.iterdir():
+        path.unlink()
+    for digest, data in kept.items():
+        (into / digest).write_bytes(data)
+    print(f"{name}: {len(kept)} inputs of {len(paths)}")
+    return True
 
 
 def main():

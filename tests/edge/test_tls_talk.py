@@ -142,7 +142,10 @@ def test_openssl(talk, files):
 
 def test_gnutls(talk, files):
     server, expected = talk
-    command = [peer("gnutls-cli"), "--port", server.port, "--sni-hostname", "localhost", "--x509cafile"]
+    program = peer("gnutls-cli")
+    if "gnutls-cli 3.8." in run([program, "--version"], seconds=20).stdout:
+        pytest.skip("gnutls-cli 3.8 refuses to send early data, to gnutls-serv too")
+    command = [program, "--port", server.port, "--sni-hostname", "localhost", "--x509cafile"]
     command += [files / "ca.pem", "--verify-hostname", "localhost", "--priority", "NORMAL:-VERS-ALL:+VERS-TLS1.3"]
     command += ["--resume", "--waitresumption", "--earlydata", files / "request", "127.0.0.1"]
     rejected = "0-RTT" not in expected

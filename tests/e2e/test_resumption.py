@@ -2,8 +2,11 @@
 
 import re
 import socket
+import time
 
 import pytest
+from cext.tls.config import ClientConfig
+from cext.tls.connection import ACCEPTED, Connection
 
 from tests.e2e.processes import peer, run
 from tests.e2e.server import Edge
@@ -199,3 +202,43 @@ def test_curl_resumes(edge, pki):
     said = run([*command, *[f"https://edge.test:{edge.port}/1k"] * 3], seconds=20)
     assert said.returncode == 0, said.stdout
     edge.wait_request(count=known + 2, resumed=True, path="/1k")
+
+
+# With our own client, which can hold its Finished back.
+
+
+def test_a_request_in_early_data_waits_for_the_handshake(make_edge, backend):
+    """And a replay of the very same bytes brings nothing to the upstream."""
+    backend.on("/early", backend.handlers["/ok"])
+    edge = make_edge({"b": [backend.server]}, tls=EARLY)
+
+    def connect(session=None, early=b""):
+        engine = Connection(ClientConfig(server_name="edge.test", alpn=[b"http/1.1"], early_data=True), session)
+        if early:
+            engine.send(early)
+        sock = socket.create_connection(("127.0.0.1", edge.port), timeout=10)
+        hello = engine.take_output()
+        sock.sendall(hello)
+        return engine, sock, hello
+
+    engine, sock, _ = connect()
+    while not engine.established:
+        engine.receive_bytes(sock.recv(65536))
+    session = engine.session
+    sock.close()
+    request = b"GET /early HTTP/1.1\r\nHost: edge.test\r\nConnection: close\r\n\r\n"
+    engine, sock, hello = connect(session, request)
+    engine.receive_bytes(sock.recv(65536))
+    assert engine.early_data_state == ACCEPTED
+    time.sleep(0.3)
+    assert backend.seen("/early") == [], "nothing shows yet that this is no replay"
+    with socket.create_connection(("127.0.0.1", edge.port), timeout=10) as replayed:
+        replayed.sendall(hello)
+        assert replayed.recv(65536)
+        time.sleep(0.2)
+    sock.sendall(engine.take_output())
+    read = b""
+    while b"HTTP/1.1 200" not in read:
+        read += b"".join(payload for _, payload in engine.receive_bytes(sock.recv(65536)))
+    sock.close()
+    assert len(backend.seen("/early")) == 1

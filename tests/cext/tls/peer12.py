@@ -5,11 +5,11 @@ import hashlib
 import ssl
 import tempfile
 
-from cext.tls import prf12
 from cext.tls.connection import Connection
 from cext.tls.record import RecordKeys
 from cryptography.hazmat.primitives import serialization
 
+from cext.tls import prf12
 from tests.cext.tls.peer import (
     ALERT,
     CCS,

@@ -3,13 +3,13 @@
 import os
 
 import pytest
-from cext.tls import prf12
 from cext.tls.config import ClientConfig
 from cext.tls.connection import ESTABLISHED, FAILED, Connection
 from cext.tls.session import TicketKeys, shift_clock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cext.tls import prf12
 from tests.cext.tls.peer import (
     ALERTS,
     CCS_RECORD,

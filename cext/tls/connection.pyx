@@ -588,7 +588,8 @@ cdef class Connection:
         return length if length > 0 else -1
 
     cdef void before_write(self) noexcept:
-        if self.write_open and self.established and (self.update_requested or self.writing.sequence >= self.update_after):
+        cdef bint due = self.update_requested or self.writing.sequence >= self.update_after
+        if due and self.write_open and self.established:
             self.send_key_update(0)
 
     cdef int send_key_update(self, bint request) noexcept nogil:
@@ -894,9 +895,5 @@ FAILED = TLS_FAILED
 WAIT_POLICY = TLS_WAIT_POLICY
 WAIT_SIGN = TLS_WAIT_SIGN
 # EarlyData
-NO_EARLY_DATA = EARLY_NONE
-OFFERED = EARLY_OFFERED
-READING = EARLY_READING
-DISCARDING = EARLY_DISCARDING
-ACCEPTED = EARLY_ACCEPTED
-REJECTED = EARLY_REJECTED
+NO_EARLY_DATA, OFFERED, READING = EARLY_NONE, EARLY_OFFERED, EARLY_READING
+DISCARDING, ACCEPTED, REJECTED = EARLY_DISCARDING, EARLY_ACCEPTED, EARLY_REJECTED

@@ -54,6 +54,7 @@ from tests.cext.tls.peer12 import (
     hash_and_aead,
 )
 
+USUAL = extension(EMS) + extension(RENEGOTIATION, b"\0")
 ALERTS = {number: name for name, number in {**ALERTS, "no_renegotiation": 100, "bad_certificate": 42}.items()}
 
 
@@ -136,7 +137,7 @@ class RawServer12:
         made = self.alter[name](whole)
         return made if isinstance(made, list) else [made] if made else []
 
-    def hello(self, extensions=extension(EMS) + extension(RENEGOTIATION, b"\0"), session_id=b"", suite=None):
+    def hello(self, extensions=USUAL, session_id=b"", suite=None):
         body = u16s(TLS12) + self.random + vector(1, session_id) + u16s(suite or self.suite) + b"\0"
         self.ems = extension(EMS) in extensions
         return self.say("server_hello", message(SERVER_HELLO, body + vector(2, extensions)))

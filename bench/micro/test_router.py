@@ -24,13 +24,16 @@ def hosts(n):
     return Router(routes)
 
 
-@pytest.mark.parametrize(("sites", "host", "path"), [
-    (0, b"anything.example", b"/"),
-    (10, b"site7.example.com:8443", b"/index.html"),
-    (1000, b"site777.example.com", b"/static/js/app.7c1f.js"),
-    (1000, b"a.b.site777.example.com", b"/api/v1/users/7.json"),
-    (1000, b"unknown.example.org", b"/"),
-])
+@pytest.mark.parametrize(
+    ("sites", "host", "path"),
+    [
+        (0, b"anything.example", b"/"),
+        (10, b"site7.example.com:8443", b"/index.html"),
+        (1000, b"site777.example.com", b"/static/js/app.7c1f.js"),
+        (1000, b"a.b.site777.example.com", b"/api/v1/users/7.json"),
+        (1000, b"unknown.example.org", b"/"),
+    ],
+)
 def test_find(benchmark, sites, host, path):
     assert benchmark(proxy_loops.find_routes, hosts(sites), host, path, TIMES) is not None
 

@@ -1,12 +1,14 @@
 """A listening socket in the loop."""
 
+from libc.stdint cimport uint64_t
+
 from cext.base.timers cimport Timer
 from cext.net.address cimport Peer
 from cext.net.loop cimport Watcher
 
 cdef class Listener(Watcher):
     cdef Timer resume               # armed while accepting is paused, mostly for want of descriptors
-    cdef bint starved               # paused: logged once, until an accept succeeds
+    cdef uint64_t starved_until     # loop ms: a pause before then belongs to a spell that was told
     cdef int start(self) noexcept
     cdef int accept_some(self, int limit) noexcept
     cdef void stop(self) noexcept

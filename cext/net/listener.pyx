@@ -10,6 +10,7 @@ from cext.net.address cimport peer_set
 cdef enum:
     ACCEPTS_PER_TURN = 32           # then those already accepted get their turn
     STARVED_PAUSE_MS = 200
+    SPELL_GAP_MS = 1000
 
 
 cdef class Listener(Watcher):
@@ -46,7 +47,6 @@ cdef class Listener(Watcher):
             n = sizeof(address)
             fd = accept4(self.fd, <sockaddr *> &address, &n, SOCK_NONBLOCK | SOCK_CLOEXEC)
             if fd >= 0:
-                self.starved = False
                 accepted += 1
                 peer_set(&peer, &address)
                 self.on_accept(fd, &peer)
@@ -62,9 +62,10 @@ cdef class Listener(Watcher):
         """Not watched for a while: an event that cannot be answered would spin the loop."""
         self.loop.unregister(self)
         self.loop.timers.arm(&self.resume, self.loop.now + STARVED_PAUSE_MS)
-        if not self.starved:
-            self.starved = True
+        # Under load a descriptor comes free and is gone again many times a second: one spell, told once.
+        if self.starved_until <= self.loop.now:
             self.on_starved(error)
+        self.starved_until = self.loop.now + SPELL_GAP_MS
 
     cdef void on_timer(self, int kind) noexcept:
         if self.start() < 0:

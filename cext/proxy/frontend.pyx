@@ -2,8 +2,6 @@
 
 import os
 
-from libc.stdint cimport uint64_t
-
 from cext.net.address cimport Peer
 from cext.net.listener cimport Listener
 from cext.proxy.context cimport Context
@@ -12,7 +10,6 @@ from cext.proxy.h1_session cimport H1Session
 
 cdef enum:
     QUEUED_AT_ONCE = 64
-    COMPLAIN_EVERY_MS = 30000
     QUEUED_ROUNDS = 64          # no queue is longer; new clients may come as fast as old ones are accepted
 
 
@@ -21,7 +18,6 @@ cdef class Frontend(Listener):
 
     cdef Context ctx
     cdef ListenerSettings settings
-    cdef uint64_t complained            # loop ms of the last line about a want of descriptors
 
     def __init__(self, Context ctx, int fd, ListenerSettings settings):
         self.ctx = ctx
@@ -37,9 +33,6 @@ cdef class Frontend(Listener):
 
     cdef void on_starved(self, int error) noexcept:
         self.ctx.counters.accept_pauses += 1
-        if self.complained and self.loop.now - self.complained < COMPLAIN_EVERY_MS:
-            return                      # a descriptor came free and was gone again: the same want
-        self.complained = self.loop.now
         self.ctx.log("error", f"accept: {os.strerror(error)}; accepting pauses until descriptors are free "
                               "(raise the limit of open files, or lower the idle timeouts)")
 

@@ -25,14 +25,12 @@ cdef extern from "<sys/epoll.h>" nogil:
         EPOLLHUP
         EPOLLRDHUP
         EPOLLET
-        EPOLLEXCLUSIVE
 
 cdef extern from "<sys/uio.h>" nogil:
     struct iovec:
         void *iov_base
         size_t iov_len
     ssize_t readv(int fd, const iovec *iov, int iovcnt)
-    ssize_t writev(int fd, const iovec *iov, int iovcnt)
 
 cdef extern from "<sys/socket.h>" nogil:
     ctypedef unsigned int socklen_t
@@ -56,7 +54,6 @@ cdef extern from "<sys/socket.h>" nogil:
     int getsockopt(int fd, int level, int name, void *value, socklen_t *n)
     int setsockopt(int fd, int level, int name, const void *value, socklen_t n)
     int getsockname(int fd, sockaddr *addr, socklen_t *n)
-    int getpeername(int fd, sockaddr *addr, socklen_t *n)
     ssize_t recv(int fd, void *p, size_t n, int flags)
     ssize_t send(int fd, const void *p, size_t n, int flags)
     ssize_t sendmsg(int fd, const msghdr *m, int flags)
@@ -69,18 +66,10 @@ cdef extern from "<sys/socket.h>" nogil:
         SOCK_CLOEXEC
         SOL_SOCKET
         SO_ERROR
-        SO_KEEPALIVE
-        SO_LINGER
-        SO_SNDBUF
         MSG_NOSIGNAL
         MSG_DONTWAIT
         MSG_PEEK
-        SHUT_RD
         SHUT_WR
-        SHUT_RDWR
-    struct linger:
-        int l_onoff
-        int l_linger
 
 cdef extern from "<netinet/in.h>" nogil:
     struct in_addr:
@@ -109,8 +98,6 @@ cdef extern from "<arpa/inet.h>" nogil:
 cdef extern from "<netinet/tcp.h>" nogil:
     enum:
         TCP_NODELAY
-        TCP_DEFER_ACCEPT
-        TCP_USER_TIMEOUT
         TCP_QUICKACK
 
 cdef extern from "<sys/un.h>" nogil:
@@ -130,5 +117,4 @@ cdef extern from "<time.h>" nogil:
     int clock_gettime(int clock, timespec *ts)
     enum:
         CLOCK_MONOTONIC
-        CLOCK_MONOTONIC_COARSE
         CLOCK_REALTIME

@@ -136,10 +136,9 @@ cdef class Downstream(Stream):
         """The handshake is done: the protocol that ALPN chose begins."""
 
     cdef void drain(self) noexcept:
+        """One in its handshake is served: its session is opened draining, and closes after the first response."""
         if self.session is not None:
             self.session.on_drain()
-        elif not self.closing:
-            pass                        # in its handshake: served, and closed after its first response
 
     cdef void finish(self, bint linger) noexcept:
         """Orderly end: close_notify after what is queued, then the socket is closed. With `linger` the client may

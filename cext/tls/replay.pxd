@@ -18,3 +18,7 @@ cdef class SharedRegister(ReplayRegister):
     cdef uint64_t sets                      # a power of two
     cdef uint64_t tick                      # milliseconds
     cdef uint8_t key[32]
+
+cdef class CallableRegister(ReplayRegister):
+    cdef object ask                         # callable(binder: bytes) -> bool
+    cdef bint answer(self, const uint8_t *binder, size_t n) noexcept

@@ -9,6 +9,7 @@ import mmap
 import os
 
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.string cimport memcpy
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
@@ -86,6 +87,32 @@ cdef class SharedRegister(ReplayRegister):
         clock_gettime(CLOCK_MONOTONIC, &now)
         entry = (entry & ~TICK_MASK) | ((<uint64_t> now.tv_sec * 1000 + now.tv_nsec // 1000000) // self.tick & TICK_MASK)
         return enter(self.words + (where & (self.sets - 1)) * WAYS, entry | 1 << 16)
+
+
+cdef class CallableRegister(ReplayRegister):
+    """CallableRegister(ask, identity, keeps): a record that is kept elsewhere, for tests and programs of few connections.
+
+    `ask(binder: bytes)` returns True for a binder it had not seen, and has entered it; anything else, or an exception,
+    is not fresh. `identity`: 8 bytes; registers of the same identity hold the same record. `keeps`: milliseconds for
+    which it remembers, at least. ValueError for what cannot be.
+    """
+
+    def __init__(self, ask not None, bytes identity not None, int keeps):
+        if not callable(ask) or len(identity) != REGISTER_ID_LENGTH or keeps <= 0:
+            raise ValueError(f"a register is a callable, {REGISTER_ID_LENGTH} bytes of identity, and a time")
+        self.ask = ask
+        self.keeps = keeps
+        memcpy(self.id, <const char *> identity, REGISTER_ID_LENGTH)
+
+    cdef bint fresh(self, const uint8_t *binder, size_t n) noexcept nogil:
+        with gil:
+            return self.answer(binder, n)
+
+    cdef bint answer(self, const uint8_t *binder, size_t n) noexcept:
+        try:
+            return self.ask(PyBytes_FromStringAndSize(<const char *> binder, n)) is True
+        except Exception:
+            return 0
 
 
 cdef bint enter(uint64_t *set_, uint64_t entry) noexcept nogil:

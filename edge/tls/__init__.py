@@ -9,12 +9,14 @@ certificate  Certificate, and Signer for keys that are elsewhere
 hello        ClientHelloInfo: what a client offers, with its JA4 fingerprint
 state        ConnectionState: what was negotiated
 tickets      sessions that are resumed: their keys, or a SessionTicketWrapper
+replay       early data once: the ReplayRegister's interface
 verify       trust in certificates
 errors       TlsError and its kinds
 
 `docs/tls.md` is the guide.
 """
 
+from cext.tls.replay import SharedRegister
 from cext.tls.session import Session
 
 from edge.tls.certificate import Certificate, Signer, digest
@@ -31,11 +33,13 @@ from edge.tls.errors import (
     UnexpectedEOF,
 )
 from edge.tls.hello import ClientHelloInfo
+from edge.tls.replay import REPLAY_WINDOW, ReplayRegister
 from edge.tls.state import ConnectionState
 from edge.tls.tickets import SessionTicketWrapper
 
 __all__ = [
     "GROUPS",
+    "REPLAY_WINDOW",
     "VERSIONS",
     "AlertError",
     "AlertReceived",
@@ -49,8 +53,10 @@ __all__ = [
     "Conn",
     "ConnectionState",
     "Refuse",
+    "ReplayRegister",
     "Session",
     "SessionTicketWrapper",
+    "SharedRegister",
     "Signer",
     "TlsError",
     "UnexpectedEOF",

@@ -8,6 +8,7 @@ from typing import Any, Final
 from cext.tls import config as engine
 from edge.tls.certificate import Certificate
 from edge.tls.hello import ClientHelloInfo
+from edge.tls.replay import ReplayRegister, engine_register
 from edge.tls.tickets import OwnTickets, SessionTicketWrapper, WrapperTickets
 from edge.tls.verify import Roots, Store, asking, load_roots, store, system_store, verify_client
 
@@ -71,14 +72,16 @@ class Config:
     """Whether a server takes 0-RTT data (RFC 8446, section 2.3), which may be a replay: see Conn.confirm_handshake."""
     max_early_data_size: int | None = None
     """Bytes of it, at most, of each connection. None: 14 KiB."""
+    replay_register: ReplayRegister | None = None
+    """Where it is remembered, so that it is taken once. None: shared memory of this configuration, which processes that
+    are forked after it have in common."""
     session_tickets: bool = True
     """Whether a server gives its clients tickets, for a shorter handshake the next time."""
     session_ticket_wrapper: SessionTicketWrapper | None = None
     """Makes them, so that other processes can take them; None: keys of this configuration, which it keeps to itself
     and replaces twice a day."""
     key_log: Callable[[str], None] | None = None
-    """Gets each line of an NSS key log (SSLKEYLOGFILE): whoever reads them reads the connection. For debugging, with
-    TLS 1.3."""
+    """Gets each line of an NSS key log (SSLKEYLOGFILE): whoever reads them reads the connection. For debugging."""
     root_cas: Roots | None = None
     """Whom a client trusts: a PEM file or certificates; None: the system's store."""
     verify: bool | Verify = True
@@ -139,6 +142,8 @@ class Config:
         if not self.accept_early_data:
             if self.max_early_data_size is not None:
                 raise ValueError("max_early_data_size: needs accept_early_data")
+            if self.replay_register is not None:
+                raise ValueError("replay_register: needs accept_early_data")
             return
         if not self.session_tickets:
             raise ValueError("accept_early_data: early data comes with a ticket, and session_tickets is off")
@@ -146,6 +151,8 @@ class Config:
             raise ValueError("accept_early_data: TLS 1.2 has none")
         if self.max_early_data_size is not None and not 0 < self.max_early_data_size < 1 << 31:
             raise ValueError("max_early_data_size: is out of range")
+        if self.replay_register is not None:
+            self._made["replay"] = engine_register(self.replay_register)
 
     def _check_client_auth(self) -> None:
         if self.client_auth is ClientAuth.NONE:
@@ -207,6 +214,7 @@ class Config:
                 verify_client=self._verify_client(),
                 client_authorities=self._client_authorities(),
                 max_early_data=(self.max_early_data_size or _EARLY_DATA) if self.accept_early_data else 0,
+                replay=self._made.get("replay"),
                 **self._options(),
             )
             # Two threads may make it at once; all connections must use one, for its cookies and its replay register.

@@ -5,7 +5,7 @@ import os
 import time
 
 import pytest
-from cext.tls.replay import ReplayRegister, SharedRegister
+from cext.tls.replay import CallableRegister, ReplayRegister, SharedRegister
 
 FORK = multiprocessing.get_context("fork")
 
@@ -100,3 +100,21 @@ def test_a_child_sees_what_its_parent_entered():
 def test_what_is_no_register(arguments):
     with pytest.raises(ValueError):
         SharedRegister(*arguments)
+
+
+def test_a_record_elsewhere():
+    seen = []
+    register = CallableRegister(lambda binder: seen.append(binder) or len(seen) == 1, b"the name", 20000)
+    assert register.identity == b"the name"
+    assert register.keeps == 20000
+    assert [register.enter(b"binder") for _ in range(2)] == [True, False]
+    assert seen == [b"binder"] * 2
+
+    def fails(binder):
+        raise OSError("away")
+
+    assert not CallableRegister(fails, b"the name", 20000).enter(b"binder")
+    for ask, identity, keeps in ((None, b"the name", 1), (7, b"the name", 1), (fails, b"short", 1),
+                                 (fails, b"the name", 0)):  # fmt: skip
+        with pytest.raises((TypeError, ValueError)):
+            CallableRegister(ask, identity, keeps)

@@ -12,7 +12,8 @@ from cext.crypto.sign import PrivateKey
 from cext.proxy.downstream import ListenerSettings
 from cext.proxy.pool import UpstreamGroup
 from cext.proxy.router import Route, Router
-from cext.tls.config import Credential, ServerConfig
+from cext.tls.config import ServerConfig
+from cext.tls.credential import Credential
 from cext.worker import DataPlane
 
 from edge import certs, ticket_keys

@@ -12,7 +12,7 @@ import time
 
 import pytest
 from cext.tls.config import ClientConfig
-from cext.tls.connection import ACCEPTED, ESTABLISHED, Connection
+from cext.tls.engine import ACCEPTED, ESTABLISHED, Engine
 from cext.tls.replay import SharedRegister
 from cext.tls.session import TicketKeys
 
@@ -32,19 +32,19 @@ def client_config(suite=AES_128, group=X25519):
 
 
 def connected(suite):
-    client, server = Connection(client_config(suite)), Connection(server_config())
+    client, server = Engine(client_config(suite)), Engine(server_config())
     pump(client, server)
     return client, server
 
 
 def server_handshake(config, offer, early=b""):
     """Seconds the server took for one handshake, the client's turns left out."""
-    client = Connection(offer)
+    client = Engine(offer)
     if early:
         client.send(early)
     hello = client.take_output()
     start = time.perf_counter()
-    server = Connection(config)
+    server = Engine(config)
     server.receive_bytes(hello)
     flight = server.take_output()
     spent = time.perf_counter() - start
@@ -74,7 +74,7 @@ def primitives(group, key, scheme):
 def test_resumed_handshake(benchmark, early):
     """The server's share of it, and with 300 bytes of early data."""
     config = server_config(tickets=TicketKeys([(bytes(16), bytes(32))]), max_early_data=1000)
-    client, server = Connection(client_config()), Connection(config)
+    client, server = Engine(client_config()), Engine(config)
     pump(client, server)
     session = client.session
     offer = ClientConfig(server_name="example.com", alpn=(b"http/1.1",), early_data=bool(early), session=session)
@@ -127,10 +127,10 @@ def test_server_handshake(benchmark, group, kind):
 def test_first_flight(benchmark):
     """ClientHello in, the server's flight out."""
     config = server_config()
-    hello = Connection(client_config()).take_output()
+    hello = Engine(client_config()).take_output()
 
     def flight():
-        server = Connection(config)
+        server = Engine(config)
         server.receive_bytes(hello)
         return server.take_output()
 

@@ -11,7 +11,7 @@ import time
 
 import pytest
 from cext.tls.config import ClientConfig
-from cext.tls.connection import Connection
+from cext.tls.engine import Engine
 from cext.tls.session import TicketKeys
 
 from bench.micro import tls_loops
@@ -25,11 +25,11 @@ ROUNDS = 300
 
 def server_handshake(config, offer, session=None):
     """Seconds the server took for one handshake, the client's turns left out."""
-    client, server, spent = Connection(offer, session), None, 0.0
+    client, server, spent = Engine(offer, session), None, 0.0
     while server is None or not (server.established and client.established):
         said = client.take_output()
         start = time.perf_counter()
-        server = server or Connection(config)
+        server = server or Engine(config)
         server.receive_bytes(said)
         answer = server.take_output()
         spent += time.perf_counter() - start
@@ -54,8 +54,8 @@ def test_server_handshake(benchmark, kind, group):
 def test_resumed_server_handshake(benchmark):
     config = server_config(tickets=TicketKeys([(bytes(16), bytes(32))]))
     offer = ClientConfig(server_name="example.com", max_version=TLS12)
-    client = Connection(offer)
-    pump(client, Connection(config))
+    client = Engine(offer)
+    pump(client, Engine(config))
     shares = []
     benchmark.pedantic(
         lambda: shares.append(server_handshake(config, offer, client.session)), rounds=ROUNDS, warmup_rounds=20)
@@ -68,8 +68,8 @@ def test_resumed_server_handshake(benchmark):
 @pytest.mark.parametrize("suite", SUITES)
 def test_records(benchmark, suite, n):
     """Sealed by one end and opened by the other."""
-    client = Connection(ClientConfig(server_name="example.com", max_version=TLS12, cipher_suites=(SUITES[suite],)))
-    server = Connection(server_config())
+    client = Engine(ClientConfig(server_name="example.com", max_version=TLS12, cipher_suites=(SUITES[suite],)))
+    server = Engine(server_config())
     pump(client, server)
     failures = benchmark.pedantic(tls_loops.seal_and_receive, (server, client, n, TIMES), rounds=10, warmup_rounds=1)
     assert failures == 0

@@ -32,7 +32,7 @@ from cext.tls.tickets12 cimport make_session12
 from cext.tls.transcript cimport transcript_add, transcript_hash, transcript_select
 
 from cext.tls.alert import TlsAlert
-from cext.tls.config import CURVES
+from cext.tls.credential import CURVES
 
 cdef enum:
     MESSAGE_MAX = 1 << 16               # bytes of a server's message, except

@@ -15,7 +15,7 @@ from cext.crypto.hash_kdf cimport (
 from cext.crypto.kx cimport KX_SHARED_MAX
 from cext.crypto.sign cimport SIGNATURE_MAX
 from cext.tls.client_auth cimport ask_trust
-from cext.tls.config cimport Credential
+from cext.tls.credential cimport Credential
 from cext.tls.constants cimport (
     HANDSHAKE_HEADER,
     HS_CERTIFICATE,
@@ -69,28 +69,13 @@ from cext.tls.key_schedule cimport (
     schedule_resumed,
     schedule_wipe,
 )
+from cext.tls.certificates cimport (
+    CERTIFICATE_VERIFY_INPUT_MAX, Certificate, CertificateRequest, CertificateVerify, build_certificate,
+    build_certificate_verify, build_empty_certificate, certificate_verify_input, parse_certificate,
+    parse_certificate_request, parse_certificate_verify)
 from cext.tls.messages cimport (
-    CERTIFICATE_VERIFY_INPUT_MAX,
-    Certificate,
-    CertificateRequest,
-    CertificateVerify,
-    ClientHelloParts,
-    EncryptedExtensions,
-    KeyShare,
-    build_certificate,
-    build_certificate_verify,
-    build_client_hello,
-    build_empty_certificate,
-    build_end_of_early_data,
-    build_finished,
-    certificate_verify_input,
-    parse_certificate,
-    parse_certificate_request,
-    parse_certificate_verify,
-    parse_encrypted_extensions,
-    parse_finished,
-    parse_server_hello,
-)
+    ClientHelloParts, EncryptedExtensions, KeyShare, build_client_hello, build_end_of_early_data, build_finished,
+    parse_encrypted_extensions, parse_finished, parse_server_hello)
 from cext.tls.negotiate cimport choose_scheme, is_among
 from cext.tls.session cimport wall_clock
 from cext.tls.transcript cimport Transcript, transcript_add, transcript_hash, transcript_init, transcript_retry, transcript_select

@@ -3,13 +3,13 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from cext.base.wire cimport Reader
-from cext.crypto.sign cimport PrivateKey, PublicKey
+from cext.crypto.sign cimport PublicKey
+from cext.tls.credential cimport CONFIG_LIST_MAX, Credential
 from cext.tls.messages cimport ClientHello
 from cext.tls.replay cimport ReplayRegister
 from cext.tls.session cimport Session, TicketSealer
 
 cdef enum:
-    CONFIG_LIST_MAX = 16
     TICKETS_MAX = 4                                 # that a server gives after one handshake
     KEY_SHARES_MAX = 4                              # that a client sends
 
@@ -17,21 +17,6 @@ cdef enum ClientAuth:                               # what a server asks of its 
     CLIENT_AUTH_NONE = 0
     CLIENT_AUTH_REQUEST                             # a certificate that comes is verified, none is as good
     CLIENT_AUTH_REQUIRE
-
-cdef class Credential:
-    cdef readonly tuple chain                       # DER, leaf first
-    cdef readonly PrivateKey key                    # None: `signer` signs
-    cdef readonly object signer                     # remote: has sign(message, scheme), which the owner calls
-    cdef readonly PublicKey public_key              # of the leaf, for what `signer` signs; None beside a key
-    cdef readonly tuple names                       # lower-case str, "*.example.com" for one label
-    cdef readonly bytes certificate_body            # of the Certificate message, with an empty request context
-    cdef readonly bytes certificate_body12          # the same of TLS 1.2
-    cdef uint16_t schemes[CONFIG_LIST_MAX]          # what its key signs by, preferred first
-    cdef size_t n_schemes
-    cdef uint16_t schemes12[CONFIG_LIST_MAX]        # key.schemes12
-    cdef size_t n_schemes12
-    cdef bint ecdsa                                 # goes with TLS 1.2's ECDHE_ECDSA suites, else with ECDHE_RSA
-    cdef uint16_t curve                             # NamedGroup of an ECDSA key, else 0
 
 cdef struct Selection:
     uint16_t scheme                                 # SignatureScheme

@@ -10,7 +10,8 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from cext.base.buffer cimport Bytes
 from cext.crypto.hash_kdf cimport HASH_MAX
-from cext.tls.config cimport Credential, ServerConfig
+from cext.tls.config cimport ServerConfig
+from cext.tls.credential cimport Credential
 from cext.tls.handshake cimport Handshake
 from cext.tls.record cimport Direction
 from cext.tls.session cimport Session
@@ -104,7 +105,6 @@ cdef class Connection:
     cdef uint8_t read_secret[HASH_MAX]      # application traffic secrets, for KeyUpdate
     cdef uint8_t write_secret[HASH_MAX]
     cdef Bytes pending                  # a handshake message of which a part has come
-    cdef Bytes inbox                    # receive_bytes: a record of which a part has come
     cdef uint32_t unread                # bytes that follow the message being taken, in its record
     cdef uint32_t skip_budget           # bytes of early data that may still be skipped; 0: none is expected
     cdef uint32_t update_credit         # how many bytes' worth of KeyUpdates and tickets the peer may still send

@@ -9,7 +9,7 @@ from libc.stdint cimport UINT64_MAX
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from cext.base.buffer cimport bytes_append, bytes_consume, bytes_free, bytes_reserve
+from cext.base.buffer cimport bytes_append, bytes_free, bytes_reserve
 from cext.base.wire cimport Writer, left, writer_init
 from cext.crypto.aead cimport AEAD_CHACHA20_POLY1305, AEAD_TAG
 from cext.crypto.hash_kdf cimport cleanse, hash_length
@@ -22,8 +22,7 @@ from cext.tls.constants cimport (
     ALERT_FATAL, ALERT_WARNING, CONTENT_ALERT, CONTENT_APPLICATION_DATA, CONTENT_CHANGE_CIPHER_SPEC, CONTENT_HANDSHAKE,
     HANDSHAKE_HEADER, HS_CLIENT_HELLO, HS_HELLO_REQUEST, HS_KEY_UPDATE, HS_NEW_SESSION_TICKET, TLS10, TLS12, TLS13,
     bad_record_mac, close_notify as ALERT_CLOSE_NOTIFY, decode_error, illegal_parameter, internal_error,
-    no_renegotiation, protocol_version, record_overflow, unexpected_message, user_canceled)
-from cext.tls.exporter cimport export_keying_material
+    no_renegotiation, record_overflow, unexpected_message, user_canceled)
 from cext.tls.handshake cimport (
     ACTION_CCS, ACTION_MESSAGE, ACTION_READ_KEYS, ACTION_SKIP_EARLY_DATA, ACTION_WRITE_KEYS, LEVEL_APPLICATION,
     LEVEL_EARLY, LEVEL_INITIAL, STEP_DONE, STEP_NEED_MESSAGE, STEP_OTHER_VERSION, STEP_WAIT_POLICY, STEP_WAIT_SIGN,
@@ -33,9 +32,8 @@ from cext.tls.key_schedule cimport next_traffic_secret, resumption_psk
 from cext.tls.messages cimport NewSessionTicket, build_key_update, parse_key_update, parse_new_session_ticket
 from cext.tls.psk cimport early_data_skipped
 from cext.tls.record cimport (
-    PLAINTEXT_MAX, PROTECTION, PROTECTION_MAX, RECORD_HEADER_LENGTH, RECORD_TLS12, describe_bad_header,
-    direction_install, direction_install12, direction_park, direction_wipe, record_length, record_plain, record_protect,
-    record_unprotect)
+    PLAINTEXT_MAX, PROTECTION_MAX, RECORD_HEADER_LENGTH, RECORD_TLS12, describe_bad_header, direction_install,
+    direction_install12, direction_park, direction_wipe, record_length, record_plain, record_protect, record_unprotect)
 from cext.tls.server12 cimport Server12
 from cext.tls.server13 cimport Server13
 from cext.tls.session cimport Session, wall_clock
@@ -96,7 +94,6 @@ cdef class Connection:
         cleanse(self.exporter_secret, sizeof(self.exporter_secret))
         bytes_free(&self.out)
         bytes_free(&self.pending)
-        bytes_free(&self.inbox)
 
     # --- inbound
 
@@ -748,69 +745,7 @@ cdef class Connection:
         self.forget_session()
         bytes_free(&self.pending)
 
-    # --- Python's face: tests, fuzzing, the blocking API
-
-    def receive_bytes(self, data not None):
-        """Takes any bytes of the peer's stream; [(event, payload), ...] with payload b"" for all but DATA. Ends with
-        FAILED when the connection has failed (see failure)."""
-        cdef bytes raw = bytes(data)
-        cdef list events = []
-        cdef size_t offset = 0, consumed = 0, length = 0
-        cdef uint8_t *content = NULL
-        cdef int event
-        if bytes_append(&self.inbox, <const char *> raw, len(raw)) < 0:
-            raise MemoryError
-        while True:
-            event = self.receive(self.inbox.data + offset, self.inbox.len - offset, &consumed, &content, &length)
-            if event == TLS_NEED_DATA:
-                break
-            offset += consumed
-            events.append((event, content[:length] if event == TLS_DATA else b""))
-            if event == TLS_FAILED:
-                offset = self.inbox.len
-                break
-        bytes_consume(&self.inbox, offset)
-        return events
-
-    def send(self, data not None):
-        """Seals application data into the output, in as few records as it fits; ValueError when it cannot be sent."""
-        cdef bytes raw = bytes(data)
-        cdef const char *p = raw
-        cdef size_t n = len(raw), part
-        cdef ssize_t length
-        if not self.write_open:
-            raise ValueError("the connection does not take application data")
-        while n:
-            self.before_write()
-            part = min(n, <size_t> self.plaintext_max)
-            if bytes_reserve(&self.out, RECORD_HEADER_LENGTH + part + PROTECTION_MAX) < 0:
-                raise MemoryError
-            memcpy(self.out.data + self.out.len + RECORD_HEADER_LENGTH, p, part)
-            length = self.seal(self.out.data + self.out.len, part)
-            if length < 0:
-                raise ValueError("the record cannot be sealed")
-            self.out.len += length
-            p += part
-            n -= part
-
-    def decide(self, ServerConfig config=None, Credential credential=None):
-        """Ends WAIT_POLICY (see resume_policy in the .pxd); the event that follows. ValueError at another time."""
-        if self.waiting != TLS_WAIT_POLICY:
-            raise ValueError("no decision is waited for")
-        return self.resume_policy(config, credential)
-
-    def give_signature(self, bytes signature not None):
-        """Ends WAIT_SIGN; the event that follows. ValueError at another time."""
-        if self.waiting != TLS_WAIT_SIGN:
-            raise ValueError("no signature is waited for")
-        return self.resume_sign(signature)
-
-    def give_up(self, int description, str reason not None):
-        """Ends either wait, and the connection, with an alert; FAILED. ValueError when nothing is waited for, or for
-        what is no AlertDescription."""
-        if not self.waiting or not 0 < description < 256:
-            raise ValueError("nothing is waited for, or no such alert")
-        return self.refuse_to_resume(description, reason)
+    # --- for policies and logs
 
     @property
     def signer(self):
@@ -821,42 +756,6 @@ cdef class Connection:
     def to_sign(self):
         """During WAIT_SIGN: (message, scheme)."""
         return (self.handshake.to_sign, self.handshake.scheme) if self.waiting == TLS_WAIT_SIGN else None
-
-    def take_output(self):
-        """What is to be sent, as bytes; the output is empty then."""
-        cdef bytes output = self.out.data[:self.out.len] if self.out.len else b""
-        bytes_free(&self.out)
-        return output
-
-    def request_key_update(self, bint request_peer=True):
-        """Changes our keys, and asks the peer to change its own too; ValueError when nothing can be sent."""
-        if not self.write_open or self.send_key_update(request_peer) < 0:
-            raise ValueError("no KeyUpdate can be sent")
-
-    def send_close_notify(self):
-        """Puts close_notify into the output: nothing more can be sent, what the peer sends is still taken."""
-        self.close_notify()
-
-    def exporter(self, label, context=b"", size_t length=32):
-        """`length` bytes that both ends of this connection alone have, for a label (str or bytes) and a context (RFC
-        8446 section 7.5). ValueError before the handshake is confirmed, in TLS 1.2, and for what cannot be."""
-        if not self.established or self.version != TLS13:
-            raise ValueError("an exporter needs an established connection of TLS 1.3")
-        label = label.encode("ascii") if isinstance(label, str) else bytes(label)
-        return export_keying_material(self.hash, self.exporter_secret, label, bytes(context), length)
-
-    def park_now(self):
-        """Frees the AEAD contexts until the next record."""
-        self.park()
-
-    @property
-    def key_update_after(self):
-        """Records under one key after which our KeyUpdate is due."""
-        return self.update_after
-
-    @key_update_after.setter
-    def key_update_after(self, uint64_t records):
-        self.update_after = records
 
     @property
     def handshake_confirmed(self):
@@ -883,17 +782,3 @@ cdef inline ssize_t message_length(const uint8_t *header) noexcept nogil:
 
 cdef str text(const char *reason):
     return reason.decode("ascii") if reason != NULL else ""
-
-
-# TlsEvent, for Python
-NEED_DATA = TLS_NEED_DATA
-DATA = TLS_DATA
-PROGRESS = TLS_PROGRESS
-ESTABLISHED = TLS_ESTABLISHED
-CLOSE_NOTIFY = TLS_CLOSE_NOTIFY
-FAILED = TLS_FAILED
-WAIT_POLICY = TLS_WAIT_POLICY
-WAIT_SIGN = TLS_WAIT_SIGN
-# EarlyData
-NO_EARLY_DATA, OFFERED, READING = EARLY_NONE, EARLY_OFFERED, EARLY_READING
-DISCARDING, ACCEPTED, REJECTED = EARLY_DISCARDING, EARLY_ACCEPTED, EARLY_REJECTED

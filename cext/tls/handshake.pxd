@@ -12,7 +12,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from cext.base.buffer cimport Bytes
 from cext.base.wire cimport Writer
-from cext.tls.config cimport Credential
+from cext.tls.credential cimport Credential
 from cext.crypto.hash_kdf cimport HASH_MAX
 from cext.tls.constants cimport RANDOM_LENGTH
 from cext.tls.key_schedule cimport KeySchedule

@@ -1,23 +1,15 @@
-"""The Python face of `messages`: every parse_x and build_x as Python values, for tests, fuzzing and tools."""
+"""The Python face of `messages` and `certificates`: every parse_x and build_x as Python values, for tests and tools."""
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint64_t, uint8_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from cext.base.wire cimport Reader, Writer, left, read_u16, read_vec8, writer_init, written
-from cext.tls cimport messages
+from cext.tls cimport certificates, messages
 from cext.tls.extensions cimport extension_bit
+from cext.tls.certificates cimport Certificate, CertificateRequest, CertificateVerify
 from cext.tls.messages cimport (
-    Certificate,
-    CertificateRequest,
-    CertificateVerify,
-    ClientHello,
-    ClientHelloParts,
-    EncryptedExtensions,
-    KeyShare,
-    NewSessionTicket,
-    ServerHello,
-)
+    ClientHello, ClientHelloParts, EncryptedExtensions, KeyShare, NewSessionTicket, ServerHello)
 
 from cext.tls.alert import TlsAlert
 
@@ -154,7 +146,7 @@ cdef parse_encrypted_extensions(bytes body, uint64_t offered):
 
 cdef parse_certificate_request(bytes body):
     cdef CertificateRequest cr
-    cdef int result = messages.parse_certificate_request(body, len(body), &cr)
+    cdef int result = certificates.parse_certificate_request(body, len(body), &cr)
     check(result, cr.reason)
     return {"request_context": content(&cr.request_context), "signature_algorithms": numbers(cr.signature_algorithms)}
 
@@ -162,17 +154,17 @@ cdef parse_certificate_request(bytes body):
 cdef parse_certificate(bytes body, bint from_server, uint64_t offered):
     cdef Certificate c
     cdef Reader der
-    cdef int result = messages.parse_certificate(body, len(body), from_server, offered, &c)
+    cdef int result = certificates.parse_certificate(body, len(body), from_server, offered, &c)
     check(result, c.reason)
     chain = []
-    while messages.next_certificate(&c.entries, &der):
+    while certificates.next_certificate(&c.entries, &der):
         chain.append(content(&der))
     return {"request_context": content(&c.request_context), "chain": chain, "leaf": content(&c.leaf)}
 
 
 cdef parse_certificate_verify(bytes body):
     cdef CertificateVerify cv
-    cdef int result = messages.parse_certificate_verify(body, len(body), &cv)
+    cdef int result = certificates.parse_certificate_verify(body, len(body), &cv)
     check(result, cv.reason)
     return {"algorithm": cv.algorithm, "signature": content(&cv.signature)}
 
@@ -241,13 +233,13 @@ cdef write(Writer *w, str kind, dict fields):
         messages.build_encrypted_extensions(w, a, len(a), fields.get("server_name", False))
     elif kind == "certificate":
         a = fields["body"]
-        messages.build_certificate(w, a, len(a))
+        certificates.build_certificate(w, a, len(a))
     elif kind == "empty_certificate":
         a = fields["request_context"]
-        messages.build_empty_certificate(w, a, len(a))
+        certificates.build_empty_certificate(w, a, len(a))
     elif kind == "certificate_verify":
         a = fields["signature"]
-        messages.build_certificate_verify(w, fields["algorithm"], a, len(a))
+        certificates.build_certificate_verify(w, fields["algorithm"], a, len(a))
     elif kind == "finished":
         a = fields["verify_data"]
         messages.build_finished(w, a, len(a))
@@ -293,7 +285,7 @@ cdef write_client_hello(Writer *w, dict fields):
 
 def certificate_verify_input(bint server, bytes transcript_hash):
     """The bytes a CertificateVerify signs."""
-    cdef uint8_t out[messages.CERTIFICATE_VERIFY_INPUT_MAX]
+    cdef uint8_t out[certificates.CERTIFICATE_VERIFY_INPUT_MAX]
     if len(transcript_hash) > 48:
         raise ValueError("a transcript hash is at most 48 bytes")
-    return (<const char *> out)[:messages.certificate_verify_input(server, transcript_hash, len(transcript_hash), out)]
+    return (<const char *> out)[:certificates.certificate_verify_input(server, transcript_hash, len(transcript_hash), out)]

@@ -5,89 +5,26 @@ A parser is two things: the shape, where every wrong length is a decode_error, a
 illegal_parameter. Nothing is kept of a message that is refused.
 """
 
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memset
 
 from cext.base.wire cimport (
-    close_vec,
-    left,
-    open_vec,
-    read_bytes,
-    read_u16,
-    read_u32,
-    read_u8,
-    read_vec16,
-    read_vec24,
-    read_vec8,
-    reader_init,
-    write_bytes,
-    write_u16,
-    write_u24,
-    write_u32,
-    write_u8,
-)
+    close_vec, left, open_vec, read_bytes, read_u16, read_u32, read_u8, read_vec16, read_vec8, reader_init, write_bytes,
+    write_u16, write_u24, write_u32, write_u8)
 from cext.tls.constants cimport (
-    EXT_ALPN,
-    EXT_COOKIE,
-    EXT_EARLY_DATA,
-    EXT_KEY_SHARE,
-    EXT_PRE_SHARED_KEY,
-    EXT_RECORD_SIZE_LIMIT,
-    EXT_SERVER_NAME,
-    EXT_SESSION_TICKET,
-    EXT_SUPPORTED_VERSIONS,
-    HS_CERTIFICATE,
-    HS_CERTIFICATE_VERIFY,
-    HS_CLIENT_HELLO,
-    HS_ENCRYPTED_EXTENSIONS,
-    HS_END_OF_EARLY_DATA,
-    HS_FINISHED,
-    HS_KEY_UPDATE,
-    HS_NEW_SESSION_TICKET,
-    HS_SERVER_HELLO,
-    RANDOM_LENGTH,
-    SESSION_ID_MAX,
-    TLS12,
-    TLS13,
-    UPDATE_NOT_REQUESTED,
-    UPDATE_REQUESTED,
-    decode_error,
-    handshake_failure,
-    illegal_parameter,
-    missing_extension,
-)
+    EXT_ALPN, EXT_COOKIE, EXT_EARLY_DATA, EXT_KEY_SHARE, EXT_PRE_SHARED_KEY, EXT_RECORD_SIZE_LIMIT, EXT_SERVER_NAME,
+    EXT_SESSION_TICKET, EXT_SUPPORTED_VERSIONS, HS_CLIENT_HELLO, HS_ENCRYPTED_EXTENSIONS, HS_END_OF_EARLY_DATA,
+    HS_FINISHED, HS_KEY_UPDATE, HS_NEW_SESSION_TICKET, HS_SERVER_HELLO, RANDOM_LENGTH, SESSION_ID_MAX, TLS12, TLS13,
+    UPDATE_NOT_REQUESTED, UPDATE_REQUESTED, decode_error, handshake_failure, illegal_parameter, missing_extension)
 from cext.tls.extensions cimport (
-    IN_CERTIFICATE,
-    IN_CERTIFICATE_REQUEST,
-    IN_CLIENT_HELLO,
-    IN_ENCRYPTED_EXTENSIONS,
-    IN_HELLO_RETRY_REQUEST,
-    IN_NEW_SESSION_TICKET,
-    IN_SERVER_HELLO,
-    Extensions,
-    U16Set,
-    X_ALPN,
-    X_CERTIFICATE_AUTHORITIES,
-    X_COMPRESS_CERTIFICATE,
-    X_COOKIE,
-    X_EARLY_DATA,
-    X_EC_POINT_FORMATS,
-    X_EXTENDED_MASTER_SECRET,
-    X_KEY_SHARE,
-    X_PRE_SHARED_KEY,
-    X_PSK_KEY_EXCHANGE_MODES,
-    X_RENEGOTIATION_INFO,
-    X_SERVER_NAME,
-    X_SESSION_TICKET,
-    X_SIGNATURE_ALGORITHMS,
-    X_SIGNATURE_ALGORITHMS_CERT,
-    X_STATUS_REQUEST,
-    X_SUPPORTED_GROUPS,
-    X_SUPPORTED_VERSIONS,
-    read_extensions,
-    read_record_size_limit,
-    set_add,
-    set_forget,
-)
+    IN_CLIENT_HELLO, IN_ENCRYPTED_EXTENSIONS, IN_HELLO_RETRY_REQUEST, IN_NEW_SESSION_TICKET, IN_SERVER_HELLO, X_ALPN,
+    X_CERTIFICATE_AUTHORITIES, X_COMPRESS_CERTIFICATE, X_COOKIE, X_EARLY_DATA, X_EC_POINT_FORMATS,
+    X_EXTENDED_MASTER_SECRET, X_KEY_SHARE, X_PRE_SHARED_KEY, X_PSK_KEY_EXCHANGE_MODES, X_RENEGOTIATION_INFO,
+    X_SERVER_NAME, X_SESSION_TICKET, X_SIGNATURE_ALGORITHMS, X_SIGNATURE_ALGORITHMS_CERT, X_STATUS_REQUEST,
+    X_SUPPORTED_GROUPS, X_SUPPORTED_VERSIONS, Extensions, U16Set, read_extensions, read_record_size_limit, set_add,
+    set_forget)
+from cext.tls.fields cimport (
+    is_u16_list, optional_algorithms, optional_authorities, optional_cookie, optional_protocol_names, optional_u16_list,
+    optional_u8_list_of_u16, refuse, whole_vec16, whole_vec8, write_vec)
 
 cdef enum:
     HOST_NAME_MAX = 255                             # octets of a domain name, RFC 1035 section 2.3.4
@@ -97,11 +34,6 @@ cdef enum:
     OCSP = 1                                        # CertificateStatusType
 
 cdef U16Set groups_seen                             # empty between calls: a worker is one thread
-
-
-cdef inline int refuse(const char **reason, int description, const char *text) noexcept nogil:
-    reason[0] = text
-    return -description
 
 
 # --- ClientHello
@@ -608,106 +540,6 @@ cdef void build_encrypted_extensions(Writer *w, const uint8_t *alpn, size_t alpn
     close_vec(w, message, 3)
 
 
-# --- CertificateRequest, Certificate, CertificateVerify
-
-cdef int parse_certificate_request(const uint8_t *body, size_t n, CertificateRequest *cr) noexcept nogil:
-    cdef Reader r
-    cdef Extensions ext
-    cdef int result
-    memset(cr, 0, sizeof(CertificateRequest))
-    cr.reason = ""
-    reader_init(&r, body, n)
-    if not read_vec8(&r, &cr.request_context) or not whole_vec16(&r):
-        return refuse(&cr.reason, decode_error, "CertificateRequest cannot be decoded")
-    result = read_extensions(r, IN_CERTIFICATE_REQUEST, 0, &ext, &cr.reason)
-    if result:
-        return result
-    if ext.body[X_SIGNATURE_ALGORITHMS].p == NULL:
-        return refuse(&cr.reason, missing_extension, "CertificateRequest without signature_algorithms")
-    if not optional_u16_list(ext.body[X_SIGNATURE_ALGORITHMS], &cr.signature_algorithms):
-        return refuse(&cr.reason, decode_error, "signature_algorithms cannot be decoded")
-    if not optional_authorities(ext.body[X_CERTIFICATE_AUTHORITIES]):
-        return refuse(&cr.reason, decode_error, "certificate_authorities cannot be decoded")
-    return 0
-
-
-cdef int parse_certificate(const uint8_t *body, size_t n, bint from_server, uint64_t offered,
-                           Certificate *c) noexcept nogil:
-    cdef Reader r, walk, der, extensions
-    cdef Extensions ext
-    cdef int result
-    memset(c, 0, sizeof(Certificate))
-    c.reason = ""
-    reader_init(&r, body, n)
-    if not read_vec8(&r, &c.request_context) or not read_vec24(&r, &c.entries) or left(&r):
-        return refuse(&c.reason, decode_error, "Certificate cannot be decoded")
-    if from_server and left(&c.request_context):    # section 4.4.2
-        return refuse(&c.reason, illegal_parameter, "a server's certificate_request_context is not empty")
-    if from_server and not left(&c.entries):        # section 4.4.2.4
-        return refuse(&c.reason, decode_error, "the server sent no certificate")
-    walk = c.entries
-    while left(&walk):
-        if not read_vec24(&walk, &der) or not left(&der) or not read_vec16(&walk, &extensions):
-            return refuse(&c.reason, decode_error, "a CertificateEntry cannot be decoded")
-        if c.leaf.p == NULL:
-            c.leaf = der
-        if left(&extensions):
-            result = read_extensions(extensions, IN_CERTIFICATE, offered, &ext, &c.reason)
-            if result:
-                return result
-    return 0
-
-
-cdef bint next_certificate(Reader *entries, Reader *der) noexcept nogil:
-    cdef Reader extensions
-    return read_vec24(entries, der) and read_vec16(entries, &extensions)
-
-
-cdef void build_certificate(Writer *w, const uint8_t *body, size_t n) noexcept nogil:
-    write_u8(w, HS_CERTIFICATE)
-    write_vec(w, 3, body, n)
-
-
-cdef void build_empty_certificate(Writer *w, const uint8_t *context, size_t n) noexcept nogil:
-    cdef uint8_t *message
-    write_u8(w, HS_CERTIFICATE)
-    message = open_vec(w, 3)
-    write_vec(w, 1, context, n)
-    write_vec(w, 3, NULL, 0)
-    close_vec(w, message, 3)
-
-
-cdef int parse_certificate_verify(const uint8_t *body, size_t n, CertificateVerify *cv) noexcept nogil:
-    cdef Reader r
-    memset(cv, 0, sizeof(CertificateVerify))
-    cv.reason = ""
-    reader_init(&r, body, n)
-    if not read_u16(&r, &cv.algorithm) or not read_vec16(&r, &cv.signature) or left(&r):
-        return refuse(&cv.reason, decode_error, "CertificateVerify cannot be decoded")
-    return 0
-
-
-cdef void build_certificate_verify(Writer *w, uint16_t algorithm, const uint8_t *signature, size_t n) noexcept nogil:
-    cdef uint8_t *message
-    write_u8(w, HS_CERTIFICATE_VERIFY)
-    message = open_vec(w, 3)
-    write_u16(w, algorithm)
-    write_vec(w, 2, signature, n)
-    close_vec(w, message, 3)
-
-
-cdef const char *SERVER_CONTEXT = "TLS 1.3, server CertificateVerify"
-cdef const char *CLIENT_CONTEXT = "TLS 1.3, client CertificateVerify"
-
-
-cdef size_t certificate_verify_input(bint server, const uint8_t *transcript_hash, size_t n,
-                                     uint8_t *out) noexcept nogil:
-    memset(out, 0x20, 64)
-    memcpy(out + 64, SERVER_CONTEXT if server else CLIENT_CONTEXT, 34)      # with its final 0
-    memcpy(out + 98, transcript_hash, n)
-    return 98 + n
-
-
 # --- Finished, NewSessionTicket, KeyUpdate
 
 cdef int parse_finished(const uint8_t *body, size_t n, size_t hash_len, Reader *verify_data,
@@ -792,95 +624,6 @@ cdef void build_key_update(Writer *w, bint update_requested) noexcept nogil:
     write_u8(w, 0)
     write_u16(w, 1)
     write_u8(w, UPDATE_REQUESTED if update_requested else UPDATE_NOT_REQUESTED)
-
-
-# --- pieces shared by several messages
-
-cdef inline bint whole_vec8(Reader *r) noexcept nogil:
-    """Narrows r to the content of the one vector it must consist of."""
-    cdef Reader outer = r[0]
-    return read_vec8(&outer, r) and not left(&outer)
-
-
-cdef inline bint whole_vec16(Reader *r) noexcept nogil:
-    cdef Reader outer = r[0]
-    return read_vec16(&outer, r) and not left(&outer)
-
-
-cdef inline bint is_u16_list(const Reader *r) noexcept nogil:
-    return left(r) != 0 and left(r) % 2 == 0
-
-
-cdef bint optional_u16_list(Reader body, Reader *out) noexcept nogil:
-    if body.p == NULL:
-        return 1
-    out[0] = body
-    return whole_vec16(out) and is_u16_list(out)
-
-
-cdef bint optional_u8_list_of_u16(Reader body, Reader *out) noexcept nogil:
-    """As optional_u16_list, behind a one-byte length."""
-    if body.p == NULL:
-        return 1
-    out[0] = body
-    return whole_vec8(out) and is_u16_list(out)
-
-
-cdef bint optional_protocol_names(Reader body, Reader *out) noexcept nogil:
-    """ProtocolNameList, RFC 7301 section 3.1: no name is empty, nor the list."""
-    cdef Reader walk, name
-    if body.p == NULL:
-        return 1
-    out[0] = body
-    if not whole_vec16(out) or not left(out):
-        return 0
-    walk = out[0]
-    while left(&walk):
-        if not read_vec8(&walk, &name) or not left(&name):
-            return 0
-    return 1
-
-
-cdef bint optional_cookie(Reader body, Reader *out) noexcept nogil:
-    if body.p == NULL:
-        return 1
-    out[0] = body
-    return whole_vec16(out) and left(out) != 0
-
-
-cdef bint optional_algorithms(Reader body) noexcept nogil:
-    """CertificateCompressionAlgorithms (RFC 8879 section 3), none of them twice."""
-    cdef Reader list, rest
-    cdef uint16_t one = 0, other = 0
-    if not optional_u8_list_of_u16(body, &list):
-        return 0
-    while body.p != NULL and read_u16(&list, &one):
-        rest = list                     # at most 127
-        while read_u16(&rest, &other):
-            if one == other:
-                return 0
-    return 1
-
-
-cdef bint optional_authorities(Reader body) noexcept nogil:
-    """CertificateAuthoritiesExtension (section 4.2.4): at least one name, and none empty."""
-    cdef Reader list = body
-    cdef Reader name
-    if body.p == NULL:
-        return 1
-    if not whole_vec16(&list) or not left(&list):
-        return 0
-    while left(&list):
-        if not read_vec16(&list, &name) or not left(&name):
-            return 0
-    return 1
-
-
-cdef void write_vec(Writer *w, size_t width, const uint8_t *p, size_t n) noexcept nogil:
-    cdef uint8_t *at = open_vec(w, width)
-    if n:
-        write_bytes(w, p, n)
-    close_vec(w, at, width)
 
 
 cdef void write_cookie(Writer *w, const uint8_t *cookie, size_t n) noexcept nogil:

@@ -14,6 +14,7 @@ from cext.tls.constants cimport (
 from cext.tls.extensions cimport (
     IN_SERVER_HELLO_12, Extensions, X_ALPN, X_EC_POINT_FORMATS, X_EXTENDED_MASTER_SECRET, X_RENEGOTIATION_INFO,
     X_SERVER_NAME, X_SESSION_TICKET, X_STATUS_REQUEST, extension_bit, read_extensions)
+from cext.tls.fields cimport refuse, whole_vec8, whole_vec16, write_vec
 
 from cext.tls.alert import TlsAlert
 
@@ -23,13 +24,6 @@ cdef enum:
     RSA_SIGN = 1                        # ClientCertificateType
     ECDSA_SIGN = 64
 
-
-cdef inline int refuse(const char **reason, int description, const char *text) noexcept nogil:
-    reason[0] = text
-    return -description
-
-
-# --- ServerHello
 
 cdef int parse_server_hello12(const uint8_t *body, size_t n, uint64_t offered, ServerHello12 *sh) noexcept nogil:
     cdef Reader r, list
@@ -290,24 +284,6 @@ cdef void build_new_session_ticket12(Writer *w, uint32_t lifetime_hint, const ui
 
 
 # --- pieces shared by several messages
-
-cdef inline bint whole_vec8(Reader *r) noexcept nogil:
-    """Narrows r to the content of the one vector it must consist of."""
-    cdef Reader outer = r[0]
-    return read_vec8(&outer, r) and not left(&outer)
-
-
-cdef inline bint whole_vec16(Reader *r) noexcept nogil:
-    cdef Reader outer = r[0]
-    return read_vec16(&outer, r) and not left(&outer)
-
-
-cdef void write_vec(Writer *w, size_t width, const uint8_t *p, size_t n) noexcept nogil:
-    cdef uint8_t *at = open_vec(w, width)
-    if n:
-        write_bytes(w, p, n)
-    close_vec(w, at, width)
-
 
 cdef inline void write_flag(Writer *w, uint16_t type, bint present) noexcept nogil:
     if present:

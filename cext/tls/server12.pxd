@@ -8,7 +8,8 @@ from libc.stdint cimport uint8_t, uint64_t
 
 from cext.crypto.hash_kdf cimport Hmac
 from cext.crypto.kx cimport KX_PUBLIC_MAX, KeyExchange
-from cext.tls.config cimport Credential, ServerConfig
+from cext.tls.config cimport ServerConfig
+from cext.tls.credential cimport Credential
 from cext.tls.constants cimport RANDOM_LENGTH
 from cext.tls.handshake cimport Handshake
 from cext.tls.messages cimport ClientHello

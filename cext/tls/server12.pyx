@@ -23,7 +23,8 @@ from cext.tls.handshake cimport (
     ACTION_CCS, ACTION_READ_KEYS, ACTION_WRITE_KEYS, LEVEL_APPLICATION, LEVEL_INITIAL, STEP_DONE, STEP_NEED_MESSAGE,
     STEP_OK)
 from cext.tls.key_log cimport log_secret
-from cext.tls.messages cimport build_certificate, build_finished, parse_client_hello, parse_finished
+from cext.tls.certificates cimport build_certificate
+from cext.tls.messages cimport build_finished, parse_client_hello, parse_finished
 from cext.tls.messages12 cimport (
     ServerHello12Parts, build_server_hello12, build_server_hello_done, build_server_key_exchange,
     ecdhe_params, has_uncompressed, parse_client_key_exchange)

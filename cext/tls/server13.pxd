@@ -12,7 +12,8 @@ from libc.stdint cimport uint8_t, uint16_t
 
 from cext.crypto.hash_kdf cimport HASH_MAX
 from cext.crypto.sign cimport PublicKey
-from cext.tls.config cimport Credential, ServerConfig
+from cext.tls.config cimport ServerConfig
+from cext.tls.credential cimport Credential
 from cext.tls.handshake cimport Handshake
 from cext.tls.messages cimport ClientHello, KeyShare
 from cext.tls.psk cimport Psk

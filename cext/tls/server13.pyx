@@ -29,11 +29,12 @@ from cext.tls.key_schedule cimport (
     LABEL_CLIENT_APPLICATION, LABEL_CLIENT_EARLY, LABEL_CLIENT_HANDSHAKE, LABEL_EXPORTER_MASTER,
     LABEL_RESUMPTION_MASTER, LABEL_SERVER_APPLICATION, LABEL_SERVER_HANDSHAKE, derive_secret, finished_verify_data, schedule_handshake,
     schedule_master, schedule_resumed, schedule_wipe)
-from cext.tls.messages cimport (
+from cext.tls.certificates cimport (
     CERTIFICATE_VERIFY_INPUT_MAX, Certificate, CertificateVerify, build_certificate, build_certificate_verify,
-    build_encrypted_extensions,
-    build_finished, build_hello_retry_request, build_resuming_server_hello, certificate_verify_input, next_key_share,
-    parse_certificate, parse_certificate_verify, parse_client_hello, parse_finished)
+    certificate_verify_input, parse_certificate, parse_certificate_verify)
+from cext.tls.messages cimport (
+    build_encrypted_extensions, build_finished, build_hello_retry_request, build_resuming_server_hello, next_key_share,
+    parse_client_hello, parse_finished)
 from cext.tls.negotiate cimport (
     GroupChoice, choose_alpn, choose_cipher_suite, choose_group, choose_version, is_among, name_of, protocol_of)
 from cext.tls.psk cimport accept_early_data, add_tickets, mode_fits, psk_fingerprint, psk_wipe, select_psk

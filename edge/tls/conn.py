@@ -25,7 +25,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
-from cext.tls.connection import (
+from cext.tls.engine import (
     ACCEPTED,
     CLOSE_NOTIFY,
     DATA,
@@ -33,7 +33,7 @@ from cext.tls.connection import (
     READING,
     WAIT_POLICY,
     WAIT_SIGN,
-    Connection,
+    Engine,
 )
 from cext.tls.names import describe
 from cext.tls.session import Session
@@ -79,7 +79,7 @@ class Transport(Protocol):
 
 def server(sock: Transport, config: Config) -> "Conn":
     """The server's side of a connection over `sock`. ValueError when the configuration has no certificate."""
-    return Conn(sock, config, Connection(config.server_config()))
+    return Conn(sock, config, Engine(config.server_config()))
 
 
 def client(
@@ -107,7 +107,7 @@ def client(
         session = None
     early = session is not None and 0 < len(early_data) <= session.max_early_data
     verify = asking(check) if check is not None else None
-    connection = Connection(config.client_config(server_name, verify, early_data=early), session)
+    connection = Engine(config.client_config(server_name, verify, early_data=early), session)
     if connection.early_data_state == OFFERED:
         connection.send(early_data)
     return Conn(sock, config, connection)

@@ -2,7 +2,7 @@
 
 import socket
 
-from cext.tls.connection import (
+from cext.tls.engine import (
     ACCEPTED,
     CLOSE_NOTIFY,
     DATA,
@@ -14,7 +14,7 @@ from cext.tls.connection import (
     REJECTED,
     WAIT_POLICY,
     WAIT_SIGN,
-    Connection,
+    Engine,
 )
 from cext.tls.inspect import parse as parse_message
 from cext.tls.session import shift_clock
@@ -143,7 +143,7 @@ def connect(options, retry, memory, is_resumption):
     """Makes one connection as the options say; `retry` holds those for a client whose early data was rejected.
     ExchangeError and UnimplementedError when that cannot be."""
     shift_clock(memory.later(options.resumption_delay))
-    engine = Connection(build(options, memory))
+    engine = Engine(build(options, memory))
     link = Link(options, engine)
     try:
         Exchange(link, options, retry, is_resumption).run()

@@ -5,7 +5,8 @@ import os
 
 from cext.crypto.sign import PrivateKey
 from cext.tls.alert import TlsAlert
-from cext.tls.config import CERTIFICATE_SCHEMES, GROUPS, SCHEMES, SUITES13, ClientConfig, Credential, ServerConfig
+from cext.tls.config import CERTIFICATE_SCHEMES, GROUPS, SCHEMES, SUITES13, ClientConfig, ServerConfig
+from cext.tls.credential import Credential
 from cext.tls.replay import SharedRegister
 from cext.tls.session import TicketKeys, WrappedTickets
 from flags import UnimplementedError

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from cext.tls.config import ClientConfig
-from cext.tls.connection import CLOSE_NOTIFY, DATA, ESTABLISHED, Connection
+from cext.tls.engine import CLOSE_NOTIFY, DATA, ESTABLISHED, Engine
 from cryptography.hazmat.primitives import serialization
 
 from tests.cext.tls.peer import certified, server_config
@@ -90,7 +90,7 @@ def test_what_is_not_offered_is_unimplemented(flags):
 
 @pytest.mark.parametrize("flags", [[], ["-async"], ["-shim-writes-first"], ["-key-update"]])
 def test_as_a_server(files, flags):
-    client = Connection(ClientConfig(server_name="example.com"))
+    client = Engine(ClientConfig(server_name="example.com"))
     runner = Runner(client, "-server", *files, "-check-close-notify", *flags)
     received = runner.until(ESTABLISHED)
     runner.engine.send(b"hello")
@@ -106,7 +106,7 @@ def test_as_a_server(files, flags):
 def test_as_a_client(files):
     flags = ["-host-name", "example.com", "-advertise-alpn", "\x08http/1.1", "-expect-alpn", "http/1.1",
              "-expect-no-session", "-expect-peer-cert-file", files[1], "-expect-version", 0x0304]
-    runner = Runner(Connection(server_config()), *flags)
+    runner = Runner(Engine(server_config()), *flags)
     runner.until(ESTABLISHED)
     runner.engine.send(b"hello")
     assert runner.until(DATA) == FLIPPED
@@ -121,7 +121,7 @@ def test_as_a_client(files):
                                        "handshake_failure: certificate verification failed\n"),
 ])
 def test_what_does_not_meet_the_flags_fails(flags, error):
-    runner = Runner(Connection(server_config()), *flags)
+    runner = Runner(Engine(server_config()), *flags)
     while data := runner.socket.recv(1 << 16):
         runner.engine.receive_bytes(data)
         runner.socket.sendall(runner.engine.take_output())
@@ -129,7 +129,7 @@ def test_what_does_not_meet_the_flags_fails(flags, error):
 
 
 def test_a_handshake_that_must_not_be_completed():
-    runner = Runner(Connection(server_config()), "-handshake-never-done")
+    runner = Runner(Engine(server_config()), "-handshake-never-done")
     runner.until(ESTABLISHED)
     assert runner.end() == (90, "the handshake was completed\n")
 

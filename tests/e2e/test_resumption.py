@@ -6,7 +6,7 @@ import time
 
 import pytest
 from cext.tls.config import ClientConfig
-from cext.tls.connection import ACCEPTED, Connection
+from cext.tls.engine import ACCEPTED, Engine
 
 from tests.e2e.processes import peer, run
 from tests.e2e.server import Edge
@@ -213,7 +213,7 @@ def test_a_request_in_early_data_waits_for_the_handshake(make_edge, backend):
     edge = make_edge({"b": [backend.server]}, tls=EARLY)
 
     def connect(session=None, early=b""):
-        engine = Connection(ClientConfig(server_name="edge.test", alpn=[b"http/1.1"], early_data=True), session)
+        engine = Engine(ClientConfig(server_name="edge.test", alpn=[b"http/1.1"], early_data=True), session)
         if early:
             engine.send(early)
         sock = socket.create_connection(("127.0.0.1", edge.port), timeout=10)

@@ -8,8 +8,8 @@ import functools
 from pathlib import Path
 
 from cext.crypto.sign import PrivateKey
-from cext.tls.config import Credential
-from cext.tls.connection import DATA, FAILED
+from cext.tls.credential import Credential
+from cext.tls.engine import DATA, FAILED
 from cext.tls.key_schedule import Schedule, updated, verify_data
 from cext.tls.prf12 import extended_master, finished, keys, master
 from cext.tls.record import RecordKeys

@@ -12,7 +12,7 @@ import functools
 from cext.http.h1_reader import BodyDecoder, HeadFinder, parse_request_bytes, parse_response_bytes, skip_empty
 from cext.tls.alert import TlsAlert
 from cext.tls.config import SUITES, ClientConfig, ServerConfig
-from cext.tls.connection import DATA, ESTABLISHED, FAILED, WAIT_POLICY, WAIT_SIGN, Connection
+from cext.tls.engine import DATA, ESTABLISHED, FAILED, WAIT_POLICY, WAIT_SIGN, Engine
 from cext.tls.replay import SharedRegister
 from cext.tls.session import Session, TicketKeys, decode_state, encode_state, now
 
@@ -119,8 +119,8 @@ def resumption():
     with ENTROPY.installed():
         ENTROPY.restart()
         # First, as in server_script: its replay register then has the name that the ticket will hold.
-        server = Connection(server_config(1 << 7 | 1 << 9 | 1 << 10))
-        client = Connection(ClientConfig(server_name="example.com", alpn=(b"http/1.1",), cipher_suites=(0x1301,)))
+        server = Engine(server_config(1 << 7 | 1 << 9 | 1 << 10))
+        client = Engine(ClientConfig(server_name="example.com", alpn=(b"http/1.1",), cipher_suites=(0x1301,)))
         for _ in range(4):
             server.receive_bytes(client.take_output())
             client.receive_bytes(server.take_output())
@@ -137,7 +137,7 @@ class Watched:
     """A Connection whose waits are answered and whose invariants are checked at each step."""
 
     def __init__(self, config, session=None, early_data=False):
-        self.inner = Connection(config, session) if session else Connection(config)
+        self.inner = Engine(config, session) if session else Engine(config)
         self.early_data = early_data
         self.taken = self.given = 0
         self.established_seen = False

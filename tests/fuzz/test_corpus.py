@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from cext.tls.config import ClientConfig
-from cext.tls.connection import Connection
+from cext.tls.engine import Engine
 
 from tests.fuzz import seeds, targets
 from tests.fuzz.script import KINDS, SLOTS, Script, encode, extensions_of
@@ -76,7 +76,7 @@ def test_an_input_means_the_same_each_time(name):
 
 def test_randomness_is_real_outside_a_run():
     def hello():
-        return Connection(ClientConfig()).take_output()
+        return Engine(ClientConfig()).take_output()
 
     assert hello() != hello()
     with targets.ENTROPY.installed():

@@ -5,7 +5,7 @@ import time
 
 import pytest
 from cext.tls.config import ClientConfig
-from cext.tls.connection import DATA, Connection
+from cext.tls.engine import DATA, Engine
 
 from tests.cext.proxy.harness import SECONDS, get, reply, serving
 from tests.cext.tls.peer import APPLICATION_DATA
@@ -28,7 +28,7 @@ class RecordClient:
     """Keeps the length of every record that it gets."""
 
     def __init__(self, edge, **options):
-        self.tls = Connection(ClientConfig(server_name="example.com", alpn=(b"http/1.1",), **options))
+        self.tls = Engine(ClientConfig(server_name="example.com", alpn=(b"http/1.1",), **options))
         self.sock = socket.create_connection(("127.0.0.1", edge.port), SECONDS)
         self.stream = b""
         while not self.tls.established:

@@ -8,8 +8,9 @@ import datetime
 import functools
 
 from cext.crypto.sign import PrivateKey
-from cext.tls.config import Credential, ServerConfig
-from cext.tls.connection import FAILED, Connection
+from cext.tls.config import ServerConfig
+from cext.tls.credential import Credential
+from cext.tls.engine import FAILED, Engine
 from cext.tls.key_schedule import Schedule, verify_data
 from cext.tls.record import RecordKeys
 from cext.tls.transcript import TranscriptHash
@@ -163,10 +164,10 @@ def client_hello(*, share=None, entries=None, suites=(AES_128,), groups=(X25519,
 
 
 class RawClient:
-    """A client on one Connection(ServerConfig): hello(), then finish(), then seal() and open() as a test needs."""
+    """A client on one Engine(ServerConfig): hello(), then finish(), then seal() and open() as a test needs."""
 
     def __init__(self, config=None, suite=AES_128, group=X25519, **hello):
-        self.server = Connection(config or server_config())
+        self.server = Engine(config or server_config())
         self.suite = suite
         self.hash, self.aead = SUITES[suite]
         self.share = Share(group)

@@ -5,7 +5,7 @@ import hashlib
 import ssl
 import tempfile
 
-from cext.tls.connection import Connection
+from cext.tls.engine import Engine
 from cext.tls.record import RecordKeys
 from cryptography.hazmat.primitives import serialization
 
@@ -117,10 +117,10 @@ class Ssl:
 
 
 class RawClient12:
-    """A client of TLS 1.2 on one Connection(ServerConfig), by hand: hello(), key_exchange(), ccs(), finish()."""
+    """A client of TLS 1.2 on one Engine(ServerConfig), by hand: hello(), key_exchange(), ccs(), finish()."""
 
     def __init__(self, config=None, *, suite=0xC02B, group=X25519, ems=True, session_id=b"", ticket=None):
-        self.server = Connection(config or server_config())
+        self.server = Engine(config or server_config())
         self.suite, self.group, self.ems, self.session_id, self.ticket = suite, group, ems, session_id, ticket
         self.hash, self.aead = hash_and_aead(suite)
         self.share = Share(group)

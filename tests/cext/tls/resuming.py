@@ -12,7 +12,7 @@ from tests.cext.tls.peer import (
     APPLICATION_DATA,
     CCS,
     HANDSHAKE,
-    Connection,
+    Engine,
     RawClient,
     client_hello,
     extension,
@@ -38,7 +38,7 @@ def resuming_config(**options):
 def first_session(config, **client):
     """The session of a full handshake with the server."""
     client.setdefault("server_name", "example.com")
-    a, b = Connection(ClientConfig(**client)), Connection(config)
+    a, b = Engine(ClientConfig(**client)), Engine(config)
     pump(a, b)
     assert a.established and b.established, (a.failure, b.failure)
     return a.session

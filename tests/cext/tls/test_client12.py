@@ -7,7 +7,7 @@ import pytest
 from cext.crypto.sign import PrivateKey
 from cext.tls.alert import TlsAlert
 from cext.tls.config import ClientConfig
-from cext.tls.connection import DATA, ESTABLISHED, FAILED, Connection
+from cext.tls.engine import DATA, ESTABLISHED, FAILED, Engine
 from cext.tls.record import RecordKeys
 from cext.tls.session import Session, TicketKeys, shift_clock
 from cryptography.hazmat.primitives import serialization
@@ -69,7 +69,7 @@ def suites_of(kind):
 def test_every_suite_and_key(kind, suite, both):
     """Of a server that speaks nothing newer, offered with TLS 1.3 and without."""
     config = ClientConfig(server_name="example.com", alpn=(b"http/1.1",), max_version=0x0304 if both else TLS12)
-    client = Connection(config)
+    client = Engine(config)
     peer = Ssl(client, server_kind=kind, suite=SUITES12[suite], alpn=["http/1.1"]).handshake()
     assert (client.version, client.cipher_suite, client.alpn) == (TLS12, suite, b"http/1.1")
     assert peer.object.version() == "TLSv1.2"
@@ -78,18 +78,18 @@ def test_every_suite_and_key(kind, suite, both):
 
 @pytest.mark.parametrize("group", CURVES)
 def test_every_group(group):
-    client = Connection(ClientConfig(groups=(group, *(g for g in CURVES if g != group))))
+    client = Engine(ClientConfig(groups=(group, *(g for g in CURVES if g != group))))
     # set_ecdh_curve knows no X25519, which OpenSSL takes anyway when it comes first.
     Ssl(client, server_kind="rsa", group=CURVES[group] if group != X25519 else None).handshake()
     assert client.group == group
 
 
 def test_resumption_with_python_ssl():
-    first = Connection(ClientConfig(server_name="example.com"))
+    first = Engine(ClientConfig(server_name="example.com"))
     peer = Ssl(first, server_kind="ecdsa-p256").handshake()
     assert first.session.version == TLS12 and not first.resumed
     for session in (first.session, Session.from_bytes(first.session.to_bytes())):
-        second = Connection(ClientConfig(server_name="example.com"), session)
+        second = Engine(ClientConfig(server_name="example.com"), session)
         again = Ssl(second, server_kind="ecdsa-p256", context=peer.context).handshake()
         assert second.resumed and again.object.session_reused
         assert second.peer_certificates == first.peer_certificates
@@ -100,7 +100,7 @@ def test_a_distrusted_certificate():
     def verify(chain, name):
         raise TlsAlert(48, f"{len(chain)} from {name}")
 
-    client = Connection(ClientConfig(server_name="example.com", verify=verify))
+    client = Engine(ClientConfig(server_name="example.com", verify=verify))
     with pytest.raises(ssl.SSLError, match="UNKNOWN_CA"):
         Ssl(client, server_kind="rsa").handshake()
     assert client.failure.name == "unknown_ca"
@@ -112,7 +112,7 @@ class RawServer12:
     """Answers one ClientHello; `alter` maps a message's name to what is made of it: bytes, a list of them, or b""."""
 
     def __init__(self, config=None, suite=0xC02B, kind="ecdsa-p256", group=X25519, **alter):
-        self.client = Connection(config or ClientConfig(server_name="example.com"))
+        self.client = Engine(config or ClientConfig(server_name="example.com"))
         self.suite, self.kind, self.group, self.alter = suite, kind, group, alter
         self.hash, self.aead = hash_and_aead(suite)
         self.transcript = b""
@@ -380,7 +380,7 @@ def test_session_id_that_echoes_nothing():
 
 def test_a_1_3_server_is_no_1_2_server():
     """max_version 1.2: neither supported_versions nor key_share are sent, nor may they be answered."""
-    client = Connection(ClientConfig(max_version=TLS12))
+    client = Engine(ClientConfig(max_version=TLS12))
     hello = client.take_output()
     assert extension(43, b"\2\3\4") not in hello and b"\x00\x33" not in hello[60:]
     server = RawServer12(ClientConfig(max_version=TLS12))
@@ -394,14 +394,14 @@ def given(lifetime=300):
     """(configuration of the server, a session of the client)."""
     config = server_config(max_version=TLS12, tickets=TicketKeys([(os.urandom(16), os.urandom(32))]),
                            ticket_lifetime=lifetime)
-    client = Connection(ClientConfig(server_name="example.com"))
-    pump(client, Connection(config))
+    client = Engine(ClientConfig(server_name="example.com"))
+    pump(client, Engine(config))
     return config, client.session
 
 
 def offers(config, session):
     """Whether the ClientHello carries the session's ticket."""
-    return session.ticket in Connection(config, session).take_output()
+    return session.ticket in Engine(config, session).take_output()
 
 
 def test_where_a_session_is_offered():

@@ -5,7 +5,7 @@ import ssl
 import pytest
 from cext.tls.alert import TlsAlert
 from cext.tls.config import ClientConfig, ServerConfig
-from cext.tls.connection import DATA, ESTABLISHED, FAILED, Connection
+from cext.tls.engine import DATA, ESTABLISHED, FAILED, Engine
 from cext.tls.key_schedule import Schedule, verify_data
 from cext.tls.record import RecordKeys
 from cext.tls.transcript import TranscriptHash
@@ -45,14 +45,14 @@ VERSION = extension(43, b"\3\4")
 
 
 class RawServer:
-    """A server on one Connection(ClientConfig), on the engine's own record and key schedule faces.
+    """A server on one Engine(ClientConfig), on the engine's own record and key schedule faces.
 
     `alter` maps a message's name to a function of the whole message; what it returns is sent and hashed in its place
     (b"": nothing). The messages that follow fit the altered one, so each test is of one fault alone. `damage` does the
     same behind our back, on the way: it is not hashed."""
 
     def __init__(self, config=None, *, suite=AES_128, group=X25519, kind="ecdsa-p256", alter=None, damage=None):
-        self.client = Connection(config or ClientConfig(server_name="example.com", alpn=(b"http/1.1", b"h2")))
+        self.client = Engine(config or ClientConfig(server_name="example.com", alpn=(b"http/1.1", b"h2")))
         self.suite, self.group, self.kind = suite, group, kind
         self.hash, self.aead = SUITES[suite]
         self.alter, self.damage = alter or {}, damage or {}
@@ -191,7 +191,7 @@ def test_with_our_server(suite, group, kind, retry):
         groups=(group,),
         key_share_groups=() if retry else None,
     )
-    client, server = Connection(config), Connection(server_config(kind))
+    client, server = Engine(config), Engine(server_config(kind))
     pump(client, server)
     assert client.established and server.established, (client.failure, server.failure)
     for side in (client, server):
@@ -210,14 +210,14 @@ def test_with_our_server(suite, group, kind, retry):
 def test_several_key_shares():
     config = ClientConfig(key_share_groups=(P256, X25519), groups=(X25519, P256, P384))
     for group in (X25519, P256):
-        client, server = Connection(config), Connection(server_config(groups=(group,)))
+        client, server = Engine(config), Engine(server_config(groups=(group,)))
         pump(client, server)
         assert (client.group, client.hello_retried) == (group, False)
 
 
 def test_without_middlebox_compatibility():
-    client = Connection(ClientConfig(middlebox_compatibility=False))
-    server = Connection(server_config())
+    client = Engine(ClientConfig(middlebox_compatibility=False))
+    server = Engine(server_config())
     hello = client.take_output()
     assert inspect.parse("client_hello", hello[9:])["legacy_session_id"] == b""
     server.receive_bytes(hello)
@@ -235,8 +235,8 @@ def test_nothing_in_common():
         ({"cipher_suites": (AES_256,)}, "handshake_failure"),
         ({"alpn": (b"h3",)}, "no_application_protocol"),
     ):
-        client = Connection(ClientConfig(alpn=(b"http/1.1",), groups=(X25519,), cipher_suites=(AES_128,)))
-        server = Connection(server_config(**options))
+        client = Engine(ClientConfig(alpn=(b"http/1.1",), groups=(X25519,), cipher_suites=(AES_128,)))
+        server = Engine(server_config(**options))
         pump(client, server)
         assert (server.failure.name, server.failure.sent) == (name, True)
         assert (client.failure.name, client.failure.sent) == (name, False)
@@ -296,7 +296,7 @@ class OpenSsl:
 @pytest.mark.parametrize(("suite", "group"), [(AES_128, X25519), (AES_256, P384), (CHACHA20, P256)])
 def test_with_openssl(openssl, kind, suite, group):
     config = ClientConfig(server_name="example.com", alpn=(b"http/1.1",), cipher_suites=(suite,), groups=(group,))
-    client, server = Connection(config), OpenSsl(openssl(kind))
+    client, server = Engine(config), OpenSsl(openssl(kind))
     pump(client, server)  # to the end, with the two tickets that OpenSSL sends
     assert client.established and server.established, client.failure
     assert (
@@ -319,7 +319,7 @@ def test_with_openssl(openssl, kind, suite, group):
 def test_with_openssl_that_asks_again(openssl):
     context = openssl("ecdsa-p256")
     context.set_ecdh_curve("secp384r1")
-    client, server = Connection(ClientConfig(groups=(X25519, P384))), OpenSsl(context)
+    client, server = Engine(ClientConfig(groups=(X25519, P384))), OpenSsl(context)
     pump(client, server)
     assert client.established and server.established, client.failure
     assert (client.group, client.hello_retried) == (P384, True)
@@ -328,7 +328,7 @@ def test_with_openssl_that_asks_again(openssl):
 def test_with_openssl_that_asks_for_a_certificate(openssl):
     context = openssl("ecdsa-p256")
     context.verify_mode = ssl.CERT_OPTIONAL
-    client, server = Connection(ClientConfig()), OpenSsl(context)
+    client, server = Engine(ClientConfig()), OpenSsl(context)
     pump(client, server)
     assert client.established and server.established, client.failure
     assert server.tls.getpeercert() is None
@@ -337,7 +337,7 @@ def test_with_openssl_that_asks_for_a_certificate(openssl):
 def test_with_openssl_of_tls12(openssl):
     context = openssl("ecdsa-p256")
     context.maximum_version = ssl.TLSVersion.TLSv1_2
-    client, server = Connection(ClientConfig(min_version=0x0304)), OpenSsl(context)
+    client, server = Engine(ClientConfig(min_version=0x0304)), OpenSsl(context)
     with pytest.raises(ssl.SSLError):
         pump(client, server)
     client.receive_bytes(server.take_output())
@@ -627,6 +627,6 @@ def test_leaf_cache_follows_the_certificate():
     leaves = [credential(*one).chain[0] for one in same_kind]
     assert len({len(leaf) for leaf in leaves}) < len(set(leaves)), "two different ones are of one length"
     for one in kinds + sorted(same_kind, key=lambda one: len(credential(*one).chain[0])):
-        client, server = Connection(config), Connection(ServerConfig([credential(*one)]))
+        client, server = Engine(config), Engine(ServerConfig([credential(*one)]))
         pump(client, server)
         assert client.established, client.failure

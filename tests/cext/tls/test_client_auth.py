@@ -5,7 +5,7 @@ import ssl
 import pytest
 from cext.tls.alert import TlsAlert
 from cext.tls.config import ClientConfig
-from cext.tls.connection import ESTABLISHED, FAILED, WAIT_SIGN, Connection
+from cext.tls.engine import ESTABLISHED, FAILED, WAIT_SIGN, Engine
 from cext.tls.key_schedule import verify_data
 from cext.tls.session import TicketKeys
 from cryptography.hazmat.primitives import hashes, serialization
@@ -97,8 +97,8 @@ def asked(mode="require", **options):
 @pytest.mark.parametrize("kind", KEY_KINDS)
 def test_every_kind_of_key(kind, mode):
     seen = []
-    server = Connection(asked(mode, verify_client=seen.append))
-    client = Connection(ClientConfig(server_name="example.com", credential=credential(kind, "client.example")))
+    server = Engine(asked(mode, verify_client=seen.append))
+    client = Engine(ClientConfig(server_name="example.com", credential=credential(kind, "client.example")))
     events = pump(client, server)
     assert (server.failure, client.failure) == (None, None)
     assert ("b", ESTABLISHED, b"") in events
@@ -109,8 +109,8 @@ def test_every_kind_of_key(kind, mode):
 
 
 def test_not_asked_not_shown():
-    server = Connection(server_config())
-    client = Connection(ClientConfig(credential=credential("ecdsa-p256", "client.example")))
+    server = Engine(server_config())
+    client = Engine(ClientConfig(credential=credential("ecdsa-p256", "client.example")))
     pump(client, server)
     assert server.established
     assert server.peer_certificates == ()
@@ -119,8 +119,8 @@ def test_not_asked_not_shown():
 @pytest.mark.parametrize(("mode", "established"), [("request", True), ("require", False)])
 def test_client_without_certificate(mode, established):
     asked_about = []
-    server = Connection(asked(mode, verify_client=asked_about.append))
-    client = Connection(ClientConfig())
+    server = Engine(asked(mode, verify_client=asked_about.append))
+    client = Engine(ClientConfig())
     pump(client, server)
     assert server.established == established
     assert server.peer_certificates == ()
@@ -152,8 +152,8 @@ def test_distrust(mode, raised, alert):
     def distrust(chain):
         raise raised
 
-    server = Connection(asked(mode, verify_client=distrust))
-    client = Connection(ClientConfig(credential=credential("ecdsa-p256", "client.example")))
+    server = Engine(asked(mode, verify_client=distrust))
+    client = Engine(ClientConfig(credential=credential("ecdsa-p256", "client.example")))
     pump(client, server)
     assert server.failure.name == client.failure.name == alert
     assert "the certificate is not trusted" in server.failure.reason
@@ -166,7 +166,7 @@ def test_signer_elsewhere():
             raise AssertionError("the owner asks, not the engine")
 
     remote = type(credential())([leaf()], Signer())
-    server, client = Connection(asked()), Connection(ClientConfig(credential=remote))
+    server, client = Engine(asked()), Engine(ClientConfig(credential=remote))
     server.receive_bytes(client.take_output())
     assert client.receive_bytes(server.take_output())[-1][0] == WAIT_SIGN
     server.receive_bytes(client.take_output())
@@ -328,16 +328,16 @@ TICKETS = TicketKeys([(bytes(16), bytes(32))])
 
 def again(first, config, **options):
     """A second connection of the client of `first`; (client, server)."""
-    server = Connection(config)
-    client = Connection(ClientConfig(server_name="example.com", session=first.session, **options))
+    server = Engine(config)
+    client = Engine(ClientConfig(server_name="example.com", session=first.session, **options))
     pump(client, server)
     return client, server
 
 
 def known_client(mode="require", **options):
     """A client with a session that its certificate stands for."""
-    server = Connection(asked(mode, tickets=TICKETS, **options))
-    client = Connection(ClientConfig(server_name="example.com", credential=credential("ecdsa-p256", "client.example")))
+    server = Engine(asked(mode, tickets=TICKETS, **options))
+    client = Engine(ClientConfig(server_name="example.com", credential=credential("ecdsa-p256", "client.example")))
     pump(client, server)
     assert server.established, server.failure
     assert client.session is not None
@@ -371,7 +371,7 @@ def test_a_chain_that_is_trusted_no_more_ends_the_session():
 
 
 def test_a_session_without_certificate_is_no_way_around():
-    server, client = Connection(server_config(tickets=TICKETS)), Connection(ClientConfig(server_name="example.com"))
+    server, client = Engine(server_config(tickets=TICKETS)), Engine(ClientConfig(server_name="example.com"))
     pump(client, server)
     assert client.session is not None
     _, server = again(client, asked("request", tickets=TICKETS))
@@ -389,8 +389,8 @@ def test_a_session_of_a_certificate_where_none_is_asked_for():
 
 
 def test_a_client_that_showed_none_is_none_when_resumed():
-    server = Connection(asked("request", tickets=TICKETS))
-    client = Connection(ClientConfig(server_name="example.com"))
+    server = Engine(asked("request", tickets=TICKETS))
+    client = Engine(ClientConfig(server_name="example.com"))
     pump(client, server)
     _, server = again(client, asked("request", tickets=TICKETS))
     assert server.resumed
@@ -451,7 +451,7 @@ def test_openssl_client(files, kind):
     context.verify_mode = ssl.CERT_NONE
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_cert_chain(*files[kind])
-    server, client = Connection(asked()), Memory(context, False)
+    server, client = Engine(asked()), Memory(context, False)
     pump(client, server)
     assert server.established, server.failure
     assert server.peer_certificates == (leaf(kind),)
@@ -465,7 +465,7 @@ def test_openssl_server(files, kind):
     context.load_verify_locations(files[kind][0])
     context.verify_mode = ssl.CERT_REQUIRED
     server = Memory(context, True)
-    client = Connection(ClientConfig(server_name="example.com", credential=credential(kind, "client.example")))
+    client = Engine(ClientConfig(server_name="example.com", credential=credential(kind, "client.example")))
     pump(client, server)
     assert server.done, server.error
     assert server.ssl.getpeercert(True) == leaf(kind)

@@ -2,8 +2,9 @@
 
 import pytest
 from cext.crypto.sign import PrivateKey
-from cext.tls.config import ClientConfig, Credential, ServerConfig
-from cext.tls.connection import Connection
+from cext.tls.config import ClientConfig, ServerConfig
+from cext.tls.credential import Credential
+from cext.tls.engine import Engine
 from cryptography.hazmat.primitives import serialization
 
 from tests.cext.tls.peer import RawClient, certified, credential, pump, server_config
@@ -52,8 +53,8 @@ def test_credential_of_another_key():
 
 def test_credential_with_schemes_of_choice():
     chain, key = credential("rsa").chain, credential("rsa").key
-    a = Connection(ClientConfig())
-    b = Connection(ServerConfig([Credential(chain, key, (), [0x0806, 0x0804])]))
+    a = Engine(ClientConfig())
+    b = Engine(ServerConfig([Credential(chain, key, (), [0x0806, 0x0804])]))
     pump(a, b)
     assert a.signature_scheme == b.signature_scheme == 0x0806
     for schemes in ([], [0x0403], [0x0804, 0x0804]):
@@ -62,10 +63,10 @@ def test_credential_with_schemes_of_choice():
 
 
 def test_client_with_schemes_of_choice():
-    a, b = Connection(ClientConfig(schemes=[0x0805, 0x0401])), Connection(server_config("rsa"))
+    a, b = Engine(ClientConfig(schemes=[0x0805, 0x0401])), Engine(server_config("rsa"))
     pump(a, b)
     assert a.signature_scheme == b.signature_scheme == 0x0805
-    a, b = Connection(ClientConfig(schemes=[0x0401])), Connection(server_config("rsa", min_version=0x0304))
+    a, b = Engine(ClientConfig(schemes=[0x0401])), Engine(server_config("rsa", min_version=0x0304))
     pump(a, b)
     assert b.failure.name == "handshake_failure"
     for schemes in ([], [0x0201], [0x0804, 0x0804]):
@@ -135,8 +136,8 @@ def served(credentials, name, schemes=None, **options):
     seen = []
     config = ServerConfig(credentials, **options)
     if schemes is None:
-        client = Connection(ClientConfig(server_name=name, verify=lambda chain, _: seen.extend(chain)))
-        server = Connection(config)
+        client = Engine(ClientConfig(server_name=name, verify=lambda chain, _: seen.extend(chain)))
+        server = Engine(config)
         server.receive_bytes(client.take_output())
         client.receive_bytes(server.take_output())
         if server.failure is not None:

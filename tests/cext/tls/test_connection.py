@@ -7,13 +7,13 @@ import sys
 import pytest
 from cext.crypto.aead import contexts
 from cext.tls.config import ClientConfig
-from cext.tls.connection import (
+from cext.tls.engine import (
     CLOSE_NOTIFY,
     DATA,
     ESTABLISHED,
     FAILED,
     PROGRESS,
-    Connection,
+    Engine,
 )
 from cext.tls.key_schedule import updated
 from cext.tls.names import describe
@@ -116,7 +116,7 @@ def test_the_finished_one_byte_per_record():
 
 
 def test_both_our_ends_byte_by_byte():
-    server, client = Connection(server_config()), Connection(ClientConfig())
+    server, client = Engine(server_config()), Engine(ClientConfig())
     while not (server.established and client.established):
         for a, b in ((client, server), (server, client)):
             for byte in a.take_output():
@@ -484,12 +484,12 @@ def test_the_peers_alert_is_fatal(number, name):
 
 
 def test_a_server_may_warn_before_it_chooses_its_version():
-    client = Connection(ClientConfig())
+    client = Engine(ClientConfig())
     warning = record(ALERT, b"\1\x70")
     assert client.receive_bytes(warning * 4) == [(PROGRESS, b"")] * 4
     assert client.receive_bytes(warning)[-1] == (FAILED, b"")
     assert (client.failure.name, client.failure.reason) == ("unexpected_message", "too many warnings")
-    client = Connection(ClientConfig())
+    client = Engine(ClientConfig())
     assert client.receive_bytes(record(ALERT, b"\2\x70"))[-1] == (FAILED, b"")
     assert (client.failure.name, client.failure.sent) == ("unrecognized_name", False)
 
@@ -561,7 +561,7 @@ def test_contexts_return_to_the_pool():
 
 
 def test_large_data_both_ways():
-    server, client = Connection(server_config()), Connection(ClientConfig())
+    server, client = Engine(server_config()), Engine(ClientConfig())
     pump(client, server)
     data = bytes(range(256)) * 400
     for a, b in ((client, server), (server, client)):
@@ -576,7 +576,7 @@ def test_large_data_both_ways():
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=300))
 def test_any_bytes_first(data):
-    server = Connection(server_config())
+    server = Engine(server_config())
     events = server.receive_bytes(data)
     assert all(event in (PROGRESS, FAILED) for event, _ in events)
     assert (server.failure is not None) == (FAILED in [event for event, _ in events])
@@ -591,7 +591,7 @@ def test_any_mutation_of_a_hello(data):
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(hello) - 1))
         hello[at] = data.draw(st.integers(0, 255))
-    server = Connection(server_config())
+    server = Engine(server_config())
     server.receive_bytes(record(HANDSHAKE, bytes(hello)))
     assert server.failure is None or server.failure.name != "internal_error"
 
@@ -640,12 +640,12 @@ def test_any_sequence_of_records(stage, sequence, chunk):
 
 def test_wrong_arguments():
     with pytest.raises(TypeError):
-        Connection(None)
+        Engine(None)
     with pytest.raises(TypeError):
-        Connection("config")
+        Engine("config")
 
 
 def test_names():
     assert describe(0x0304, 0x1303, 0x0018, 0x0807) == "TLSv1.3 TLS_CHACHA20_POLY1305_SHA256 secp384r1 ed25519"
-    assert describe(0, 0, 0, 0) == Connection(server_config()).description == "- - - -"
+    assert describe(0, 0, 0, 0) == Engine(server_config()).description == "- - - -"
     assert describe(1, 1, 1, 1) == "unknown unknown unknown unknown"

@@ -4,7 +4,7 @@ import os
 
 import pytest
 from cext.tls.config import ClientConfig, ServerConfig
-from cext.tls.connection import (
+from cext.tls.engine import (
     ACCEPTED,
     DATA,
     DISCARDING,
@@ -15,7 +15,7 @@ from cext.tls.connection import (
     PROGRESS,
     READING,
     REJECTED,
-    Connection,
+    Engine,
 )
 from cext.tls.record import RecordKeys
 from cext.tls.replay import ReplayRegister, SharedRegister
@@ -68,7 +68,7 @@ def again(config, **options):
 def early(config, session, data=b"early", **client):
     """(client, server, what the server read) with the data written before anything is carried."""
     client.setdefault("server_name", "example.com")
-    a, b = Connection(ClientConfig(early_data=True, **client), session), Connection(config)
+    a, b = Engine(ClientConfig(early_data=True, **client), session), Engine(config)
     if data:
         assert a.early_data_state == OFFERED and a.write_open
         a.send(data)
@@ -197,7 +197,7 @@ def test_only_once(config, session):
     hello = record(HANDSHAKE, client.psk_hello(early=True), 0x0301)
     states = []
     for _ in range(3):
-        server = Connection(config)
+        server = Engine(config)
         server.receive_bytes(hello)
         states.append((server.early_data_state, server.failure))
     assert states == [(READING, None), (DISCARDING, None), (DISCARDING, None)]
@@ -206,7 +206,7 @@ def test_only_once(config, session):
 def test_once_for_all_that_share_the_register(config, session):
     client = ResumingClient(config, session)
     hello = record(HANDSHAKE, client.psk_hello(early=True), 0x0301)
-    first, second = Connection(config), Connection(again(config))
+    first, second = Engine(config), Engine(again(config))
     first.receive_bytes(hello)
     second.receive_bytes(hello)
     assert (first.early_data_state, second.early_data_state) == (READING, DISCARDING)
@@ -427,19 +427,19 @@ def test_any_early_records(contents):
 
 
 def test_a_client_offers_early_data_only_when_asked_to(config, session):
-    a = Connection(ClientConfig(server_name="example.com"), session)
+    a = Engine(ClientConfig(server_name="example.com"), session)
     assert a.early_data_state == NO_EARLY_DATA and not a.write_open
-    a = Connection(ClientConfig(server_name="example.com", early_data=True), altered(session, max_early_data=0))
+    a = Engine(ClientConfig(server_name="example.com", early_data=True), altered(session, max_early_data=0))
     assert a.early_data_state == NO_EARLY_DATA and not a.write_open
 
 
 def test_a_client_keeps_to_the_limit(config, session):
-    a = Connection(ClientConfig(server_name="example.com", early_data=True), session)
+    a = Engine(ClientConfig(server_name="example.com", early_data=True), session)
     a.send(bytes(LIMIT))
     assert a.early_data_left == 0
     with pytest.raises(ValueError):
         a.send(b"x")
-    b = Connection(config)
+    b = Engine(config)
     pump(a, b)
     assert a.early_data_state == ACCEPTED
     a.send(b"x")
@@ -454,8 +454,8 @@ def test_a_client_learns_of_a_rejection(config, session):
 
 
 def test_no_writing_between_rejection_and_the_end(config, session):
-    a, b = Connection(ClientConfig(server_name="example.com", early_data=True, groups=(X25519, P256)), session), None
-    b = Connection(again(config, groups=[P256]))
+    a, b = Engine(ClientConfig(server_name="example.com", early_data=True, groups=(X25519, P256)), session), None
+    b = Engine(again(config, groups=[P256]))
     a.send(b"early")
     b.receive_bytes(a.take_output())
     a.receive_bytes(b.take_output())    # HelloRetryRequest
@@ -467,7 +467,7 @@ def test_no_writing_between_rejection_and_the_end(config, session):
 
 
 def test_more_early_data_until_the_servers_flight(config, session):
-    a, b = Connection(ClientConfig(server_name="example.com", early_data=True), session), Connection(config)
+    a, b = Engine(ClientConfig(server_name="example.com", early_data=True), session), Engine(config)
     read = b""
     for part in (b"one", b"two", b"three"):
         a.send(part)
@@ -489,9 +489,9 @@ def test_a_client_refuses_acceptance_under_another_protocol(config):
 def test_no_way_back_to_tls12(config, session):
     """RFC 8446 appendix D.3; without early data the same client speaks TLS 1.2."""
     old = ServerConfig(config.credentials, alpn=(), max_version=0x0303)
-    a = Connection(ClientConfig(server_name="example.com", session=session, early_data=True))
-    pump(a, Connection(old))
+    a = Engine(ClientConfig(server_name="example.com", session=session, early_data=True))
+    pump(a, Engine(old))
     assert (a.failure.name, a.failure.sent) == ("protocol_version", True)
-    a = Connection(ClientConfig(server_name="example.com", session=session))
-    pump(a, Connection(old))
+    a = Engine(ClientConfig(server_name="example.com", session=session))
+    pump(a, Engine(old))
     assert (a.established, a.version) == (True, 0x0303)

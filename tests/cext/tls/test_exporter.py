@@ -5,7 +5,7 @@ import ssl
 
 import pytest
 from cext.tls.config import ClientConfig
-from cext.tls.connection import Connection
+from cext.tls.engine import Engine
 
 from tests.cext.tls.peer import SUITES, credential, pump, server_config
 from tests.cext.tls.test_client_auth import Memory
@@ -15,8 +15,8 @@ OPENSSL = shutil.which("openssl")
 
 
 def connected(server_options=None, **client_options):
-    server = Connection(server_config(**(server_options or {})))
-    client = Connection(ClientConfig(server_name="example.com", **client_options))
+    server = Engine(server_config(**(server_options or {})))
+    client = Engine(ClientConfig(server_name="example.com", **client_options))
     pump(client, server)
     assert server.established, server.failure
     assert client.established, client.failure
@@ -62,7 +62,7 @@ def test_what_cannot_be_exported(arguments, words):
 
 
 def test_not_before_the_handshake_is_confirmed():
-    server, client = Connection(server_config()), Connection(ClientConfig())
+    server, client = Engine(server_config()), Engine(ClientConfig())
     server.receive_bytes(client.take_output())
     for end in (server, client):
         with pytest.raises(ValueError, match="established"):
@@ -110,7 +110,7 @@ def test_openssl_logs_the_same(tmp_path, version):
     context.minimum_version = context.maximum_version = version
     context.keylog_filename = str(log)
     ours = []
-    server, client = Connection(server_config(key_log=ours.append)), Memory(context, False)
+    server, client = Engine(server_config(key_log=ours.append)), Memory(context, False)
     pump(client, server)
     assert server.established, server.failure
     assert client.done, client.error

@@ -4,7 +4,7 @@ nothing that lasts."""
 import random
 import tracemalloc
 
-from cext.tls.connection import FAILED, Connection
+from cext.tls.engine import FAILED, Engine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,7 +21,7 @@ CONFIG = server_config("ecdsa-p256", "rsa")
 
 def offer(data):
     """A new server's answer: the name of its alert, or None."""
-    server = Connection(CONFIG)
+    server = Engine(CONFIG)
     events = server.receive_bytes(data)
     output = server.take_output()
     if not events or events[-1][0] != FAILED:

@@ -8,7 +8,7 @@ import subprocess
 import threading
 
 import pytest
-from cext.tls.connection import CLOSE_NOTIFY, DATA, ESTABLISHED, FAILED, Connection
+from cext.tls.engine import CLOSE_NOTIFY, DATA, ESTABLISHED, FAILED, Engine
 
 from tests.cext.tls.peer import AES_128, KEY_KINDS, P256, P384, SUITES, X25519, server_config
 
@@ -26,7 +26,7 @@ class EchoServer:
     """Serves one connection from a thread: what comes is sent back in capitals; close_notify is answered."""
 
     def __init__(self, config):
-        self.connection = Connection(config)
+        self.connection = Engine(config)
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.port = self.socket.getsockname()[1]
         self.received = b""
@@ -166,7 +166,7 @@ class SslClient:
 @pytest.mark.parametrize("kind", KEY_KINDS)
 @pytest.mark.parametrize("curve", [None, "prime256v1", "secp384r1"])
 def test_ssl_module(kind, curve):
-    server = Connection(server_config(kind, alpn=(b"h2", b"http/1.1")))
+    server = Engine(server_config(kind, alpn=(b"h2", b"http/1.1")))
     client = SslClient(alpn=["http/1.1", "h2"], **({"curve": curve} if curve else {}))
     assert client.handshake(server)[-1] == (ESTABLISHED, b"")
     assert client.object.version() == "TLSv1.3"
@@ -182,13 +182,13 @@ def test_ssl_module(kind, curve):
 
 
 def test_ssl_module_byte_by_byte():
-    server = Connection(server_config())
+    server = Engine(server_config())
     assert SslClient().handshake(server, chunk=1)[-1] == (ESTABLISHED, b"")
     assert server.cipher_suite == AES_128
 
 
 def test_ssl_module_closes():
-    server = Connection(server_config())
+    server = Engine(server_config())
     client = SslClient()
     client.handshake(server)
     with pytest.raises(ssl.SSLWantReadError):
@@ -200,7 +200,7 @@ def test_ssl_module_closes():
 
 
 def test_ssl_module_with_tls12_only():
-    server = Connection(server_config(min_version=0x0304))
+    server = Engine(server_config(min_version=0x0304))
     client = SslClient(maximum=ssl.TLSVersion.TLSv1_2)
     assert client.handshake(server)[-1] == (FAILED, b"")
     client.incoming.write(server.take_output())

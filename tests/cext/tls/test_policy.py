@@ -2,14 +2,15 @@
 
 import pytest
 from cext.crypto.sign import PrivateKey
-from cext.tls.config import ClientConfig, Credential, ServerConfig
-from cext.tls.connection import (
+from cext.tls.config import ClientConfig, ServerConfig
+from cext.tls.credential import Credential
+from cext.tls.engine import (
     ESTABLISHED,
     FAILED,
     PROGRESS,
     WAIT_POLICY,
     WAIT_SIGN,
-    Connection,
+    Engine,
 )
 from cryptography.hazmat.primitives import serialization
 
@@ -36,7 +37,7 @@ def remote_credential(kind):
 
 def connect(config, **client):
     """(client, server, the server's events) with the ClientHello delivered."""
-    a, b = Connection(ClientConfig(server_name="example.com", **client)), Connection(config)
+    a, b = Engine(ClientConfig(server_name="example.com", **client)), Engine(config)
     return a, b, b.receive_bytes(a.take_output())
 
 
@@ -103,15 +104,15 @@ def test_the_owner_may_refuse():
 
 
 def test_a_malformed_hello_is_refused_without_asking():
-    b = Connection(ServerConfig([], policy=True))
+    b = Engine(ServerConfig([], policy=True))
     assert b.receive_bytes(bytes.fromhex("160301000501000001ff"))[-1] == (FAILED, b"")
     assert b.failure.name == "decode_error"
 
 
 def test_bytes_behind_the_hello_are_refused():
-    a = Connection(ClientConfig(server_name="example.com"))
+    a = Engine(ClientConfig(server_name="example.com"))
     hello = a.take_output()[5:] + b"\x14"
-    b = Connection(ServerConfig([], policy=True))
+    b = Engine(ServerConfig([], policy=True))
     assert b.receive_bytes(b"\x16\x03\x01" + len(hello).to_bytes(2, "big") + hello)[-1] == (FAILED, b"")
     assert b.failure.name == "unexpected_message"
 

@@ -2,7 +2,7 @@
 
 import pytest
 from cext.tls.config import ClientConfig
-from cext.tls.connection import DATA, FAILED, Connection
+from cext.tls.engine import DATA, FAILED, Engine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,8 +25,8 @@ def limit(value):
 @pytest.mark.parametrize("suite", SUITES)
 @pytest.mark.parametrize("value", [64, 65, 1000, 16384, MAX])
 def test_a_server_keeps_within_a_clients_limit(value, suite):
-    client = Connection(ClientConfig(server_name="example.com", record_size_limit=value, cipher_suites=(suite,)))
-    server = Connection(server_config("rsa", client_auth="request"))
+    client = Engine(ClientConfig(server_name="example.com", record_size_limit=value, cipher_suites=(suite,)))
+    server = Engine(server_config("rsa", client_auth="request"))
     server.receive_bytes(client.take_output())
     flight = server.take_output()
     lengths = inner_lengths(flight)
@@ -49,8 +49,8 @@ def test_a_server_keeps_within_a_clients_limit(value, suite):
 
 @pytest.mark.parametrize("value", [64, 500])
 def test_a_client_keeps_within_a_servers_limit(value):
-    client = Connection(ClientConfig(server_name="example.com", record_size_limit=MAX))
-    server = Connection(server_config(record_size_limit=value))
+    client = Engine(ClientConfig(server_name="example.com", record_size_limit=MAX))
+    server = Engine(server_config(record_size_limit=value))
     pump(client, server)
     assert client.plaintext_max == value - 1
     client.send(bytes(3000))
@@ -134,8 +134,8 @@ def test_limits_that_cannot_be(value):
 @settings(max_examples=25, deadline=None)
 @given(st.integers(64, MAX), st.integers(64, MAX), st.lists(st.binary(max_size=3000), max_size=5))
 def test_data_arrives_whatever_the_limits(ours, theirs, pieces):
-    client = Connection(ClientConfig(server_name="example.com", record_size_limit=theirs))
-    server = Connection(server_config(record_size_limit=ours))
+    client = Engine(ClientConfig(server_name="example.com", record_size_limit=theirs))
+    server = Engine(server_config(record_size_limit=ours))
     pump(client, server)
     for a, b in ((client, server), (server, client)):
         for piece in pieces:

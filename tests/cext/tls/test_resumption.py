@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import pytest
 from cext.tls.config import ClientConfig
-from cext.tls.connection import Connection
+from cext.tls.engine import Engine
 from cext.tls.session import TicketKeys, WrappedTickets, now, shift_clock
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -60,7 +60,7 @@ def session(config):
 def connect(config, session, **client):
     """(client, server) after whatever came of it."""
     client.setdefault("server_name", "example.com")
-    a, b = Connection(ClientConfig(**client), session), Connection(config)
+    a, b = Engine(ClientConfig(**client), session), Engine(config)
     pump(a, b)
     return a, b
 
@@ -127,7 +127,7 @@ def test_as_many_tickets_as_configured_then_one(count):
 
 def test_tickets_have_nonces_of_their_own(config):
     """And leave in the flight of our Finished: the client knows them before it has sent its own."""
-    a, b = Connection(ClientConfig(server_name="example.com")), Connection(config)
+    a, b = Engine(ClientConfig(server_name="example.com")), Engine(config)
     b.receive_bytes(a.take_output())
     flight = b.take_output()
     a.receive_bytes(flight)
@@ -356,7 +356,7 @@ def test_any_ticket_leads_to_a_handshake(ticket):
 def test_a_client_offers_only_what_fits(config, session):
     def offers(session, **client):
         client.setdefault("server_name", "example.com")
-        return session.ticket in Connection(ClientConfig(**client), session).take_output()
+        return session.ticket in Engine(ClientConfig(**client), session).take_output()
 
     assert offers(session)
     assert not offers(session, server_name="other.example.com")
@@ -376,21 +376,21 @@ def test_a_verified_session_may_be_offered(config):
 
 
 def test_the_configuration_may_hold_the_session(config, session):
-    a, b = Connection(ClientConfig(server_name="example.com", session=session)), Connection(config)
+    a, b = Engine(ClientConfig(server_name="example.com", session=session)), Engine(config)
     pump(a, b)
     assert a.resumed
 
 
 def test_a_server_that_selects_what_was_not_offered(config, session):
     """Its ServerHello is altered on the way: selected_identity 1; and a PSK for a client that offered none."""
-    a, b = Connection(ClientConfig(server_name="example.com"), session), Connection(config)
+    a, b = Engine(ClientConfig(server_name="example.com"), session), Engine(config)
     b.receive_bytes(a.take_output())
     flight = bytearray(b.take_output())
     flight[flight.index(extension(41, u16s(0))) + 5] = 1
     a.receive_bytes(flight)
     assert a.failure.name == "illegal_parameter"
 
-    a, b = Connection(ClientConfig(server_name="example.com")), Connection(config)
+    a, b = Engine(ClientConfig(server_name="example.com")), Engine(config)
     b.receive_bytes(a.take_output())
     first = records(b.take_output())[0][1]
     hello = bytearray(first[5:])
@@ -402,7 +402,7 @@ def test_a_server_that_selects_what_was_not_offered(config, session):
 
 
 def test_a_suite_of_another_hash_than_the_psk(config, session):
-    a, b = Connection(ClientConfig(server_name="example.com"), session), Connection(config)
+    a, b = Engine(ClientConfig(server_name="example.com"), session), Engine(config)
     b.receive_bytes(a.take_output())
     flight = bytearray(b.take_output())
     at = flight.index(u16s(AES_128), 5 + 4 + 34 + 33)

@@ -4,7 +4,7 @@ import hashlib
 import hmac
 
 import pytest
-from cext.tls.connection import PROGRESS, Connection
+from cext.tls.engine import PROGRESS, Engine
 from cext.tls.key_schedule import Schedule, keys_of, verify_data
 from cext.tls.record import RecordKeys
 from cext.tls.transcript import TranscriptHash
@@ -135,7 +135,7 @@ def test_the_hash_may_become_known_after_the_first_message(select_late):
 # --- the hellos of the traces, given to our server: its own keys differ, its conduct must not
 
 def answer(*stream, **options):
-    server = Connection(server_config("rsa", **options))
+    server = Engine(server_config("rsa", **options))
     events = [event for part in stream for event, _ in server.receive_bytes(part)]
     assert server.failure is None
     return server, events, records(server.take_output())

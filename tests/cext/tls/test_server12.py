@@ -4,7 +4,7 @@ import os
 
 import pytest
 from cext.tls.config import ClientConfig
-from cext.tls.connection import ESTABLISHED, FAILED, Connection
+from cext.tls.engine import ESTABLISHED, FAILED, Engine
 from cext.tls.session import TicketKeys, shift_clock
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -67,7 +67,7 @@ def refused(client, events, name):
 @pytest.mark.parametrize(("kind", "suite"), [(kind, suite) for kind in KEY_KINDS for suite in suites_of(kind)])
 @pytest.mark.parametrize("group", CURVES)
 def test_every_suite_group_and_key(kind, suite, group):
-    server = Connection(server_config(kind, groups=(group,)))
+    server = Engine(server_config(kind, groups=(group,)))
     # The curve of an ECDSA certificate must be offered as well, which set_ecdh_curve does not allow.
     peer = Ssl(server, suite=SUITES12[suite]).handshake()
     assert (server.version, server.cipher_suite, server.group) == (TLS12, suite, group)
@@ -78,7 +78,7 @@ def test_every_suite_group_and_key(kind, suite, group):
 
 
 def test_alpn_and_names():
-    server = Connection(server_config(alpn=(b"h2", b"http/1.1")))
+    server = Engine(server_config(alpn=(b"h2", b"http/1.1")))
     peer = Ssl(server, alpn=["http/1.1"]).handshake()
     assert (server.alpn, server.server_name) == (b"http/1.1", b"example.com")
     assert peer.object.selected_alpn_protocol() == "http/1.1"
@@ -86,7 +86,7 @@ def test_alpn_and_names():
 
 
 def test_closes_both_ways():
-    server = Connection(server_config())
+    server = Engine(server_config())
     peer = Ssl(server).handshake()
     server.send_close_notify()
     peer.exchange()
@@ -96,7 +96,7 @@ def test_closes_both_ways():
 
 
 def test_parked_connections_go_on():
-    server = Connection(server_config())
+    server = Engine(server_config())
     peer = Ssl(server).handshake()
     peer.check_data()
     server.park_now()
@@ -387,8 +387,8 @@ def test_resumption_with_our_client(suite):
     config = server_config(tickets=ticket_keys(), ticket_lifetime=1000)
     session = None
     for resumed in (False, True, True):
-        server = Connection(config)
-        client = Connection(ClientConfig(server_name="example.com", max_version=TLS12, cipher_suites=(suite,)), session)
+        server = Engine(config)
+        client = Engine(ClientConfig(server_name="example.com", max_version=TLS12, cipher_suites=(suite,)), session)
         pump(client, server)
         assert (client.failure, server.failure) == (None, None)
         assert (server.resumed, client.resumed) == (resumed, resumed)
@@ -400,9 +400,9 @@ def test_resumption_with_our_client(suite):
 
 def test_resumption_with_python_ssl():
     config = server_config("rsa", tickets=ticket_keys())
-    first = Ssl(Connection(config)).handshake()
+    first = Ssl(Engine(config)).handshake()
     assert first.object.session.has_ticket
-    second = Ssl(Connection(config), context=first.context, session=first.object.session).handshake()
+    second = Ssl(Engine(config), context=first.context, session=first.object.session).handshake()
     assert second.object.session_reused and second.connection.resumed
     second.check_data()
 
@@ -417,8 +417,8 @@ def test_a_ticket_is_given_only_where_it_is_asked_for():
 
 
 def resumes(config, session, **options):
-    server = Connection(config)
-    client = Connection(ClientConfig(**{"server_name": "example.com", "max_version": TLS12, **options}), session)
+    server = Engine(config)
+    client = Engine(ClientConfig(**{"server_name": "example.com", "max_version": TLS12, **options}), session)
     pump(client, server)
     assert client.failure is None, client.failure
     assert server.resumed == client.resumed
@@ -428,8 +428,8 @@ def resumes(config, session, **options):
 def test_what_a_ticket_is_bound_to():
     keys = ticket_keys()
     config = server_config(tickets=keys, ticket_lifetime=100)
-    client = Connection(ClientConfig(server_name="example.com", max_version=TLS12))
-    pump(client, Connection(config))
+    client = Engine(ClientConfig(server_name="example.com", max_version=TLS12))
+    pump(client, Engine(config))
     session = client.session
     assert resumes(config, session)
     assert not resumes(server_config(tickets=ticket_keys()), session)               # another's keys
@@ -447,13 +447,13 @@ def test_what_a_ticket_is_bound_to():
 
 def test_a_ticket_is_renewed_in_the_second_half_of_its_life():
     config = server_config(tickets=ticket_keys(), ticket_lifetime=100)
-    client = Connection(ClientConfig(server_name="example.com", max_version=TLS12))
-    pump(client, Connection(config))
+    client = Engine(ClientConfig(server_name="example.com", max_version=TLS12))
+    pump(client, Engine(config))
     try:
         for shift, renewed in ((10_000, False), (60_000, True)):
             shift_clock(shift)
-            again = Connection(ClientConfig(server_name="example.com", max_version=TLS12), client.session)
-            pump(again, Connection(config))
+            again = Engine(ClientConfig(server_name="example.com", max_version=TLS12), client.session)
+            pump(again, Engine(config))
             assert again.resumed
             assert (again.session.ticket != client.session.ticket) == renewed
             assert again.session.authenticated == client.session.authenticated

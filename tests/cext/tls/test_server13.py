@@ -2,7 +2,7 @@
 
 import pytest
 from cext.tls.config import ClientConfig
-from cext.tls.connection import ESTABLISHED, FAILED, PROGRESS, Connection
+from cext.tls.engine import ESTABLISHED, FAILED, PROGRESS, Engine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -51,8 +51,8 @@ def offered_psk(early_data=True):
 @pytest.mark.parametrize("group", [X25519, P256, P384])
 @pytest.mark.parametrize("suite", SUITES)
 def test_every_suite_group_and_key(suite, group, kind):
-    server = Connection(server_config(kind))
-    client = Connection(ClientConfig(server_name="example.com", cipher_suites=(suite,), groups=(group,)))
+    server = Engine(server_config(kind))
+    client = Engine(ClientConfig(server_name="example.com", cipher_suites=(suite,), groups=(group,)))
     events = pump(client, server)
     assert (server.failure, client.failure) == (None, None)
     assert ("a", ESTABLISHED, b"") in events
@@ -69,8 +69,8 @@ def test_every_suite_group_and_key(suite, group, kind):
 
 
 def test_what_was_negotiated():
-    server = Connection(server_config(alpn=(b"h2", b"http/1.1")))
-    client = Connection(ClientConfig(server_name="www.example.com", alpn=(b"http/1.1", b"x")))
+    server = Engine(server_config(alpn=(b"h2", b"http/1.1")))
+    client = Engine(ClientConfig(server_name="www.example.com", alpn=(b"http/1.1", b"x")))
     pump(client, server)
     assert (server.alpn, server.server_name) == (b"http/1.1", b"www.example.com")
     assert client.alpn == b"http/1.1"
@@ -80,8 +80,8 @@ def test_what_was_negotiated():
 def test_names_are_shared_between_connections():
     servers = []
     for _ in range(2):
-        servers.append(Connection(server_config()))
-        pump(Connection(ClientConfig(server_name="example.com")), servers[-1])
+        servers.append(Engine(server_config()))
+        pump(Engine(ClientConfig(server_name="example.com")), servers[-1])
     assert servers[0].server_name is servers[1].server_name
 
 
@@ -263,8 +263,8 @@ def test_hello_retry_request(session_id):
 
 @pytest.mark.parametrize("suite", SUITES)
 def test_hello_retry_request_between_our_ends(suite):
-    server = Connection(server_config(groups=(P384, X25519)))
-    client = Connection(ClientConfig(cipher_suites=(suite,), groups=(X25519, P384), key_share_groups=()))
+    server = Engine(server_config(groups=(P384, X25519)))
+    client = Engine(ClientConfig(cipher_suites=(suite,), groups=(X25519, P384), key_share_groups=()))
     pump(client, server)
     assert server.established
     assert client.established

@@ -1,0 +1,31 @@
+"""A certificate chain and its key, encoded once for every handshake that shows it."""
+
+from libc.stdint cimport uint16_t
+
+from cext.crypto.sign cimport PrivateKey, PublicKey
+
+cdef enum:
+    CONFIG_LIST_MAX = 16                            # of suites, groups, schemes
+    NAME_MAX = 255                                  # bytes of a host name
+
+cdef class Credential:
+    cdef readonly tuple chain                       # DER, leaf first
+    cdef readonly PrivateKey key                    # None: `signer` signs
+    cdef readonly object signer                     # remote: has sign(message, scheme), which the owner calls
+    cdef readonly PublicKey public_key              # of the leaf, for what `signer` signs; None beside a key
+    cdef readonly tuple names                       # lower-case str, "*.example.com" for one label
+    cdef readonly bytes certificate_body            # of the Certificate message, with an empty request context
+    cdef readonly bytes certificate_body12          # the same of TLS 1.2
+    cdef uint16_t schemes[CONFIG_LIST_MAX]          # what its key signs by, preferred first
+    cdef size_t n_schemes
+    cdef uint16_t schemes12[CONFIG_LIST_MAX]        # key.schemes12
+    cdef size_t n_schemes12
+    cdef bint ecdsa                                 # goes with TLS 1.2's ECDHE_ECDSA suites, else with ECDHE_RSA
+    cdef uint16_t curve                             # NamedGroup of an ECDSA key, else 0
+
+# --- what configurations are checked and encoded by
+
+cdef str normal_name(name)
+# A name as it is looked up: lower case, no final dot. ValueError when it can be no server's.
+cdef size_t fill(uint16_t *out, values, what) except? 0
+# The values' number; ValueError for more than CONFIG_LIST_MAX.

@@ -1,5 +1,7 @@
 """What a connection holds, and that it holds no more after many requests."""
 
+from pathlib import Path
+
 from cext.proxy.exchange import Exchange
 from cext.proxy.frontend import ClientConnection
 from cext.proxy.h1_session import H1Session
@@ -52,4 +54,5 @@ def test_requests_leave_nothing_behind():
                 levels.append(private_kib())
         assert edge.chunks_in_use() == 0
         assert edge.counters()["upstream_connects"] <= 4
-        assert levels[-1] - levels[1] < 600, levels
+        sanitized = "libasan" in Path("/proc/self/maps").read_text()    # which keeps freed memory
+        assert sanitized or levels[-1] - levels[1] < 600, levels

@@ -28,7 +28,6 @@ from cext.tls.fields cimport (
 
 cdef enum:
     HOST_NAME_MAX = 255                             # octets of a domain name, RFC 1035 section 2.3.4
-    BINDER_MIN = 32                                 # PskBinderEntry<32..255>
     TICKET_LIFETIME_MAX = 604800                    # seven days, section 4.6.1
     RECORD_SIZE_LIMIT_MAX = (1 << 14) + 1           # of a server's; a client may send more (RFC 8449 section 4)
     OCSP = 1                                        # CertificateStatusType
@@ -203,7 +202,9 @@ cdef int decode_pre_shared_key(Reader body, ClientHello *ch) noexcept nogil:
             return refuse(&ch.reason, decode_error, "a PSK identity cannot be decoded")
         n_identities += 1
     while left(&binders):
-        if not read_vec8(&binders, &one) or left(&one) < BINDER_MIN:
+        # PskBinderEntry<32..255>; yet of what is not selected nothing is judged but its form, and a client may offer
+        # what is no PSK of TLS 1.3. Of the selected PSK the length is the hash's (psk.pyx).
+        if not read_vec8(&binders, &one) or not left(&one):
             return refuse(&ch.reason, decode_error, "a PSK binder cannot be decoded")
         n_binders += 1
     if n_identities != n_binders:

@@ -289,6 +289,7 @@ def test_a_wrapper_takes_the_place_of_keys():
 
 @pytest.mark.parametrize("options", [
     {"alter_binder": 1}, {"alter_binder": 0x80}, {"binder": bytes(32)}, {"binder": bytes(33)}, {"binder": bytes(48)},
+    {"binder": bytes(31)}, {"binder": b"\0"},
 ])
 def test_a_wrong_binder(config, session, options):
     client = ResumingClient(config, session).hello(**options)
@@ -298,6 +299,13 @@ def test_a_wrong_binder(config, session, options):
 def test_a_binder_of_another_secret(config, session):
     client = ResumingClient(config, altered(session, secret=bytes(32))).hello()
     assert_refused(client, client.events, "decrypt_error")
+
+
+def test_a_short_binder_of_a_psk_that_is_not_selected(config, session):
+    """As of a client that offers a session of TLS 1.2: a full handshake."""
+    client = ResumingClient(config, session).hello(identities=[(b"unknown", 0)], binder=bytes(12))
+    assert not client.resumed
+    assert client.server.failure is None
 
 
 def test_a_binder_covers_the_whole_hello(config, session):
@@ -315,7 +323,7 @@ def test_a_binder_covers_the_whole_hello(config, session):
     ({"modes": ()}, "decode_error"),
     ({"binders": 2}, "illegal_parameter"),
     ({"binders": 0}, "decode_error"),
-    ({"binder": bytes(31)}, "decode_error"),
+    ({"binder": b""}, "decode_error"),
     ({"identities": [(b"", 0)]}, "decode_error"),
     ({"after": [extension(0x7777)]}, "illegal_parameter"),
 ])

@@ -18,6 +18,7 @@ SWITCHES = (
     # versions, tickets and early data
     "no-tls1", "no-tls11", "no-tls12", "no-tls13", "no-ticket", "enable-early-data",
     "use-ticket-callback", "use-ticket-aead-callback", "skip-ticket",
+    "fips-202205", "wpa-202304", "cnsa-202407", "cnsa1-202603", "cnsa2-202603",
     # names, protocols, key shares, trust
     "no-server-name-ack", "decline-alpn", "reject-alpn", "no-key-shares",
     "verify-peer", "verify-fail", "expect-verify-result",

@@ -34,9 +34,26 @@ CIPHER_RULES = {
 }
 
 
+# BoringSSL's compliance policies, as what a configuration of ours says: (lowest version, cipher suites of TLS 1.3, those of
+# TLS 1.2, groups, signature schemes). 0x0202 is MLKEM1024.
+POLICIES = {
+    "fips_202205": (
+        TLS12, (0x1301, 0x1302), (0xC02B, 0xC02F, 0xC02C, 0xC030), (0x0017, 0x0018),
+        (0x0401, 0x0501, 0x0601, 0x0403, 0x0503, 0x0804, 0x0805, 0x0806)),
+    "wpa_202304": (
+        TLS12, (0x1302,), (0xC02C, 0xC030), (0x0018,), (0x0501, 0x0601, 0x0503, 0x0805, 0x0806)),
+    "cnsa1_202603": (
+        TLS12, (0x1302,), (0xC02C, 0xC030), (0x0202, 0x0018), (0x0501, 0x0503, 0x0805)),
+    "cnsa2_202603": (
+        TLS13, (0x1302,), (), (0x0202,), (0x0501, 0x0503, 0x0805)),
+    "cnsa_202407": (
+        TLS12, (0x1302, 0x1301, 0x1303), tuple(SUITES12.values()), GROUPS, SCHEMES + CERTIFICATE_SCHEMES),
+}
+
+
 def build(options, memory):
     """A ServerConfig or ClientConfig; `memory` is the Memory of the connections before."""
-    if not options.versions & {TLS12, TLS13}:
+    if not spoken(options):
         raise UnimplementedError("TLS 1.1 and older")
     return server(options, memory) if options.server else client(options, memory)
 
@@ -92,12 +109,13 @@ def server(options, memory):
     # Where it matters which one is taken, the signer tells.
     remote = options.async_ or options.expect_selected_credential is not None
     credentials = [
-        credential(fields, number if remote else None, names)
+        credential(fields, number if remote else None, names, policy_of(options))
         for number, fields in enumerate(options.credentials, -1) if fields
     ]
     if options.credentials[0]:          # the one that needs no flag to begin it is the last to be considered
         credentials.append(credentials.pop(0))
-    if not credentials:
+    credentials = [credential for credential in credentials if credential]
+    if not any(options.credentials):
         raise UnimplementedError("a server without a certificate")
     protocols = (options.select_alpn,) if options.select_alpn else ()
     if options.reject_alpn:
@@ -107,7 +125,8 @@ def server(options, memory):
     return ServerConfig(
         credentials,
         alpn=protocols,
-        policy=decides_itself(options),
+        # A key that the policy leaves no scheme is refused by the choice, not by the configuration.
+        policy=decides_itself(options) or not credentials,
         tickets=tickets(options, memory),
         max_early_data=EARLY_DATA if options.enable_early_data else 0,
         early_window=EARLY_WINDOW,
@@ -158,6 +177,9 @@ def client(options, memory):
     if options.fail_cert_callback or options.reverify_on_resume:
         raise UnimplementedError("a client's policy")
     settings = common(options)
+    policy = policy_of(options)
+    if policy:
+        settings["schemes"] = policy[4]
     if options.verify_prefs:
         unknown = [scheme for scheme in options.verify_prefs if scheme not in SCHEMES + CERTIFICATE_SCHEMES]
         if unknown:
@@ -180,11 +202,26 @@ def client(options, memory):
 
 def common(options):
     """What both ends are told alike."""
-    spoken = options.versions & {TLS12, TLS13}
-    settings = {"groups": groups(options), "min_version": min(spoken), "max_version": max(spoken)}
+    versions = spoken(options)
+    settings = {"groups": groups(options), "min_version": min(versions), "max_version": max(versions)}
+    policy = policy_of(options)
+    if policy:
+        _, suites13, suites12, _, _ = policy
+        settings["cipher_suites"] = suites13 + suites12
     if options.cipher is not None:
         settings["cipher_suites"] = SUITES13 + cipher_suites(options.cipher.decode())
     return settings
+
+
+def spoken(options):
+    policy = policy_of(options)
+    lowest = policy[0] if policy else TLS12
+    return {version for version in options.versions if version >= lowest}
+
+
+def policy_of(options):
+    """A row of POLICIES, or None."""
+    return next((policy for name, policy in POLICIES.items() if getattr(options, name)), None)
 
 
 def cipher_suites(rules):
@@ -200,10 +237,13 @@ def cipher_suites(rules):
 
 
 def groups(options):
-    unknown = [group for group in options.curves if group not in GROUPS]
-    if unknown:
-        raise UnimplementedError(f"group {unknown[0]:#06x}")
-    return tuple(options.curves) or GROUPS
+    policy = policy_of(options)
+    wanted = policy[3] if policy else options.curves or GROUPS
+    known = tuple(group for group in wanted if group in GROUPS)
+    # A policy may go without one of its groups; the runner's own choice may not.
+    if not known or (not policy and len(known) < len(wanted)):
+        raise UnimplementedError(f"group {next(group for group in wanted if group not in GROUPS):#06x}")
+    return known
 
 
 class RemoteKey:
@@ -220,7 +260,8 @@ class RemoteKey:
         return self.key.sign12_bytes(scheme, message)       # in TLS 1.2 an ECDSA scheme names its hash alone
 
 
-def credential(fields, remote_number, names):
+def credential(fields, remote_number, names, policy=None):
+    """A Credential; None when the policy leaves its key no scheme."""
     if "cert_file" not in fields or "key_file" not in fields:
         raise UnimplementedError("a credential of another kind than certificate and key")
     with open(fields["key_file"], "rb") as file:
@@ -229,9 +270,11 @@ def credential(fields, remote_number, names):
         key = PrivateKey.from_pem(pem)
     except ValueError as error:
         raise UnimplementedError(f"a key that this engine does not take: {error}") from None
-    schemes = fields.get("signing_prefs")
+    schemes = fields.get("signing_prefs") or (policy and policy[4])
     if schemes is not None:
         schemes = [scheme for scheme in schemes if scheme in {*key.schemes, *key.schemes12}]
+        if not schemes and policy:
+            return None
         if not schemes:
             raise UnimplementedError(f"signature scheme {fields['signing_prefs'][0]:#06x}")
     if remote_number is not None:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from cext.tls.config import ClientConfig
-from cext.tls.connection import Connection
+from cext.tls.engine import Engine
 
 from tests.cext.tls.peer import (
     ALERT,
@@ -331,7 +331,7 @@ def resuming(tmp_path_factory, pki, nginx):
 
 
 def session_of(edge):
-    engine = Connection(ClientConfig(server_name=NAME, alpn=[], cipher_suites=(0x1301,)))
+    engine = Engine(ClientConfig(server_name=NAME, alpn=[], cipher_suites=(0x1301,)))
     remote = Remote(edge)
     while engine.session is None:
         remote.receive_bytes(engine.take_output())

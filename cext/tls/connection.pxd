@@ -51,6 +51,7 @@ cdef class Connection:
     cdef readonly int cipher_suite      # 0x1301 ..., 0xC02B ...
     cdef readonly int group
     cdef readonly int signature_scheme
+    cdef readonly Credential credential # of a server: whose certificate it has shown; None in a resumed session
     cdef readonly bytes alpn            # the selected protocol
     cdef readonly bytes server_name     # SNI
     cdef readonly bint hello_retried

@@ -686,6 +686,7 @@ cdef class Connection:
         self.cipher_suite = h.cipher_suite
         self.group = h.group
         self.signature_scheme = h.signature_scheme
+        self.credential = None if h.resumed else h.credential
         self.alpn = h.alpn
         self.server_name = h.server_name
         self.hello_retried = h.hello_retried

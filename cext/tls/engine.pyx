@@ -108,7 +108,10 @@ cdef class Engine(Connection):
         return output
 
     def request_key_update(self, bint request_peer=True):
-        """Changes our keys, and asks the peer to change its own too; ValueError when nothing can be sent."""
+        """Changes our keys, and asks the peer to change its own too; ValueError before the handshake is confirmed, in TLS
+        1.2, which has no KeyUpdate, and when nothing can be sent any more."""
+        if not self.established or self.version != TLS13:
+            raise ValueError("a KeyUpdate needs an established connection of TLS 1.3")
         if not self.write_open or self.send_key_update(request_peer) < 0:
             raise ValueError("no KeyUpdate can be sent")
 

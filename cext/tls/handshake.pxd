@@ -82,6 +82,7 @@ cdef class Handshake:
     cdef int cipher_suite
     cdef int group
     cdef int signature_scheme
+    cdef Credential credential  # of a server: whose certificate it shows; None in a resumed session
     cdef bytes alpn             # b"" when none; the configuration's own object, not a copy
     cdef bytes server_name      # b"" when none
     cdef bint hello_retried

@@ -9,7 +9,6 @@ from libc.stdint cimport uint8_t, uint64_t
 from cext.crypto.hash_kdf cimport Hmac
 from cext.crypto.kx cimport KX_PUBLIC_MAX, KeyExchange
 from cext.tls.config cimport ServerConfig
-from cext.tls.credential cimport Credential
 from cext.tls.constants cimport RANDOM_LENGTH
 from cext.tls.handshake cimport Handshake
 from cext.tls.messages cimport ClientHello
@@ -34,7 +33,6 @@ cdef enum:
 
 cdef class Server12(Handshake):
     cdef ServerConfig config
-    cdef Credential credential          # whose certificate is shown
     cdef KeyExchange exchange           # from ServerKeyExchange to ClientKeyExchange
     cdef bint acknowledge_name          # the server_name was used to choose the credential (RFC 6066, section 3)
     cdef bint extended_master_secret    # both ends do RFC 7627

@@ -13,7 +13,6 @@ from libc.stdint cimport uint8_t, uint16_t
 from cext.crypto.hash_kdf cimport HASH_MAX
 from cext.crypto.sign cimport PublicKey
 from cext.tls.config cimport ServerConfig
-from cext.tls.credential cimport Credential
 from cext.tls.handshake cimport Handshake
 from cext.tls.messages cimport ClientHello, KeyShare
 from cext.tls.psk cimport Psk
@@ -41,7 +40,6 @@ cdef enum ServerState:                  # in flight order
 
 cdef class Server13(Handshake):
     cdef ServerConfig config
-    cdef Credential credential          # whose certificate is shown
     cdef bint acknowledge_name          # the server_name was used to choose it (RFC 6066, section 3)
     cdef Psk psk                        # until our tickets are made; .selected: the handshake is resumed by it
     cdef bint gives_tickets             # the client can use them

@@ -9,6 +9,7 @@ certificate  Certificate, and Signer for keys that are elsewhere
 hello        ClientHelloInfo: what a client offers, with its JA4 fingerprint
 state        ConnectionState: what was negotiated
 tickets      sessions that are resumed: their keys, or a SessionTicketWrapper
+binding      channel bindings
 replay       early data once: the ReplayRegister's interface
 verify       trust in certificates
 errors       TlsError and its kinds
@@ -19,6 +20,7 @@ errors       TlsError and its kinds
 from cext.tls.replay import SharedRegister
 from cext.tls.session import Session
 
+from edge.tls.binding import CHANNEL_BINDINGS
 from edge.tls.certificate import Certificate, Signer, digest
 from edge.tls.config import GROUPS, VERSIONS, ClientAuth, Config
 from edge.tls.conn import Conn, client, server
@@ -38,6 +40,7 @@ from edge.tls.state import ConnectionState
 from edge.tls.tickets import SessionTicketWrapper
 
 __all__ = [
+    "CHANNEL_BINDINGS",
     "GROUPS",
     "REPLAY_WINDOW",
     "VERSIONS",

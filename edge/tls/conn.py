@@ -38,6 +38,7 @@ from cext.tls.engine import (
 from cext.tls.names import describe
 from cext.tls.session import Session
 
+from edge.tls.binding import CHANNEL_BINDINGS, EXPORTER_LABEL, end_point
 from edge.tls.certificate import Certificate, wait_for
 from edge.tls.config import VERSIONS, Config
 from edge.tls.errors import (
@@ -55,8 +56,6 @@ from edge.tls.state import ConnectionState
 from edge.tls.verify import asking, last_error, verify_server
 
 _INTERNAL_ERROR: Final = 80
-_CHANNEL_BINDING: Final = "EXPORTER-Channel-Binding"
-"""RFC 9266, section 2."""
 _RECEIVE: Final = 1 << 16
 _SEAL: Final = 1 << 17
 """Bytes that are sealed before they are sent: a long write must not need its length twice in memory."""
@@ -79,7 +78,7 @@ class Transport(Protocol):
 
 def server(sock: Transport, config: Config) -> "Conn":
     """The server's side of a connection over `sock`. ValueError when the configuration has no certificate."""
-    return Conn(sock, config, Engine(config.server_config()))
+    return Conn(sock, config, Engine(config.server_config()), is_client=False)
 
 
 def client(
@@ -110,7 +109,7 @@ def client(
     connection = Engine(config.client_config(server_name, verify, early_data=early), session)
     if connection.early_data_state == OFFERED:
         connection.send(early_data)
-    return Conn(sock, config, connection)
+    return Conn(sock, config, connection, is_client=True)
 
 
 def _trust(config: Config, server_name: str) -> Callable[[Sequence[bytes]], None]:
@@ -138,8 +137,9 @@ class Conn(SocketLike):
     thread of its own, and any number of threads at once does no harm beyond mixing their data.
     """
 
-    def __init__(self, sock: Transport, config: Config, connection: Any) -> None:
+    def __init__(self, sock: Transport, config: Config, connection: Any, *, is_client: bool) -> None:
         self._sock = sock
+        self._is_client = is_client
         self._config = config
         self._connection = connection
         self._handshake = threading.Lock()
@@ -260,12 +260,16 @@ class Conn(SocketLike):
             return len(view)
 
     def _seal(self, data: memoryview) -> None:
-        if self._connection.failure is not None:  # a reader has just found out
-            raise self._failed(self._connection.failure)
+        self._check_engine()
         try:
             self._connection.send(data)
         except ValueError as error:  # the keys have sealed all they may
             raise TlsError(f"nothing more can be written: {error}") from error
+
+    def _check_engine(self) -> None:
+        """Holds _engine: a reader may have found out just now what has ended the connection."""
+        if self._connection.failure is not None:
+            raise self._failed(self._connection.failure)
 
     def _check_writable(self) -> None:
         if self._broken is not None:
@@ -273,6 +277,24 @@ class Conn(SocketLike):
         if self._write_closed:
             raise ClosedError("the connection's writing side is closed")
         self._check_failure()
+
+    def request_key_update(self, *, peer: bool = True) -> None:
+        """Changes the keys that this side writes under (RFC 8446, section 4.6.3); with `peer` asks the other side to
+        change its own too, before the next thing it writes. Blocks as `write` does.
+
+        The engine does so itself long before a key has sealed all that is safe: this is for policies of time.
+        ValueError before the handshake is confirmed, and in TLS 1.2.
+        """
+        self.handshake()
+        with self._using():
+            with self._write:
+                self._check_writable()
+                with self._engine:
+                    self._check_engine()
+                    self._connection.request_key_update(peer)
+                    self._queue_output_locked()
+                self._send_queue()
+            self._flush(wait=False)
 
     # --- the ways out
 
@@ -555,7 +577,7 @@ class Conn(SocketLike):
                 resumed=bool(c.resumed),
                 early_data_used=c.early_data_state in (READING, ACCEPTED),
                 fingerprint=c.fingerprint.decode("ascii"),
-                unique=self._export(_CHANNEL_BINDING, b"", 32) if self._can_export() else b"",
+                unique=self._export(EXPORTER_LABEL, b"", 32) if self._can_export() else b"",
             )
 
     def export_keying_material(self, label: str, context: bytes = b"", length: int = 32) -> bytes:
@@ -565,6 +587,26 @@ class Conn(SocketLike):
             if not self._can_export():
                 raise ValueError("export_keying_material: needs a confirmed handshake of TLS 1.3")
             return self._export(label, context, length)
+
+    def channel_binding(self, kind: str) -> bytes:
+        """The channel binding of a kind, the same bytes at both ends of this connection; see CHANNEL_BINDINGS.
+
+        "tls-exporter" (RFC 9266): 32 bytes of this connection alone, once the handshake is confirmed; of TLS 1.3.
+        "tls-server-end-point" (RFC 5929): the hash of the server's certificate; a server in a resumed session does not
+        know it. ValueError where there is none, and for an unknown kind.
+        """
+        if kind not in CHANNEL_BINDINGS:
+            raise ValueError(f"channel_binding: {kind!r} is none of {', '.join(CHANNEL_BINDINGS)}")
+        if kind == "tls-exporter":
+            return self.export_keying_material(EXPORTER_LABEL)
+        with self._engine:
+            c = self._connection
+            if not c.established:
+                raise ValueError("channel_binding: needs a confirmed handshake")
+            chain = c.peer_certificates if self._is_client else c.credential and c.credential.chain
+        if not chain:
+            raise ValueError("tls-server-end-point: in a resumed session a server does not know its certificate")
+        return end_point(chain[0])
 
     def _can_export(self) -> bool:
         return bool(self._connection.established) and self._connection.version == VERSIONS["1.3"]

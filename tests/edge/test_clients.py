@@ -19,16 +19,24 @@ class Authority:
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "clients")])
         identifier = x509.SubjectKeyIdentifier.from_public_key(self.key.public_key())
         usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
-        self.certificate = self.sign(self.name, self.key.public_key(), 3600, [
-            (x509.BasicConstraints(ca=True, path_length=None), True), (usage, True), (identifier, False)])
+        self.certificate = self.sign(
+            self.name,
+            self.key.public_key(),
+            3600,
+            [(x509.BasicConstraints(ca=True, path_length=None), True), (usage, True), (identifier, False)],
+        )
 
     def sign(self, subject, public, seconds, extensions):
         now = datetime.datetime.now(datetime.UTC)
         builder = (
-            x509.CertificateBuilder().subject_name(subject).issuer_name(self.name).public_key(public)
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self.name)
+            .public_key(public)
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(seconds=seconds)))
+            .not_valid_after(now + datetime.timedelta(seconds=seconds))
+        )
         for extension, critical in extensions:
             builder = builder.add_extension(extension, critical)
         return builder.sign(self.key, hashes.SHA256())
@@ -76,7 +84,7 @@ def test_no_longer_than_the_certificate_is_valid(authority, asked, monkeypatch):
     trust(chain)
     now = clients.time.time()
     monkeypatch.setattr(clients.time, "time", lambda: now + 61)
-    trust(chain)                    # by the real clock it is still valid; what matters is that it was asked again
+    trust(chain)  # by the real clock it is still valid; what matters is that it was asked again
     assert len(asked) == 2
 
 
@@ -88,11 +96,14 @@ def test_distrust_is_not_remembered(authority, asked):
     assert len(asked) == 2
 
 
-@pytest.mark.parametrize("make", [
-    lambda authority: [der(authority.client(purpose=ExtendedKeyUsageOID.SERVER_AUTH))],
-    lambda authority: [b"not a certificate"],
-    lambda authority: [der(authority.client(seconds=-60))],
-])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda authority: [der(authority.client(purpose=ExtendedKeyUsageOID.SERVER_AUTH))],
+        lambda authority: [b"not a certificate"],
+        lambda authority: [der(authority.client(seconds=-60))],
+    ],
+)
 def test_what_is_not_trusted(authority, make):
     with pytest.raises(Refuse):
         clients.ClientTrust([authority.certificate])(make(authority))

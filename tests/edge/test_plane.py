@@ -88,12 +88,15 @@ def test_client_auth_arrives(certificates, monkeypatch):
         named["verify_client"]([authority.public_bytes(Encoding.DER)])
 
 
-@pytest.mark.parametrize(("lines", "message"), [
-    ('client_auth = { ca = "localhost.pem" }', r"tls\.client_auth\.ca: .* is no authority's"),
-    ('client_auth = { ca = "localhost.key" }', r"tls\.client_auth\.ca: .* holds no certificate"),
-    ('client_auth = { ca = "none.pem" }', r"tls\.client_auth\.ca: .* no such file"),
-    ('key_log = "none/keys"', r"tls\.key_log: .*No such file"),
-])
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ('client_auth = { ca = "localhost.pem" }', r"tls\.client_auth\.ca: .* is no authority's"),
+        ('client_auth = { ca = "localhost.key" }', r"tls\.client_auth\.ca: .* holds no certificate"),
+        ('client_auth = { ca = "none.pem" }', r"tls\.client_auth\.ca: .* no such file"),
+        ('key_log = "none/keys"', r"tls\.key_log: .*No such file"),
+    ],
+)
 def test_what_clients_are_not_asked_by(certificates, lines, message):
     with pytest.raises(ConfigError, match=message):
         plane.prepare(with_tls(lines, certificates), SECRET)

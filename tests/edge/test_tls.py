@@ -73,7 +73,7 @@ def test_write_takes_any_bytes():
 
 def test_key_updates_pass_unseen():
     with connected() as (client, server):
-        client._connection.request_key_update(True)
+        client.request_key_update()
         client.write(b"under new keys")
         assert server.read() == b"under new keys"
         server.write(b"and back")

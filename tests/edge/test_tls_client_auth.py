@@ -314,12 +314,51 @@ def test_nothing_is_exported_before_the_handshake_or_in_tls_1_2():
             client.export_keying_material("EXPORTER-test")
 
 
-def test_the_key_log_is_the_same_at_both_ends():
+@pytest.mark.parametrize(
+    ("version", "labels"),
+    [
+        ("1.2", {"CLIENT_RANDOM"}),
+        (
+            "1.3",
+            {
+                "CLIENT_HANDSHAKE_TRAFFIC_SECRET", "SERVER_HANDSHAKE_TRAFFIC_SECRET", "CLIENT_TRAFFIC_SECRET_0",
+                "SERVER_TRAFFIC_SECRET_0", "EXPORTER_SECRET",
+            },
+        ),
+    ],
+)  # fmt: skip
+def test_the_key_log_is_the_same_at_both_ends(version, labels):
     ours, theirs = [], []
-    with connected(server=server_config(key_log=theirs.append), client=client_config(key_log=ours.append)):
+    with connected(
+        server=server_config(key_log=theirs.append, max_version=version), client=client_config(key_log=ours.append)
+    ):
         pass
     assert sorted(ours) == sorted(theirs)
-    labels = {line.split()[0] for line in ours}
-    assert labels >= {"CLIENT_HANDSHAKE_TRAFFIC_SECRET", "SERVER_TRAFFIC_SECRET_0"}
+    assert {line.split()[0] for line in ours} == labels
+    assert len(ours) == len(labels)
     assert all(len(bytes.fromhex(line.split()[1])) == 32 for line in ours)
+    assert all(len(bytes.fromhex(line.split()[2])) in (32, 48) for line in ours)
     assert len({line.split()[1] for line in ours}) == 1, "the client's random"
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+def test_openssl_logs_the_same_keys(version, tmp_path):
+    ours = []
+    with sockets() as (a, b):
+        context = openssl_context("client", maximum_version=getattr(ssl.TLSVersion, f"TLSv1_{version[-1]}"))
+        context.keylog_filename = str(tmp_path / "keys")
+        thread = Thread(lambda: context.wrap_socket(b, server_hostname="localhost"))
+        server = tls.server(a, server_config(key_log=ours.append))
+        server.handshake()
+        thread.finish()
+    theirs = [line for line in (tmp_path / "keys").read_text().splitlines() if not line.startswith("#")]
+    assert sorted(ours) == sorted(theirs)
+
+
+def test_a_key_log_that_fails_ends_no_connection():
+    def full(line):
+        raise OSError("the disk is full")
+
+    with connected(server=server_config(key_log=full)) as (client, server):
+        client.write(b"x")
+        assert server.read() == b"x"

@@ -56,9 +56,7 @@ def write_until(conn, end, sent, rng):
         conn.write(data)
         sent.add(data)
         if rng.random() < 0.2:
-            with conn._engine:
-                conn._connection.request_key_update(True)
-                conn._queue_output_locked()
+            conn.request_key_update()
     conn.close_write()
 
 

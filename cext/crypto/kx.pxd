@@ -20,9 +20,12 @@ cdef class KeyExchange:
     """One ephemeral key pair. The private half is freed (and cleansed by libcrypto) with the object."""
     cdef EVP_PKEY *pkey
     cdef EVP_PKEY_CTX *ctx              # of the derivations under pkey
+    cdef uint8_t scalar[32]             # of X25519 by lib25519, instead of pkey
+    cdef bint has_scalar
     cdef readonly int group
     cdef int generate(self, int group, uint8_t *public, size_t *n) noexcept nogil
     cdef int derive(self, const uint8_t *peer, size_t peer_len, uint8_t *shared, size_t *n) noexcept nogil
+    cdef int generate_by_lib25519(self, uint8_t *public, size_t *n) noexcept nogil
     cdef int generate_by_ladder(self, uint8_t *public, size_t *n) noexcept nogil
     cdef int agree(self, const uint8_t *peer, size_t peer_len, uint8_t *shared, size_t *n) noexcept nogil
     cdef void forget(self) noexcept nogil

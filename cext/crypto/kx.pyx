@@ -7,11 +7,11 @@ group that is overwritten each time: a worker is one thread, and a derivation be
 libcrypto has two ways to an X25519 share: key generation multiplies the base point by way of a table of 24 KiB, while
 a derivation from the base point's coordinate (u = 9, RFC 7748 section 4.1) climbs the ladder, in assembly where the CPU
 has ADX. Which is faster depends on the machine (and the table drives everything else out of the first-level cache),
-so both are timed when the module is loaded.
+so both are timed when the module is loaded. Where lib25519 is installed it is timed as well: it mostly wins by far.
 """
 
 from libc.stdint cimport INT64_MAX, int64_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from cext.lib.libcrypto cimport (
@@ -44,6 +44,7 @@ from cext.lib.libcrypto cimport (
     OSSL_PKEY_PARAM_PUB_KEY,
     RAND_bytes,
 )
+from cext.crypto.lib25519 cimport X25519_LENGTH, lib25519_clamp, lib25519_loaded, lib25519_share, lib25519_shared
 
 cdef struct Curve:
     int group
@@ -53,9 +54,14 @@ cdef struct Curve:
     EVP_PKEY_CTX *keygen
     EVP_PKEY *peer                      # any key of the group; its public half is the last peer's
     EVP_PKEY_CTX *fromdata              # X25519: private keys from bytes
-    bint ladder                         # X25519: shares by derivation from the base point
+
+cdef enum Way:                          # to an X25519 share
+    BY_TABLE = 0
+    BY_LADDER = 1
+    BY_LIB25519 = 2                     # and to the shared secret
 
 cdef Curve[3] curves
+cdef int way = BY_TABLE
 
 
 cdef inline Curve *curve_of(int group) noexcept nogil:
@@ -84,12 +90,17 @@ cdef class KeyExchange:
         EVP_PKEY_free(self.pkey)
         self.ctx = NULL
         self.pkey = NULL
+        if self.has_scalar:
+            OPENSSL_cleanse(self.scalar, sizeof(self.scalar))
+            self.has_scalar = 0
 
     cdef int generate(self, int group, uint8_t *public, size_t *n) noexcept nogil:
         cdef Curve *curve = curve_of(group)
         self.forget()
         self.group = group
-        if curve != NULL and curve.ladder:
+        if group == GROUP_X25519 and way == BY_LIB25519:
+            return self.generate_by_lib25519(public, n)
+        if group == GROUP_X25519 and way == BY_LADDER:
             return self.generate_by_ladder(public, n)
         if curve == NULL or EVP_PKEY_keygen(curve.keygen, &self.pkey) != 1:
             return failed()
@@ -97,6 +108,15 @@ cdef class KeyExchange:
                                             public, KX_PUBLIC_MAX, n) != 1
                 or n[0] != curve.public_length):
             return failed()
+        return 0
+
+    cdef int generate_by_lib25519(self, uint8_t *public, size_t *n) noexcept nogil:
+        if RAND_bytes(self.scalar, X25519_LENGTH) != 1:
+            return failed()
+        self.has_scalar = 1
+        lib25519_clamp(self.scalar)
+        lib25519_share(self.scalar, public)
+        n[0] = X25519_LENGTH
         return 0
 
     cdef int generate_by_ladder(self, uint8_t *public, size_t *n) noexcept nogil:
@@ -119,7 +139,12 @@ cdef class KeyExchange:
 
     cdef int derive(self, const uint8_t *peer, size_t peer_len, uint8_t *shared, size_t *n) noexcept nogil:
         cdef Curve *curve = curve_of(self.group)
-        if curve == NULL or self.pkey == NULL or peer_len != curve.public_length:
+        if curve == NULL or peer_len != curve.public_length:
+            return -1
+        if self.has_scalar:
+            n[0] = X25519_LENGTH
+            return lib25519_shared(self.scalar, peer, shared)
+        if self.pkey == NULL:
             return -1
         # RFC 9846, section 4.3.8.2: an uncompressed point on the curve. Decoding checks the equation; with that form
         # infinity cannot be written, and the cofactor is 1, so nothing of a full validation (64 us) is left to check.
@@ -176,6 +201,11 @@ cdef class KeyExchange:
         if curve == NULL:
             raise ValueError(f"unknown group {group:#06x}")
         self.group = group
+        if group == GROUP_X25519 and way == BY_LIB25519 and len(scalar) == X25519_LENGTH:
+            memcpy(self.scalar, <char *> scalar, X25519_LENGTH)
+            lib25519_clamp(self.scalar)
+            self.has_scalar = 1
+            return self
         if group == GROUP_X25519:
             params[0] = OSSL_PARAM_construct_octet_string(OSSL_PKEY_PARAM_PRIV_KEY, <char *> scalar, len(scalar))
             params[1] = OSSL_PARAM_construct_end()
@@ -215,35 +245,52 @@ cdef int prepare(Curve *curve, int group, const char *algorithm, const char *nam
     return 0
 
 
-cdef int64_t quickest(Curve *curve, bint ladder) except -1:
-    """Nanoseconds of the quickest of a few shares made one way; far too many when that way yields none."""
+cdef int64_t quickest() except -1:
+    """Nanoseconds of the quickest of a few exchanges of X25519 by `way`; far too many when none succeeds."""
     cdef KeyExchange exchange = KeyExchange()
     cdef uint8_t public[KX_PUBLIC_MAX]
+    cdef uint8_t shared[KX_SHARED_MAX]
     cdef size_t n = 0
     cdef int64_t best = INT64_MAX
     cdef timespec begin, end
-    curve.ladder = ladder
     for _ in range(8):
         clock_gettime(CLOCK_MONOTONIC, &begin)
-        if exchange.generate(curve.group, public, &n) < 0:
+        if (exchange.generate(GROUP_X25519, public, &n) < 0
+                or exchange.derive(public, n, shared, &n) < 0):
             return INT64_MAX
         clock_gettime(CLOCK_MONOTONIC, &end)
         best = min(best, (end.tv_sec - begin.tv_sec) * 1000000000 + end.tv_nsec - begin.tv_nsec)
+    OPENSSL_cleanse(shared, sizeof(shared))
     return best
 
 
-def x25519_by_ladder(object choice=None):
-    """Whether X25519 shares are made by the ladder; True or False chooses (for tests), None only asks."""
+def choose_way():
+    """Times the ways to an X25519 exchange and takes the quickest."""
+    global way
+    cdef list times = []
+    for way in range(BY_LIB25519 + 1):
+        if way != BY_LIB25519 or lib25519_loaded():
+            times.append((quickest(), way))
+    way = min(times)[1]
+
+
+def x25519_way(str choice=None):
+    """How X25519 is done: "table", "ladder" (both libcrypto's) or "lib25519". One of them as `choice` sets it (for tests and
+    measurements; ValueError when it is not there), None only asks."""
+    global way
     if choice is not None:
-        curves[0].ladder = choice
-    return bool(curves[0].ladder)
+        if choice not in WAYS or choice == "lib25519" and not lib25519_loaded():
+            raise ValueError(f"no such way to X25519: {choice}")
+        way = WAYS.index(choice)
+    return WAYS[way]
 
 
+WAYS = ("table", "ladder", "lib25519")
 prepare(&curves[0], GROUP_X25519, b"X25519", b"X25519", 32, 32)
 curves[0].fromdata = EVP_PKEY_CTX_new_from_name(NULL, b"X25519", NULL)
 if curves[0].fromdata == NULL or EVP_PKEY_fromdata_init(curves[0].fromdata) != 1:
     raise ImportError("libcrypto makes no X25519 key from bytes")
-curves[0].ladder = quickest(&curves[0], True) < quickest(&curves[0], False)
+choose_way()
 prepare(&curves[1], GROUP_SECP256R1, b"EC", b"P-256", 65, 32)
 prepare(&curves[2], GROUP_SECP384R1, b"EC", b"P-384", 97, 48)
 

@@ -25,7 +25,19 @@ def refused(exchange, share):
     return True
 
 
-def test_wycheproof_x25519(wycheproof):
+@pytest.fixture(params=kx.WAYS)
+def way(request):
+    """Each way to X25519 that this machine has, in turn."""
+    before = kx.x25519_way()
+    try:
+        kx.x25519_way(request.param)
+    except ValueError:
+        pytest.skip("lib25519 is not installed")
+    yield request.param
+    kx.x25519_way(before)
+
+
+def test_wycheproof_x25519(wycheproof, way):
     ran = zero = 0
     for _, test in wycheproof("x25519_test.json"):
         exchange = kx.KeyExchange.from_private(kx.X25519, bytes.fromhex(test["private"]))
@@ -230,21 +242,20 @@ def test_memory_is_flat(group):
     assert resident() - before < 400_000
 
 
-@pytest.mark.parametrize("ladder", [True, False], ids=["by the ladder", "by the table"])
-def test_both_ways_to_an_x25519_share_agree_with_a_peer(ladder):
-    before = kx.x25519_by_ladder()
-    try:
-        kx.x25519_by_ladder(ladder)
-        shares = set()
-        for _ in range(50):
-            ours, theirs = kx.KeyExchange(), x25519.X25519PrivateKey.generate()
-            share = ours.start(kx.X25519)
-            secret = ours.finish(theirs.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
-            assert secret == theirs.exchange(x25519.X25519PublicKey.from_public_bytes(share))
-            shares.add(share)
-        assert len(shares) == 50
-    finally:
-        kx.x25519_by_ladder(before)
+def test_every_way_to_x25519_agrees_with_a_peer(way):
+    shares = set()
+    for _ in range(50):
+        ours, theirs = kx.KeyExchange(), x25519.X25519PrivateKey.generate()
+        share = ours.start(kx.X25519)
+        secret = ours.finish(theirs.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
+        assert secret == theirs.exchange(x25519.X25519PublicKey.from_public_bytes(share))
+        shares.add(share)
+    assert len(shares) == 50
+
+
+def test_a_way_that_is_not_there():
+    with pytest.raises(ValueError, match="no such way to X25519: abacus"):
+        kx.x25519_way("abacus")
 
 
 def test_one_key_pair_serves_several_peers():

@@ -6,7 +6,7 @@ the owner sends before anything sealed later; application data is sealed by `sea
 memory with room for header and tag.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from cext.base.buffer cimport Bytes
 from cext.crypto.hash_kdf cimport HASH_MAX
@@ -60,6 +60,8 @@ cdef class Connection:
     cdef readonly int early_data_state  # EarlyData
     cdef readonly uint32_t early_data_left  # bytes that the peer may still send, or that we may write
     cdef readonly bytes fingerprint     # of early data that a server took: 64 hex digits, the same for a replay; or b""
+    cdef readonly int64_t ticket_age_skew   # by which the age of the ticket that a server resumes by is greater by the
+                                        # client's clock than by ours, milliseconds
     cdef readonly tuple peer_certificates   # DER, leaf first: shown, or shown when the session began
     cdef readonly Session session       # of a client: the newest it was given, to be resumed; else None
 

@@ -692,6 +692,7 @@ cdef class Connection:
         self.hello_retried = h.hello_retried
         self.resumed = h.resumed
         self.fingerprint = h.fingerprint
+        self.ticket_age_skew = h.ticket_age_skew
         self.peer_certificates = h.peer_certificates
 
     cdef int refuse(self, int description, str reason) except -1:

@@ -8,7 +8,7 @@ flight never leaves, so nothing is sent before the alert but what earlier steps 
 The life of a handshake object ends with STEP_DONE or a failure; what the connection keeps it copies.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from cext.base.buffer cimport Bytes
 from cext.base.wire cimport Writer
@@ -97,6 +97,7 @@ cdef class Handshake:
     cdef uint8_t resumption_secret[HASH_MAX]    # resumption_master_secret: a server's until its tickets are made
     cdef uint64_t authenticated             # a client's: when the full handshake was, milliseconds since 1970
     cdef tuple peer_certificates            # DER, leaf first; () when the peer has shown none
+    cdef int64_t ticket_age_skew            # of the session's ticket, the client's age minus ours, milliseconds
     cdef bytes fingerprint      # of early data that a server takes: hex, the same for a replay alone; b"" without
 
     # --- for the consumer; overridden by each handshake -------------------------------------------

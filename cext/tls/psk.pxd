@@ -34,6 +34,9 @@ cdef int select_psk(ServerConfig config, const ClientHello *ch, const uint8_t *m
 """Looks for a ticket of ours that fits the ClientHello in `message`, under the hash of `before`, the transcript in front
 of it. 1: psk is set and the schedule holds its Early Secret; 0: none; -decrypt_error: its binder does not verify."""
 
+cdef int64_t age_skew(const Psk *psk) noexcept nogil
+"""Milliseconds by which the ticket is older by the client's clock than by ours; its network delay makes that negative."""
+
 cdef bint accept_early_data(ServerConfig config, Psk *psk, int suite, bytes alpn) noexcept
 """Whether the early data that came with the selected PSK may be read: as the ticket was issued for, soon, and once."""
 

@@ -108,10 +108,13 @@ cdef bint binder_verifies(const KeySchedule *early, const Transcript *before, co
     return equal_constant_time(expected, binder.p, length)
 
 
+cdef int64_t age_skew(const Psk *psk) noexcept nogil:
+    return <int64_t> psk.age - <int64_t> (psk.now - psk.state.created)
+
+
 cdef bint accept_early_data(ServerConfig config, Psk *psk, int suite, bytes alpn) noexcept:
     cdef const SessionState *s = &psk.state
     cdef Reader protocol
-    cdef int64_t lateness
     reader_init(&protocol, <const uint8_t *> <const char *> alpn, len(alpn))
     # What the client encrypted under is what the ticket's connection had (section 4.2.10), and its first PSK.
     if psk.identity != 0 or s.cipher_suite != suite or not same(&s.alpn, &protocol):
@@ -121,8 +124,7 @@ cdef bint accept_early_data(ServerConfig config, Psk *psk, int suite, bytes alpn
     if memcmp(s.replay_register, config.replay.id, sizeof(config.replay.id)) != 0:
         return 0
     # The age by the client's clock and by ours differ by the time the ClientHello took, or was held back (section 8.3).
-    lateness = <int64_t> (psk.now - s.created) - <int64_t> psk.age
-    if not -<int64_t> config.early_window <= lateness <= <int64_t> config.early_window:
+    if not -<int64_t> config.early_window <= age_skew(psk) <= <int64_t> config.early_window:
         return 0
     return config.replay.fresh(psk.binder, psk.binder_length)
 

@@ -37,7 +37,7 @@ from cext.tls.messages cimport (
     parse_client_hello, parse_finished)
 from cext.tls.negotiate cimport (
     GroupChoice, choose_alpn, choose_cipher_suite, choose_group, choose_version, is_among, name_of, protocol_of)
-from cext.tls.psk cimport accept_early_data, add_tickets, mode_fits, psk_fingerprint, psk_wipe, select_psk
+from cext.tls.psk cimport accept_early_data, age_skew, add_tickets, mode_fits, psk_fingerprint, psk_wipe, select_psk
 from cext.tls.transcript cimport transcript_add, transcript_hash, transcript_init, transcript_restart
 
 cdef enum:
@@ -282,6 +282,7 @@ cdef class Server13(Handshake):
                 self.peer_certificates = ()
                 psk_wipe(&self.psk)
         self.resumed = self.psk.selected
+        self.ticket_age_skew = age_skew(&self.psk) if self.resumed else 0
         self.gives_tickets = self.config.tickets is not None and mode_fits(self.config, &self.hello, &dhe)
         transcript_add(&self.transcript, self.message, self.message_length)
         self.state = SELECT_CREDENTIAL if self.hello_retried else SELECT_GROUP

@@ -25,6 +25,7 @@ RECORD_HEADER, HANDSHAKE_HEADER = 5, 4
 HANDSHAKE_FAILURE, PROTOCOL_VERSION, INTERNAL_ERROR = 40, 70, 80
 DIFFERENT_SIZES = (0, 1, 255, 256, 257, 16383, 16384, 16385, 32767, 32768, 32769)
 FLIPPED = bytes(byte ^ 0xFF for byte in range(256))
+RECORD_OF = {2: 22, 8: 23}     # ServerHello stands in the first handshake record, EncryptedExtensions in the first under keys
 TIMEOUT = 20            # seconds; the runner's own is 15
 
 
@@ -49,6 +50,8 @@ class Link:
         self.selected = -1              # number of the credential that signed
         self.keep = options.expect_advertised_alpn is not None or options.expect_peer_verify_pref
         self.kept = b""                 # the first bytes of the stream, where they are asked for
+        self.unsent = b""               # of a write that is to stay unfinished until there is more to send
+        self.on_record = None           # called with the type of each record that has been taken
         family, address = (socket.AF_INET6, "::1") if options.ipv6 else (socket.AF_INET, "127.0.0.1")
         self.socket = socket.socket(family, socket.SOCK_STREAM)
         self.socket.settimeout(TIMEOUT)
@@ -107,17 +110,21 @@ class Link:
             else:
                 self.header += piece
                 if len(self.header) == RECORD_HEADER:
+                    self.record_type = self.header[0]
                     self.body = int.from_bytes(self.header[3:], "big")
                     self.header = b""
             if self.one_by_one:
                 yield from (piece[i : i + 1] for i in range(n))
             else:
                 yield piece
+            if self.on_record and not self.header and not self.body:
+                self.on_record(self.record_type)
 
     def flush(self, failed=False):
         output = self.engine.take_output()
         if not output:
             return
+        output, self.unsent = self.unsent + output, b""
         try:
             self.socket.sendall(output)
         except OSError as error:
@@ -127,6 +134,13 @@ class Link:
     def send(self, data):
         self.engine.send(data)
         self.flush()
+
+    def send_unfinished(self, data):
+        """Sends one byte of it, and the rest in front of what comes next."""
+        self.engine.send(data)
+        output = self.engine.take_output()
+        self.socket.sendall(output[:1])
+        self.unsent = output[1:]
 
     def close(self):
         """Half-closes and reads to the end: a reset would take our last alert from the runner."""
@@ -146,7 +160,7 @@ def connect(options, retry, memory, is_resumption):
     engine = Engine(build(options, memory))
     link = Link(options, engine)
     try:
-        Exchange(link, options, retry, is_resumption).run()
+        Exchange(link, options, retry, memory, is_resumption).run()
     except ExchangeError:
         feature = missing_feature(engine, options, is_resumption)
         if feature:
@@ -176,7 +190,8 @@ class Exchange:
     """The application's part of a connection: it checks what was negotiated, writes what is asked for, echoes every
     byte flipped, and closes."""
 
-    def __init__(self, link, options, retry, is_resumption):
+    def __init__(self, link, options, retry, memory, is_resumption):
+        self.memory = memory
         self.link, self.engine, self.options, self.retry = link, link.engine, options, retry
         self.is_resumption = is_resumption
         self.begun = False              # what is to be written first has been
@@ -224,12 +239,24 @@ class Exchange:
         """A client's early data: as much of what it writes first as the server said it takes."""
         if self.options.export_keying_material:
             self.export()
-        if self.options.shim_writes_first:
+        if self.options.early_write_after_message:
+            self.link.on_record = self.write_early_late
+        elif self.options.read_with_unfinished_write:
+            self.link.send_unfinished(self.options.shim_initial_write)
+            self.begun = True
+        elif self.options.shim_writes_first:
             for _ in range(self.options.repeat_shim_initial_write):
                 data = self.options.shim_initial_write
                 room = self.engine.early_data_left
                 self.link.send(data[:room])
                 self.unwritten += data[room:]
+            self.begun = True
+
+    def write_early_late(self, record_type):
+        """Early data when that message of the server's flight has come, each in a record of its own."""
+        if record_type == RECORD_OF[self.options.early_write_after_message]:
+            self.link.on_record = None
+            self.link.send(self.options.shim_initial_write)
             self.begun = True
 
     def begin(self):
@@ -246,6 +273,8 @@ class Exchange:
         if options.write_different_record_sizes:
             for n in DIFFERENT_SIZES:
                 link.send(b"\x42" * n)
+        elif options.read_with_unfinished_write:
+            link.send_unfinished(options.shim_initial_write)
         elif options.shim_writes_first:
             for _ in range(options.repeat_shim_initial_write):
                 link.send(options.shim_initial_write)
@@ -276,7 +305,7 @@ class Exchange:
         engine, options = self.engine, self.options
         if not engine.established:
             raise ExchangeError("closed within the handshake")
-        if not options.server and engine.version == TLS13:
+        if not options.server:
             self.check_session()
         if options.check_close_notify:
             if not closed:
@@ -286,6 +315,12 @@ class Exchange:
 
     def check_session(self):
         session, options = self.engine.session, self.options
+        if self.is_resumption and options.expect_ticket_renewal and (
+            session is None or session.ticket == self.memory.session.ticket
+        ):
+            raise ExchangeError("no new ticket")
+        if self.engine.version == TLS12:        # a session without a ticket cannot be resumed, which BoringSSL's can
+            return
         if (session is not None) == options.expect_no_session:
             raise ExchangeError(f"the session to resume: {session!r}")
         if session is not None and bool(session.max_early_data) != options.expect_ticket_supports_early_data:
@@ -312,6 +347,10 @@ def check(link, options, is_resumption):
         raise ExchangeError(f"a HelloRetryRequest: {engine.hello_retried}")
     if engine.resumed != (is_resumption and not options.expect_session_miss):
         raise ExchangeError(f"resumed: {engine.resumed}")
+    if options.expect_ticket_age_skew is not None and is_resumption:
+        skew = round(engine.ticket_age_skew / 1000)
+        if skew != options.expect_ticket_age_skew:
+            raise ExchangeError(f"the ticket's age differs by {skew} seconds")
     if options.expect_accept_early_data and engine.early_data_state != ACCEPTED:
         raise ExchangeError("early data was not accepted")
     if options.expect_reject_early_data and engine.early_data_state not in (REJECTED, NO_EARLY_DATA):

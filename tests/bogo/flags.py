@@ -14,7 +14,7 @@ SWITCHES = (
     "server", "ipv6", "is-handshaker-supported",
     # how the stream is fed and what is written when
     "async", "shim-writes-first", "shim-shuts-down", "check-close-notify", "write-different-record-sizes",
-    "key-update", "key-update-before-read",
+    "key-update", "key-update-before-read", "read-with-unfinished-write",
     # versions, tickets and early data
     "no-tls1", "no-tls11", "no-tls12", "no-tls13", "no-ticket", "enable-early-data",
     "use-ticket-callback", "use-ticket-aead-callback", "skip-ticket",
@@ -28,14 +28,14 @@ SWITCHES = (
     "use-early-callback", "fail-early-callback", "install-ddos-callback", "fail-ddos-callback", "fail-cert-callback",
     # what must have been negotiated
     "expect-no-server-name", "expect-hrr", "expect-no-hrr", "handshake-never-done",
-    "expect-session-miss", "expect-no-session", "expect-ticket-supports-early-data", "expect-accept-early-data",
+    "expect-session-miss", "expect-no-session", "expect-ticket-renewal", "expect-ticket-supports-early-data", "expect-accept-early-data",
     "expect-reject-early-data", "expect-no-offer-early-data",
 )
 NUMBERS = (
     "port", "shim-id", "resume-count", "min-version", "max-version", "repeat-shim-initial-write",
-    "export-keying-material", "resumption-delay",
+    "export-keying-material", "resumption-delay", "early-write-after-message",
     "expect-version", "expect-cipher", "expect-cipher-aes", "expect-curve-id", "expect-peer-signature-algorithm",
-    "expect-selected-credential",
+    "expect-selected-credential", "expect-ticket-age-skew",
 )
 NUMBER_LISTS = ("curves", "key-shares", "verify-prefs", "expect-peer-verify-pref")
 CREDENTIAL_NUMBER_LISTS = ("signing-prefs",)
@@ -63,6 +63,7 @@ NEEDLESS_SWITCHES = {
     "server-preference": "the only order this engine knows",
     "expect-extended-master-secret": "the runner computes the master secret too: it cannot be wrong and work",
     "expect-secure-renegotiation": "the runner checks the extension",
+    "expect-no-session-id": "a server keeps no sessions: its tickets hold them",
     "no-legacy-server-connect": "such servers are always refused",
     "cbc-record-splitting": "there is no CBC",
     "false-start": "our side waits for the Finished all the same",
@@ -70,6 +71,7 @@ NEEDLESS_SWITCHES = {
 }
 # The same for flags with a value.
 NEEDLESS_VALUES = {
+    "advertise-npn": "ALPN, which is offered beside it, is what the server has to take",
     "trust-cert": "trust is the verify callback's affair; BoringSSL's own shim accepts any chain too",
     "read-size": "the engine delivers a record at a time",
     "expect-cipher-no-aes": "this engine serves machines with AES instructions",
@@ -93,6 +95,7 @@ class Options:
         for name in TEXTS:
             setattr(self, attribute(name), None)
         self.expect_selected_credential = None
+        self.expect_ticket_age_skew = None
         self.shim_initial_write = b"hello"
         self.repeat_shim_initial_write = 1
         self.curves = []

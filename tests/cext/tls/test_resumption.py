@@ -284,6 +284,18 @@ def test_a_wrapper_takes_the_place_of_keys():
     assert not resumes(config, altered(session, ticket=b"Wrong"))
 
 
+@pytest.mark.parametrize("skew", [-5000, 5000, 0])
+def test_the_skew_of_the_ticket_age(config, session, skew):
+    shift_clock(10_000)
+    try:
+        client = ResumingClient(config, session).hello(age=now() - session.received + skew)
+    finally:
+        shift_clock(0)
+    assert client.resumed
+    client.finish()
+    assert skew - 500 < client.server.ticket_age_skew <= skew
+
+
 # What is refused.
 
 

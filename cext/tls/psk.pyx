@@ -9,7 +9,9 @@ from cext.crypto.hash_kdf cimport (
     HASH_SHA256, HASH_SHA384, cleanse, equal_constant_time, hash_length, hash_once, random_bytes)
 from cext.tls.client_auth cimport state_of_chain
 from cext.tls.config cimport TICKETS_MAX
-from cext.tls.constants cimport PSK_DHE_KE, PSK_KE, TLS13, TLS_AES_256_GCM_SHA384, decrypt_error, internal_error
+from cext.tls.constants cimport (
+    PSK_DHE_KE, PSK_KE, TLS13, TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384, TLS_CHACHA20_POLY1305_SHA256, decrypt_error,
+    internal_error)
 from cext.tls.handshake cimport LEVEL_APPLICATION
 from cext.tls.key_schedule cimport psk_binder, resumption_psk, schedule_early, schedule_wipe
 from cext.tls.messages cimport build_new_session_ticket
@@ -87,7 +89,10 @@ cdef bint state_fits(const SessionState *s, const ClientHello *ch, int hash, uin
 
 
 cdef int suite_hash(int suite) noexcept nogil:
-    return HASH_SHA384 if suite == TLS_AES_256_GCM_SHA384 else HASH_SHA256
+    """-1 for what is no cipher suite of TLS 1.3."""
+    if suite == TLS_AES_128_GCM_SHA256 or suite == TLS_CHACHA20_POLY1305_SHA256:
+        return HASH_SHA256
+    return HASH_SHA384 if suite == TLS_AES_256_GCM_SHA384 else -1
 
 
 cdef bint same(const Reader *a, const Reader *b) noexcept nogil:

@@ -40,7 +40,7 @@ NUMBERS = (
 NUMBER_LISTS = ("curves", "key-shares", "verify-prefs", "expect-peer-verify-pref")
 CREDENTIAL_NUMBER_LISTS = ("signing-prefs",)
 TEXTS = (
-    "shim-initial-write", "host-name", "expect-server-name", "advertise-alpn", "select-alpn", "expect-alpn",
+    "shim-initial-write", "ticket-key", "host-name", "expect-server-name", "advertise-alpn", "select-alpn", "expect-alpn",
     "expect-advertised-alpn", "expect-peer-cert-file", "cipher",
     "use-client-ca-list", "export-label", "export-context",
 )

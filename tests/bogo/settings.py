@@ -18,7 +18,7 @@ NAMES = ("shim.example",)
 NO_PROTOCOL = b"\0none"     # offered by nobody: every ALPN list is refused
 HANDSHAKE_FAILURE, CERTIFICATE_UNKNOWN = 40, 46
 CLIENT_CERTIFICATES12 = "client certificates in TLS 1.2"
-EARLY_WINDOW = 60_900       # milliseconds that a ticket's age may be off: 60 seconds by BoringSSL's clock, which ticks once in one
+EARLY_WINDOW = 60_900       # milliseconds that a ticket's age may be off: BoringSSL's 60 are whole seconds
 EARLY_DATA = 14336          # bytes that a server takes: the runner goes up to and beyond it
 
 SUITES12 = {
@@ -34,8 +34,8 @@ CIPHER_RULES = {
 }
 
 
-# BoringSSL's compliance policies, as what a configuration of ours says: (lowest version, cipher suites of TLS 1.3, those of
-# TLS 1.2, groups, signature schemes). 0x0202 is MLKEM1024.
+# BoringSSL's compliance policies, as what a configuration of ours says: (lowest version, cipher suites of TLS 1.3,
+# those of TLS 1.2, groups, signature schemes). 0x0202 is MLKEM1024.
 POLICIES = {
     "fips_202205": (
         TLS12, (0x1301, 0x1302), (0xC02B, 0xC02F, 0xC02C, 0xC030), (0x0017, 0x0018),
@@ -99,6 +99,10 @@ def tickets(options, memory):
         return None
     if options.use_ticket_callback or options.use_ticket_aead_callback:
         return WrappedTickets(TicketWrapper(options.skip_ticket))
+    if options.ticket_key:
+        from boring_tickets import BoringTickets        # few tests need it, and what it loads
+
+        return WrappedTickets(BoringTickets(binascii.a2b_base64(options.ticket_key)))
     return memory.ticket_keys
 
 

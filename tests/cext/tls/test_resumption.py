@@ -173,6 +173,13 @@ def test_another_hash(config, session):
     assert a.resumed and a.cipher_suite == b.cipher_suite == CHACHA20
 
 
+@pytest.mark.parametrize("change", [{"version": 0x0303}, {"cipher_suite": 0xC02B}, {"cipher_suite": 0x1304}])
+def test_a_ticket_of_no_session_of_this_version(config, session, change):
+    state = config.tickets.open(session.ticket)
+    assert resumes(config, altered(session, ticket=config.tickets.seal(state)))
+    assert not resumes(config, altered(session, ticket=config.tickets.seal({**state, **change})))
+
+
 def test_a_ticket_ends_with_its_lifetime(config):
     config = resuming_config(tickets=config.tickets, ticket_lifetime=3600)
     session = first_session(config)

@@ -243,7 +243,7 @@ cdef class Client12(Handshake):
         curve = CURVES.get(self.server_key.kind, 0)
         if curve and not is_among(curve, self.config.groups, self.config.n_groups):
             return self.fail(illegal_parameter, "the certificate's key is on a curve that was not offered")
-        self.peer_certificates = chain_of(c.entries)
+        self.peer_certificates = self.config.shared_chain(chain_of(c.entries))
         if self.config.verify is not None:
             step = self.verify_trust()
             if step < 0:

@@ -104,3 +104,4 @@ cdef class ClientConfig:
     cdef PublicKey public_key(self, Reader leaf)
     # Raises ValueError when the certificate cannot be read.
     cdef tuple chain_of(self, Reader entries)       # read_chain, remembered
+    cdef tuple shared_chain(self, tuple chain)      # the equal one that is remembered, or this one from now on

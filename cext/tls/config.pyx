@@ -360,6 +360,13 @@ cdef class ClientConfig:
         self.chain = chain
         return chain
 
+    cdef tuple shared_chain(self, tuple chain):
+        if self.chain == chain:
+            return self.chain
+        self.entries = None
+        self.chain = chain
+        return chain
+
 
 cdef tuple read_chain(Reader entries):
     cdef Reader der

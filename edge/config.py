@@ -55,7 +55,13 @@ CIPHER_SUITES: Final = {
     "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256": 0xCCA8,
 }
 VERSIONS: Final = {"1.2": 0x0303, "1.3": 0x0304}
-GROUPS: Final = {"x25519": 0x001D, "secp256r1": 0x0017, "secp384r1": 0x0018}
+GROUPS: Final = {
+    "x25519mlkem768": 0x11EC,
+    "secp256r1mlkem768": 0x11EB,
+    "x25519": 0x001D,
+    "secp256r1": 0x0017,
+    "secp384r1": 0x0018,
+}
 
 _LABEL: Final = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME: Final = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*")
@@ -337,7 +343,12 @@ class Tls:
         default=list(CIPHER_SUITES),
     )
     groups: tuple[int, ...] = knob(
-        ListOf(Named("group", GROUPS)), "Groups of the key exchange, most preferred first.", default=list(GROUPS)
+        ListOf(Named("group", GROUPS, any_case=True)),
+        "Groups of the key exchange, most preferred first; but one that the client has sent a share of goes before one "
+        "that it would have to be asked for. Those with ML-KEM (X25519MLKEM768, SecP256r1MLKEM768) are safe from "
+        "quantum computers to come and of TLS 1.3 alone; where neither libcrypto nor the cryptography package has "
+        "ML-KEM-768 they are left out.",
+        default=list(GROUPS),
     )
     tickets: Tickets = knob(Section(Tickets), "Session tickets.", default={})
     early_data: EarlyData | None = knob(

@@ -150,15 +150,17 @@ class Choice(Kind[str]):
 
 
 class Named(Kind[int]):
-    """A number that users write by its name."""
+    """A number that users write by its name; with `any_case`, names being in lower case then, however they like."""
 
-    def __init__(self, text: str, numbers: dict[str, int]) -> None:
+    def __init__(self, text: str, numbers: dict[str, int], *, any_case: bool = False) -> None:
         self.text = text
         self._numbers = numbers
+        self._any_case = any_case
 
     def read(self, value: object, at: Place) -> int:
-        if isinstance(value, str) and value in self._numbers:
-            return self._numbers[value]
+        name = value.lower() if self._any_case and isinstance(value, str) else value
+        if isinstance(name, str) and name in self._numbers:
+            return self._numbers[name]
         raise at.error(f"{show(value)} is not a known {self.text}", nearest(str(value), self._numbers, "choose of"))
 
 

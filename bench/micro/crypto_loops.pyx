@@ -5,7 +5,7 @@ from libc.string cimport memset
 
 from cext.crypto.aead cimport AEAD_KEY_MAX, aead_free, aead_new, aead_open, aead_seal
 from cext.crypto.hash_kdf cimport HASH_MAX, Hash, Hmac, hash_final, hash_init, hash_update, hkdf_expand, hmac_key, hmac_sign
-from cext.crypto.kx cimport KX_PUBLIC_MAX, KX_SHARED_MAX, KeyExchange
+from cext.crypto.kx cimport KX_SHARE_MAX, KX_SHARED_MAX, KeyExchange
 from cext.crypto.sign cimport SIGNATURE_MAX, PrivateKey, PublicKey
 from cext.lib.libcrypto cimport EVP_CIPHER_CTX
 
@@ -96,7 +96,7 @@ def expand(int id, int times):
 
 def generate(int group, int times):
     cdef KeyExchange exchange = KeyExchange()
-    cdef uint8_t[KX_PUBLIC_MAX] public
+    cdef uint8_t[KX_SHARE_MAX] public
     cdef size_t n
     cdef int i
     cdef int failures = 0
@@ -110,16 +110,34 @@ def derive(int group, int times):
     """Derives from one key pair and the same peer's share over and over, import of the share included."""
     cdef KeyExchange ours = KeyExchange()
     cdef KeyExchange theirs = KeyExchange()
-    cdef uint8_t[KX_PUBLIC_MAX] share
+    cdef uint8_t[KX_SHARE_MAX] share
+    cdef uint8_t[KX_SHARE_MAX] answer
     cdef uint8_t[KX_SHARED_MAX] secret
-    cdef size_t share_len, n
+    cdef size_t share_len, answer_len, n
     cdef int i
     cdef int failures = 0
-    ours.start(group)
+    ours.generate(group, share, &share_len)
+    theirs.respond(group, share, share_len, answer, &answer_len, secret, &n)
+    with nogil:
+        for i in range(times):
+            failures -= ours.derive(answer, answer_len, secret, &n)
+    return failures
+
+
+def respond(int group, int times):
+    """A server's whole part of a key exchange, with the same client's share over and over."""
+    cdef KeyExchange ours = KeyExchange()
+    cdef KeyExchange theirs = KeyExchange()
+    cdef uint8_t[KX_SHARE_MAX] share
+    cdef uint8_t[KX_SHARE_MAX] answer
+    cdef uint8_t[KX_SHARED_MAX] secret
+    cdef size_t share_len, answer_len, n
+    cdef int i
+    cdef int failures = 0
     theirs.generate(group, share, &share_len)
     with nogil:
         for i in range(times):
-            failures -= ours.derive(share, share_len, secret, &n)
+            failures -= ours.respond(group, share, share_len, answer, &answer_len, secret, &n)
     return failures
 
 

@@ -20,7 +20,7 @@ AEADS = {
     "chacha20-poly1305": aead.CHACHA20_POLY1305,
 }
 HASHES = {"sha256": hash_kdf.SHA256, "sha384": hash_kdf.SHA384}
-GROUPS = {"x25519": kx.X25519, "p256": kx.SECP256R1}
+GROUPS = {"x25519": kx.X25519, "p256": kx.SECP256R1, "x25519mlkem768": kx.X25519MLKEM768}
 SIGNERS = {
     "ecdsa-p256": (lambda: ec.generate_private_key(ec.SECP256R1()), 0x0403),
     "ed25519": (ed25519.Ed25519PrivateKey.generate, 0x0807),
@@ -76,6 +76,11 @@ def test_generate(benchmark, name):
 @every_group
 def test_derive(benchmark, name):
     assert benchmark(crypto_loops.derive, GROUPS[name], TIMES) == 0
+
+
+@every_group
+def test_respond(benchmark, name):
+    assert benchmark(crypto_loops.respond, GROUPS[name], TIMES) == 0
 
 
 @pytest.fixture(scope="module")

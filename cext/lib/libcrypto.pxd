@@ -85,8 +85,15 @@ cdef extern from "<openssl/evp.h>" nogil:
     int EVP_PKEY_derive_init(EVP_PKEY_CTX *ctx)
     int EVP_PKEY_derive_set_peer_ex(EVP_PKEY_CTX *ctx, EVP_PKEY *peer, int validate)
     int EVP_PKEY_derive(EVP_PKEY_CTX *ctx, unsigned char *key, size_t *n)
+    int EVP_PKEY_encapsulate_init(EVP_PKEY_CTX *ctx, const OSSL_PARAM *params)
+    int EVP_PKEY_encapsulate(EVP_PKEY_CTX *ctx, unsigned char *wrapped, size_t *wrapped_len, unsigned char *secret,
+                             size_t *secret_len)
+    int EVP_PKEY_decapsulate_init(EVP_PKEY_CTX *ctx, const OSSL_PARAM *params)
+    int EVP_PKEY_decapsulate(EVP_PKEY_CTX *ctx, unsigned char *secret, size_t *secret_len, const unsigned char *wrapped,
+                             size_t wrapped_len)
     enum:
         EVP_PKEY_KEYPAIR
+        EVP_PKEY_PUBLIC_KEY
 
     const EVP_MD *EVP_sha256()
     const EVP_MD *EVP_sha384()

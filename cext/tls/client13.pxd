@@ -8,9 +8,9 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from cext.base.wire cimport Reader, Writer
 from cext.crypto.hash_kdf cimport HASH_MAX
-from cext.crypto.kx cimport KX_PUBLIC_MAX, KeyExchange
+from cext.crypto.kx cimport KeyExchange
 from cext.crypto.sign cimport PublicKey
-from cext.tls.config cimport KEY_SHARES_MAX, ClientConfig
+from cext.tls.config cimport ClientConfig
 from cext.tls.constants cimport SESSION_ID_MAX
 from cext.tls.handshake cimport Handshake
 from cext.tls.messages cimport ServerHello
@@ -41,8 +41,7 @@ cdef class Client13(Handshake):
     cdef uint8_t session_id[SESSION_ID_MAX]
     cdef size_t session_id_length       # 32 in compatibility mode, else 0
     cdef list exchanges                 # KeyExchange of each share, until the ServerHello
-    cdef uint8_t shares[KEY_SHARES_MAX][KX_PUBLIC_MAX]  # their public halves, to be sent again after a retry
-    cdef size_t share_lengths[KEY_SHARES_MAX]
+    cdef list shares                    # what goes out of each (bytes), to be sent again after a retry
     cdef PublicKey server_key           # of the server's leaf
     cdef bint certificate_requested
     cdef int client_scheme              # by which we sign the answer; 0 or less: we have nothing to show

@@ -1,5 +1,6 @@
 """The client's side of a TLS 1.3 handshake (see the .pxd): one do_* per state, in flight order, and one loop."""
 
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.string cimport memcmp, memset
 
 from cext.base.wire cimport Writer, left, written
@@ -12,9 +13,10 @@ from cext.crypto.hash_kdf cimport (
     hash_length,
     random_bytes,
 )
-from cext.crypto.kx cimport KX_SHARED_MAX
+from cext.crypto.kx cimport KX_SHARE_MAX, KX_SHARED_MAX
 from cext.crypto.sign cimport SIGNATURE_MAX
 from cext.tls.client_auth cimport ask_trust
+from cext.tls.config cimport KEY_SHARES_MAX
 from cext.tls.credential cimport Credential
 from cext.tls.constants cimport (
     HANDSHAKE_HEADER,
@@ -241,20 +243,23 @@ cdef class Client13(Handshake):
 
     cdef int make_shares(self, const uint16_t *groups, size_t n) except -1:
         cdef KeyExchange exchange
-        cdef size_t i
+        cdef uint8_t share[KX_SHARE_MAX]
+        cdef size_t i, length = 0
         self.exchanges = []
+        self.shares = []
         for i in range(n):
             exchange = KeyExchange()
-            self.share_lengths[i] = KX_PUBLIC_MAX
-            if exchange.generate(groups[i], self.shares[i], &self.share_lengths[i]) < 0:
+            if exchange.generate(groups[i], share, &length) < 0:
                 return self.fail(internal_error, "a key share could not be made")
             self.exchanges.append(exchange)
+            self.shares.append(PyBytes_FromStringAndSize(<const char *> share, length))
         return STEP_OK
 
     cdef int write_client_hello(self) except -1:
         cdef ClientConfig config = self.config
         cdef ClientHelloParts parts
         cdef KeyShare shares[KEY_SHARES_MAX]
+        cdef bytes share
         cdef Writer w
         cdef size_t i
         cdef size_t room = HELLO_ROOM + len(config.cipher_suite_list) + len(config.extensions) + left(&self.cookie)
@@ -278,9 +283,10 @@ cdef class Client13(Handshake):
             room += 4 + parts.session_ticket_len
         for i in range(<size_t> len(self.exchanges)):
             shares[i].group = <uint16_t> (<KeyExchange> self.exchanges[i]).group
-            shares[i].data = self.shares[i]
-            shares[i].len = self.share_lengths[i]
-            room += 4 + self.share_lengths[i]
+            share = self.shares[i]
+            shares[i].data = share
+            shares[i].len = len(share)
+            room += 4 + len(share)
         parts.random = self.client_random
         parts.session_id = self.session_id
         parts.session_id_len = self.session_id_length
@@ -430,7 +436,7 @@ cdef class Client13(Handshake):
         else:
             return self.fail(illegal_parameter, "the server's key share is of a group without one of ours")
         derived = exchange.derive(sh.share.p, left(&sh.share), shared, &n)
-        self.exchanges = None
+        self.exchanges = self.shares = None
         if derived < 0:
             return self.fail(illegal_parameter, "the server's key share is none of its group")
         self.group = sh.group

@@ -10,7 +10,9 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.string cimport memchr, memcmp, memset
 
 from cext.base.wire cimport left
-from cext.crypto.kx cimport GROUP_SECP256R1, GROUP_SECP384R1, GROUP_X25519, kx_public_length
+from cext.crypto.kx cimport (
+    GROUP_SECP256R1, GROUP_SECP256R1MLKEM768, GROUP_SECP384R1, GROUP_X25519, GROUP_X25519MLKEM768, kx_is_hybrid)
+from cext.crypto.mlkem cimport mlkem_available, mlkem_quick
 from cext.crypto.sign cimport (
     ECDSA_SECP256R1_SHA256,
     ECDSA_SECP384R1_SHA384,
@@ -58,7 +60,7 @@ from cext.tls.constants cimport (
 from cext.tls.credential cimport NAME_MAX, fill, normal_name
 from cext.tls.extensions cimport extension_bit, X_KEY_SHARE
 from cext.tls.certificates cimport next_certificate
-from cext.tls.negotiate cimport choose_cipher_suite12, choose_scheme, list_has
+from cext.tls.negotiate cimport choose_cipher_suite12, choose_scheme, is_group12, list_has
 from cext.tls.replay cimport SharedRegister
 from cext.tls.session cimport LIFETIME_MAX
 
@@ -76,7 +78,7 @@ SUITES12 = (
     TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
 )
 SUITES = SUITES13 + SUITES12
-GROUPS = (GROUP_X25519, GROUP_SECP256R1, GROUP_SECP384R1)
+GROUPS = (GROUP_X25519MLKEM768, GROUP_SECP256R1MLKEM768, GROUP_X25519, GROUP_SECP256R1, GROUP_SECP384R1)
 # What a CertificateVerify may be signed with; RSA_PKCS1 is for the signatures inside certificates (section 4.2.3), and
 # for a ServerKeyExchange of TLS 1.2.
 SCHEMES = (
@@ -96,7 +98,9 @@ cdef class ServerConfig:
     `credentials`: the first is the default, for clients without SNI or with an unknown one; with it stand those that
     share a name with it. Of several for one name the first whose key fits the client's signature_algorithms is taken.
     `cipher_suites`: of both versions, each version's in order of preference. `min_version`, `max_version`: 0x0303 or
-    0x0304; a version without a suite of its own is not spoken.
+    0x0304; a version without a suite and a group of its own is not spoken.
+    `groups`: preferred first; but one the client has sent a share of goes before one that it would have to be asked for.
+    Hybrids are of TLS 1.3 alone, and left out where nothing does ML-KEM.
     `alpn`: protocols, preferred first; () ignores ALPN. `require_sni`: clients without a known name are refused.
     `cookie_secret`: at least 32 bytes, the same wherever a client's second ClientHello may arrive; None: a random one.
     `client_auth`: a key of CLIENT_AUTH; asked for in TLS 1.3 alone, so TLS 1.2 is not spoken then. `verify_client(chain)`
@@ -124,12 +128,13 @@ cdef class ServerConfig:
             raise ValueError("a server needs at least one Credential")
         self.alpn = tuple(bytes(protocol) for protocol in alpn)
         self.alpn_list = protocol_names(self.alpn)
-        suites13, suites12 = suites_of_versions(cipher_suites, min_version, max_version)
+        groups = known_groups(groups)
+        suites13, suites12 = suites_of_versions(cipher_suites, min_version, max_version, groups)
         self.n_cipher_suites = fill(self.cipher_suites, suites13, "cipher suite")
         self.n_cipher_suites12 = fill(self.cipher_suites12, suites12, "cipher suite")
         self.min_version = TLS12 if suites12 else TLS13
         self.max_version = TLS13 if suites13 else TLS12
-        self.n_groups = fill(self.groups, known_groups(groups), "group")
+        self.n_groups = fill(self.groups, groups, "group")
         self.cookie_secret = os.urandom(COOKIE_SECRET_MIN) if cookie_secret is None else bytes(cookie_secret)
         if len(self.cookie_secret) < COOKIE_SECRET_MIN:
             raise ValueError(f"cookie_secret is shorter than {COOKIE_SECRET_MIN} bytes")
@@ -269,9 +274,10 @@ cdef class ClientConfig:
     server's DER certificates, leaf first, and raises to distrust them.
 
     `server_name`: str or None; an IP address is not sent as SNI (RFC 6066 section 3) but `verify` gets it.
-    `cipher_suites`: of both versions. `min_version`, `max_version`: 0x0303 or 0x0304; a version without a suite of its
-    own is not offered.
-    `key_share_groups`: those a share is sent of; None: the first of `groups`; (): none, to be asked for one.
+    `cipher_suites`: of both versions. `min_version`, `max_version`: 0x0303 or 0x0304; a version without a suite and a
+    group of its own is not offered. `groups`: as ServerConfig's.
+    `key_share_groups`: those a share is sent of; None: the first curve of `groups` and, where libcrypto does ML-KEM, the
+    first hybrid; (): none, to be asked for one.
     `schemes`: SignatureSchemes that the server may sign by, preferred first; those of RSASSA-PKCS1-v1_5 are for TLS 1.2
     and for certificates only.
     `session`: what Connection.session gave after an earlier handshake; it is offered only where it may be. `early_data`:
@@ -296,14 +302,16 @@ cdef class ClientConfig:
         self.middlebox_compatibility = middlebox_compatibility
         self.session = session
         self.early_data = early_data
-        suites13, suites12 = suites_of_versions(cipher_suites, min_version, max_version)
+        groups = known_groups(groups)
+        suites13, suites12 = suites_of_versions(cipher_suites, min_version, max_version, groups)
         self.n_cipher_suites = fill(self.cipher_suites, suites13, "cipher suite")
         self.n_cipher_suites12 = fill(self.cipher_suites12, suites12, "cipher suite")
         self.min_version = TLS12 if suites12 else TLS13
         self.max_version = TLS13 if suites13 else TLS12
-        groups = known_groups(groups)
+        if not suites13:
+            groups = tuple(group for group in groups if is_group12(group))
         self.n_groups = fill(self.groups, groups, "group")
-        key_share_groups = groups[:1] if key_share_groups is None else tuple(key_share_groups)
+        key_share_groups = default_shares(groups) if key_share_groups is None else tuple(key_share_groups)
         if len(key_share_groups) > KEY_SHARES_MAX or len(set(key_share_groups)) != len(key_share_groups):
             raise ValueError(f"at most {KEY_SHARES_MAX} key shares, of different groups")
         for group in key_share_groups:
@@ -387,21 +395,36 @@ cdef size_t lower_name(Reader name, char *out) noexcept nogil:
     return n
 
 
-def suites_of_versions(cipher_suites, min_version, max_version):
+def suites_of_versions(cipher_suites, min_version, max_version, groups):
     """(those of TLS 1.3, those of TLS 1.2) that are to be used."""
     if min_version not in (TLS12, TLS13) or max_version not in (TLS12, TLS13) or min_version > max_version:
         raise ValueError(f"versions from 0x{min_version:04x} to 0x{max_version:04x}: TLS 1.2 is 0x0303, 1.3 0x0304")
     cipher_suites = known(cipher_suites, SUITES, "cipher suite")
     suites13 = tuple(suite for suite in cipher_suites if suite in SUITES13 and max_version == TLS13)
     suites12 = tuple(suite for suite in cipher_suites if suite in SUITES12 and min_version == TLS12)
+    if not any(is_group12(group) for group in groups):
+        suites12 = ()
     if not suites13 and not suites12:
-        raise ValueError("no cipher suite is of a version that is allowed")
+        raise ValueError("no cipher suite, or no group, is of a version that is allowed")
     return suites13, suites12
 
 
 def known_groups(groups):
-    groups = tuple(groups)
-    return known(groups, [group for group in groups if 0 < group < 0x10000 and kx_public_length(group)], "group")
+    """The groups without those that cannot be used here."""
+    groups = known(groups, GROUPS, "group")
+    if any(kx_is_hybrid(group) for group in groups) and not mlkem_available():
+        groups = tuple(group for group in groups if not kx_is_hybrid(group))
+        if not groups:
+            raise ValueError("groups: neither libcrypto nor the cryptography package does ML-KEM here")
+    return groups
+
+
+def default_shares(groups):
+    """One of each sort, most servers having the one or the other; but the second must not cost more than the chance
+    that it is wanted is worth."""
+    curve = [group for group in groups if not kx_is_hybrid(group)][:1]
+    hybrid = [group for group in groups if kx_is_hybrid(group)][:1] if mlkem_quick() or not curve else []
+    return tuple(group for group in groups if group in curve + hybrid)
 
 
 def certificate_request(authorities):

@@ -11,7 +11,7 @@ from cext.crypto.aead cimport AEAD_AES_128_GCM, AEAD_AES_256_GCM, AEAD_CHACHA20_
 from cext.crypto.hash_kdf cimport (
     HASH_SHA256, HASH_SHA384, Hash, cleanse, equal_constant_time, hash_final, hash_init, hash_length, hash_update,
     hmac_once, random_bytes)
-from cext.crypto.kx cimport KX_PUBLIC_MAX, KX_SHARED_MAX, KeyExchange
+from cext.crypto.kx cimport KX_REFUSED, KX_SHARE_MAX, KX_SHARED_MAX, KeyExchange
 from cext.crypto.sign cimport SIGNATURE_MAX
 from cext.tls.client_auth cimport admits_chain, ask_trust, chain_of_state, read_key
 from cext.tls.config cimport CLIENT_AUTH_NONE, CLIENT_AUTH_REQUIRE, Selection, read_chain
@@ -354,25 +354,31 @@ cdef class Server13(Handshake):
         cdef Writer w
         cdef KeyExchange exchange
         cdef uint8_t random[RANDOM_LENGTH]
-        cdef uint8_t public[KX_PUBLIC_MAX]
+        cdef uint8_t public[KX_SHARE_MAX]
         cdef uint8_t shared[KX_SHARED_MAX]
         cdef uint8_t client_hello_hash[HASH_MAX]
         cdef uint8_t digest[HASH_MAX]
         cdef size_t public_length = 0, shared_length = 0
-        # Room for the whole flight at once: the messages below only fill it.
-        cdef size_t room = 1024 if self.resumed else 1024 + SIGNATURE_MAX + len(self.credential.certificate_body)
+        cdef size_t room
+        cdef int code
         if random_bytes(random, RANDOM_LENGTH) < 0:
             return self.fail(internal_error, "no randomness")
         if self.group:
             exchange = KeyExchange.__new__(KeyExchange)
-            if exchange.generate(self.group, public, &public_length) < 0:
+            code = exchange.respond(self.group, self.share.data, self.share.len, public, &public_length, shared,
+                                    &shared_length)
+            if code == KX_REFUSED:
+                return self.fail(illegal_parameter, "the client's key share is none of its group")
+            if code < 0:
                 return self.fail(internal_error, "no key pair")
-            if exchange.derive(self.share.data, self.share.len, shared, &shared_length) < 0:
-                return self.fail(illegal_parameter, "the client's key share is no point of its group")
+        # Room for the whole flight at once: the messages below only fill it.
+        room = 1024 + public_length
+        if not self.resumed:
+            room += SIGNATURE_MAX + len(self.credential.certificate_body)
         if bytes_reserve(&self.flight, room) < 0:
             return self.fail(internal_error, "out of memory")
         transcript_hash(&self.transcript, client_hello_hash)
-        if self.open_message(&w, 256) < 0:
+        if self.open_message(&w, 256 + public_length) < 0:
             return -internal_error
         build_resuming_server_hello(&w, random, self.hello.legacy_session_id.p, left(&self.hello.legacy_session_id),
                                     self.cipher_suite, self.group, public, public_length,

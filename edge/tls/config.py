@@ -22,7 +22,7 @@ GROUPS: Final = {
     "secp384r1": 0x0018,
     "secp521r1": 0x0019,
 }
-"""By the names of the IANA registry, in lower case."""
+"""By the names of the IANA registry, in lower case; a configuration may write them in any."""
 
 
 class ClientAuth(enum.Enum):
@@ -67,7 +67,8 @@ class Config:
     max_version: str = "1.3"
     """"1.2" or "1.3"."""
     groups: Sequence[str] | None = None
-    """Key exchange groups, preferred first: keys of GROUPS. None: the engine's choice."""
+    """Key exchange groups, preferred first: keys of GROUPS. None: the engine's choice, hybrids with ML-KEM first. A server
+    prefers one that the client has sent a share of to one that it would have to ask for."""
     accept_early_data: bool = False
     """Whether a server takes 0-RTT data (RFC 8446, section 2.3), which may be a replay: see Conn.confirm_handshake."""
     max_early_data_size: int | None = None
@@ -111,10 +112,10 @@ class Config:
 
     def _check_groups(self) -> None:
         for group in self.groups or ():
-            if group not in GROUPS:
+            if group.lower() not in GROUPS:
                 raise ValueError(f"groups: {group!r} is none of {', '.join(GROUPS)}")
             try:
-                engine.known_groups([GROUPS[group]])
+                engine.known_groups([GROUPS[group.lower()]])
             except ValueError:
                 raise ValueError(f"groups: this engine has no {group}") from None
 
@@ -189,7 +190,7 @@ class Config:
             "key_log": self.key_log,
         }
         if self.groups is not None:
-            options["groups"] = [GROUPS[name] for name in self.groups]
+            options["groups"] = [GROUPS[name.lower()] for name in self.groups]
         return options
 
     @property

@@ -174,8 +174,6 @@ def connect(options, retry, memory, is_resumption):
 def missing_feature(engine, options, is_resumption):
     """What a handshake failed for that the engine does not offer, or None."""
     failure = engine.failure
-    if failure is not None and failure.reason.startswith("no group in common") and not options.curves:
-        return "group 0x11ec"           # the hybrid groups, which a runner offers alone
     asks = options.verify_peer or options.require_any_client_certificate
     shows = not options.server and any(options.credentials)
     in_tls12 = engine.version == TLS12 or (failure is not None and failure.description == PROTOCOL_VERSION)

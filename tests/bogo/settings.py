@@ -3,6 +3,7 @@
 import binascii
 import os
 
+from cext.crypto.kx import SECP256R1MLKEM768, X25519MLKEM768
 from cext.crypto.sign import PrivateKey
 from cext.tls.alert import TlsAlert
 from cext.tls.config import CERTIFICATE_SCHEMES, GROUPS, SCHEMES, SUITES13, ClientConfig, ServerConfig
@@ -15,6 +16,7 @@ TLS12, TLS13 = 0x0303, 0x0304
 # The certificates of the runner bear no name that its ClientHello asks for: one name for all makes them candidates
 # alike, in their order.
 NAMES = ("shim.example",)
+HYBRIDS = (X25519MLKEM768, SECP256R1MLKEM768)
 NO_PROTOCOL = b"\0none"     # offered by nobody: every ALPN list is refused
 HANDSHAKE_FAILURE, CERTIFICATE_UNKNOWN = 40, 46
 CLIENT_CERTIFICATES12 = "client certificates in TLS 1.2"
@@ -190,6 +192,8 @@ def client(options, memory):
             raise UnimplementedError(f"signature scheme {unknown[0]:#06x}")
         settings["schemes"] = options.verify_prefs
     shares = options.key_shares
+    if shares is None and TLS13 in options.versions:
+        shares = predicted(settings["groups"])
     if shares is not None and not set(shares) <= set(settings["groups"]):
         raise UnimplementedError("key shares of other groups")
     return ClientConfig(
@@ -248,6 +252,13 @@ def groups(options):
     if not known or (not policy and len(known) < len(wanted)):
         raise UnimplementedError(f"group {next(group for group in wanted if group not in GROUPS):#06x}")
     return known
+
+
+def predicted(groups):
+    """The shares that BoringSSL sends: one of each sort. So does the engine, but only where ML-KEM is quick."""
+    hybrids = [group for group in groups if group in HYBRIDS]
+    curves = [group for group in groups if group not in HYBRIDS]
+    return [group for group in groups if group in hybrids[:1] + curves[:1]]
 
 
 class RemoteKey:

@@ -141,12 +141,12 @@ def test_an_error_is_told_and_its_alert_arrives(files):
     assert runner.end() == (1, "unexpected_message: a plaintext HTTP request\n")
 
 
-def test_tls12_is_unimplemented(files):
+def test_no_common_group_is_a_failure(files):
     runner = Runner(None, "-server", *files)
     hello = bytes.fromhex("0303") + bytes(32) + b"\0" + bytes.fromhex("0002c02b0100")
     hello = b"\1" + len(hello).to_bytes(3, "big") + hello
     runner.socket.sendall(b"\x16\3\1" + len(hello).to_bytes(2, "big") + hello)
-    assert runner.end() == (89, "")
+    assert runner.end() == (1, "handshake_failure: no group in common\n")
 
 
 # --- the configuration

@@ -62,7 +62,7 @@ def test_defaults():
     assert s.listener[0].forwarded == "x-forwarded"
     assert s.tls.cipher_suites == (0x1301, 0x1302, 0x1303, 0xC02B, 0xC02F, 0xC02C, 0xC030, 0xCCA9, 0xCCA8)
     assert (s.tls.min_version, s.tls.max_version) == (0x0303, 0x0304)
-    assert s.tls.groups == (0x1D, 0x17, 0x18)
+    assert s.tls.groups == (0x11EC, 0x11EB, 0x1D, 0x17, 0x18)
     assert s.certificate[0].names is None
     assert s.upstream[0].pool == config.Pool(max_idle=200, idle=10_000)
     assert s.route[0].match == config.Match(host=None, path="/*", method=None)
@@ -94,7 +94,7 @@ bind = ["[2001:DB8::0:1]:8443"]
 [tls]
 cipher_suites = ["TLS_CHACHA20_POLY1305_SHA256"]
 min_version = "1.3"
-groups = ["secp384r1", "x25519"]
+groups = ["secp384r1", "x25519", "X25519MLKEM768"]
 [[certificate]]
 names = ["Example.com", "*.example.com."]
 chain = "a.pem"
@@ -121,7 +121,7 @@ timeouts = {{ connect = "1s", first_byte = "2s", body_idle = "3s", write_idle = 
     assert s.listener[0].limits == config.Limits(line=1024, head=14336, fields=7)
     assert (s.listener[0].backlog, s.listener[0].forwarded) == (17, "both")
     assert [str(b) for b in s.listener[1].bind] == ["[2001:db8::1]:8443"]
-    assert s.tls == config.Tls(min_version=0x0304, cipher_suites=(0x1303,), groups=(0x18, 0x1D))
+    assert s.tls == config.Tls(min_version=0x0304, cipher_suites=(0x1303,), groups=(0x18, 0x1D, 0x11EC))
     assert s.certificate[0].names == ("example.com", "*.example.com")
     assert s.certificate[0].chain == tmp_path / "a.pem"
     assert s.certificate[0].key == Path("/keys/a.key")

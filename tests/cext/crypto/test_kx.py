@@ -202,7 +202,7 @@ def test_starting_again_makes_another_key():
 
 def test_before_start_and_unknown_groups():
     refused(kx.KeyExchange(), bytes(32))
-    for group in (0, 0x0019, 0x001E, 0x11EC, 0x0A0A, -1):
+    for group in (0, 0x0019, 0x001E, 0x11ED, 0x0A0A, -1):
         with pytest.raises(ValueError):
             kx.KeyExchange().start(group)
     exchange = kx.KeyExchange()

@@ -520,7 +520,7 @@ def test_change_cipher_spec_precedes_an_alert_under_the_new_keys(compatibility, 
     [
         ("changes nothing", VERSION, "illegal_parameter"),
         ("asks for the share it has", VERSION + extension(51, u16s(X25519)), "illegal_parameter"),
-        ("asks for a group not offered", VERSION + extension(51, u16s(0x11EC)), "illegal_parameter"),
+        ("asks for a group not offered", VERSION + extension(51, u16s(0x11ED)), "illegal_parameter"),
         ("no version", extension(51, u16s(P256)), "missing_extension"),
         ("an extension not offered", VERSION + extension(51, u16s(P256)) + extension(42), "illegal_parameter"),
         ("an unknown extension", VERSION + extension(51, u16s(P256)) + extension(0x1A1A), "unsupported_extension"),

@@ -94,7 +94,7 @@ def merge(name):
         print(output[-3000:])
         return False
     kept, seen = {}, set()
-    for i in sorted(features, key=lambda i: (-len(features[i]), i)):    # the richest first
+    for i in sorted(features, key=lambda i: (-len(features[i]), i)):  # the richest first
         if features[i] - seen:
             seen |= features[i]
             kept[hashlib.sha1(paths[i].read_bytes(), usedforsecurity=False).hexdigest()] = paths[i].read_bytes()

@@ -99,11 +99,11 @@ class Peer:
         self.script = script
         self.settings = script.settings
         self.events = []
-        self.seen = b""                 # handshake bytes of the engine that are no whole message yet
+        self.seen = b""  # handshake bytes of the engine that are no whole message yet
         self.write = self.read = None
         self.tls12 = False
-        self.reading12 = False          # the engine's change_cipher_spec has come
-        self.early_unread = False       # there is early data of a client, which we do not accept, or not yet
+        self.reading12 = False  # the engine's change_cipher_spec has come
+        self.early_unread = False  # there is early data of a client, which we do not accept, or not yet
         self.early_records = []
         self.sent_bytes = 0
 
@@ -196,6 +196,8 @@ class Peer:
         """Takes all that the engine has to say."""
         for type, whole in records(self.engine.take_output()):
             if type == CCS and whole[5:] == b"\1":
+                if self.tls12 and not hasattr(self, "engine_key12"):
+                    self.resume12()
                 self.reading12 = self.tls12
                 if self.tls12:
                     self.read = self.read12()
@@ -256,8 +258,15 @@ class Peer:
             self.master = extended_master(self.hash, shared, self.transcript.digest())
         else:
             self.master = master(self.hash, shared, self.client_random, self.server_random)
+        self.expand_keys12()
+
+    def expand_keys12(self):
         client, server = keys(self.hash, self.aead, self.master, self.client_random, self.server_random)
         self.own_key12, self.engine_key12 = (client, server) if self.client else (server, client)
+
+    def resume12(self):
+        """The engine changes its keys without a key exchange: an abbreviated handshake, if there can be one."""
+        raise LostError
 
     def read12(self):
         if not hasattr(self, "engine_key12"):
@@ -306,20 +315,22 @@ class Peer:
             self.aside("after", "before", "behind", "act", "plain")
             self.listen()
         except LostError:
-            pass                        # a script's own KeyUpdates may lose it its keys
+            pass  # a script's own KeyUpdates may lose it its keys
 
     def tickets(self):
         """What only a server has to say."""
 
 
 class ScriptedClient(Peer):
-    """settings: 0-1 suite, 2 P-256, 3 no share at first, 4 TLS 1.2, 5 PSK, 6 early data, 11 psk_ke, 12 session id,
-    13 no extended master secret; the rest are the server's (see tests.fuzz.targets)."""
+    """settings: 0-1 suite, 2 P-256, 3 no share at first, 4 TLS 1.2, 5 PSK, or a ticket in 1.2, 6 early data, 9 asks for a
+    ticket in 1.2, 11 psk_ke, 12 session id, 13 no extended master secret; the rest are the server's (see tests.fuzz.targets)."""
 
     def __init__(self, engine, script, resumption):
         super().__init__(engine, script)
         self.tls12_only = self.wants(4)
         self.resumption = resumption if self.wants(5) and not self.tls12_only else None
+        self.session12 = resumption if self.wants(5) and self.tls12_only else None
+        self.resumed12 = False
         self.group = P256 if self.wants(2) else X25519
         self.shares = [] if self.wants(3) else [self.group]
         self.cookie = None
@@ -354,6 +365,8 @@ class ScriptedClient(Peer):
         known += [(13, vector(2, u16s(0x0403, 0x0804, 0x0401))), (16, vector(2, vector(1, b"http/1.1")))]
         if self.tls12_only:
             known += [(0xFF01, b"\0"), (11, b"\1\0")] + ([] if self.wants(13) else [(23, b"")])
+            if self.session12 or self.wants(9):
+                known.append((35, self.session12.ticket if self.session12 else b""))
         else:
             known += [TLS13_VERSION_LIST, (51, vector(2, entries)), (45, b"\1\0" if self.wants(11) else b"\1\1")]
         if self.cookie is not None:
@@ -411,7 +424,7 @@ class ScriptedClient(Peer):
             return
         if not self.answered:
             raise LostError
-        if type == 4:
+        if type == 4 and not self.tls12:
             return
         if type == 8:
             self.early_accepted = 42 in extension_map(body)
@@ -490,7 +503,17 @@ class ScriptedClient(Peer):
         signature = private_key("ecdsa").sign_bytes(0x0403, signed)
         self.say("client_verify", message(15, u16s(0x0403) + vector(2, signature)))
 
+    def resume12(self):
+        if self.session12 is None or hasattr(self, "point"):
+            raise LostError
+        self.resumed12 = True
+        self.master = self.session12.psk
+        self.expand_keys12()
+
     def finish_tls12(self):
+        if self.resumed12:
+            self.finish12("client_finished")
+            return
         if not hasattr(self, "point") or self.group not in SHARES:
             raise LostError
         if self.certificate_wanted:
@@ -505,7 +528,7 @@ TLS13_VERSION_LIST = (43, b"\4\3\4\3\3")
 
 class ScriptedServer(Peer):
     """settings: 0-1 suite, 2 P-256, 3 HelloRetryRequest, 4 TLS 1.2, 5 the client's PSK is taken, 6 it sends early data,
-    7 which is taken, 8 RSA, 9 CertificateRequest, 12 change_cipher_spec, 13 no extended master secret."""
+    7 which is taken, 8 RSA, 9 CertificateRequest, 10 a ticket in TLS 1.2, 12 change_cipher_spec, 13 no extended master secret."""
 
     client = False
 
@@ -518,7 +541,7 @@ class ScriptedServer(Peer):
         if self.tls12:
             self.suite = list(SUITES)[3 + self.settings % 4 % 3 * 2 + self.wants(8)]
         if psk:
-            self.suite = 0x1301
+            self.suite = 0xC02B if self.tls12 else 0x1301
         self.hash, self.aead = SUITES[self.suite]
         self.transcript = TranscriptHash(self.hash)
         self.hello = None
@@ -620,9 +643,17 @@ class ScriptedServer(Peer):
             raise LostError
         self.with_hash = hello["extended_master_secret"] and not self.wants(13)
         self.server_random = b"\x66" * 32
-        known = [(0xFF01, b"\0"), (11, b"\1\0")] + [(23, b"")] * self.with_hash
-        body = b"\3\3" + self.server_random + b"\0" + u16s(self.suite) + b"\0"
+        resumes = self.psk is not None and hello["legacy_session_id"]
+        known = [(0xFF01, b"\0"), (11, b"\1\0")] + [(23, b"")] * self.with_hash + [(35, b"")] * self.wants(10)
+        session_id = vector(1, hello["legacy_session_id"] if resumes else b"")
+        body = b"\3\3" + self.server_random + session_id + u16s(self.suite) + b"\0"
         self.server_random = self.say("server_hello", message(2, body + extensions(*known)))[6:38].ljust(32)
+        if resumes:
+            self.master = self.psk
+            self.expand_keys12()
+            self.finish_with_ticket()
+            self.listen()
+            return
         self.say("certificate", message(11, credential(self.kind).certificate_body12))
         self.group = P256 if self.wants(2) else X25519
         params = b"\3" + u16s(self.group) + vector(1, SHARES[self.group].public)
@@ -632,10 +663,16 @@ class ScriptedServer(Peer):
         if self.wants(9):
             schemes = vector(2, u16s(0x0403, 0x0804, 0x0401))
             self.say("request", message(13, vector(1, b"\x40\1") + schemes + vector(2, b"")))
-        self.say("extensions", message(14))     # ServerHelloDone
+        self.say("extensions", message(14))  # ServerHelloDone
         self.listen()
         if not hasattr(self, "own_key12") or not self.reading12:
             raise LostError
+        self.finish_with_ticket()
+
+    def finish_with_ticket(self):
+        """NewSessionTicket, where it was announced, and the end."""
+        if self.wants(10):
+            self.say("ticket", message(4, (3600).to_bytes(4, "big") + vector(2, b"ticket" * 8)))
         self.finish12("finished")
 
     def tickets(self):

@@ -14,6 +14,7 @@ HANDSHAKES = (
     1 << 5 | 1 << 9, 1 << 5 | 1 << 6, 1 << 5 | 1 << 6 | 1 << 7 | 1 << 10,
     1 << 5 | 1 << 6 | 1 << 3, 1 << 5 | 1 << 11, 1 << 8,
     1 << 9 | 1 << 12, 1 << 10, 1 << 14, 1 << 15, 1 << 4 | 1 << 14 | 1 << 15,
+    1 << 4 | 1 << 5, 1 << 4 | 1 << 5 | 1 << 10, 1 << 4 | 1 << 9 | 1 << 10, 1 << 4 | 1 << 5 | 1 << 14,
     1 << 13, 1 << 13 | 1 << 9 | 1 << 14, 1 << 9 | 1 << 14 | 1 << 15, 0xE0 | 1 << 12 | 1 << 10,
 )  # fmt: skip
 EXTENSIONS = (0, 5, 10, 13, 16, 18, 23, 27, 28, 35, 41, 42, 43, 44, 45, 47, 49, 50, 51, 0xFF01)
@@ -23,6 +24,10 @@ def scripts():
     for settings in HANDSHAKES:
         yield encode(settings)
         yield encode(settings, *[("act", "after", turn | 32, b"data") for turn in range(10)])
+    for kind in KINDS:
+        yield encode(1 << 4 | 1 << 10, (kind, "ticket", 3, b"\x17\0\2\0\0"))
+        yield encode(1 << 4 | 1 << 5 | 1 << 10, (kind, "server_hello", 36, b"\x17\0\2\0\0"))
+        yield encode(1 << 4 | 1 << 5, (kind, "client_hello", 0, b"\x17\0\2\0\0"), (kind, "client_finished", 3, b"x"))
     for slot in SLOTS:
         settings = 1 << 3 | 1 << 9 if slot in ("second_hello", "retry", "request") else 0
         settings = 0x4E0 if slot == "early_data" else 1 << 4 if slot == "client_key" else settings

@@ -114,13 +114,16 @@ class Resumption:
 
 
 @functools.cache
-def resumption():
+def resumption(tls12=False):
     """A session between our two ends, as what a scripted client shows and as a Session."""
     with ENTROPY.installed():
         ENTROPY.restart()
         # First, as in server_script: its replay register then has the name that the ticket will hold.
         server = Engine(server_config(1 << 7 | 1 << 9 | 1 << 10))
-        client = Engine(ClientConfig(server_name="example.com", alpn=(b"http/1.1",), cipher_suites=(0x1301,)))
+        suite, version = (0xC02B, 0x0303) if tls12 else (0x1301, 0x0304)
+        client = Engine(
+            ClientConfig(server_name="example.com", alpn=(b"http/1.1",), cipher_suites=(suite,), max_version=version)
+        )
         for _ in range(4):
             server.receive_bytes(client.take_output())
             client.receive_bytes(server.take_output())
@@ -203,7 +206,7 @@ class Watched:
 def server_script(data):
     """The server, against a client that follows a script."""
     script = Script(data)
-    session = resumption()
+    session = resumption(bool(script.settings >> 4 & 1))
     ENTROPY.restart()
     engine = Watched(server_config(script.settings), early_data=bool(script.settings >> 7 & 1))
     peer = ScriptedClient(engine, script, session)
@@ -215,9 +218,9 @@ def server_script(data):
 def client_script(data):
     """The client, against a server that follows a script."""
     script = Script(data)
-    known = resumption()
+    known = resumption(bool(script.settings >> 4 & 1))
     ENTROPY.restart()
-    resumes = script.settings >> 5 & 1 and not script.settings >> 4 & 1
+    resumes = script.settings >> 5 & 1
     engine = Watched(client_config(script.settings, known.session if resumes else None))
     if engine.write_open:
         engine.send(b"early")

@@ -16,6 +16,9 @@ cdef int prf(const Hmac *secret, const char *label, const uint8_t *seed, size_t 
 """PRF(secret, label, seed) by P_<hash> of the HMAC's hash: n bytes. 0, or -1 when label and seed are over
 PRF_SEED_MAX."""
 
+cdef void prf_in_place(const Hmac *secret, uint8_t *block, size_t seed_len, uint8_t *out, size_t n) noexcept nogil
+"""The same for what is longer: label and seed stand in `block` already, behind room for one hash, A(i) (section 5)."""
+
 cdef void master_secret(int hash, const uint8_t *premaster, size_t premaster_len, const uint8_t *client_random,
                         const uint8_t *server_random, uint8_t *out) noexcept nogil
 """MASTER_SECRET_LENGTH bytes (RFC 5246, section 8.1)."""

@@ -9,28 +9,33 @@ from cext.tls.constants cimport RANDOM_LENGTH
 
 cdef int prf(const Hmac *secret, const char *label, const uint8_t *seed, size_t seed_len,
              uint8_t *out, size_t n) noexcept nogil:
-    cdef uint8_t block[HASH_MAX + PRF_SEED_MAX]     # A(i), label, seed
-    cdef uint8_t digest[HASH_MAX]
+    cdef uint8_t block[HASH_MAX + PRF_SEED_MAX]
     cdef size_t size = hash_length(secret.inner.id)
     cdef size_t label_len = strlen(label)
-    cdef size_t part
     if label_len + seed_len > PRF_SEED_MAX:
         return -1
     memcpy(block + size, label, label_len)
     if seed_len:
         memcpy(block + size + label_len, seed, seed_len)
-    hmac_sign(secret, block + size, label_len + seed_len, block)
+    prf_in_place(secret, block, label_len + seed_len, out, n)
+    cleanse(block, sizeof(block))
+    return 0
+
+
+cdef void prf_in_place(const Hmac *secret, uint8_t *block, size_t seed_len, uint8_t *out, size_t n) noexcept nogil:
+    cdef uint8_t digest[HASH_MAX]
+    cdef size_t size = hash_length(secret.inner.id)
+    cdef size_t part
+    hmac_sign(secret, block + size, seed_len, block)
     while n:
-        hmac_sign(secret, block, size + label_len + seed_len, digest)
+        hmac_sign(secret, block, size + seed_len, digest)
         part = size if n > size else n
         memcpy(out, digest, part)
         out += part
         n -= part
         if n:
             hmac_sign(secret, block, size, block)
-    cleanse(block, sizeof(block))
     cleanse(digest, sizeof(digest))
-    return 0
 
 
 cdef void master_secret(int hash, const uint8_t *premaster, size_t premaster_len, const uint8_t *client_random,

@@ -6,14 +6,11 @@ It takes over from Client13, whose ClientHello offered both versions, when the S
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from cext.base.wire cimport Reader
-from cext.crypto.hash_kdf cimport Hmac
 from cext.crypto.kx cimport KX_PUBLIC_MAX
-from cext.crypto.sign cimport PublicKey
 from cext.tls.config cimport ClientConfig
-from cext.tls.constants cimport RANDOM_LENGTH, SESSION_ID_MAX
-from cext.tls.handshake cimport Handshake
-from cext.tls.messages12 cimport ServerHello12
-from cext.tls.prf12 cimport KEY_IV_MAX, MASTER_SECRET_LENGTH
+from cext.tls.constants cimport SESSION_ID_MAX
+from cext.tls.handshake12 cimport Handshake12
+from cext.tls.messages12 cimport CertificateRequest12, ServerHello12
 from cext.tls.session cimport Session
 
 cdef enum ClientState12:                # in flight order
@@ -22,22 +19,22 @@ cdef enum ClientState12:                # in flight order
     C12_READ_SERVER_KEY_EXCHANGE
     C12_READ_CERTIFICATE_REQUEST        # or at once the ServerHelloDone
     C12_READ_SERVER_HELLO_DONE
-    C12_SEND_FLIGHT                     # the empty Certificate if one was asked for, ClientKeyExchange, Finished
+    C12_SEND_CERTIFICATE                # if one was asked for, be it empty
+    C12_SEND_CLIENT_KEY_EXCHANGE
+    C12_SEND_CERTIFICATE_VERIFY         # if one was shown
+    C12_SEND_FINISHED                   # change_cipher_spec and Finished; resumed, it comes after the server's
     C12_READ_NEW_SESSION_TICKET         # if the ServerHello promised one; resumed, all of this comes at once
     C12_READ_CHANGE_CIPHER_SPEC
     C12_READ_FINISHED
-    C12_SEND_FINISHED                   # resumed: ours comes last
     C12_CONFIRMED
 
-cdef class Client12(Handshake):
+cdef class Client12(Handshake12):
     cdef ClientConfig config
     cdef uint64_t offered               # extension_bit of each extension of the ClientHello
-    cdef PublicKey server_key           # of the server's leaf
-    cdef uint8_t server_random[RANDOM_LENGTH]
     cdef uint8_t session_id[SESSION_ID_MAX]             # that the ClientHello had
     cdef size_t session_id_length
-    cdef bint extended_master_secret    # both ends do RFC 7627
     cdef bint certificate_requested
+    cdef int client_scheme              # by which our CertificateVerify is signed; 0 or less: none is
     cdef bint ticket_promised
     cdef Session session                # that was offered; None: none
     cdef Session new_session            # by a ticket of this handshake, or the one that was resumed; None: none
@@ -46,36 +43,22 @@ cdef class Client12(Handshake):
     cdef uint8_t hello_requests         # that were passed over
     cdef uint8_t server_point[KX_PUBLIC_MAX]            # from ServerKeyExchange until our flight
     cdef size_t server_point_length
-    cdef uint8_t master_secret[MASTER_SECRET_LENGTH]
-    cdef Hmac master                    # keyed with it
-    cdef uint8_t client_keys[KEY_IV_MAX]                # write_key and write_IV of each side
-    cdef uint8_t server_keys[KEY_IV_MAX]
-
-    # valid during one advance() only
-    cdef const uint8_t *message
-    cdef size_t message_length
-
-    cdef int run(self) except -1
 
     cdef int do_read_server_hello(self) except -1
     cdef int do_read_certificate(self) except -1
     cdef int do_read_server_key_exchange(self) noexcept
-    cdef int do_read_certificate_request(self) noexcept nogil
+    cdef int do_read_certificate_request(self) noexcept
     cdef int do_read_server_hello_done(self) noexcept nogil
-    cdef int do_send_flight(self) except -1
+    cdef int do_send_certificate(self) noexcept
+    cdef int do_send_client_key_exchange(self) except -1
+    cdef int do_send_certificate_verify(self) except -1
+    cdef int do_send_finished(self) noexcept nogil
     cdef int do_read_new_session_ticket(self) except -1
     cdef int do_read_finished(self) noexcept nogil
-    cdef int do_send_finished(self) noexcept
     cdef int keep_session(self) except -1
 
     cdef int take_message(self) noexcept nogil
-    cdef void taken(self, int state) noexcept nogil
     cdef int check_server_hello(self, const ServerHello12 *sh) noexcept nogil
     cdef bint is_resumption(self, const ServerHello12 *sh) noexcept nogil
     cdef int resume(self, const ServerHello12 *sh) except -1
-    cdef int choose_suite(self, uint16_t suite) noexcept nogil
-    cdef int verify_trust(self) except -1
-    cdef int send_key_exchange(self) except -1
-    cdef void make_master_secret(self, const uint8_t *premaster, size_t n) noexcept nogil
-    cdef void make_keys(self) noexcept
-    cdef int send_finished(self) noexcept nogil
+    cdef int choose_client_scheme(self, const CertificateRequest12 *cr) noexcept

@@ -2,69 +2,60 @@
 5246's unless another RFC is named."""
 
 cimport cython
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memchr, memcmp, memcpy, memset
 
 from cext.base.wire cimport Writer, left
-from cext.crypto.aead cimport AEAD_AES_128_GCM, AEAD_AES_256_GCM, AEAD_CHACHA20_POLY1305
-from cext.crypto.hash_kdf cimport HASH_MAX, HASH_SHA256, HASH_SHA384, cleanse, equal_constant_time, hmac_key
+from cext.crypto.hash_kdf cimport cleanse
 from cext.crypto.kx cimport KX_SHARED_MAX, KeyExchange
+from cext.crypto.sign cimport SIGNATURE_MAX
+from cext.tls.certificates cimport build_certificate, build_certificate_verify
 from cext.tls.client13 cimport Client13
+from cext.tls.client_auth cimport ask_trust
 from cext.tls.constants cimport (
     HANDSHAKE_HEADER, HS_CERTIFICATE, HS_CERTIFICATE_REQUEST, HS_FINISHED, HS_HELLO_REQUEST,
-    HS_NEW_SESSION_TICKET, HS_SERVER_HELLO, HS_SERVER_HELLO_DONE, HS_SERVER_KEY_EXCHANGE, TLS12, TLS13,
-    TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-    TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, bad_certificate, decode_error,
-    decrypt_error, handshake_failure, illegal_parameter,
-    internal_error, unexpected_message)
-from cext.tls.handshake cimport (
-    ACTION_CCS, ACTION_READ_KEYS, ACTION_WRITE_KEYS, LEVEL_APPLICATION, LEVEL_INITIAL, STEP_DONE, STEP_NEED_MESSAGE,
-    STEP_OK)
-from cext.tls.messages cimport build_finished, parse_finished
-from cext.tls.key_log cimport log_secret
+    HS_NEW_SESSION_TICKET, HS_SERVER_HELLO, HS_SERVER_HELLO_DONE, HS_SERVER_KEY_EXCHANGE, RANDOM_LENGTH, TLS13,
+    bad_certificate, decode_error, decrypt_error, handshake_failure, illegal_parameter, internal_error,
+    unexpected_message)
+from cext.tls.credential cimport Credential
+from cext.tls.handshake cimport LEVEL_INITIAL, STEP_DONE, STEP_NEED_MESSAGE, STEP_OK
+from cext.tls.handshake12 cimport DOWNGRADE, DOWNGRADE_LENGTH, Handshake12
 from cext.tls.messages12 cimport (
-    ECDHE_PARAMS_MAX, Certificate12, CertificateRequest12, NewSessionTicket12, ServerKeyExchange,
-    build_client_key_exchange, build_empty_certificate12, next_certificate12, parse_certificate12,
-    parse_certificate_request12, parse_new_session_ticket12, parse_server_hello12, parse_server_hello_done,
-    parse_server_key_exchange)
-from cext.tls.negotiate cimport is_ecdsa_suite, is_group12, protocol_of, is_among
-from cext.tls.prf12 cimport FINISHED12_LENGTH, extended_master_secret, finished12, key_block, master_secret
+    ECDHE_PARAMS_MAX, ECDSA_SIGN, RSA_SIGN, Certificate12, NewSessionTicket12, ServerKeyExchange,
+    build_client_key_exchange, parse_certificate12, parse_certificate_request12,
+    parse_new_session_ticket12, parse_server_hello12, parse_server_hello_done, parse_server_key_exchange, read_chain12)
+from cext.tls.negotiate cimport choose_scheme, is_ecdsa_suite, is_group12, protocol_of, is_among
+from cext.tls.prf12 cimport MASTER_SECRET_LENGTH
 from cext.tls.tickets12 cimport make_session12
-from cext.tls.transcript cimport transcript_add, transcript_hash, transcript_select
+from cext.tls.transcript cimport transcript_select
 
-from cext.tls.alert import TlsAlert
 from cext.tls.credential import CURVES
 
 cdef enum:
     MESSAGE_MAX = 1 << 16               # bytes of a server's message, except
     CERTIFICATE_MAX = 1 << 18           # its Certificate
     HELLO_REQUESTS_MAX = 4
-    DOWNGRADE_LENGTH = 8
 
-# RFC 8446, section 4.1.3; its last byte tells the version: 1 for TLS 1.2, 0 for what is older.
-cdef const char *DOWNGRADE = b"DOWNGRD"
+cdef bytes EMPTY_CERTIFICATE = bytes(3)     # section 7.4.6: an empty certificate_list
 
 
 @cython.no_gc
-cdef class Client12(Handshake):
+cdef class Client12(Handshake12):
     """Client12(config, client13): goes on after that one's ClientHello; made and driven by the connection."""
 
     def __cinit__(self, ClientConfig config not None, Client13 before not None):
         self.config = config
+        self.key_log = config.key_log
         self.server_name = config.server_name
         self.transcript = before.transcript
+        self.messages = before.messages
+        memset(&before.messages, 0, sizeof(before.messages))
+        self.keeps_messages = self.messages.len > 0
         self.state = C12_READ_SERVER_HELLO
-        self.version = TLS12
         self.session = before.session12
         self.offered = before.offered
         self.session_id_length = before.session_id_length
         memcpy(self.client_random, before.client_random, RANDOM_LENGTH)
         memcpy(self.session_id, before.session_id, SESSION_ID_MAX)
-
-    def __dealloc__(self):
-        cleanse(self.master_secret, sizeof(self.master_secret))
-        cleanse(&self.master, sizeof(self.master))
-        cleanse(self.client_keys, sizeof(self.client_keys))
-        cleanse(self.server_keys, sizeof(self.server_keys))
 
     cdef int admit(self, int type, size_t length) noexcept nogil:
         if type == HS_HELLO_REQUEST and self.state < C12_READ_NEW_SESSION_TICKET:
@@ -81,31 +72,14 @@ cdef class Client12(Handshake):
         return 0
 
     cdef int change_cipher_spec(self) noexcept nogil:
-        """Section 7.1: once, before the server's Finished; at no other place is it passed over."""
-        if self.state != C12_READ_CHANGE_CIPHER_SPEC:
-            return self.fail(unexpected_message, "a change_cipher_spec that cannot come now")
-        if self.add_keys(ACTION_READ_KEYS, LEVEL_APPLICATION, self.server_keys) < 0:
-            return -internal_error
-        cleanse(self.server_keys, sizeof(self.server_keys))
-        self.state = C12_READ_FINISHED
-        return STEP_NEED_MESSAGE
+        return self.read_change_cipher_spec(self.state == C12_READ_CHANGE_CIPHER_SPEC, C12_READ_FINISHED)
 
     cdef int advance(self, const uint8_t *message, size_t n) noexcept:
-        cdef int step
         # "This message MUST be ignored by the client if the client is currently negotiating a session", nor is it part
         # of the transcript (section 7.4.1.1).
-        if message[0] == HS_HELLO_REQUEST:
+        if message != NULL and message[0] == HS_HELLO_REQUEST:
             return STEP_NEED_MESSAGE
-        self.message = message
-        self.message_length = n
-        try:
-            step = self.run()
-        except Exception as e:
-            step = self.fail_exception(e)
-        self.message = NULL
-        if step < 0:
-            self.clear_flight()
-        return step
+        return Handshake12.advance(self, message, n)
 
     cdef int run(self) except -1:
         cdef int step = STEP_OK
@@ -120,17 +94,22 @@ cdef class Client12(Handshake):
                 step = self.do_read_certificate_request()
             elif self.state == C12_READ_SERVER_HELLO_DONE:
                 step = self.do_read_server_hello_done()
-            elif self.state == C12_SEND_FLIGHT:
-                step = self.do_send_flight()
+            elif self.state == C12_SEND_CERTIFICATE:
+                step = self.do_send_certificate()
+            elif self.state == C12_SEND_CLIENT_KEY_EXCHANGE:
+                step = self.do_send_client_key_exchange()
+            elif self.state == C12_SEND_CERTIFICATE_VERIFY:
+                step = self.do_send_certificate_verify()
+            elif self.state == C12_SEND_FINISHED:
+                step = self.do_send_finished()
             elif self.state == C12_READ_NEW_SESSION_TICKET:
                 step = self.do_read_new_session_ticket()
             elif self.state == C12_READ_CHANGE_CIPHER_SPEC:
                 step = STEP_NEED_MESSAGE            # change_cipher_spec() goes on
             elif self.state == C12_READ_FINISHED:
                 step = self.do_read_finished()
-            elif self.state == C12_SEND_FINISHED:
-                step = self.do_send_finished()
             else:
+                self.keep_session()
                 step = STEP_DONE
         return step
 
@@ -141,12 +120,6 @@ cdef class Client12(Handshake):
         if not is_expected(self.state, self.message[0]):
             return self.fail(unexpected_message, "not the handshake message that comes now")
         return STEP_OK
-
-    cdef void taken(self, int state) noexcept nogil:
-        """The message is done with, and `state` reads the next."""
-        transcript_add(&self.transcript, self.message, self.message_length)
-        self.message = NULL
-        self.state = state
 
     # --- the server's flight
 
@@ -172,8 +145,7 @@ cdef class Client12(Handshake):
         self.ticket_promised = sh.session_ticket
         if self.is_resumption(&sh):
             return self.resume(&sh)
-        self.taken(C12_READ_CERTIFICATE)
-        return STEP_OK
+        return self.taken(C12_READ_CERTIFICATE)
 
     cdef bint is_resumption(self, const ServerHello12 *sh) noexcept nogil:
         """The server honours a ticket by the session_id that came with it (RFC 5077, section 3.4)."""
@@ -190,8 +162,7 @@ cdef class Client12(Handshake):
         self.peer_certificates = self.session.chain
         memcpy(self.master_secret, self.session.secret, MASTER_SECRET_LENGTH)
         self.make_keys()
-        self.taken(C12_READ_NEW_SESSION_TICKET if self.ticket_promised else C12_READ_CHANGE_CIPHER_SPEC)
-        return STEP_OK
+        return self.taken(C12_READ_NEW_SESSION_TICKET if self.ticket_promised else C12_READ_CHANGE_CIPHER_SPEC)
 
     cdef int check_server_hello(self, const ServerHello12 *sh) noexcept nogil:
         cdef const uint8_t *sentinel = sh.random.p + RANDOM_LENGTH - DOWNGRADE_LENGTH
@@ -202,22 +173,11 @@ cdef class Client12(Handshake):
         # Where nothing was offered to be resumed the session_id is random (RFC 8446, section 4.1.2).
         if self.session is None and self.is_resumption(sh):
             return self.fail(illegal_parameter, "the server resumes a session that does not exist")
-        return self.choose_suite(sh.cipher_suite)
-
-    cdef int choose_suite(self, uint16_t suite) noexcept nogil:
-        if not is_among(suite, self.config.cipher_suites12, self.config.n_cipher_suites12):
+        if not is_among(sh.cipher_suite, self.config.cipher_suites12, self.config.n_cipher_suites12):
             return self.fail(illegal_parameter, "the server chose a cipher suite that was not offered")
-        self.cipher_suite = suite
-        self.hash = HASH_SHA256
-        if suite == TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 or suite == TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256:
-            self.aead = AEAD_AES_128_GCM
-        elif suite == TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 or suite == TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384:
-            self.aead = AEAD_AES_256_GCM
-            self.hash = HASH_SHA384
-        else:
-            self.aead = AEAD_CHACHA20_POLY1305
+        self.set_cipher_suite(sh.cipher_suite)
         transcript_select(&self.transcript, self.hash)
-        return 0
+        return STEP_OK
 
     cdef int do_read_certificate(self) except -1:
         """Certificate (section 7.4.2)."""
@@ -232,42 +192,29 @@ cdef class Client12(Handshake):
         if c.leaf.p == NULL:
             return self.fail(decode_error, "the server sent no certificate")
         try:
-            self.server_key = self.config.public_key(c.leaf)
+            self.peer_key = self.config.public_key(c.leaf)
         except ValueError as error:
             self.reason = NULL
             self.error = str(error)
             return -bad_certificate
-        if self.server_key.kind.startswith("rsa") == is_ecdsa_suite(<uint16_t> self.cipher_suite):
+        if self.peer_key.kind.startswith("rsa") == is_ecdsa_suite(<uint16_t> self.cipher_suite):
             return self.fail(illegal_parameter, "the certificate's key does not go with the cipher suite")
         # The curve of an ECDSA key must be one we named (RFC 8422, section 5.1).
-        curve = CURVES.get(self.server_key.kind, 0)
+        curve = CURVES.get(self.peer_key.kind, 0)
         if curve and not is_among(curve, self.config.groups, self.config.n_groups):
             return self.fail(illegal_parameter, "the certificate's key is on a curve that was not offered")
-        self.peer_certificates = self.config.shared_chain(chain_of(c.entries))
+        self.peer_certificates = self.config.shared_chain(read_chain12(c.entries))
         if self.config.verify is not None:
-            step = self.verify_trust()
+            step = ask_trust(self, self.config.verify, (list(self.peer_certificates), self.config.server_name))
             if step < 0:
                 return step
-        self.taken(C12_READ_SERVER_KEY_EXCHANGE)
-        return STEP_OK
-
-    cdef int verify_trust(self) except -1:
-        """Asks the configuration's `verify`; what it raises is the alert, if it is one, else bad_certificate."""
-        cdef int description = bad_certificate
-        try:
-            self.config.verify(list(self.peer_certificates), self.config.server_name)
-        except Exception as error:
-            self.reason = NULL
-            self.error = f"the certificate is not trusted: {error}"
-            if isinstance(error, TlsAlert):
-                description = error.description
-            return -description if 0 < description < 256 else -bad_certificate
-        return STEP_OK
+        return self.taken(C12_READ_SERVER_KEY_EXCHANGE)
 
     cdef int do_read_server_key_exchange(self) noexcept:
         """ServerKeyExchange (RFC 8422, section 5.4): the server's proof that it holds the certificate's key."""
         cdef ServerKeyExchange ske
         cdef uint8_t signed[2 * RANDOM_LENGTH + ECDHE_PARAMS_MAX]
+        cdef size_t n
         cdef int step = self.take_message()
         if step != STEP_OK:
             return step
@@ -278,25 +225,21 @@ cdef class Client12(Handshake):
             return self.fail(illegal_parameter, "the server chose a group that was not offered")
         if not is_among(ske.algorithm, self.config.schemes12, self.config.n_schemes12):
             return self.fail(illegal_parameter, "ServerKeyExchange uses an algorithm that was not offered")
-        if not self.server_key.supports12(ske.algorithm):
+        if not self.peer_key.supports12(ske.algorithm):
             return self.fail(illegal_parameter, "ServerKeyExchange uses an algorithm that does not fit the key")
         if left(&ske.point) > KX_PUBLIC_MAX:
             return self.fail(illegal_parameter, "the server's key share is none of its group")
-        memcpy(signed, self.client_random, RANDOM_LENGTH)
-        memcpy(signed + RANDOM_LENGTH, self.server_random, RANDOM_LENGTH)
-        memcpy(signed + 2 * RANDOM_LENGTH, ske.params.p, left(&ske.params))
-        if self.server_key.verify12(ske.algorithm, signed, 2 * RANDOM_LENGTH + left(&ske.params), ske.signature.p,
-                                    left(&ske.signature)) != 0:
+        n = self.signed_params(ske.params.p, left(&ske.params), signed)
+        if self.peer_key.verify12(ske.algorithm, signed, n, ske.signature.p, left(&ske.signature)) != 0:
             return self.fail(decrypt_error, "ServerKeyExchange does not verify")
-        self.server_key = None
+        self.peer_key = None
         self.group = ske.group
         self.signature_scheme = ske.algorithm
         self.server_point_length = left(&ske.point)
         memcpy(self.server_point, ske.point.p, self.server_point_length)
-        self.taken(C12_READ_CERTIFICATE_REQUEST)
-        return STEP_OK
+        return self.taken(C12_READ_CERTIFICATE_REQUEST)
 
-    cdef int do_read_certificate_request(self) noexcept nogil:
+    cdef int do_read_certificate_request(self) noexcept:
         """CertificateRequest (section 7.4.4), the one optional message of the flight: without it this is the
         ServerHelloDone, for the next state to read."""
         cdef CertificateRequest12 cr
@@ -310,8 +253,8 @@ cdef class Client12(Handshake):
         if step < 0:
             return self.fail(-step, cr.reason)
         self.certificate_requested = 1
-        self.taken(C12_READ_SERVER_HELLO_DONE)
-        return STEP_OK
+        self.client_scheme = self.choose_client_scheme(&cr)
+        return self.taken(C12_READ_SERVER_HELLO_DONE)
 
     cdef int do_read_server_hello_done(self) noexcept nogil:
         cdef const char *reason = NULL
@@ -321,27 +264,38 @@ cdef class Client12(Handshake):
         step = parse_server_hello_done(self.message_length - HANDSHAKE_HEADER, &reason)
         if step < 0:
             return self.fail(-step, reason)
-        self.taken(C12_SEND_FLIGHT)
-        return STEP_OK
+        return self.taken(C12_SEND_CERTIFICATE)
 
     # --- our flight
 
-    cdef int do_send_flight(self) except -1:
-        cdef Writer w
-        cdef int step
-        if self.certificate_requested:
-            if self.open_message(&w, HANDSHAKE_HEADER + 3) < 0:
-                return -internal_error
-            build_empty_certificate12(&w)           # section 7.4.6
-            if self.close_message(&w, LEVEL_INITIAL) < 0:
-                return -internal_error
-        step = self.send_key_exchange()
-        if step == STEP_OK:
-            step = self.send_finished()
-        self.state = C12_READ_NEW_SESSION_TICKET if self.ticket_promised else C12_READ_CHANGE_CIPHER_SPEC
-        return step
+    cdef int choose_client_scheme(self, const CertificateRequest12 *cr) noexcept:
+        """What our certificate is to sign by, if it fits the request (section 7.4.6)."""
+        cdef Credential credential = self.config.credential
+        cdef uint8_t type = ECDSA_SIGN
+        if credential is None:
+            return 0
+        if not credential.ecdsa:
+            type = RSA_SIGN
+        if memchr(cr.certificate_types.p, type, left(&cr.certificate_types)) == NULL:
+            return 0
+        return choose_scheme(credential.schemes12, credential.n_schemes12, cr.signature_algorithms)
 
-    cdef int send_key_exchange(self) except -1:
+    cdef int do_send_certificate(self) noexcept:
+        """Our Certificate (section 7.4.6), without certificates when there is none that fits the request."""
+        cdef Writer w
+        cdef bytes body
+        self.state = C12_SEND_CLIENT_KEY_EXCHANGE
+        if self.client_scheme <= 0:
+            self.forget_messages()
+        if not self.certificate_requested:
+            return STEP_OK
+        body = EMPTY_CERTIFICATE if self.client_scheme <= 0 else self.config.credential.certificate_body12
+        if self.open_message(&w, HANDSHAKE_HEADER + len(body)) < 0:
+            return -internal_error
+        build_certificate(&w, <const uint8_t *> <const char *> body, len(body))
+        return self.close_message(&w, LEVEL_INITIAL)
+
+    cdef int do_send_client_key_exchange(self) except -1:
         """ClientKeyExchange (RFC 8422, section 5.7), and with it all keys."""
         cdef KeyExchange exchange = KeyExchange.__new__(KeyExchange)
         cdef Writer w
@@ -360,38 +314,33 @@ cdef class Client12(Handshake):
         self.make_master_secret(premaster, n)
         cleanse(premaster, sizeof(premaster))
         self.make_keys()
+        self.state = C12_SEND_CERTIFICATE_VERIFY if self.client_scheme > 0 else C12_SEND_FINISHED
         return STEP_OK
 
-    cdef void make_master_secret(self, const uint8_t *premaster, size_t n) noexcept nogil:
-        cdef uint8_t digest[HASH_MAX]
-        if self.extended_master_secret:
-            transcript_hash(&self.transcript, digest)
-            extended_master_secret(self.hash, premaster, n, digest, self.master_secret)
-        else:
-            master_secret(self.hash, premaster, n, self.client_random, self.server_random, self.master_secret)
-
-    cdef void make_keys(self) noexcept:
-        if self.config.key_log is not None:
-            log_secret(self.config.key_log, "CLIENT_RANDOM", self.client_random, self.master_secret,
-                       MASTER_SECRET_LENGTH)
-        hmac_key(&self.master, self.hash, self.master_secret, MASTER_SECRET_LENGTH)
-        key_block(&self.master, self.aead, self.client_random, self.server_random, self.client_keys, self.server_keys)
-
-    cdef int send_finished(self) noexcept nogil:
-        """change_cipher_spec, and Finished under the keys it changes to (sections 7.1 and 7.4.9)."""
+    cdef int do_send_certificate_verify(self) except -1:
+        """Our CertificateVerify (section 7.4.8): it signs all messages before it."""
         cdef Writer w
-        cdef uint8_t digest[HASH_MAX]
-        cdef uint8_t verify_data[FINISHED12_LENGTH]
-        if (self.add_action(ACTION_CCS, LEVEL_INITIAL) < 0
-                or self.add_keys(ACTION_WRITE_KEYS, LEVEL_APPLICATION, self.client_keys) < 0):
+        cdef uint8_t signature[SIGNATURE_MAX]
+        cdef size_t signature_length = SIGNATURE_MAX
+        cdef int step = self.sign(self.config.credential, self.client_scheme, self.messages.data, self.messages.len,
+                                  signature, &signature_length)
+        if step != STEP_OK:
+            return step
+        self.forget_messages()
+        if self.open_message(&w, HANDSHAKE_HEADER + 4 + signature_length) < 0:
             return -internal_error
-        cleanse(self.client_keys, sizeof(self.client_keys))
-        transcript_hash(&self.transcript, digest)
-        finished12(&self.master, 0, digest, verify_data)
-        if self.open_message(&w, HANDSHAKE_HEADER + FINISHED12_LENGTH) < 0:
+        build_certificate_verify(&w, <uint16_t> self.client_scheme, signature, signature_length)
+        self.state = C12_SEND_FINISHED
+        return self.close_message(&w, LEVEL_INITIAL)
+
+    cdef int do_send_finished(self) noexcept nogil:
+        if self.send_finished() < 0:
             return -internal_error
-        build_finished(&w, verify_data, FINISHED12_LENGTH)
-        return self.close_message(&w, LEVEL_APPLICATION)
+        if self.resumed:
+            self.state = C12_CONFIRMED
+        else:
+            self.state = C12_READ_NEW_SESSION_TICKET if self.ticket_promised else C12_READ_CHANGE_CIPHER_SPEC
+        return STEP_OK
 
     # --- the server's last flight
 
@@ -407,39 +356,16 @@ cdef class Client12(Handshake):
         if left(&t.ticket):
             self.ticket = (<const char *> t.ticket.p)[:left(&t.ticket)]
             self.ticket_lifetime = t.lifetime_hint
-        self.taken(C12_READ_CHANGE_CIPHER_SPEC)
-        return STEP_OK
+        return self.taken(C12_READ_CHANGE_CIPHER_SPEC)
 
     cdef int do_read_finished(self) noexcept nogil:
-        """The server's Finished (section 7.4.9): compared in constant time."""
-        cdef Reader verify_data
-        cdef uint8_t digest[HASH_MAX]
-        cdef uint8_t expected[FINISHED12_LENGTH]
-        cdef const char *reason = NULL
         cdef int step = self.take_message()
         if step != STEP_OK:
             return step
-        step = parse_finished(self.message + HANDSHAKE_HEADER, self.message_length - HANDSHAKE_HEADER,
-                              FINISHED12_LENGTH, &verify_data, &reason)
+        step = self.check_finished()
         if step < 0:
-            return self.fail(decrypt_error, reason)      # incorrect, be it by its length
-        transcript_hash(&self.transcript, digest)
-        finished12(&self.master, 1, digest, expected)
-        if not equal_constant_time(verify_data.p, expected, FINISHED12_LENGTH):
-            return self.fail(decrypt_error, "the server's Finished does not verify")
-        self.taken(C12_SEND_FINISHED)
-        return STEP_OK
-
-    cdef int do_send_finished(self) noexcept:
-        """Where a session was resumed ours comes last; then the handshake is done."""
-        if self.resumed and self.send_finished() < 0:
-            return -internal_error
-        self.state = C12_CONFIRMED
-        try:
-            self.keep_session()
-        except Exception as e:
-            return self.fail_exception(e)
-        return STEP_OK
+            return step
+        return self.taken(C12_SEND_FINISHED if self.resumed else C12_CONFIRMED)
 
     cdef int keep_session(self) except -1:
         if self.ticket is not None and self.extended_master_secret:
@@ -448,14 +374,6 @@ cdef class Client12(Handshake):
         elif self.resumed:
             self.new_session = self.session     # its ticket may be used again
         return 0
-
-
-cdef tuple chain_of(Reader entries):
-    cdef Reader der
-    cdef list chain = []
-    while next_certificate12(&entries, &der):
-        chain.append((<const char *> der.p)[:left(&der)])
-    return tuple(chain)
 
 
 cdef bint is_expected(int state, int type) noexcept nogil:

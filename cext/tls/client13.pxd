@@ -6,6 +6,7 @@ PSK with a key exchange (psk_dhe_ke), and early data may go out under it.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from cext.base.buffer cimport Bytes
 from cext.base.wire cimport Reader, Writer
 from cext.crypto.hash_kdf cimport HASH_MAX
 from cext.crypto.kx cimport KeyExchange
@@ -40,6 +41,7 @@ cdef class Client13(Handshake):
     cdef uint64_t offered               # extension_bit of each extension of the last ClientHello
     cdef uint8_t session_id[SESSION_ID_MAX]
     cdef size_t session_id_length       # 32 in compatibility mode, else 0
+    cdef Bytes messages                 # both ClientHellos, for a CertificateVerify of TLS 1.2
     cdef list exchanges                 # KeyExchange of each share, until the ServerHello
     cdef list shares                    # what goes out of each (bytes), to be sent again after a retry
     cdef PublicKey server_key           # of the server's leaf

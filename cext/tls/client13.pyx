@@ -3,6 +3,7 @@
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.string cimport memcmp, memset
 
+from cext.base.buffer cimport bytes_append, bytes_free
 from cext.base.wire cimport Writer, left, written
 from cext.crypto.aead cimport AEAD_AES_128_GCM, AEAD_AES_256_GCM, AEAD_CHACHA20_POLY1305
 from cext.crypto.hash_kdf cimport (
@@ -104,6 +105,7 @@ cdef class Client13(Handshake):
     def __dealloc__(self):
         cleanse(self.server_secret, HASH_MAX)
         cleanse(self.client_secret, HASH_MAX)
+        bytes_free(&self.messages)
 
     cdef int advance(self, const uint8_t *message, size_t n) noexcept:
         cdef int step
@@ -303,6 +305,10 @@ cdef class Client13(Handshake):
         build_client_hello(&w, &parts)
         if self.session is not None and not w.overflow:
             self.write_binder(&w)
+        # A CertificateVerify of TLS 1.2 signs the messages themselves (RFC 5246, section 7.4.8).
+        if config.min_version == TLS12 and config.credential is not None and bytes_append(
+                &self.messages, w.start, written(&w)) < 0:
+            return self.fail(internal_error, "out of memory")
         return self.close_message(&w, LEVEL_INITIAL)
 
     cdef void write_binder(self, Writer *w) noexcept nogil:

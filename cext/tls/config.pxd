@@ -50,8 +50,11 @@ cdef class ServerConfig:
     cdef readonly int client_auth                   # ClientAuth
     cdef readonly object verify_client              # callable(chain: list[bytes]) or None
     cdef bytes certificate_request                  # the whole message, header included
+    cdef bytes certificate_request12                # the same of TLS 1.2
     cdef uint16_t schemes[CONFIG_LIST_MAX]          # of its signature_algorithms those a CertificateVerify may have
     cdef size_t n_schemes
+    cdef uint16_t schemes12[CONFIG_LIST_MAX]        # likewise
+    cdef size_t n_schemes12
     cdef dict exact                                 # bytes name -> tuple of Credential
     cdef dict wildcard                              # bytes "example.com" of "*.example.com" -> tuple of Credential
     cdef tuple default

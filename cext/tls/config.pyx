@@ -60,6 +60,7 @@ from cext.tls.constants cimport (
 from cext.tls.credential cimport NAME_MAX, fill, normal_name
 from cext.tls.extensions cimport extension_bit, X_KEY_SHARE
 from cext.tls.certificates cimport next_certificate
+from cext.tls.messages12 cimport ECDSA_SIGN, RSA_SIGN
 from cext.tls.negotiate cimport choose_cipher_suite12, choose_scheme, is_group12, list_has
 from cext.tls.replay cimport SharedRegister
 from cext.tls.session cimport LIFETIME_MAX
@@ -103,9 +104,9 @@ cdef class ServerConfig:
     Hybrids are of TLS 1.3 alone, and left out where nothing does ML-KEM.
     `alpn`: protocols, preferred first; () ignores ALPN. `require_sni`: clients without a known name are refused.
     `cookie_secret`: at least 32 bytes, the same wherever a client's second ClientHello may arrive; None: a random one.
-    `client_auth`: a key of CLIENT_AUTH; asked for in TLS 1.3 alone, so TLS 1.2 is not spoken then. `verify_client(chain)`
-    gets the client's DER certificates, leaf first, and raises to distrust them (an exception's `description` may be the
-    alert); it is asked again before a session is resumed. None trusts whoever holds the key of what is shown.
+    `client_auth`: a key of CLIENT_AUTH. `verify_client(chain)` gets the client's DER certificates, leaf first, and
+    raises to distrust them (an exception's `description` may be the alert); it is asked again before a session is
+    resumed. None trusts whoever holds the key of what is shown.
     `client_authorities`: DER names (RFC 8446 section 4.2.4) that help clients to choose; not sent when too many.
     `key_log(line)` gets each secret as a line of an NSS key log: whoever reads them reads the connection.
     `record_size_limit`: bytes of a record, its type included, that a client which knows RFC 8449 may send: 64 to 16385.
@@ -164,11 +165,9 @@ cdef class ServerConfig:
         self.client_auth = CLIENT_AUTH[mode]
         self.verify_client = verify
         self.certificate_request = certificate_request(authorities)
+        self.certificate_request12 = certificate_request12(authorities)
         self.n_schemes = fill(self.schemes, SCHEMES, "signature scheme")
-        if self.client_auth and self.max_version < TLS13:
-            raise ValueError("client_auth: certificates are asked for in TLS 1.3 alone")
-        if self.client_auth:
-            self.min_version = TLS13
+        self.n_schemes12 = fill(self.schemes12, SCHEMES + CERTIFICATE_SCHEMES, "signature scheme")
         return 0
 
     cdef int set_resumption(self, TicketSealer tickets, int count, int lifetime, bint psk_ke) except -1:
@@ -430,14 +429,26 @@ def default_shares(groups):
 def certificate_request(authorities):
     """A CertificateRequest (RFC 8446, section 4.3.2), whole."""
     sent = [(EXT_SIGNATURE_ALGORITHMS, vector(2, u16_list(SCHEMES + CERTIFICATE_SCHEMES)))]
+    names = distinguished_names(authorities)
+    if names:
+        sent.append((EXT_CERTIFICATE_AUTHORITIES, vector(2, names)))
+    extensions = b"".join(int(type).to_bytes(2, "big") + vector(2, body) for type, body in sent)
+    return bytes([HS_CERTIFICATE_REQUEST]) + vector(3, b"\0" + vector(2, extensions))
+
+
+def certificate_request12(authorities):
+    """The same of TLS 1.2 (RFC 5246, section 7.4.4)."""
+    body = vector(1, bytes([ECDSA_SIGN, RSA_SIGN])) + vector(2, u16_list(SCHEMES + CERTIFICATE_SCHEMES))
+    return bytes([HS_CERTIFICATE_REQUEST]) + vector(3, body + vector(2, distinguished_names(authorities)))
+
+
+def distinguished_names(authorities):
+    """DER names as both lists have them; none when they are too many."""
     authorities = [bytes(name) for name in authorities]
     if not all(0 < len(name) < 0x10000 for name in authorities):
         raise ValueError("client_authorities: DER names, none empty")
     names = b"".join(vector(2, name) for name in authorities)
-    if names and len(names) <= AUTHORITIES_MAX:
-        sent.append((EXT_CERTIFICATE_AUTHORITIES, vector(2, names)))
-    extensions = b"".join(int(type).to_bytes(2, "big") + vector(2, body) for type, body in sent)
-    return bytes([HS_CERTIFICATE_REQUEST]) + vector(3, b"\0" + vector(2, extensions))
+    return names if len(names) <= AUTHORITIES_MAX else b""
 
 
 def checked_record_size_limit(limit):

@@ -51,6 +51,12 @@ cdef struct Certificate12:
 cdef int parse_certificate12(const uint8_t *body, size_t n, Certificate12 *c) noexcept nogil
 """build_certificate of cext.tls.messages writes it, from config.Credential.certificate_body12."""
 cdef bint next_certificate12(Reader *entries, Reader *der) noexcept nogil
+cdef tuple read_chain12(Reader entries)
+"""The DER certificates, leaf first."""
+
+cdef enum ClientCertificateType:        # section 7.4.4
+    RSA_SIGN = 1
+    ECDSA_SIGN = 64                     # EdDSA keys too (RFC 8422, section 5.5)
 
 cdef struct CertificateRequest12:
     Reader certificate_types           # list of u8
@@ -59,13 +65,6 @@ cdef struct CertificateRequest12:
     const char *reason
 
 cdef int parse_certificate_request12(const uint8_t *body, size_t n, CertificateRequest12 *cr) noexcept nogil
-cdef void build_certificate_request12(Writer *w, const uint8_t *signature_algorithms, size_t n,
-                                      const uint8_t *authorities, size_t authorities_len) noexcept nogil
-"""Both lists encoded, without their lengths; the certificate types are ecdsa_sign and rsa_sign."""
-
-cdef void build_empty_certificate12(Writer *w) noexcept nogil
-"""A client's answer to a CertificateRequest when it has none."""
-
 # --- ServerKeyExchange, ServerHelloDone, ClientKeyExchange (RFC 8422, sections 5.4 and 5.7)
 
 cdef enum:

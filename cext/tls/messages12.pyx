@@ -8,7 +8,7 @@ from cext.base.wire cimport (
     write_bytes, write_u16, write_u32, write_u8)
 from cext.tls.constants cimport (
     EXT_ALPN, EXT_EC_POINT_FORMATS, EXT_EXTENDED_MASTER_SECRET, EXT_RENEGOTIATION_INFO, EXT_SERVER_NAME,
-    EXT_SESSION_TICKET, EXT_STATUS_REQUEST, HS_CERTIFICATE, HS_CERTIFICATE_REQUEST, HS_CLIENT_KEY_EXCHANGE,
+    EXT_SESSION_TICKET, EXT_STATUS_REQUEST, HS_CLIENT_KEY_EXCHANGE,
     HS_NEW_SESSION_TICKET, HS_SERVER_HELLO, HS_SERVER_HELLO_DONE, HS_SERVER_KEY_EXCHANGE, RANDOM_LENGTH, SESSION_ID_MAX,
     TLS12, decode_error, handshake_failure, illegal_parameter, protocol_version)
 from cext.tls.extensions cimport (
@@ -21,8 +21,6 @@ from cext.tls.alert import TlsAlert
 cdef enum:
     NAMED_CURVE = 3                     # ECCurveType, RFC 8422 section 5.4
     UNCOMPRESSED = 0                    # ECPointFormat, RFC 8422 section 5.1.2
-    RSA_SIGN = 1                        # ClientCertificateType
-    ECDSA_SIGN = 64
 
 
 cdef int parse_server_hello12(const uint8_t *body, size_t n, uint64_t offered, ServerHello12 *sh) noexcept nogil:
@@ -156,6 +154,14 @@ cdef bint next_certificate12(Reader *entries, Reader *der) noexcept nogil:
     return read_vec24(entries, der)
 
 
+cdef tuple read_chain12(Reader entries):
+    cdef Reader der
+    cdef list chain = []
+    while next_certificate12(&entries, &der):
+        chain.append(content(&der))
+    return tuple(chain)
+
+
 cdef int parse_certificate_request12(const uint8_t *body, size_t n, CertificateRequest12 *cr) noexcept nogil:
     cdef Reader r, walk, name
     memset(cr, 0, sizeof(CertificateRequest12))
@@ -176,26 +182,6 @@ cdef int parse_certificate_request12(const uint8_t *body, size_t n, CertificateR
         if not read_vec16(&walk, &name) or not left(&name):
             return refuse(&cr.reason, decode_error, "a DistinguishedName cannot be decoded")
     return 0
-
-
-cdef void build_certificate_request12(Writer *w, const uint8_t *signature_algorithms, size_t n,
-                                      const uint8_t *authorities, size_t authorities_len) noexcept nogil:
-    cdef uint8_t *message
-    write_u8(w, HS_CERTIFICATE_REQUEST)
-    message = open_vec(w, 3)
-    write_u8(w, 2)
-    write_u8(w, ECDSA_SIGN)
-    write_u8(w, RSA_SIGN)
-    write_vec(w, 2, signature_algorithms, n)
-    write_vec(w, 2, authorities, authorities_len)
-    close_vec(w, message, 3)
-
-
-cdef void build_empty_certificate12(Writer *w) noexcept nogil:
-    write_u8(w, HS_CERTIFICATE)
-    write_u8(w, 0)
-    write_u16(w, 3)
-    write_vec(w, 3, NULL, 0)
 
 
 # --- ServerKeyExchange, ServerHelloDone, ClientKeyExchange
@@ -324,10 +310,7 @@ def parse(str kind, bytes body not None, offered=()):
     if kind == "certificate":
         result = parse_certificate12(body, n, &c)
         check(result, c.reason)
-        chain = []
-        while next_certificate12(&c.entries, &r):
-            chain.append(content(&r))
-        return {"chain": chain, "leaf": content(&c.leaf)}
+        return {"chain": list(read_chain12(c.entries)), "leaf": content(&c.leaf)}
     if kind == "certificate_request":
         result = parse_certificate_request12(body, n, &cr)
         check(result, cr.reason)

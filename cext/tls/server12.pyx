@@ -7,92 +7,73 @@ from libc.string cimport memcpy, memset
 
 from cext.base.buffer cimport Bytes, bytes_reserve
 from cext.base.wire cimport Reader, Writer, left
-from cext.crypto.aead cimport AEAD_AES_128_GCM, AEAD_AES_256_GCM, AEAD_CHACHA20_POLY1305
-from cext.crypto.hash_kdf cimport (
-    HASH_MAX, HASH_SHA256, HASH_SHA384, cleanse, equal_constant_time, hmac_key, random_bytes)
+from cext.crypto.hash_kdf cimport cleanse, random_bytes
 from cext.crypto.kx cimport KX_SHARED_MAX
 from cext.crypto.sign cimport SIGNATURE_MAX
-from cext.tls.client_auth cimport chain_of_state
-from cext.tls.config cimport Selection
+from cext.tls.client_auth cimport ask_trust, chain_of_state, read_key
+from cext.tls.config cimport CLIENT_AUTH_NONE, CLIENT_AUTH_REQUIRE, Selection
 from cext.tls.constants cimport (
-    HANDSHAKE_HEADER, HS_CLIENT_HELLO, HS_CLIENT_KEY_EXCHANGE, HS_FINISHED, TLS12, TLS13,
-    TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-    TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, TLS_EMPTY_RENEGOTIATION_INFO_SCSV,
-    decrypt_error, illegal_parameter, internal_error, unexpected_message)
-from cext.tls.handshake cimport (
-    ACTION_CCS, ACTION_READ_KEYS, ACTION_WRITE_KEYS, LEVEL_APPLICATION, LEVEL_INITIAL, STEP_DONE, STEP_NEED_MESSAGE,
-    STEP_OK)
-from cext.tls.key_log cimport log_secret
-from cext.tls.certificates cimport build_certificate
-from cext.tls.messages cimport build_finished, parse_client_hello, parse_finished
+    HANDSHAKE_HEADER, HS_CERTIFICATE, HS_CERTIFICATE_VERIFY, HS_CLIENT_HELLO, HS_CLIENT_KEY_EXCHANGE, HS_FINISHED,
+    RANDOM_LENGTH, TLS12, TLS13, TLS_EMPTY_RENEGOTIATION_INFO_SCSV, bad_certificate, decrypt_error, handshake_failure,
+    illegal_parameter, internal_error, unexpected_message)
+from cext.tls.certificates cimport CertificateVerify, build_certificate, parse_certificate_verify
+from cext.tls.handshake cimport LEVEL_INITIAL, STEP_DONE, STEP_NEED_MESSAGE, STEP_OK
+from cext.tls.handshake12 cimport DOWNGRADE, DOWNGRADE_LENGTH, Handshake12
+from cext.tls.messages cimport parse_client_hello
 from cext.tls.messages12 cimport (
-    ServerHello12Parts, build_server_hello12, build_server_hello_done, build_server_key_exchange,
-    ecdhe_params, has_uncompressed, parse_client_key_exchange)
-from cext.tls.negotiate cimport choose_alpn, choose_group12, list_has, name_of, protocol_of
-from cext.tls.prf12 cimport extended_master_secret, finished12, key_block, master_secret
+    Certificate12, ServerHello12Parts, build_server_hello12, build_server_hello_done, build_server_key_exchange,
+    ecdhe_params, has_uncompressed, parse_certificate12, parse_client_key_exchange, read_chain12)
+from cext.tls.negotiate cimport choose_alpn, choose_group12, is_among, list_has, name_of, protocol_of
+from cext.tls.prf12 cimport MASTER_SECRET_LENGTH
 from cext.tls.session cimport SessionState, forget_state
 from cext.tls.tickets12 cimport add_ticket12, find_session12, is_to_be_renewed
-from cext.tls.transcript cimport transcript_add, transcript_hash, transcript_init
 
 cdef enum:
     CLIENT_HELLO_MAX = 1 << 16          # body, bytes
-    MESSAGE_MAX = 1 << 10               # of any later message
-    DOWNGRADE_LENGTH = 8
-
-# What ends a ServerHello.random of TLS 1.2 by a server that speaks 1.3 (RFC 8446, section 4.1.3).
-cdef const char *DOWNGRADE = b"DOWNGRD\x01"
+    CERTIFICATE_MAX = 1 << 16           # of a client's Certificate
+    CERTIFICATE_VERIFY_MAX = 4 + SIGNATURE_MAX
+    MESSAGE_MAX = 1 << 10               # of any other message
 
 
 @cython.no_gc
-cdef class Server12(Handshake):
+cdef class Server12(Handshake12):
     """Server12(config): made when a ClientHello settles on TLS 1.2, given up when the handshake is confirmed."""
 
     def __cinit__(self, ServerConfig config not None):
         self.config = config
+        self.key_log = config.key_log
+        self.server = 1
         self.state = S12_READ_CLIENT_HELLO
 
-    def __dealloc__(self):
-        cleanse(self.master_secret, sizeof(self.master_secret))
-        cleanse(&self.master, sizeof(self.master))
-        cleanse(self.client_keys, sizeof(self.client_keys))
-        cleanse(self.server_keys, sizeof(self.server_keys))
-
     cdef int admit(self, int type, size_t length) noexcept nogil:
+        cdef size_t most = MESSAGE_MAX
         if self.state == S12_READ_CLIENT_HELLO:
             if type != HS_CLIENT_HELLO:
                 return self.fail(unexpected_message, "not a ClientHello")
             return self.fail(illegal_parameter, "a ClientHello too large") if length > CLIENT_HELLO_MAX else 0
-        if self.state == S12_READ_CLIENT_KEY_EXCHANGE:
+        if self.state == S12_READ_CHANGE_CIPHER_SPEC:
+            return self.fail(unexpected_message, "a message instead of the change_cipher_spec")
+        if self.state == S12_READ_CLIENT_CERTIFICATE:
+            if type != HS_CERTIFICATE:
+                return self.fail(unexpected_message, "not the client's Certificate")
+            most = CERTIFICATE_MAX
+        elif self.state == S12_READ_CERTIFICATE_VERIFY:
+            if type != HS_CERTIFICATE_VERIFY:
+                return self.fail(unexpected_message, "not the client's CertificateVerify")
+            most = CERTIFICATE_VERIFY_MAX
+        elif self.state == S12_READ_CLIENT_KEY_EXCHANGE:
             if type != HS_CLIENT_KEY_EXCHANGE:
                 return self.fail(unexpected_message, "not the handshake message that comes now")
-        elif self.state == S12_READ_CHANGE_CIPHER_SPEC:
-            return self.fail(unexpected_message, "a message instead of the change_cipher_spec")
         elif self.state != S12_READ_FINISHED or type != HS_FINISHED:
             return self.fail(unexpected_message, "not the client's Finished")
-        return self.fail(illegal_parameter, "a handshake message too large") if length > MESSAGE_MAX else 0
+        return self.fail(illegal_parameter, "a handshake message too large") if length > most else 0
 
     cdef int change_cipher_spec(self) noexcept nogil:
-        """Section 7.1: once, between ClientKeyExchange and Finished; at no other place is it passed over."""
-        if self.state != S12_READ_CHANGE_CIPHER_SPEC:
-            return self.fail(unexpected_message, "a change_cipher_spec that cannot come now")
-        if self.add_keys(ACTION_READ_KEYS, LEVEL_APPLICATION, self.client_keys) < 0:
-            return -internal_error
-        cleanse(self.client_keys, sizeof(self.client_keys))
-        self.state = S12_READ_FINISHED
-        return STEP_NEED_MESSAGE
+        return self.read_change_cipher_spec(self.state == S12_READ_CHANGE_CIPHER_SPEC, S12_READ_FINISHED)
 
     cdef int advance(self, const uint8_t *message, size_t n) noexcept:
-        cdef int step
-        self.message = message
-        self.message_length = n
-        try:
-            step = self.run()
-        except Exception as e:
-            step = self.fail_exception(e)
-        self.message = NULL
+        cdef int step = Handshake12.advance(self, message, n)
         memset(&self.hello, 0, sizeof(self.hello))
-        if step < 0:
-            self.clear_flight()
         return step
 
     cdef int run(self) except -1:
@@ -108,10 +89,16 @@ cdef class Server12(Handshake):
                 step = self.do_send_certificate()
             elif self.state == S12_SEND_SERVER_KEY_EXCHANGE:
                 step = self.do_send_server_key_exchange()
+            elif self.state == S12_SEND_CERTIFICATE_REQUEST:
+                step = self.do_send_certificate_request()
             elif self.state == S12_SEND_SERVER_HELLO_DONE:
                 step = self.do_send_server_hello_done()
+            elif self.state == S12_READ_CLIENT_CERTIFICATE:
+                step = self.do_read_client_certificate()
             elif self.state == S12_READ_CLIENT_KEY_EXCHANGE:
                 step = self.do_read_client_key_exchange()
+            elif self.state == S12_READ_CERTIFICATE_VERIFY:
+                step = self.do_read_certificate_verify()
             elif self.state == S12_READ_CHANGE_CIPHER_SPEC:
                 step = STEP_NEED_MESSAGE            # change_cipher_spec() goes on
             elif self.state == S12_READ_FINISHED:
@@ -217,20 +204,8 @@ cdef class Server12(Handshake):
             return self.fail(-code, "no application protocol in common")
         if protocol.p != NULL:
             self.alpn = protocol_of(self.config.alpn, &protocol)
-        transcript_init(&self.transcript, self.hash)
-        transcript_add(&self.transcript, self.message, self.message_length)
-        return 0
-
-    cdef void set_cipher_suite(self, int suite) noexcept nogil:
-        self.cipher_suite = suite
-        self.hash = HASH_SHA256
-        if suite == TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 or suite == TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256:
-            self.aead = AEAD_AES_128_GCM
-        elif suite == TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 or suite == TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384:
-            self.aead = AEAD_AES_256_GCM
-            self.hash = HASH_SHA384
-        else:
-            self.aead = AEAD_CHACHA20_POLY1305
+        self.keeps_messages = self.config.client_auth != CLIENT_AUTH_NONE and not self.resumed
+        return self.begin_transcript(self.message, self.message_length)
 
     cdef int do_send_server_hello(self) noexcept:
         """ServerHello (section 7.4.1.3). Its session_id is empty, since nothing is kept to resume by it; where a ticket
@@ -301,10 +276,7 @@ cdef class Server12(Handshake):
             step = self.make_params()
             if step < 0:
                 return step
-        memcpy(signed, self.client_random, RANDOM_LENGTH)
-        memcpy(signed + RANDOM_LENGTH, self.server_random, RANDOM_LENGTH)
-        memcpy(signed + 2 * RANDOM_LENGTH, self.params, self.params_length)
-        n = 2 * RANDOM_LENGTH + self.params_length
+        n = self.signed_params(self.params, self.params_length, signed)
         step = self.sign(self.credential, self.signature_scheme, signed, n, signature, &signature_length)
         if step != STEP_OK:
             return step
@@ -314,7 +286,7 @@ cdef class Server12(Handshake):
                                   signature_length)
         if self.close_message(&w, LEVEL_INITIAL) < 0:
             return -internal_error
-        self.state = S12_SEND_SERVER_HELLO_DONE
+        self.state = S12_SEND_CERTIFICATE_REQUEST
         return STEP_OK
 
     cdef int make_params(self) except -1:
@@ -326,6 +298,15 @@ cdef class Server12(Handshake):
         self.params_length = ecdhe_params(<uint16_t> self.group, public, n, self.params)
         return 0
 
+    cdef int do_send_certificate_request(self) noexcept:
+        """CertificateRequest (section 7.4.4): encoded once, when the configuration was made."""
+        cdef const uint8_t *message
+        self.state = S12_SEND_SERVER_HELLO_DONE
+        if self.config.client_auth == CLIENT_AUTH_NONE:
+            return STEP_OK
+        message = self.config.certificate_request12
+        return self.add_message(message, len(self.config.certificate_request12), LEVEL_INITIAL)
+
     cdef int do_send_server_hello_done(self) noexcept nogil:
         cdef Writer w
         if self.open_message(&w, HANDSHAKE_HEADER) < 0:
@@ -334,8 +315,33 @@ cdef class Server12(Handshake):
         if self.close_message(&w, LEVEL_INITIAL) < 0:
             return -internal_error
         self.message = NULL
-        self.state = S12_READ_CLIENT_KEY_EXCHANGE
+        self.state = S12_READ_CLIENT_CERTIFICATE if self.keeps_messages else S12_READ_CLIENT_KEY_EXCHANGE
         return STEP_OK
+
+    cdef int do_read_client_certificate(self) except -1:
+        """The client's Certificate (section 7.4.6): its chain, or that it has none."""
+        cdef Certificate12 c
+        cdef int code
+        if self.message == NULL:
+            return STEP_NEED_MESSAGE
+        code = parse_certificate12(self.message + HANDSHAKE_HEADER, self.message_length - HANDSHAKE_HEADER, &c)
+        if code < 0:
+            return self.fail(-code, c.reason)
+        if c.leaf.p == NULL:
+            if self.config.client_auth == CLIENT_AUTH_REQUIRE:
+                return self.fail(handshake_failure, "the client has no certificate")
+            self.forget_messages()
+            return self.taken(S12_READ_CLIENT_KEY_EXCHANGE)
+        chain = read_chain12(c.entries)
+        self.peer_key = read_key(self, chain[0])
+        if self.peer_key is None:
+            return -bad_certificate
+        if self.config.verify_client is not None:
+            code = ask_trust(self, self.config.verify_client, (list(chain),))
+            if code < 0:
+                return code
+        self.peer_certificates = chain
+        return self.taken(S12_READ_CLIENT_KEY_EXCHANGE)
 
     cdef int do_read_client_key_exchange(self) noexcept:
         """ClientKeyExchange (RFC 8422, section 5.7), and with it all keys."""
@@ -353,49 +359,39 @@ cdef class Server12(Handshake):
         if self.exchange.derive(point.p, left(&point), premaster, &n) < 0:
             return self.fail(illegal_parameter, "the client's key share is no point of its group")
         self.exchange = None
-        transcript_add(&self.transcript, self.message, self.message_length)
+        code = self.taken(S12_READ_CHANGE_CIPHER_SPEC if self.peer_key is None else S12_READ_CERTIFICATE_VERIFY)
         self.make_master_secret(premaster, n)
         cleanse(premaster, sizeof(premaster))
         self.make_keys()
-        self.message = NULL
-        self.state = S12_READ_CHANGE_CIPHER_SPEC
-        return STEP_OK
+        return code
 
-    cdef void make_master_secret(self, const uint8_t *premaster, size_t n) noexcept nogil:
-        cdef uint8_t digest[HASH_MAX]
-        if self.extended_master_secret:
-            transcript_hash(&self.transcript, digest)
-            extended_master_secret(self.hash, premaster, n, digest, self.master_secret)
-        else:
-            master_secret(self.hash, premaster, n, self.client_random, self.server_random, self.master_secret)
-
-    cdef void make_keys(self) noexcept:
-        if self.config.key_log is not None:
-            log_secret(self.config.key_log, "CLIENT_RANDOM", self.client_random, self.master_secret,
-                       MASTER_SECRET_LENGTH)
-        hmac_key(&self.master, self.hash, self.master_secret, MASTER_SECRET_LENGTH)
-        key_block(&self.master, self.aead, self.client_random, self.server_random, self.client_keys, self.server_keys)
-
-    cdef int do_read_finished(self) noexcept nogil:
-        """The client's Finished (section 7.4.9): compared in constant time."""
-        cdef Reader verify_data
-        cdef uint8_t digest[HASH_MAX]
-        cdef uint8_t expected[FINISHED12_LENGTH]
-        cdef const char *reason = NULL
+    cdef int do_read_certificate_verify(self) noexcept nogil:
+        """The client's CertificateVerify (section 7.4.8): it signs all messages before it, by a hash of its own."""
+        cdef CertificateVerify cv
         cdef int code
         if self.message == NULL:
             return STEP_NEED_MESSAGE
-        code = parse_finished(self.message + HANDSHAKE_HEADER, self.message_length - HANDSHAKE_HEADER,
-                              FINISHED12_LENGTH, &verify_data, &reason)
+        code = parse_certificate_verify(self.message + HANDSHAKE_HEADER, self.message_length - HANDSHAKE_HEADER, &cv)
         if code < 0:
-            return self.fail(decrypt_error, reason)      # incorrect, be it by its length
-        transcript_hash(&self.transcript, digest)
-        finished12(&self.master, 0, digest, expected)
-        if not equal_constant_time(verify_data.p, expected, FINISHED12_LENGTH):
-            return self.fail(decrypt_error, "the client's Finished does not verify")
-        transcript_add(&self.transcript, self.message, self.message_length)
-        self.state = S12_CONFIRMED if self.resumed else S12_SEND_NEW_SESSION_TICKET
-        return STEP_OK
+            return self.fail(-code, cv.reason)
+        if not is_among(cv.algorithm, self.config.schemes12, self.config.n_schemes12):
+            return self.fail(illegal_parameter, "CertificateVerify uses an algorithm that was not offered")
+        if not self.peer_key.supports12(cv.algorithm):
+            return self.fail(illegal_parameter, "CertificateVerify uses an algorithm that does not fit the key")
+        if self.peer_key.verify12(cv.algorithm, self.messages.data, self.messages.len, cv.signature.p,
+                                  left(&cv.signature)) != 0:
+            return self.fail(decrypt_error, "the client's CertificateVerify does not verify")
+        self.forget_messages()
+        return self.taken(S12_READ_CHANGE_CIPHER_SPEC)
+
+    cdef int do_read_finished(self) noexcept nogil:
+        cdef int step
+        if self.message == NULL:
+            return STEP_NEED_MESSAGE
+        step = self.check_finished()
+        if step < 0:
+            return step
+        return self.taken(S12_CONFIRMED if self.resumed else S12_SEND_NEW_SESSION_TICKET)
 
     cdef int do_send_new_session_ticket(self) noexcept:
         """NewSessionTicket (RFC 5077, section 3.3), when the ServerHello promised it."""
@@ -405,20 +401,7 @@ cdef class Server12(Handshake):
         return STEP_OK
 
     cdef int do_send_finished(self) noexcept nogil:
-        """change_cipher_spec, and Finished under the keys it changes to (sections 7.1 and 7.4.9)."""
-        cdef Writer w
-        cdef uint8_t digest[HASH_MAX]
-        cdef uint8_t verify_data[FINISHED12_LENGTH]
-        if (self.add_action(ACTION_CCS, LEVEL_INITIAL) < 0
-                or self.add_keys(ACTION_WRITE_KEYS, LEVEL_APPLICATION, self.server_keys) < 0):
-            return -internal_error
-        cleanse(self.server_keys, sizeof(self.server_keys))
-        transcript_hash(&self.transcript, digest)
-        finished12(&self.master, 1, digest, verify_data)
-        if self.open_message(&w, HANDSHAKE_HEADER + FINISHED12_LENGTH) < 0:
-            return -internal_error
-        build_finished(&w, verify_data, FINISHED12_LENGTH)
-        if self.close_message(&w, LEVEL_APPLICATION) < 0:
+        if self.send_finished() < 0:
             return -internal_error
         self.message = NULL
         self.state = S12_READ_CHANGE_CIPHER_SPEC if self.resumed else S12_CONFIRMED

@@ -19,7 +19,6 @@ NAMES = ("shim.example",)
 HYBRIDS = (X25519MLKEM768, SECP256R1MLKEM768)
 NO_PROTOCOL = b"\0none"     # offered by nobody: every ALPN list is refused
 HANDSHAKE_FAILURE, CERTIFICATE_UNKNOWN = 40, 46
-CLIENT_CERTIFICATES12 = "client certificates in TLS 1.2"
 EARLY_WINDOW = 60_900       # milliseconds that a ticket's age may be off: BoringSSL's 60 are whole seconds
 EARLY_DATA = 14336          # bytes that a server takes: the runner goes up to and beyond it
 
@@ -146,8 +145,6 @@ def client_auth(options, memory):
     """What a server asks of its clients."""
     if not options.verify_peer and not options.require_any_client_certificate:
         return {}
-    if TLS13 not in options.versions:
-        raise UnimplementedError(CLIENT_CERTIFICATES12)
     names = (options.use_client_ca_list or b"").decode()
     return {
         "client_auth": "require" if options.require_any_client_certificate else "request",

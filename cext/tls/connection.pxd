@@ -12,6 +12,7 @@ from cext.base.buffer cimport Bytes
 from cext.crypto.hash_kdf cimport HASH_MAX
 from cext.tls.config cimport ServerConfig
 from cext.tls.credential cimport Credential
+from cext.tls.exporter cimport Exporter12
 from cext.tls.handshake cimport Handshake
 from cext.tls.record cimport Direction
 from cext.tls.session cimport Session
@@ -105,6 +106,7 @@ cdef class Connection:
     cdef uint64_t authenticated             # of a client: when the full handshake was, milliseconds since 1970
     cdef uint16_t receive_limit             # bytes of a protected record without its tag (RFC 8449); 0: TLS's own
     cdef uint8_t exporter_secret[HASH_MAX]  # exporter_master_secret
+    cdef Exporter12 exporter12              # of TLS 1.2; None without the extended master secret
     cdef uint8_t read_secret[HASH_MAX]      # application traffic secrets, for KeyUpdate
     cdef uint8_t write_secret[HASH_MAX]
     cdef Bytes pending                  # a handshake message of which a part has come

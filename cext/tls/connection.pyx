@@ -27,6 +27,7 @@ from cext.tls.handshake cimport (
     ACTION_CCS, ACTION_MESSAGE, ACTION_READ_KEYS, ACTION_SKIP_EARLY_DATA, ACTION_WRITE_KEYS, LEVEL_APPLICATION,
     LEVEL_EARLY, LEVEL_INITIAL, STEP_DONE, STEP_NEED_MESSAGE, STEP_OTHER_VERSION, STEP_WAIT_POLICY, STEP_WAIT_SIGN,
     Action)
+from cext.tls.handshake12 cimport Handshake12
 from cext.tls.key_log cimport log_keys
 from cext.tls.key_schedule cimport next_traffic_secret, resumption_psk
 from cext.tls.messages cimport NewSessionTicket, build_key_update, parse_key_update, parse_new_session_ticket
@@ -667,6 +668,8 @@ cdef class Connection:
                 memcpy(self.resumption_secret, self.handshake.resumption_secret, HASH_MAX)
             if self.version == TLS12:
                 self.session = (<Client12> self.handshake).new_session
+        if self.version == TLS12:
+            self.exporter12 = (<Handshake12> self.handshake).make_exporter()
         self.handshake = None
         self.established = 1
         self.open_writing()

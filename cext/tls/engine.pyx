@@ -14,6 +14,7 @@ from cext.tls.connection cimport (
     TLS_WAIT_SIGN, Connection)
 from cext.tls.constants cimport TLS13
 from cext.tls.exporter cimport export_keying_material
+from cext.tls.prf12 cimport FINISHED12_LENGTH
 from cext.tls.record cimport PROTECTION_MAX
 
 # TlsEvent, for Python
@@ -119,13 +120,25 @@ cdef class Engine(Connection):
         """Puts close_notify into the output: nothing more can be sent, what the peer sends is still taken."""
         self.close_notify()
 
-    def exporter(self, label, context=b"", size_t length=32):
+    def exporter(self, label, context=None, size_t length=32):
         """`length` bytes that both ends of this connection alone have, for a label (str or bytes) and a context (RFC
-        8446 section 7.5). ValueError before the handshake is confirmed, in TLS 1.2, and for what cannot be."""
-        if not self.established or self.version != TLS13:
-            raise ValueError("an exporter needs an established connection of TLS 1.3")
+        8446 section 7.5; RFC 5705 for TLS 1.2, where None is not the same as b""). ValueError before the handshake is
+        confirmed, in TLS 1.2 without the extended master secret (RFC 7627 section 5.4), and for what cannot be."""
+        if not self.established:
+            raise ValueError("an exporter needs an established connection")
         label = label.encode("ascii") if isinstance(label, str) else bytes(label)
-        return export_keying_material(self.hash, self.exporter_secret, label, bytes(context), length)
+        context = None if context is None else bytes(context)
+        if self.version == TLS13:
+            return export_keying_material(self.hash, self.exporter_secret, label, context or b"", length)
+        if self.exporter12 is None:
+            raise ValueError("TLS 1.2 exports nothing without the extended master secret")
+        return self.exporter12.export(label, context, length)
+
+    @property
+    def tls_unique(self):
+        """The channel binding of TLS 1.2 (RFC 5929 section 3): the first Finished's verify_data, 12 bytes; b"" where there
+        is none: in TLS 1.3, and without the extended master secret."""
+        return b"" if self.exporter12 is None else self.exporter12.unique[:FINISHED12_LENGTH]
 
     def park_now(self):
         """Frees the AEAD contexts until the next record."""

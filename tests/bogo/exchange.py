@@ -19,10 +19,10 @@ from cext.tls.engine import (
 from cext.tls.inspect import parse as parse_message
 from cext.tls.session import shift_clock
 from flags import UnimplementedError
-from settings import CLIENT_CERTIFICATES12, TLS12, TLS13, build, protocol_names, read_chain
+from settings import TLS12, TLS13, build, protocol_names, read_chain
 
 RECORD_HEADER, HANDSHAKE_HEADER = 5, 4
-HANDSHAKE_FAILURE, PROTOCOL_VERSION, INTERNAL_ERROR = 40, 70, 80
+HANDSHAKE_FAILURE, INTERNAL_ERROR = 40, 80
 DIFFERENT_SIZES = (0, 1, 255, 256, 257, 16383, 16384, 16385, 32767, 32768, 32769)
 FLIPPED = bytes(byte ^ 0xFF for byte in range(256))
 RECORD_OF = {2: 22, 8: 23}     # ServerHello stands in the first handshake record, EncryptedExtensions in the first under keys
@@ -161,27 +161,9 @@ def connect(options, retry, memory, is_resumption):
     link = Link(options, engine)
     try:
         Exchange(link, options, retry, memory, is_resumption).run()
-    except ExchangeError:
-        feature = missing_feature(engine, options, is_resumption)
-        if feature:
-            raise UnimplementedError(feature) from None
-        raise
     finally:
         link.close()
     memory.session = engine.session
-
-
-def missing_feature(engine, options, is_resumption):
-    """What a handshake failed for that the engine does not offer, or None."""
-    failure = engine.failure
-    asks = options.verify_peer or options.require_any_client_certificate
-    shows = not options.server and any(options.credentials)
-    in_tls12 = engine.version == TLS12 or (failure is not None and failure.description == PROTOCOL_VERSION)
-    if (asks or shows) and in_tls12 and TLS12 in options.versions:
-        return CLIENT_CERTIFICATES12
-    if is_resumption and engine.version == TLS12 and not engine.resumed and not options.expect_session_miss:
-        return "resumption in TLS 1.2"
-    return None
 
 
 class Exchange:
@@ -268,6 +250,8 @@ class Exchange:
         self.begun = True
         if options.export_keying_material:
             self.export()
+        if options.tls_unique:
+            link.send(self.engine.tls_unique)
         if options.write_different_record_sizes:
             for n in DIFFERENT_SIZES:
                 link.send(b"\x42" * n)
@@ -287,13 +271,11 @@ class Exchange:
 
     def export(self):
         options = self.options
-        if self.engine.version == TLS12:
-            raise UnimplementedError("exporters in TLS 1.2")
-        if not options.export_label:
+        if not options.export_label and self.engine.version == TLS13:
             raise UnimplementedError("exporters without a label")
+        context = options.export_context or (b"" if options.use_export_context else None)
         try:
-            secret = self.engine.exporter(options.export_label, options.export_context or b"",
-                                          options.export_keying_material)
+            secret = self.engine.exporter(options.export_label or b"", context, options.export_keying_material)
         except ValueError as error:
             raise ExchangeError(str(error)) from None
         self.link.send(secret)

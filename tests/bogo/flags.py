@@ -23,7 +23,7 @@ SWITCHES = (
     "no-server-name-ack", "decline-alpn", "reject-alpn", "no-key-shares",
     "verify-peer", "verify-fail", "expect-verify-result",
     "use-custom-verify-callback", "require-any-client-certificate", "expect-no-peer-cert",
-    "reverify-on-resume",
+    "reverify-on-resume", "use-export-context", "tls-unique",
     # a server's decisions by the ClientHello
     "use-early-callback", "fail-early-callback", "install-ddos-callback", "fail-ddos-callback", "fail-cert-callback",
     # what must have been negotiated
@@ -53,7 +53,6 @@ NEEDLESS_SWITCHES = {
     "no-op-extra-handshake": "as above",
     "partial-write": "the engine takes whole writes",
     "peek-then-read": "the engine hands every byte over once; there is nothing to peek into",
-    "use-export-context": "TLS 1.3 knows no difference between an empty context and none",
     "renegotiate-freely": "there is no renegotiation, whatever is allowed",
     "renegotiate-once": "as above",
     "renegotiate-ignore": "as above",

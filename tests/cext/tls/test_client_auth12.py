@@ -5,7 +5,7 @@ import ssl
 import pytest
 from cext.tls.alert import TlsAlert
 from cext.tls.config import ClientConfig
-from cext.tls.connection import ESTABLISHED, FAILED, WAIT_SIGN, Connection
+from cext.tls.engine import ESTABLISHED, FAILED, WAIT_SIGN, Engine
 from cext.tls.session import TicketKeys
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding
@@ -86,8 +86,8 @@ class CertifiedClient(RawClient12):
 def test_every_kind_of_key(kind, mode, suite):
     """The signature's hash is its own: it is not the cipher suite's."""
     seen = []
-    server = Connection(asked(mode, verify_client=seen.append, cipher_suites=(suite,)))
-    client = Connection(known(kind))
+    server = Engine(asked(mode, verify_client=seen.append, cipher_suites=(suite,)))
+    client = Engine(known(kind))
     events = pump(client, server)
     assert (server.failure, client.failure) == (None, None)
     assert ("b", ESTABLISHED, b"") in events
@@ -98,15 +98,15 @@ def test_every_kind_of_key(kind, mode, suite):
 
 
 def test_of_a_client_that_offers_both_versions():
-    server = Connection(asked(max_version=TLS12))
-    client = Connection(ClientConfig(server_name="example.com", credential=credential("rsa", "client.example")))
+    server = Engine(asked(max_version=TLS12))
+    client = Engine(ClientConfig(server_name="example.com", credential=credential("rsa", "client.example")))
     pump(client, server)
     assert server.established, server.failure
     assert server.peer_certificates == (leaf("rsa"),)
 
 
 def test_not_asked_not_shown():
-    server, client = Connection(server_config()), Connection(known())
+    server, client = Engine(server_config()), Engine(known())
     pump(client, server)
     assert server.established
     assert server.peer_certificates == ()
@@ -115,8 +115,8 @@ def test_not_asked_not_shown():
 @pytest.mark.parametrize(("mode", "established"), [("request", True), ("require", False)])
 def test_client_without_certificate(mode, established):
     asked_about = []
-    server = Connection(asked(mode, verify_client=asked_about.append))
-    client = Connection(ClientConfig(max_version=TLS12))
+    server = Engine(asked(mode, verify_client=asked_about.append))
+    client = Engine(ClientConfig(max_version=TLS12))
     pump(client, server)
     assert server.established == established
     assert server.peer_certificates == ()
@@ -134,7 +134,7 @@ def test_distrust(mode, raised, alert):
     def distrust(chain):
         raise raised
 
-    server, client = Connection(asked(mode, verify_client=distrust)), Connection(known())
+    server, client = Engine(asked(mode, verify_client=distrust)), Engine(known())
     pump(client, server)
     assert server.failure.name == client.failure.name == alert
     assert server.peer_certificates == ()
@@ -147,8 +147,8 @@ def test_signer_elsewhere(kind):
             raise AssertionError("the owner asks, not the engine")
 
     remote = type(credential())([leaf(kind)], Signer())
-    server = Connection(asked())
-    client = Connection(ClientConfig(server_name="example.com", credential=remote, max_version=TLS12))
+    server = Engine(asked())
+    client = Engine(ClientConfig(server_name="example.com", credential=remote, max_version=TLS12))
     server.receive_bytes(client.take_output())
     assert client.receive_bytes(server.take_output())[-1][0] == WAIT_SIGN
     server.receive_bytes(client.take_output())      # Certificate and ClientKeyExchange are on their way
@@ -166,8 +166,8 @@ def test_a_wrong_signature_from_elsewhere_is_not_sent():
             raise AssertionError
 
     remote = type(credential())([leaf()], Signer())
-    server = Connection(asked())
-    client = Connection(ClientConfig(server_name="example.com", credential=remote, max_version=TLS12))
+    server = Engine(asked())
+    client = Engine(ClientConfig(server_name="example.com", credential=remote, max_version=TLS12))
     server.receive_bytes(client.take_output())
     client.receive_bytes(server.take_output())
     assert client.give_signature(signature("ecdsa-p256", b"something else", 0x0403)) == FAILED
@@ -305,14 +305,14 @@ def test_certificate_not_asked_for():
 # --- resumption
 
 def again(first, config, **options):
-    server, client = Connection(config), Connection(ClientConfig(
+    server, client = Engine(config), Engine(ClientConfig(
         server_name="example.com", session=first.session, max_version=TLS12, **options))
     pump(client, server)
     return client, server
 
 
 def known_client(mode="require", **options):
-    server, client = Connection(asked(mode, tickets=TICKETS, **options)), Connection(known())
+    server, client = Engine(asked(mode, tickets=TICKETS, **options)), Engine(known())
     pump(client, server)
     assert server.established, server.failure
     assert client.session is not None
@@ -345,7 +345,7 @@ def test_a_chain_that_is_trusted_no_more_ends_the_session():
 
 
 def test_a_session_without_certificate_is_no_way_around():
-    server, client = Connection(server_config(tickets=TICKETS)), Connection(
+    server, client = Engine(server_config(tickets=TICKETS)), Engine(
         ClientConfig(server_name="example.com", max_version=TLS12))
     pump(client, server)
     assert client.session is not None
@@ -371,7 +371,7 @@ def file(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", KEY_KINDS)
 def test_python_ssl_shows_its_certificate(kind, file):
-    server = Connection(asked("require", max_version=TLS12))
+    server = Engine(asked("require", max_version=TLS12))
     context = Ssl.make_context(None, None, None, None)
     context.load_cert_chain(file)
     Ssl(server, context=context).handshake().check_data()
@@ -380,7 +380,7 @@ def test_python_ssl_shows_its_certificate(kind, file):
 
 @pytest.mark.parametrize("kind", KEY_KINDS)
 def test_python_ssl_asks(kind, file):
-    client = Connection(known(kind))
+    client = Engine(known(kind))
     context = Ssl.make_context("ecdsa-p256", None, None, None)
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_verify_locations(file)

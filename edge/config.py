@@ -359,7 +359,7 @@ class Tls:
     )
     client_auth: ClientAuth | None = knob(
         Section(ClientAuth),
-        "Asks clients for certificates, on every listener. Only TLS 1.3 is spoken then.",
+        "Asks clients for certificates, on every listener.",
         default=None,
     )
     key_log: Path | None = knob(

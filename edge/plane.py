@@ -98,8 +98,6 @@ def _client_auth(settings: Settings) -> dict[str, object]:
     if asked is None:
         return {}
     at = Place(settings.file).key("tls").key("client_auth")
-    if settings.tls.max_version != VERSIONS["1.3"]:
-        raise at.error("clients are asked for certificates in TLS 1.3 alone", 'set max_version to "1.3"')
     authorities = certs.load_authorities(asked.ca, at.key("ca"))
     return {
         "client_auth": asked.mode,

@@ -60,7 +60,7 @@ class Config:
     """ALPN protocols (RFC 7301), preferred first. A server that has some refuses a client which offers none of them;
     without any it ignores the extension."""
     client_auth: ClientAuth = ClientAuth.NONE
-    """What a server asks of its clients; in TLS 1.3 alone, so 1.2 is not spoken beside it."""
+    """What a server asks of its clients."""
     client_cas: Roots | None = None
     """Whose certificates a server takes from clients: a PEM file or certificates."""
     min_version: str = "1.2"
@@ -162,8 +162,6 @@ class Config:
             return
         if not isinstance(self.client_auth, ClientAuth):
             raise ValueError("client_auth: a ClientAuth")
-        if self.max_version == "1.2":
-            raise ValueError("client_auth: certificates are asked for in TLS 1.3 alone")
         if (self.client_cas is None) is (self.verify is True):
             raise ValueError("client_cas: says whose certificates are good, unless verify is a callable or False")
         self._load("client_cas")

@@ -78,46 +78,58 @@ def s_client(edge, pki, client=None, *options):
     return run([*command, *options], input=GET, seconds=20)
 
 
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
 @pytest.mark.parametrize("kind", ["p256", "rsa", "ed25519", "nameless"])
-def test_trusted(asking, pki, clients, kind):
-    assert curl(asking, pki, clients[kind]).stdout == "200"
+def test_trusted(asking, pki, clients, kind, version):
+    process = curl(asking, pki, clients[kind], f"--tlsv{version}", "--tls-max", version)
+    assert process.stdout == "200", process.stdout
 
 
-def test_without(asking, pki):
-    process = curl(asking, pki)
+# certificate_required is an alert of TLS 1.3; of an older version it is handshake_failure (RFC 5246, section 7.4.6).
+@pytest.mark.parametrize(("version", "alert"), [("1.2", "handshake_failure"), ("1.3", "certificate_required")])
+def test_without(asking, pki, version, alert):
+    process = curl(asking, pki, None, f"--tlsv{version}", "--tls-max", version)
     if asking.mode == "request":
         assert process.stdout == "200"
         return
     assert process.returncode != 0
-    assert re.search("certificate.required", process.stdout, re.IGNORECASE), process.stdout
-    asking.in_error_log("handshake failed: certificate_required: the client has no certificate")
+    assert re.search(alert.replace("_", "."), process.stdout, re.IGNORECASE), process.stdout
+    asking.in_error_log(f"handshake failed: {alert}: the client has no certificate")
 
 
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
 @pytest.mark.parametrize(("who", "alert"), [("stranger", "unknown.ca"), ("server", "bad.certificate")])
-def test_distrusted(asking, pki, clients, who, alert):
-    process = s_client(asking, pki, clients[who], "-tls1_3")
+def test_distrusted(asking, pki, clients, who, alert, version):
+    process = s_client(asking, pki, clients[who], version)
     assert "HTTP/1.1 200" not in process.stdout
     assert re.search(alert, process.stdout, re.IGNORECASE), process.stdout
     assert asking.in_error_log("handshake failed: .*the certificate is not trusted")
 
 
-def test_names_of_authorities_are_sent(asking, pki, clients):
-    said = s_client(asking, pki, clients["p256"]).stdout
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+def test_names_of_authorities_are_sent(asking, pki, clients, version):
+    said = s_client(asking, pki, clients["p256"], version).stdout
     assert "HTTP/1.1 200 OK" in said
     assert re.search("Acceptable client certificate CA names\nCN ?= ?edge test CA", said), said
 
 
-def test_older_versions_are_no_way_around(asking, pki, clients):
-    said = s_client(asking, pki, None, "-tls1_2").stdout
-    assert "HTTP/1.1 200" not in said
-    assert re.search("protocol.version", said, re.IGNORECASE), said
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+def test_resumed(asking, pki, clients, tmp_path, version):
+    """A session stands for the certificate that it began with, and is not shown again."""
+    session = tmp_path / "session"
+    assert "HTTP/1.1 200 OK" in s_client(asking, pki, clients["rsa"], version, "-sess_out", session).stdout
+    said = s_client(asking, pki, None, version, "-sess_in", session).stdout
+    assert "HTTP/1.1 200 OK" in said
+    assert "\nReused, " in said, said
 
 
-def test_gnutls(asking, pki, clients):
+@pytest.mark.parametrize("priority", ["NORMAL:-VERS-ALL:+VERS-TLS1.2", "NORMAL:-VERS-ALL:+VERS-TLS1.3"])
+def test_gnutls(asking, pki, clients, priority):
     client = clients["p256"]
     process = run(
         [peer("gnutls-cli"), "--x509cafile", pki.ca.file, "--x509certfile", client.chain, "--x509keyfile", client.key,
-         "--sni-hostname", "edge.test", "--verify-hostname", "edge.test", "-p", str(asking.port), "127.0.0.1"],
+         "--sni-hostname", "edge.test", "--verify-hostname", "edge.test", "--priority", priority,
+         "-p", str(asking.port), "127.0.0.1"],
         input=GET, seconds=20)
     assert "HTTP/1.1 200 OK" in process.stdout, process.stdout
 

@@ -18,7 +18,7 @@ from cext.worker import DataPlane
 
 from edge import certs, ticket_keys
 from edge.clients import ClientTrust
-from edge.config import VERSIONS, Bind, Listener, Settings
+from edge.config import Bind, Listener, Settings
 from edge.keylog import KeyLog
 from edge.schema import Place
 

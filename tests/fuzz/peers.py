@@ -7,6 +7,7 @@ randomness of a run is the engine's alone.
 import functools
 from pathlib import Path
 
+from cext.crypto.kx import KeyExchange
 from cext.crypto.sign import PrivateKey
 from cext.tls.credential import Credential
 from cext.tls.engine import DATA, FAILED
@@ -18,11 +19,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, x25519
 
+from cext.crypto import mlkem
 from cext.tls import inspect
 from tests.cext.tls.peer import message, record, records, u16s, vector
 
 ALERT, HANDSHAKE, APPLICATION_DATA, CCS = 21, 22, 23, 20
-X25519, P256 = 0x001D, 0x0017
+X25519, P256, X25519MLKEM768 = 0x001D, 0x0017, 0x11EC
 TLS13_VERSION = (43, b"\3\4")
 RETRY_RANDOM = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
 # suite: (hash, aead)
@@ -70,7 +72,42 @@ class Share:
             return None
 
 
+class HybridShare:
+    """A key pair of X25519MLKEM768, whose server's share answers the client's: the same in all of a process."""
+
+    @functools.cached_property
+    def key(self):
+        return KeyExchange()
+
+    @functools.cached_property
+    def public(self):
+        return self.key.start(X25519MLKEM768)
+
+    def exchange(self, public):
+        """Of a client, with the server's answer; None for what is no answer."""
+        try:
+            return self.public and self.key.finish(public)
+        except ValueError:
+            return None
+
+    def answer(self, public):
+        """Of a server: (its share, the secret)."""
+        try:
+            return KeyExchange().answer(X25519MLKEM768, public)
+        except ValueError:
+            raise LostError from None
+
+
 SHARES = {group: Share(group) for group in (X25519, P256)}
+if mlkem.available():
+    SHARES[X25519MLKEM768] = HybridShare()
+
+
+def group_of(settings):
+    """Bits 2 and 12: P-256, or the hybrid where it is to be had."""
+    if not settings >> 2 & 1:
+        return X25519
+    return X25519MLKEM768 if settings >> 12 & 1 and not settings >> 4 & 1 and X25519MLKEM768 in SHARES else P256
 
 
 def extensions(*entries):
@@ -322,8 +359,9 @@ class Peer:
 
 
 class ScriptedClient(Peer):
-    """settings: 0-1 suite, 2 P-256, 3 no share at first, 4 TLS 1.2, 5 PSK, or a ticket in 1.2, 6 early data, 9 asks for a
-    ticket in 1.2, 11 psk_ke, 12 session id, 13 no extended master secret; the rest are the server's (see tests.fuzz.targets)."""
+    """settings: 0-1 suite, 2 P-256 (with 12 the hybrid), 3 no share at first, 4 TLS 1.2, 5 PSK, or a ticket in 1.2,
+    6 early data, 9 asks for a ticket in 1.2, 11 psk_ke, 12 session id, 13 no extended master secret; the rest are the
+    server's (see tests.fuzz.targets)."""
 
     def __init__(self, engine, script, resumption):
         super().__init__(engine, script)
@@ -331,7 +369,7 @@ class ScriptedClient(Peer):
         self.resumption = resumption if self.wants(5) and not self.tls12_only else None
         self.session12 = resumption if self.wants(5) and self.tls12_only else None
         self.resumed12 = False
-        self.group = P256 if self.wants(2) else X25519
+        self.group = group_of(self.settings)
         self.shares = [] if self.wants(3) else [self.group]
         self.cookie = None
         self.retried = self.answered = self.certificate_wanted = self.early_accepted = False
@@ -361,7 +399,7 @@ class ScriptedClient(Peer):
 
     def say_hello(self, slot):
         entries = b"".join(u16s(g) + vector(2, SHARES[g].public) for g in self.shares)
-        known = [(0, vector(2, b"\0" + vector(2, b"example.com"))), (10, vector(2, u16s(X25519, P256)))]
+        known = [(0, vector(2, b"\0" + vector(2, b"example.com"))), (10, vector(2, u16s(*SHARES)))]
         known += [(13, vector(2, u16s(0x0403, 0x0804, 0x0401))), (16, vector(2, vector(1, b"http/1.1")))]
         if self.tls12_only:
             known += [(0xFF01, b"\0"), (11, b"\1\0")] + ([] if self.wants(13) else [(23, b"")])
@@ -527,8 +565,9 @@ TLS13_VERSION_LIST = (43, b"\4\3\4\3\3")
 
 
 class ScriptedServer(Peer):
-    """settings: 0-1 suite, 2 P-256, 3 HelloRetryRequest, 4 TLS 1.2, 5 the client's PSK is taken, 6 it sends early data,
-    7 which is taken, 8 RSA, 9 CertificateRequest, 10 a ticket in TLS 1.2, 12 change_cipher_spec, 13 no extended master secret."""
+    """settings: 0-1 suite, 2 P-256 (with 12 the hybrid), 3 HelloRetryRequest, 4 TLS 1.2, 5 the client's PSK is taken,
+    6 it sends early data, 7 which is taken, 8 RSA, 9 CertificateRequest, 10 a ticket in TLS 1.2, 12 change_cipher_spec,
+    13 no extended master secret."""
 
     client = False
 
@@ -583,7 +622,7 @@ class ScriptedServer(Peer):
             raise LostError
         self.transcript.retry()
         body = b"\3\3" + RETRY_RANDOM + vector(1, hello["legacy_session_id"]) + u16s(self.suite) + b"\0"
-        group = P256 if self.wants(2) else X25519
+        group = group_of(self.settings)
         self.say("retry", message(2, body + extensions(TLS13_VERSION, (51, u16s(group)), (44, vector(2, b"cookie")))))
         self.listen()
 
@@ -593,7 +632,11 @@ class ScriptedServer(Peer):
         share = next(((g, s) for g, s in hello["key_shares"] or () if g in SHARES), None)
         if share is None:
             raise LostError
-        known = [TLS13_VERSION, (51, u16s(share[0]) + vector(2, SHARES[share[0]].public))]
+        if share[0] == X25519MLKEM768:
+            public, shared = SHARES[X25519MLKEM768].answer(share[1])
+        else:
+            public, shared = SHARES[share[0]].public, SHARES[share[0]].exchange(share[1])
+        known = [TLS13_VERSION, (51, u16s(share[0]) + vector(2, public))]
         early = resumes and hello["early_data"] and self.wants(7)
         if early:
             self.hear_early()
@@ -601,7 +644,6 @@ class ScriptedServer(Peer):
             known.append((41, b"\0\0"))
         body = b"\3\3" + b"\x66" * 32 + vector(1, hello["legacy_session_id"]) + u16s(self.suite) + b"\0"
         self.say("server_hello", message(2, body + extensions(*known)))
-        shared = SHARES[share[0]].exchange(share[1])
         self.schedule = Schedule(self.hash, psk=self.psk) if resumes else Schedule(self.hash, shared)
         if resumes:
             self.schedule.handshake(shared)

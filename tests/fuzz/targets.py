@@ -18,7 +18,7 @@ from cext.tls.session import Session, TicketKeys, decode_state, encode_state, no
 
 from cext.tls import inspect
 from tests.fuzz.entropy import Entropy
-from tests.fuzz.peers import P256, X25519, ScriptedClient, ScriptedServer, credential, private_key
+from tests.fuzz.peers import SHARES, ScriptedClient, ScriptedServer, credential, group_of, private_key
 from tests.fuzz.script import Script
 
 ENTROPY = Entropy()
@@ -89,10 +89,11 @@ def client_config(settings, session=None):
     to show, 15 with a remote signer."""
     tls12 = bool(settings >> 4 & 1)
     signer = RemoteSigner("ecdsa") if settings >> 15 & 1 else None
-    group = P256 if settings >> 2 & 1 else X25519
+    group = group_of(settings)
     return ClientConfig(
         server_name="example.com",
         alpn=(b"http/1.1",),
+        groups=tuple(SHARES),
         key_share_groups=() if settings >> 3 & 1 and not tls12 else (group,),
         cipher_suites=SUITES,
         session=session,

@@ -7,7 +7,7 @@ import pytest
 from cext.tls.config import ClientConfig
 from cext.tls.engine import Engine
 
-from tests.fuzz import seeds, targets
+from tests.fuzz import peers, seeds, targets
 from tests.fuzz.script import KINDS, SLOTS, Script, encode, extensions_of
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -34,6 +34,14 @@ def test_a_script_without_operations_is_a_handshake(name, settings):
     peer = targets.TARGETS[name](encode(settings))
     assert peer.engine.established, peer.engine.failure
     assert peer.engine.resumed == bool(settings >> 5 & 1)
+
+
+@pytest.mark.parametrize("name", ["server_script", "client_script"])
+@pytest.mark.parametrize("retry", [0, 1 << 3])
+def test_the_hybrid_is_reached(name, retry):
+    peer = targets.TARGETS[name](encode(1 << 2 | 1 << 12 | retry))
+    assert peer.engine.group == max(peers.SHARES)
+    assert peer.engine.hello_retried == bool(retry)
 
 
 @pytest.mark.parametrize("name", ["server_script", "client_script"])

@@ -72,6 +72,8 @@ func server(arguments []string) {
 }
 
 func main() {
+	// A program without a module has the settings of Go 1.20, which had no ML-KEM.
+	os.Setenv("GODEBUG", "tlsmlkem=1")
 	if os.Args[1] == "client" {
 		client(os.Args[2:])
 	} else {

@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import re
+import shutil
 import socket
 import ssl
 import threading
@@ -122,18 +124,27 @@ class Nss(Peer):
         return command + {"plain": [], "retry": ["-I", "P384"], "client_certificate": ["-r", "-r"]}[mode]
 
 
+DEBIAN_GO = Path("/usr/bin/go")         # the one that ./dev test installs
+
+
+def go_version():
+    """(1, 24), say; (0,) where there is no Go."""
+    go = DEBIAN_GO if DEBIAN_GO.exists() else shutil.which("go")
+    said = run([go, "version"], seconds=SECONDS).stdout if go else ""
+    found = re.search(r"go(\d+)\.(\d+)", said)
+    return (int(found[1]), int(found[2])) if found else (0,)
+
+
 class Go(Peer):
     def __init__(self, *arguments):
         super().__init__(*arguments)
         self.program = self.directory / "interop"
-        debian = Path("/usr/bin/go")    # the one that ./dev test installs
         environment = {
             **os.environ, "GO111MODULE": "off", "GOCACHE": str(ROOT / ".cache/go-build"), "CGO_ENABLED": "1",
             "GOTOOLCHAIN": "local", "GOFLAGS": "",
         }  # fmt: skip
-        go = debian if debian.exists() else peer("go")
         source = Path(__file__).with_name("interop.go")
-        built = run([go, "build", "-o", self.program, source], seconds=240, env=environment)
+        built = run([DEBIAN_GO if DEBIAN_GO.exists() else peer("go"), "build", "-o", self.program, source], seconds=240, env=environment)
         assert built.returncode == 0, built.stdout
 
     def ask(self, port, version, connections, shows):

@@ -67,8 +67,8 @@ class Config:
     max_version: str = "1.3"
     """"1.2" or "1.3"."""
     groups: Sequence[str] | None = None
-    """Key exchange groups, preferred first: keys of GROUPS. None: the engine's choice, hybrids with ML-KEM first. A server
-    prefers one that the client has sent a share of to one that it would have to ask for."""
+    """Key exchange groups, preferred first: keys of GROUPS. None: the engine's choice, hybrids with ML-KEM first. A
+    server prefers one that the client has sent a share of to one that it would have to ask for."""
     accept_early_data: bool = False
     """Whether a server takes 0-RTT data (RFC 8446, section 2.3), which may be a replay: see Conn.confirm_handshake."""
     max_early_data_size: int | None = None

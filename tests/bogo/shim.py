@@ -14,8 +14,8 @@ import sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.dirname(os.path.dirname(HERE)), HERE]
 # The interpreter has been started without its site packages; ML-KEM may be among them.
-sys.path.append(os.path.join(
-    os.path.dirname(os.path.dirname(sys.executable)), "lib", "python%d.%d" % sys.version_info[:2], "site-packages"))
+PYTHON = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+sys.path.append(os.path.join(os.path.dirname(os.path.dirname(sys.executable)), "lib", PYTHON, "site-packages"))
 
 from flags import UnimplementedError, parse  # noqa: E402
 

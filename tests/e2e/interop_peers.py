@@ -144,7 +144,8 @@ class Go(Peer):
             "GOTOOLCHAIN": "local", "GOFLAGS": "",
         }  # fmt: skip
         source = Path(__file__).with_name("interop.go")
-        built = run([DEBIAN_GO if DEBIAN_GO.exists() else peer("go"), "build", "-o", self.program, source], seconds=240, env=environment)
+        go = DEBIAN_GO if DEBIAN_GO.exists() else peer("go")
+        built = run([go, "build", "-o", self.program, source], seconds=240, env=environment)
         assert built.returncode == 0, built.stdout
 
     def ask(self, port, version, connections, shows):

@@ -1,12 +1,12 @@
 """The hybrid groups in TLS 1.3: who chooses them when, and the alert for every share that is none."""
 
 import pytest
-from cext.crypto import kx, mlkem
 from cext.tls.config import ClientConfig
 from cext.tls.engine import Engine
 from cext.tls.names import describe
 from cext.tls.session import TicketKeys
 
+from cext.crypto import kx, mlkem
 from tests.cext.tls.peer import (
     AES_128,
     APPLICATION_DATA,

@@ -8,9 +8,13 @@ import subprocess
 import threading
 
 import pytest
+from cext.crypto import kx
 from cext.tls.engine import CLOSE_NOTIFY, DATA, ESTABLISHED, FAILED, Engine
 
 from tests.cext.tls.peer import AES_128, KEY_KINDS, P256, P384, SUITES, X25519, server_config
+
+# of OpenSSL's client, which has ML-KEM from 3.5 on
+PREFERRED = kx.X25519MLKEM768 if ssl.OPENSSL_VERSION_INFO >= (3, 5) else X25519
 
 OPENSSL = shutil.which("openssl")
 GROUPS = {X25519: "X25519", P256: "P-256", P384: "P-384"}
@@ -171,7 +175,7 @@ def test_ssl_module(kind, curve):
     assert client.handshake(server)[-1] == (ESTABLISHED, b"")
     assert client.object.version() == "TLSv1.3"
     assert client.object.selected_alpn_protocol() == "h2"
-    assert server.group == {None: X25519, "prime256v1": P256, "secp384r1": P384}[curve]
+    assert server.group == {None: PREFERRED, "prime256v1": P256, "secp384r1": P384}[curve]
     server.send(b"x" * 100_000)
     client.incoming.write(server.take_output())
     received = b""

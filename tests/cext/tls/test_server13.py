@@ -70,7 +70,7 @@ def test_every_suite_group_and_key(suite, group, kind):
 
 def test_what_was_negotiated():
     server = Engine(server_config(alpn=(b"h2", b"http/1.1")))
-    client = Engine(ClientConfig(server_name="www.example.com", alpn=(b"http/1.1", b"x")))
+    client = Engine(ClientConfig(server_name="www.example.com", alpn=(b"http/1.1", b"x"), groups=(X25519,)))
     pump(client, server)
     assert (server.alpn, server.server_name) == (b"http/1.1", b"www.example.com")
     assert client.alpn == b"http/1.1"

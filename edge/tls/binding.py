@@ -6,8 +6,8 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 
-CHANNEL_BINDINGS: Final = ("tls-exporter", "tls-server-end-point")
-"""RFC 9266, and RFC 5929, section 4."""
+CHANNEL_BINDINGS: Final = ("tls-exporter", "tls-unique", "tls-server-end-point")
+"""RFC 9266; RFC 5929, sections 3 and 4."""
 EXPORTER_LABEL: Final = "EXPORTER-Channel-Binding"
 """RFC 9266, section 2."""
 

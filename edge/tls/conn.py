@@ -577,42 +577,49 @@ class Conn(SocketLike):
                 resumed=bool(c.resumed),
                 early_data_used=c.early_data_state in (READING, ACCEPTED),
                 fingerprint=c.fingerprint.decode("ascii"),
-                unique=self._export(EXPORTER_LABEL, b"", 32) if self._can_export() else b"",
+                unique=self._unique(),
             )
 
-    def export_keying_material(self, label: str, context: bytes = b"", length: int = 32) -> bytes:
+    def _unique(self) -> bytes:
+        if not self._connection.established:
+            return b""
+        if self._connection.version == VERSIONS["1.3"]:
+            return bytes(self._connection.exporter(EXPORTER_LABEL, b"", 32))
+        return bytes(self._connection.tls_unique)
+
+    def export_keying_material(self, label: str, context: bytes | None = None, length: int = 32) -> bytes:
         """Keying material that only the two ends of this connection have (RFC 8446, section 7.5), for a label of the
-        program's own. ValueError before the handshake is confirmed, and in TLS 1.2."""
+        program's own. In TLS 1.2 (RFC 5705) an empty context is another than none. ValueError before the handshake is
+        confirmed, and in TLS 1.2 without the extended master secret."""
         with self._engine:
-            if not self._can_export():
-                raise ValueError("export_keying_material: needs a confirmed handshake of TLS 1.3")
-            return self._export(label, context, length)
+            if not self._connection.established:
+                raise ValueError("export_keying_material: needs a confirmed handshake")
+            return bytes(self._connection.exporter(label, context, length))
 
     def channel_binding(self, kind: str) -> bytes:
         """The channel binding of a kind, the same bytes at both ends of this connection; see CHANNEL_BINDINGS.
 
-        "tls-exporter" (RFC 9266): 32 bytes of this connection alone, once the handshake is confirmed; of TLS 1.3.
-        "tls-server-end-point" (RFC 5929): the hash of the server's certificate; a server in a resumed session does not
-        know it. ValueError where there is none, and for an unknown kind.
+        "tls-exporter" (RFC 9266): 32 bytes of this connection alone; in TLS 1.2 with the extended master secret.
+        "tls-unique" (RFC 5929, section 3): 12 bytes, of TLS 1.2 with the extended master secret alone.
+        "tls-server-end-point" (RFC 5929, section 4): the hash of the server's certificate; a server in a resumed
+        session does not know it. ValueError where there is none, before the handshake is confirmed, for an unknown kind.
         """
         if kind not in CHANNEL_BINDINGS:
             raise ValueError(f"channel_binding: {kind!r} is none of {', '.join(CHANNEL_BINDINGS)}")
         if kind == "tls-exporter":
-            return self.export_keying_material(EXPORTER_LABEL)
+            return self.export_keying_material(EXPORTER_LABEL, b"")
         with self._engine:
             c = self._connection
             if not c.established:
                 raise ValueError("channel_binding: needs a confirmed handshake")
+            if kind == "tls-unique":
+                if not c.tls_unique:
+                    raise ValueError("tls-unique: is of TLS 1.2 with the extended master secret")
+                return bytes(c.tls_unique)
             chain = c.peer_certificates if self._is_client else c.credential and c.credential.chain
         if not chain:
             raise ValueError("tls-server-end-point: in a resumed session a server does not know its certificate")
         return end_point(chain[0])
-
-    def _can_export(self) -> bool:
-        return bool(self._connection.established) and self._connection.version == VERSIONS["1.3"]
-
-    def _export(self, label: str, context: bytes, length: int) -> bytes:
-        return bytes(self._connection.exporter(label, context, length))
 
     @property
     def session(self) -> Session | None:

@@ -29,5 +29,5 @@ class ConnectionState:
     """Of a server's connection that took early data: 64 hex digits, the same for a replay of it and for no other, by
     which a backend can tell replays."""
     unique: bytes = b""
-    """The channel binding tls-exporter (RFC 9266), of a confirmed handshake of TLS 1.3: the same 32 bytes at both ends
-    of this connection, and nowhere else."""
+    """A channel binding of a confirmed handshake, the same at both ends of this connection and nowhere else: in TLS 1.3
+    tls-exporter (RFC 9266), 32 bytes; in TLS 1.2 with the extended master secret tls-unique (RFC 5929), 12 bytes."""

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import socket
+import ssl
 import subprocess
 import threading
 
@@ -60,6 +61,53 @@ def test_openssl_exports_the_same(tmp_path, suite):
     told = re.search(r"Keying material: ([0-9A-F]+)", said)
     assert told, said
     assert bytes.fromhex(told[1]) == binding
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+def test_both_versions_export(version):
+    with connected(server=server_config(max_version=version)) as sides:
+        binding = both(sides, "tls-exporter")
+        assert len(binding) == 32
+        assert binding == sides[0].export_keying_material("EXPORTER-Channel-Binding", b"")
+        without, empty, full = (
+            {side.export_keying_material("EXPORTER-test", context, 48) for side in sides}
+            for context in (None, b"", b"x")
+        )
+        assert len(without) == len(empty) == len(full) == 1
+        assert (without == empty) is (version == "1.3")
+        assert full != empty
+
+
+def test_tls_unique_is_what_openssl_has():
+    """Python's ssl gives it for both roles."""
+    for session in range(2):
+        with sockets() as (a, b):
+            context = openssl_context("client", maximum_version=ssl.TLSVersion.TLSv1_2)
+            thread = Thread(lambda b=b, context=context: context.wrap_socket(b, server_hostname="localhost"))
+            server = tls.server(a, server_config())
+            server.handshake()
+            theirs = thread.finish().get_channel_binding("tls-unique")
+            assert server.channel_binding("tls-unique") == theirs, session
+            assert server.connection_state().unique == theirs
+            assert len(theirs) == 12
+
+
+def test_tls_unique_in_resumption():
+    server = server_config(max_version="1.2")
+    session = first_session(server)
+    with sockets() as stack:
+        it = Resumed(stack, server, session)
+        thread = Thread(it.server.handshake)
+        it.client.handshake()
+        thread.finish()
+        assert it.client.connection_state().resumed
+        both((it.client, it.server), "tls-unique")
+        both((it.client, it.server), "tls-exporter")
+
+
+def test_tls_1_3_has_no_tls_unique():
+    with connected() as (client, _), pytest.raises(ValueError, match=r"1\.2"):
+        client.channel_binding("tls-unique")
 
 
 @pytest.mark.parametrize("version", ["1.2", "1.3"])

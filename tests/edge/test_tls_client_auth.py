@@ -261,7 +261,6 @@ def test_openssl_as_server(alice):
         ({"client_auth": tls.ClientAuth.REQUIRE, "client_cas": ()}, "at least one"),
         ({"client_cas": "ca.pem"}, "client_auth"),
         ({"client_auth": tls.ClientAuth.REQUEST, "client_cas": "ca.pem", "verify": False}, "client_cas"),
-        ({"client_auth": tls.ClientAuth.REQUEST, "verify": False, "max_version": "1.2"}, "TLS 1.3"),
     ],
 )
 def test_a_configuration_is_refused(options, complaint):
@@ -303,14 +302,10 @@ def test_the_binding_follows_from_the_exporter_secret():
     assert expand_label(algorithm, derived, b"exporter", empty, 32) == state.unique
 
 
-def test_nothing_is_exported_before_the_handshake_or_in_tls_1_2():
+def test_nothing_is_exported_before_the_handshake():
     with pair() as (client, _):
         assert client.connection_state().unique == b""
         with pytest.raises(ValueError, match="confirmed"):
-            client.export_keying_material("EXPORTER-test")
-    with connected(server=server_config(max_version="1.2")) as (client, server):
-        assert client.connection_state().unique == server.connection_state().unique == b""
-        with pytest.raises(ValueError, match=r"1\.3"):
             client.export_keying_material("EXPORTER-test")
 
 

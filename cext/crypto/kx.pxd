@@ -1,4 +1,4 @@
-"""Ephemeral key exchange: X25519 (RFC 7748), P-256 and P-384 (SEC 1, uncompressed points), and the hybrids of a curve and
+"""Ephemeral key exchange: X25519 (RFC 7748), P-256, P-384 and P-521 (SEC 1, uncompressed points), and the hybrids of a curve and
 ML-KEM-768 (draft-ietf-tls-ecdhe-mlkem), which are of TLS 1.3 alone.
 
 A Diffie-Hellman's two shares are alike; a KEM's are not: the client's holds an encapsulation key, and the server answers
@@ -13,14 +13,15 @@ from cext.lib.libcrypto cimport EVP_PKEY, EVP_PKEY_CTX
 cdef enum Group:                       # NamedGroup, RFC 9846 section 4.3.7, and the draft's section 6
     GROUP_SECP256R1 = 0x0017
     GROUP_SECP384R1 = 0x0018
+    GROUP_SECP521R1 = 0x0019
     GROUP_X25519 = 0x001D
     GROUP_SECP256R1MLKEM768 = 0x11EB
     GROUP_X25519MLKEM768 = 0x11EC
 
 cdef enum:
-    KX_PUBLIC_MAX = 97                 # of a curve: P-384's 0x04, x, y
+    KX_PUBLIC_MAX = 133                # of a curve: P-521's 0x04, x, y
     KX_SHARE_MAX = 65 + 1184           # of any group: SecP256r1MLKEM768's, a client's
-    KX_SHARED_MAX = 64                 # of any group: the hybrids'
+    KX_SHARED_MAX = 66                 # of any group: P-521's x
 
 cdef enum:
     KX_REFUSED = -1                    # the peer's share is none of the group

@@ -61,7 +61,7 @@ cdef enum Way:                          # to an X25519 share
     BY_LADDER = 1
     BY_LIB25519 = 2                     # and to the shared secret
 
-cdef Curve[3] curves
+cdef Curve[4] curves
 cdef Hybrid[2] hybrids
 cdef int way = BY_TABLE
 
@@ -73,6 +73,8 @@ cdef inline Curve *curve_of(int group) noexcept nogil:
         return &curves[1]
     if group == GROUP_SECP384R1:
         return &curves[2]
+    if group == GROUP_SECP521R1:
+        return &curves[3]
     return NULL
 
 
@@ -402,6 +404,7 @@ if curves[0].fromdata == NULL or EVP_PKEY_fromdata_init(curves[0].fromdata) != 1
 choose_way()
 prepare(&curves[1], GROUP_SECP256R1, b"EC", b"P-256", 65, 32)
 prepare(&curves[2], GROUP_SECP384R1, b"EC", b"P-384", 97, 48)
+prepare(&curves[3], GROUP_SECP521R1, b"EC", b"P-521", 133, 66)
 # Which is first does not go by the name: ML-KEM comes first with X25519, last with P-256 (the draft's section 4).
 hybrids[0] = Hybrid(GROUP_X25519MLKEM768, &curves[0], True)
 hybrids[1] = Hybrid(GROUP_SECP256R1MLKEM768, &curves[1], False)
@@ -409,5 +412,6 @@ hybrids[1] = Hybrid(GROUP_SECP256R1MLKEM768, &curves[1], False)
 X25519 = GROUP_X25519
 SECP256R1 = GROUP_SECP256R1
 SECP384R1 = GROUP_SECP384R1
+SECP521R1 = GROUP_SECP521R1
 X25519MLKEM768 = GROUP_X25519MLKEM768
 SECP256R1MLKEM768 = GROUP_SECP256R1MLKEM768

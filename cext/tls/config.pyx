@@ -11,11 +11,13 @@ from libc.string cimport memchr, memcmp, memset
 
 from cext.base.wire cimport left
 from cext.crypto.kx cimport (
-    GROUP_SECP256R1, GROUP_SECP256R1MLKEM768, GROUP_SECP384R1, GROUP_X25519, GROUP_X25519MLKEM768, kx_is_hybrid)
+    GROUP_SECP256R1, GROUP_SECP256R1MLKEM768, GROUP_SECP384R1, GROUP_SECP521R1, GROUP_X25519, GROUP_X25519MLKEM768,
+    kx_is_hybrid)
 from cext.crypto.mlkem cimport mlkem_available, mlkem_quick
 from cext.crypto.sign cimport (
     ECDSA_SECP256R1_SHA256,
     ECDSA_SECP384R1_SHA384,
+    ECDSA_SECP521R1_SHA512,
     ED25519,
     RSA_PKCS1_SHA256,
     RSA_PKCS1_SHA384,
@@ -80,6 +82,8 @@ SUITES12 = (
 )
 SUITES = SUITES13 + SUITES12
 GROUPS = (GROUP_X25519MLKEM768, GROUP_SECP256R1MLKEM768, GROUP_X25519, GROUP_SECP256R1, GROUP_SECP384R1)
+# P-521 costs several times what P-384 does, and hardly anybody has nothing else: only where it is asked for.
+OTHER_GROUPS = (GROUP_SECP521R1,)
 # What a CertificateVerify may be signed with; RSA_PKCS1 is for the signatures inside certificates (section 4.2.3), and
 # for a ServerKeyExchange of TLS 1.2.
 SCHEMES = (
@@ -87,6 +91,7 @@ SCHEMES = (
     RSA_PSS_RSAE_SHA256, RSA_PSS_RSAE_SHA384, RSA_PSS_RSAE_SHA512,
     RSA_PSS_PSS_SHA256, RSA_PSS_PSS_SHA384, RSA_PSS_PSS_SHA512,
 )
+OTHER_SCHEMES = (ECDSA_SECP521R1_SHA512,)           # which a peer may sign by only where they are asked for
 CERTIFICATE_SCHEMES = (RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512)
 
 
@@ -317,8 +322,9 @@ cdef class ClientConfig:
             if group not in groups:
                 raise ValueError(f"key share of a group that is not offered: 0x{group:04x}")
         self.n_key_share_groups = fill(self.key_share_groups, key_share_groups, "key share group")
-        schemes = known(schemes, SCHEMES + CERTIFICATE_SCHEMES, "signature scheme")
-        self.n_schemes = fill(self.schemes, [scheme for scheme in schemes if scheme in SCHEMES], "signature scheme")
+        schemes = known(schemes, SCHEMES + OTHER_SCHEMES + CERTIFICATE_SCHEMES, "signature scheme")
+        schemes13 = [scheme for scheme in schemes if scheme not in CERTIFICATE_SCHEMES]
+        self.n_schemes = fill(self.schemes, schemes13, "signature scheme")
         self.n_schemes12 = fill(self.schemes12, schemes, "signature scheme")
         self.cipher_suite_list = u16_list(suites13 + suites12)
         sent = [
@@ -410,7 +416,7 @@ def suites_of_versions(cipher_suites, min_version, max_version, groups):
 
 def known_groups(groups):
     """The groups without those that cannot be used here."""
-    groups = known(groups, GROUPS, "group")
+    groups = known(groups, GROUPS + OTHER_GROUPS, "group")
     if any(kx_is_hybrid(group) for group in groups) and not mlkem_available():
         groups = tuple(group for group in groups if not kx_is_hybrid(group))
         if not groups:

@@ -3,7 +3,7 @@
 from libc.string cimport memcmp
 
 from cext.base.wire cimport left, read_u16, read_vec8, reader_init
-from cext.crypto.kx cimport GROUP_SECP256R1, GROUP_SECP384R1, GROUP_X25519
+from cext.crypto.kx cimport GROUP_SECP256R1, GROUP_SECP384R1, GROUP_SECP521R1, GROUP_X25519
 from cext.tls.constants cimport (
     TLS12,
     TLS13,
@@ -142,7 +142,7 @@ cdef int choose_group12(const ClientHello *ch, const uint16_t *groups, size_t n)
 
 
 cdef bint is_group12(uint16_t group) noexcept nogil:
-    return group == GROUP_X25519 or group == GROUP_SECP256R1 or group == GROUP_SECP384R1
+    return group == GROUP_X25519 or group == GROUP_SECP256R1 or group == GROUP_SECP384R1 or group == GROUP_SECP521R1
 
 
 cdef int choose_group(const ClientHello *ch, const uint16_t *groups, size_t n, GroupChoice *choice) noexcept nogil:

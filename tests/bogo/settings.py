@@ -6,7 +6,8 @@ import os
 from cext.crypto.kx import SECP256R1MLKEM768, X25519MLKEM768
 from cext.crypto.sign import PrivateKey
 from cext.tls.alert import TlsAlert
-from cext.tls.config import CERTIFICATE_SCHEMES, GROUPS, SCHEMES, SUITES13, ClientConfig, ServerConfig
+from cext.tls.config import (
+    CERTIFICATE_SCHEMES, GROUPS, OTHER_GROUPS, OTHER_SCHEMES, SCHEMES, SUITES13, ClientConfig, ServerConfig)
 from cext.tls.credential import Credential
 from cext.tls.replay import SharedRegister
 from cext.tls.session import TicketKeys, WrappedTickets
@@ -17,6 +18,7 @@ TLS12, TLS13 = 0x0303, 0x0304
 # alike, in their order.
 NAMES = ("shim.example",)
 HYBRIDS = (X25519MLKEM768, SECP256R1MLKEM768)
+KNOWN_SCHEMES = SCHEMES + OTHER_SCHEMES + CERTIFICATE_SCHEMES
 NO_PROTOCOL = b"\0none"     # offered by nobody: every ALPN list is refused
 HANDSHAKE_FAILURE, CERTIFICATE_UNKNOWN = 40, 46
 EARLY_WINDOW = 60_900       # milliseconds that a ticket's age may be off: BoringSSL's 60 are whole seconds
@@ -184,7 +186,7 @@ def client(options, memory):
     if policy:
         settings["schemes"] = policy[4]
     if options.verify_prefs:
-        unknown = [scheme for scheme in options.verify_prefs if scheme not in SCHEMES + CERTIFICATE_SCHEMES]
+        unknown = [scheme for scheme in options.verify_prefs if scheme not in KNOWN_SCHEMES]
         if unknown:
             raise UnimplementedError(f"signature scheme {unknown[0]:#06x}")
         settings["schemes"] = options.verify_prefs
@@ -244,10 +246,10 @@ def cipher_suites(rules):
 def groups(options):
     policy = policy_of(options)
     wanted = policy[3] if policy else options.curves or GROUPS
-    known = tuple(group for group in wanted if group in GROUPS)
+    known = tuple(group for group in wanted if group in GROUPS + OTHER_GROUPS)
     # A policy may go without one of its groups; the runner's own choice may not.
     if not known or (not policy and len(known) < len(wanted)):
-        raise UnimplementedError(f"group {next(group for group in wanted if group not in GROUPS):#06x}")
+        raise UnimplementedError(f"group {next(group for group in wanted if group not in known):#06x}")
     return known
 
 

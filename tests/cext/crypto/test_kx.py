@@ -11,10 +11,14 @@ from hypothesis import strategies as st
 
 from cext.crypto import kx
 
-PUBLIC_LENGTHS = {kx.X25519: 32, kx.SECP256R1: 65, kx.SECP384R1: 97}
-SHARED_LENGTHS = {kx.X25519: 32, kx.SECP256R1: 32, kx.SECP384R1: 48}
-CURVES = {kx.SECP256R1: ec.SECP256R1(), kx.SECP384R1: ec.SECP384R1()}
-FIELD_PRIMES = {kx.SECP256R1: 2**256 - 2**224 + 2**192 + 2**96 - 1, kx.SECP384R1: 2**384 - 2**128 - 2**96 + 2**32 - 1}
+PUBLIC_LENGTHS = {kx.X25519: 32, kx.SECP256R1: 65, kx.SECP384R1: 97, kx.SECP521R1: 133}
+SHARED_LENGTHS = {kx.X25519: 32, kx.SECP256R1: 32, kx.SECP384R1: 48, kx.SECP521R1: 66}
+CURVES = {kx.SECP256R1: ec.SECP256R1(), kx.SECP384R1: ec.SECP384R1(), kx.SECP521R1: ec.SECP521R1()}
+FIELD_PRIMES = {
+    kx.SECP256R1: 2**256 - 2**224 + 2**192 + 2**96 - 1,
+    kx.SECP384R1: 2**384 - 2**128 - 2**96 + 2**32 - 1,
+    kx.SECP521R1: 2**521 - 1,
+}
 every_group = pytest.mark.parametrize("group", sorted(PUBLIC_LENGTHS), ids=hex)
 every_curve = pytest.mark.parametrize("group", sorted(CURVES), ids=hex)
 
@@ -202,13 +206,13 @@ def test_starting_again_makes_another_key():
 
 def test_before_start_and_unknown_groups():
     refused(kx.KeyExchange(), bytes(32))
-    for group in (0, 0x0019, 0x001E, 0x11ED, 0x0A0A, -1):
+    for group in (0, 0x001A, 0x001E, 0x11ED, 0x0A0A, -1):
         with pytest.raises(ValueError):
             kx.KeyExchange().start(group)
     exchange = kx.KeyExchange()
     exchange.start(kx.X25519)
     with pytest.raises(ValueError):
-        exchange.start(0x0019)
+        exchange.start(0x001A)
     refused(exchange, kx.KeyExchange().start(kx.X25519))
 
 

@@ -602,7 +602,8 @@ class Conn(SocketLike):
         "tls-exporter" (RFC 9266): 32 bytes of this connection alone; in TLS 1.2 with the extended master secret.
         "tls-unique" (RFC 5929, section 3): 12 bytes, of TLS 1.2 with the extended master secret alone.
         "tls-server-end-point" (RFC 5929, section 4): the hash of the server's certificate; a server in a resumed
-        session does not know it. ValueError where there is none, before the handshake is confirmed, for an unknown kind.
+        session does not know it. ValueError where there is none, before the handshake is confirmed, and for an unknown
+        kind.
         """
         if kind not in CHANNEL_BINDINGS:
             raise ValueError(f"channel_binding: {kind!r} is none of {', '.join(CHANNEL_BINDINGS)}")

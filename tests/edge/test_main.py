@@ -1,5 +1,6 @@
 """The command: what it prints, and how it ends."""
 
+import os
 import re
 import signal
 import socket
@@ -12,6 +13,8 @@ import pytest
 import edge as package
 from tests.edge.server import ROOT, Edge, free_port, until
 
+SANITIZER = {name: os.environ[name] for name in ("LD_PRELOAD", "ASAN_OPTIONS") if name in os.environ}
+
 
 def run(*arguments, **environment):
     return subprocess.run(
@@ -21,7 +24,7 @@ def run(*arguments, **environment):
         capture_output=True,
         text=True,
         timeout=30,
-        env={"PATH": "/usr/bin:/bin", **environment},
+        env={"PATH": "/usr/bin:/bin", **SANITIZER, **environment},
     )
 
 

@@ -31,7 +31,16 @@ def child(name, arguments):
     """libFuzzer itself: it takes the process over."""
     import atheris
 
-    atheris.Setup([sys.argv[0], *arguments], lambda data: TARGETS[name](data) and None)
+    def run(data):
+        try:
+            TARGETS[name](data)
+        except BaseException:
+            # Kept here: libFuzzer, which learns of it when the interpreter ends, may not come to it.
+            digest = hashlib.sha1(data, usedforsecurity=False).hexdigest()
+            (FOUND / name / f"crash-{digest}").write_bytes(data)
+            raise
+
+    atheris.Setup([sys.argv[0], *arguments], run)
     atheris.Fuzz()
 
 

@@ -8,9 +8,9 @@ import subprocess
 import threading
 
 import pytest
-from cext.crypto import kx
 from cext.tls.engine import CLOSE_NOTIFY, DATA, ESTABLISHED, FAILED, Engine
 
+from cext.crypto import kx
 from tests.cext.tls.peer import AES_128, KEY_KINDS, P256, P384, SUITES, X25519, server_config
 
 # of OpenSSL's client, which has ML-KEM from 3.5 on

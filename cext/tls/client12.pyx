@@ -143,6 +143,9 @@ cdef class Client12(Handshake12):
         memcpy(self.server_random, sh.random.p, RANDOM_LENGTH)
         self.extended_master_secret = sh.extended_master_secret
         self.ticket_promised = sh.session_ticket
+        if sh.record_size_limit:                # RFC 8449, section 4
+            self.send_limit = sh.record_size_limit
+            self.receive_limit = self.config.record_size_limit
         if self.is_resumption(&sh):
             return self.resume(&sh)
         return self.taken(C12_READ_CERTIFICATE)

@@ -197,7 +197,7 @@ cdef class Client13(Handshake):
         """The session, if it may be offered: to the same name, in its time, with a hash that a suite of ours has, and
         not to a server whose certificate is to be verified and never was."""
         cdef size_t i
-        if session is None or session.version != TLS13 or not session.is_alive(wall_clock()):
+        if session is None or not self.config.tickets or session.version != TLS13 or not session.is_alive(wall_clock()):
             return None
         if session.server_name != self.config.server_name or (self.config.verify is not None and not session.verified):
             return None
@@ -209,7 +209,7 @@ cdef class Client13(Handshake):
     cdef Session usable12(self, Session session):
         """Likewise a session of TLS 1.2, by its ticket; never one without the extended master secret (RFC 7627, section
         5.3)."""
-        if session is None or session.version != TLS12 or not session.is_alive(wall_clock()):
+        if session is None or not self.config.tickets or session.version != TLS12 or not session.is_alive(wall_clock()):
             return None
         if session.server_name != self.config.server_name or (self.config.verify is not None and not session.verified):
             return None
@@ -276,7 +276,7 @@ cdef class Client13(Handshake):
             self.offered |= <uint64_t> 1 << <int> X_PRE_SHARED_KEY
             self.offered |= <uint64_t> self.early_offered << <int> X_EARLY_DATA
             room += parts.ticket_len
-        if config.min_version == TLS12:
+        if config.min_version == TLS12 and config.tickets:
             parts.session_ticket = <const uint8_t *> b""
             if self.session12 is not None:
                 parts.session_ticket = <const uint8_t *> <const char *> self.session12.ticket

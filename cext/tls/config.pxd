@@ -79,6 +79,7 @@ cdef class ClientConfig:
     cdef readonly object key_log                    # callable(line: str), or None
     cdef readonly uint16_t record_size_limit        # that is offered (RFC 8449); 0: none
     cdef readonly Credential credential             # shown to a server that asks; None: nothing is
+    cdef readonly bint tickets                      # sessions are offered and taken
     cdef readonly Session session                   # to resume, for connections that are given none; or None
     cdef readonly bint early_data                   # may be written under a session that allows it
     cdef readonly bint middlebox_compatibility      # session id of 32 bytes and a CCS (RFC 8446 appendix D.4)

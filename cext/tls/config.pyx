@@ -114,7 +114,8 @@ cdef class ServerConfig:
     resumed. None trusts whoever holds the key of what is shown.
     `client_authorities`: DER names (RFC 8446 section 4.2.4) that help clients to choose; not sent when too many.
     `key_log(line)` gets each secret as a line of an NSS key log: whoever reads them reads the connection.
-    `record_size_limit`: bytes of a record, its type included, that a client which knows RFC 8449 may send: 64 to 16385.
+    `record_size_limit`: bytes of a record, its type included, that a client which knows RFC 8449 may send: 64 to 16385. TLS 1.2
+    has no type to count.
     `policy`: the connection's owner chooses configuration and credential by the ClientHello (TLS_WAIT_POLICY); there
     may be no credentials then.
     `tickets`: TicketKeys or WrappedTickets; None: no resumption. `ticket_lifetime`: seconds, at most seven days.
@@ -285,7 +286,7 @@ cdef class ClientConfig:
     `schemes`: SignatureSchemes that the server may sign by, preferred first; those of RSASSA-PKCS1-v1_5 are for TLS 1.2
     and for certificates only.
     `session`: what Connection.session gave after an earlier handshake; it is offered only where it may be. `early_data`:
-    offer that, too, when the session allows it. `credential`: a Credential, shown to a server that asks for one that can
+    offer that, too, when the session allows it. `tickets`: False neither offers sessions nor takes new ones. `credential`: a Credential, shown to a server that asks for one that can
     sign as this can; what names of authorities it sends is not looked at, since there is nothing to choose from.
     `key_log`, `record_size_limit`: as ServerConfig's; None does not offer the latter. `middlebox_compatibility`: RFC 8446 appendix D.4.
     ValueError for anything that cannot work.
@@ -294,7 +295,7 @@ cdef class ClientConfig:
     def __init__(self, *, server_name=None, alpn=(), cipher_suites=SUITES, groups=GROUPS, key_share_groups=None,
                  schemes=SCHEMES + CERTIFICATE_SCHEMES, verify=None, bint middlebox_compatibility=True,
                  min_version=TLS12, max_version=TLS13, Session session=None, bint early_data=False,
-                 Credential credential=None, key_log=None, record_size_limit=None):
+                 Credential credential=None, key_log=None, record_size_limit=None, bint tickets=True):
         self.server_name = (server_name or "").encode("ascii")
         self.alpn = tuple(bytes(protocol) for protocol in alpn)
         self.alpn_list = protocol_names(self.alpn)
@@ -304,6 +305,7 @@ cdef class ClientConfig:
         if record_size_limit is not None:
             self.record_size_limit = checked_record_size_limit(record_size_limit)
         self.middlebox_compatibility = middlebox_compatibility
+        self.tickets = tickets
         self.session = session
         self.early_data = early_data
         groups = known_groups(groups)
@@ -334,7 +336,8 @@ cdef class ClientConfig:
         if suites13:
             versions = u16_list((TLS13, TLS12)) if suites12 else u16_list((TLS13,))
             sent.insert(0, (EXT_SUPPORTED_VERSIONS, vector(1, versions)))
-            sent.append((EXT_PSK_KEY_EXCHANGE_MODES, vector(1, bytes([PSK_DHE_KE]))))
+            if tickets:
+                sent.append((EXT_PSK_KEY_EXCHANGE_MODES, vector(1, bytes([PSK_DHE_KE]))))
         if suites12:
             sent.append((EXT_EXTENDED_MASTER_SECRET, b""))
             sent.append((EXT_RENEGOTIATION_INFO, b"\0"))
@@ -342,7 +345,9 @@ cdef class ClientConfig:
         if self.server_name and not is_address(self.server_name):
             host_name = normal_name(self.server_name.decode()).encode()
             sent.append((EXT_SERVER_NAME, vector(2, b"\0" + vector(2, host_name))))
-        if self.record_size_limit and suites13:
+        if self.record_size_limit:
+            if not suites13:                # which alone counts the type
+                self.record_size_limit = min(self.record_size_limit, RECORD_SIZE_LIMIT_MAX - 1)
             sent.append((EXT_RECORD_SIZE_LIMIT, u16_list((self.record_size_limit,))))
         if self.alpn:
             sent.append((EXT_ALPN, vector(2, self.alpn_list)))

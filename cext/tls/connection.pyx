@@ -155,7 +155,8 @@ cdef class Connection:
             return self.skip_early_data(length)
         if n < 0:
             return self.refuse(-n, UNPROTECT_REASONS.get(-n, "a record cannot be opened"))
-        if self.receive_limit and length > <size_t> self.receive_limit + RECORD_HEADER_LENGTH + AEAD_TAG:
+        if self.receive_limit and length > (
+                <size_t> self.receive_limit + RECORD_HEADER_LENGTH + self.reading.explicit_nonce + AEAD_TAG):
             return self.refuse(record_overflow, "a record over our record_size_limit")
         self.skip_budget = 0
         if self.early_data_state == EARLY_DISCARDING:
@@ -480,7 +481,8 @@ cdef class Connection:
         cdef int i
         cdef size_t start = 0, end = 0      # of messages at one level, not yet written: they share records
         if h.send_limit:
-            self.plaintext_max = <uint16_t> min(<int> h.send_limit - 1, <int> PLAINTEXT_MAX)    # but for its type
+            # TLS 1.3 counts the type.
+            self.plaintext_max = <uint16_t> min(h.send_limit - <int> (h.version != TLS12), <int> PLAINTEXT_MAX)
         self.receive_limit = self.receive_limit if self.server else h.receive_limit
         # The reading side first: where that fails, nothing of the flight must leave.
         for i in range(h.n_actions):
@@ -663,7 +665,8 @@ cdef class Connection:
         memcpy(self.exporter_secret, self.handshake.exporter_secret, HASH_MAX)
         if not self.server:
             self.authenticated = self.handshake.authenticated
-            self.resumption_secret = <uint8_t *> malloc(HASH_MAX)
+            if (<ClientConfig> self.config).tickets:
+                self.resumption_secret = <uint8_t *> malloc(HASH_MAX)
             if self.resumption_secret != NULL:
                 memcpy(self.resumption_secret, self.handshake.resumption_secret, HASH_MAX)
             if self.version == TLS12:

@@ -88,7 +88,7 @@ cdef class Handshake:
     cdef bint hello_retried
     cdef uint8_t client_random[RANDOM_LENGTH]
     cdef uint8_t exporter_secret[HASH_MAX]  # exporter_master_secret, once the server's Finished is there
-    # RFC 8449, 0 when not negotiated: bytes of a protected record's content, its type and padding
+    # RFC 8449, 0 when not negotiated: bytes of a protected record's content, and in TLS 1.3 its type and padding
     cdef uint16_t send_limit    # that the peer takes
     cdef uint16_t receive_limit # that we have said we take
     cdef bint resumed           # by a PSK

@@ -17,6 +17,7 @@ cdef struct ServerHello12:
     bint session_ticket                # a NewSessionTicket will come
     bint status_request                # a CertificateStatus may come
     bint server_name
+    uint16_t record_size_limit         # 64 or more; 0: absent
     const char *reason
 
 cdef int parse_server_hello12(const uint8_t *body, size_t n, uint64_t offered, ServerHello12 *sh) noexcept nogil
@@ -35,6 +36,7 @@ cdef struct ServerHello12Parts:
     bint server_name
     bint session_ticket
     bint status_request
+    uint16_t record_size_limit         # 0: absent
 
 cdef void build_server_hello12(Writer *w, const ServerHello12Parts *parts) noexcept nogil
 

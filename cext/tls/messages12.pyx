@@ -7,18 +7,19 @@ from cext.base.wire cimport (
     close_vec, left, open_vec, read_bytes, read_u16, read_u32, read_u8, read_vec16, read_vec24, read_vec8, reader_init,
     write_bytes, write_u16, write_u32, write_u8)
 from cext.tls.constants cimport (
-    EXT_ALPN, EXT_EC_POINT_FORMATS, EXT_EXTENDED_MASTER_SECRET, EXT_RENEGOTIATION_INFO, EXT_SERVER_NAME,
+    EXT_ALPN, EXT_EC_POINT_FORMATS, EXT_EXTENDED_MASTER_SECRET, EXT_RECORD_SIZE_LIMIT, EXT_RENEGOTIATION_INFO, EXT_SERVER_NAME,
     EXT_SESSION_TICKET, EXT_STATUS_REQUEST, HS_CLIENT_KEY_EXCHANGE,
     HS_NEW_SESSION_TICKET, HS_SERVER_HELLO, HS_SERVER_HELLO_DONE, HS_SERVER_KEY_EXCHANGE, RANDOM_LENGTH, SESSION_ID_MAX,
     TLS12, decode_error, handshake_failure, illegal_parameter, protocol_version)
 from cext.tls.extensions cimport (
     IN_SERVER_HELLO_12, Extensions, X_ALPN, X_EC_POINT_FORMATS, X_EXTENDED_MASTER_SECRET, X_RENEGOTIATION_INFO,
-    X_SERVER_NAME, X_SESSION_TICKET, X_STATUS_REQUEST, extension_bit, read_extensions)
+    X_SERVER_NAME, X_SESSION_TICKET, X_STATUS_REQUEST, extension_bit, read_extensions, read_record_size_limit)
 from cext.tls.fields cimport refuse, whole_vec8, whole_vec16, write_vec
 
 from cext.tls.alert import TlsAlert
 
 cdef enum:
+    RECORD_SIZE_LIMIT_MAX = (1 << 14) + 1           # as in TLS 1.3, which counts the type: RFC 8449, section 4
     NAMED_CURVE = 3                     # ECCurveType, RFC 8422 section 5.4
     UNCOMPRESSED = 0                    # ECPointFormat, RFC 8422 section 5.1.2
 
@@ -52,7 +53,8 @@ cdef int parse_server_hello12(const uint8_t *body, size_t n, uint64_t offered, S
     result = read_extensions(list, IN_SERVER_HELLO_12, offered, &ext, &sh.reason)
     if result:
         return result
-    return decode_extensions(&ext, sh)
+    result = read_record_size_limit(&ext, RECORD_SIZE_LIMIT_MAX, &sh.record_size_limit, &sh.reason)
+    return result if result else decode_extensions(&ext, sh)
 
 
 cdef int decode_extensions(const Extensions *ext, ServerHello12 *sh) noexcept nogil:
@@ -113,6 +115,10 @@ cdef void build_server_hello12(Writer *w, const ServerHello12Parts *parts) noexc
     write_flag(w, EXT_SERVER_NAME, parts.server_name)
     write_flag(w, EXT_SESSION_TICKET, parts.session_ticket)
     write_flag(w, EXT_STATUS_REQUEST, parts.status_request)
+    if parts.record_size_limit:
+        write_u16(w, EXT_RECORD_SIZE_LIMIT)
+        write_u16(w, 2)
+        write_u16(w, parts.record_size_limit)
     if parts.ec_point_formats:
         write_u16(w, EXT_EC_POINT_FORMATS)
         write_u16(w, 2)
@@ -306,6 +312,7 @@ def parse(str kind, bytes body not None, offered=()):
             "alpn": content(&sh.alpn), "extended_master_secret": bool(sh.extended_master_secret),
             "renegotiation_info": bool(sh.renegotiation_info), "session_ticket": bool(sh.session_ticket),
             "status_request": bool(sh.status_request), "server_name": bool(sh.server_name),
+            "record_size_limit": sh.record_size_limit or None,
         }
     if kind == "certificate":
         result = parse_certificate12(body, n, &c)

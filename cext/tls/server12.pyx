@@ -25,6 +25,7 @@ from cext.tls.messages12 cimport (
     ecdhe_params, has_uncompressed, parse_certificate12, parse_client_key_exchange, read_chain12)
 from cext.tls.negotiate cimport choose_alpn, choose_group12, is_among, list_has, name_of, protocol_of
 from cext.tls.prf12 cimport MASTER_SECRET_LENGTH
+from cext.tls.record cimport PLAINTEXT_MAX
 from cext.tls.session cimport SessionState, forget_state
 from cext.tls.tickets12 cimport add_ticket12, find_session12, is_to_be_renewed
 
@@ -166,6 +167,9 @@ cdef class Server12(Handshake12):
         if self.hello.ec_point_formats.p != NULL and not has_uncompressed(self.hello.ec_point_formats):
             return self.fail(illegal_parameter, "ec_point_formats lacks uncompressed")      # RFC 8422, section 5.1.2
         self.extended_master_secret = self.hello.extended_master_secret
+        if self.hello.record_size_limit:        # RFC 8449, section 4: without a type to count, at most 2^14
+            self.send_limit = self.hello.record_size_limit
+            self.receive_limit = <uint16_t> min(<int> self.config.record_size_limit, <int> PLAINTEXT_MAX)
         self.point_formats = self.hello.ec_point_formats.p != NULL
         self.secure_renegotiation = self.hello.renegotiation_info or list_has(      # RFC 5746, section 3.6
             self.hello.cipher_suites, TLS_EMPTY_RENEGOTIATION_INFO_SCSV)
@@ -229,6 +233,7 @@ cdef class Server12(Handshake12):
         parts.ec_point_formats = self.point_formats
         parts.server_name = self.acknowledge_name
         parts.session_ticket = self.gives_ticket
+        parts.record_size_limit = self.receive_limit
         if self.resumed:
             parts.session_id = self.hello.legacy_session_id.p
             parts.session_id_len = left(&self.hello.legacy_session_id)

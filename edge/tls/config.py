@@ -77,7 +77,7 @@ class Config:
     """Where it is remembered, so that it is taken once. None: shared memory of this configuration, which processes that
     are forked after it have in common."""
     session_tickets: bool = True
-    """Whether a server gives its clients tickets, for a shorter handshake the next time."""
+    """Whether a server gives its clients tickets, for a shorter handshake the next time, and a client takes them."""
     session_ticket_wrapper: SessionTicketWrapper | None = None
     """Makes them, so that other processes can take them; None: keys of this configuration, which it keeps to itself
     and replaces twice a day."""
@@ -228,7 +228,8 @@ class Config:
         """The engine's form of it for one client connection."""
         credential = self.certificates[0].credential if self.certificates else None
         return engine.ClientConfig(
-            server_name=server_name, verify=verify, early_data=early_data, credential=credential, **self._options()
+            server_name=server_name, verify=verify, early_data=early_data, credential=credential,
+            tickets=self.session_tickets, **self._options()
         )
 
     def clone(self, **changes: Any) -> "Config":

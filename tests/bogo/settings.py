@@ -203,6 +203,7 @@ def client(options, memory):
         credential=credentials[0] if credentials else None,
         session=memory.session,
         early_data=options.enable_early_data,
+        tickets=not options.no_ticket,
         **settings,
     )
 

@@ -465,3 +465,22 @@ def test_a_ticket_that_was_not_promised():
     server.say("ticket", message(NEW_SESSION_TICKET, bytes(4) + vector(2, b"ticket")))
     assert server.alert() == "unexpected_message"
     assert server.events[-1] == (FAILED, b"")
+
+
+def test_a_client_without_tickets():
+    """Nothing is offered or taken; what echoes the session id that there might have been is refused."""
+    keys = TicketKeys([(os.urandom(16), os.urandom(32))])
+    for max_version in (TLS12, 0x0304):
+        first = Engine(ClientConfig(server_name="example.com", tickets=False, max_version=max_version))
+        pump(first, Engine(server_config(tickets=keys)))
+        assert first.established
+        assert first.session is None
+        known = Engine(ClientConfig(server_name="example.com", max_version=max_version))
+        pump(known, Engine(server_config(tickets=keys)))
+        server = Engine(server_config(tickets=keys))
+        again = Engine(ClientConfig(server_name="example.com", tickets=False, max_version=max_version), known.session)
+        pump(again, server)
+        assert again.established
+        assert not server.resumed
+    server = RawServer12(ClientConfig(server_name="example.com", tickets=False, middlebox_compatibility=False))
+    assert server.hello(USUAL + extension(SESSION_TICKET)).client.failure.name == "unsupported_extension"

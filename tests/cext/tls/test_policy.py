@@ -1,5 +1,7 @@
 """A handshake that waits for its owner: to choose by the ClientHello, and for a key that is somewhere else."""
 
+import os
+
 import pytest
 from cext.crypto.sign import PrivateKey
 from cext.tls.config import ClientConfig, ServerConfig
@@ -12,6 +14,7 @@ from cext.tls.engine import (
     WAIT_SIGN,
     Engine,
 )
+from cext.tls.session import TicketKeys
 from cryptography.hazmat.primitives import serialization
 
 from tests.cext.tls.peer import KEY_KINDS, P256, P384, certified, credential, pump, server_config
@@ -160,3 +163,79 @@ def test_policy_then_remote_key_then_refusal():
 def test_a_key_must_be_able_to_sign():
     with pytest.raises(TypeError, match="sign"):
         Credential(credential().chain, object(), ())
+
+
+# --- TLS 1.2
+
+TLS12 = 0x0303
+
+
+def test_a_choice_in_tls12():
+    a, b, events = connect(ServerConfig([], policy=True), max_version=TLS12)
+    assert events == [(WAIT_POLICY, b"")]
+    assert b.take_output() == b""
+    assert b.decide(None, credential("rsa")) == PROGRESS
+    pump(a, b)
+    assert a.established and b.established
+    assert (b.version, b.signature_scheme) == (TLS12, RSA_PSS)
+
+
+def test_another_configuration_may_lead_to_tls12():
+    a, b, events = connect(server_config(policy=True), alpn=(b"two",))
+    assert events == [(WAIT_POLICY, b"")]
+    assert b.decide(server_config("ed25519", alpn=(b"two",), max_version=TLS12, policy=True)) == PROGRESS
+    pump(a, b)
+    # A server that could speak TLS 1.3 would say so; this one cannot (RFC 8446, section 4.1.3).
+    assert a.established and b.established
+    assert (a.version, a.alpn) == (TLS12, b"two")
+
+
+def test_a_ticket_is_read_by_the_configuration_that_was_chosen():
+    def keys():
+        return TicketKeys([(os.urandom(16), os.urandom(32))])
+
+    mine, other = server_config(tickets=keys(), policy=True), server_config(tickets=keys())
+    a, b, _ = connect(mine, max_version=TLS12)
+    b.decide()
+    pump(a, b)
+    for config, resumed in ((None, True), (other, False)):
+        c, d, events = connect(mine, max_version=TLS12, session=a.session)
+        assert events == [(WAIT_POLICY, b"")]
+        d.decide(config)
+        pump(c, d)
+        assert d.established
+        assert d.resumed is resumed
+
+
+def test_refusals_in_tls12():
+    a, b, _ = connect(ServerConfig([], policy=True), max_version=TLS12)
+    assert b.give_up(49, "not at this hour") == FAILED
+    a.receive_bytes(b.take_output())
+    assert a.failure.name == "access_denied"
+    _, b, _ = connect(ServerConfig([], policy=True), max_version=TLS12)
+    assert b.decide(None, None) == FAILED
+    assert b.failure.name == "handshake_failure"
+
+
+@pytest.mark.parametrize("asks", ["none", "require"])
+@pytest.mark.parametrize("kind", KEY_KINDS)
+def test_a_remote_key_signs_in_tls12(kind, asks):
+    a, b, events = connect(ServerConfig([remote_credential(kind)], client_auth=asks), max_version=TLS12,
+                           credential=credential("rsa"))
+    assert events == [(WAIT_SIGN, b"")]
+    message, scheme = b.to_sign
+    assert len(message) > 64 and message[64:65] == b"\3"          # both randoms, then a named curve
+    assert a.receive_bytes(b.take_output())[-1][0] == PROGRESS
+    assert b.give_signature(b.signer.key.sign12_bytes(scheme, message)) == PROGRESS
+    pump(a, b)
+    assert a.established and b.established
+    assert bool(b.peer_certificates) == (asks == "require")
+
+
+@pytest.mark.parametrize("signature", [b"", b"no signature", bytes(2000)])
+def test_a_wrong_signature_does_not_leave_in_tls12(signature):
+    a, b, _ = connect(ServerConfig([remote_credential("ecdsa-p256")]), max_version=TLS12)
+    assert b.give_signature(signature) == FAILED
+    assert (b.failure.name, b.failure.reason) == ("internal_error", "the signer's signature does not verify")
+    a.receive_bytes(b.take_output())
+    assert a.failure.name == "internal_error" and not a.failure.sent

@@ -7,6 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.cext.tls.peer import APPLICATION_DATA, SUITES, RawClient, extension, pump, records, server_config, u16s
+from tests.cext.tls.peer12 import EMS, RENEGOTIATION, TLS12, RawClient12
+from tests.cext.tls.test_client12 import RawServer12
 from tests.cext.tls.test_client13 import RawServer
 
 MAX = (1 << 14) + 1
@@ -142,3 +144,61 @@ def test_data_arrives_whatever_the_limits(ours, theirs, pieces):
             a.send(piece)
         got = b"".join(content for event, content in b.receive_bytes(a.take_output()) if event == DATA)
         assert got == b"".join(pieces)
+
+
+# --- TLS 1.2: what is protected has no type to count, AES-GCM a nonce beside it
+
+OVERHEADS = {0xC02B: 8 + TAG, 0xCCA9: TAG}
+
+
+def lengths12(stream, suite):
+    return [len(whole) - 5 - OVERHEADS[suite] for kind, whole in records(stream) if kind == APPLICATION_DATA]
+
+
+@pytest.mark.parametrize("suite", OVERHEADS)
+@pytest.mark.parametrize("value", [64, 1000, 16384, MAX])
+@pytest.mark.parametrize("max_version", [TLS12, 0x0304])
+def test_both_limits_in_tls12(value, suite, max_version):
+    client = Engine(ClientConfig(server_name="example.com", record_size_limit=value, cipher_suites=(0x1301, suite),
+                                 max_version=max_version))
+    server = Engine(server_config(max_version=TLS12, record_size_limit=500))
+    pump(client, server)
+    assert client.established, client.failure
+    most = min(value, 16384)
+    assert (server.plaintext_max, client.plaintext_max) == (most, 500)
+    for end, other, wanted in ((server, client, most), (client, server, 500)):
+        end.send(bytes(40000))
+        stream = end.take_output()
+        assert max(lengths12(stream, suite)) == wanted
+        assert b"".join(content for _, content in other.receive_bytes(stream)) == bytes(40000)
+
+
+@pytest.mark.parametrize("suite", OVERHEADS)
+@pytest.mark.parametrize(("n", "refused"), [(100, False), (101, True)])
+def test_our_own_limit_is_enforced_in_tls12(suite, n, refused):
+    client = RawClient12(server_config(record_size_limit=100), suite=suite)
+    client.hello(extra=(limit(200),))
+    assert client.server_hello()[2][28] == u16s(100)
+    client.key_exchange()
+    client.ccs()
+    client.finish()
+    client.take_flight()
+    assert (client.send(client.write.protect(bytes(n), APPLICATION_DATA))[-1][0] == FAILED) == refused
+    if refused:
+        assert client.server.failure.name == "record_overflow"
+
+
+def test_not_answered_when_not_offered_in_tls12():
+    assert 28 not in RawClient12().hello().server_hello()[2]
+
+
+@pytest.mark.parametrize(("value", "alert"), [(63, "illegal_parameter"), (MAX + 1, "illegal_parameter"), (64, None)])
+def test_limits_of_a_server_in_tls12(value, alert):
+    server = RawServer12(ClientConfig(server_name="example.com", record_size_limit=200))
+    server.hello(extension(EMS) + extension(RENEGOTIATION, b"\0") + limit(value))
+    assert (server.client.failure and server.client.failure.name) == alert
+
+
+def test_a_server_may_not_bring_it_up_in_tls12():
+    server = RawServer12().hello(extension(EMS) + limit(64))
+    assert server.client.failure.name == "unsupported_extension"

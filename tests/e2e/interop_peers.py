@@ -111,7 +111,7 @@ class Nss(Peer):
         file = self.directory / "request"
         file.write_text(REQUEST)
         command = [peer("tstclnt", *NSS_PLACES), "-h", "127.0.0.1", "-p", port, "-a", NAME, "-d", self.database]
-        command += ["-V", f"tls{version}:tls{version}", "-A", file]
+        command += ["-V", f"tls{version}:tls{version}", "-A", file, "-u", "-G"]    # tickets, extended master secret
         command += ["-L", connections] if connections > 1 else []
         command += ["-n", "mine"] if shows else []
         with open(file) as stdin:  # at the end of a pipe it spins

@@ -40,7 +40,7 @@ from cext.tls.session import Session
 
 from edge.tls.binding import CHANNEL_BINDINGS, EXPORTER_LABEL, end_point
 from edge.tls.certificate import Certificate, wait_for
-from edge.tls.config import Config
+from edge.tls.config import VERSIONS, Config
 from edge.tls.errors import (
     AlertReceived,
     AlertSent,

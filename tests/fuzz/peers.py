@@ -665,7 +665,12 @@ class ScriptedServer(Peer):
             self.read.unprotect(whole)
 
     def say_flight(self, resumes, early, server_secret):
-        self.say("extensions", message(8, extensions((16, vector(2, vector(1, b"http/1.1"))), *([(42, b"")] * early))))
+        sent = self.say(
+            "extensions", message(8, extensions((16, vector(2, vector(1, b"http/1.1"))), *([(42, b"")] * early)))
+        )
+        if early and 42 not in extension_map(sent[4:]):  # the script has refused it after all
+            self.early_unread = True
+            self.read_with(self.client_secret)
         if not resumes:
             if self.wants(9):
                 self.say("request", message(13, b"\0" + extensions((13, vector(2, u16s(0x0403, 0x0804))))))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from cext.tls.config import ClientConfig
-from cext.tls.engine import Engine
+from cext.tls.engine import REJECTED, Engine
 
 from tests.fuzz import peers, seeds, targets
 from tests.fuzz.script import KINDS, SLOTS, Script, encode, extensions_of
@@ -51,6 +51,13 @@ def test_early_data_is_reached(name):
         assert peer.early_accepted
     else:
         assert peer.read.sequence and peer.hello["early_data"] and not peer.early_unread
+
+
+@pytest.mark.parametrize("operation", [("drop_extension", "extensions", 1, b""), ("body", "extensions", 0, b"\0\0")])
+def test_a_script_that_refuses_early_data_after_all(operation):
+    peer = targets.client_script(encode(0x4E0, operation))
+    assert peer.engine.established
+    assert peer.engine.early_data_state == REJECTED
 
 
 def test_recorded_handshakes_are_right_again():

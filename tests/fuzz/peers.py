@@ -124,6 +124,20 @@ def extension_map(encoded):
     return found
 
 
+class Transcript:
+    """A TranscriptHash beside the bytes themselves, which TLS 1.2's CertificateVerify signs."""
+
+    def __init__(self):
+        self.hash, self.raw = TranscriptHash(0), b""
+
+    def __getattr__(self, name):
+        return getattr(self.hash, name)
+
+    def add(self, message):
+        self.hash.add(message)
+        self.raw += message
+
+
 class LostError(Exception):
     """The script led to where our side cannot follow: the run is over, and the engine must not call it a handshake."""
 
@@ -373,7 +387,7 @@ class ScriptedClient(Peer):
         self.shares = [] if self.wants(3) else [self.group]
         self.cookie = None
         self.retried = self.answered = self.certificate_wanted = self.early_accepted = False
-        self.transcript = TranscriptHash(0)
+        self.transcript = Transcript()
         suites = list(SUITES)[:3]
         self.suites = [suites[self.settings & 3]] if self.settings & 3 < 3 else suites
         if self.resumption:
@@ -555,9 +569,12 @@ class ScriptedClient(Peer):
         if not hasattr(self, "point") or self.group not in SHARES:
             raise LostError
         if self.certificate_wanted:
-            self.say("client_certificate", message(11, bytes(3)))
+            self.say("client_certificate", message(11, credential("ecdsa").certificate_body12))
         self.say("client_key", message(16, vector(1, SHARES[self.group].public)))
         self.make_keys12(SHARES[self.group].exchange(self.point), self.with_hash)
+        if self.certificate_wanted:
+            signature = private_key("ecdsa").sign12_bytes(0x0403, self.transcript.raw)
+            self.say("client_verify", message(15, u16s(0x0403) + vector(2, signature)))
         self.finish12("client_finished")
 
 

@@ -14,6 +14,7 @@ HANDSHAKES = (
     1 << 5 | 1 << 9, 1 << 5 | 1 << 6, 1 << 5 | 1 << 6 | 1 << 7 | 1 << 10,
     1 << 5 | 1 << 6 | 1 << 3, 1 << 5 | 1 << 11, 1 << 8,
     1 << 9 | 1 << 12, 1 << 10, 1 << 14, 1 << 15, 1 << 4 | 1 << 14 | 1 << 15,
+    1 << 4 | 1 << 12, 1 << 4 | 1 << 12 | 1 << 8 | 1 << 10, 1 << 4 | 1 << 9 | 1 << 14,
     1 << 2 | 1 << 12, 1 << 2 | 1 << 12 | 1 << 3,
     1 << 4 | 1 << 5, 1 << 4 | 1 << 5 | 1 << 10, 1 << 4 | 1 << 9 | 1 << 10, 1 << 4 | 1 << 5 | 1 << 14,
     1 << 13, 1 << 13 | 1 << 9 | 1 << 14, 1 << 9 | 1 << 14 | 1 << 15, 0xE0 | 1 << 12 | 1 << 10,
@@ -32,6 +33,8 @@ def scripts():
     for slot in SLOTS:
         settings = 1 << 3 | 1 << 9 if slot in ("second_hello", "retry", "request") else 0
         settings = 0x4E0 if slot == "early_data" else 1 << 4 if slot == "client_key" else settings
+        if slot in ("client_certificate", "client_verify"):
+            yield from (encode(1 << 4 | 1 << 12, (kind, slot, 3, b"\x17\0\2\0\0")) for kind in KINDS)
         settings = 1 << 13 if slot in ("client_certificate", "client_verify") else settings
         for kind in KINDS:
             yield encode(settings, (kind, slot, 3, b"\x17\0\2\0\0"))

@@ -47,8 +47,8 @@ def deterministic(run):
 
 
 def server_config(settings):
-    """Of 16 bits: 7 early data, 8 RSA, 9 tickets, 10 ALPN, 11 psk_ke, 13 without 4 (TLS 1.2) the client's certificate,
-    14 policy, 15 a remote signer."""
+    """Of 16 bits: 7 early data, 8 RSA, 9 tickets, 10 ALPN, 11 psk_ke, 13 the client's certificate (in TLS 1.2,
+    with 4: 12), 14 policy, 15 a remote signer."""
 
     def wants(bit):
         return bool(settings >> bit & 1)
@@ -59,7 +59,7 @@ def server_config(settings):
         options["tickets"] = TICKET_KEYS
     if wants(7):
         options.update(max_early_data=EARLY_DATA_MAX, replay=SharedRegister(20000, 64))
-    if wants(13) and not wants(4):
+    if wants(12 if wants(4) else 13):
         options.update(client_auth="require", verify_client=trust)
     if wants(14):
         options["policy"] = True

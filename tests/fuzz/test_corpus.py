@@ -53,6 +53,12 @@ def test_early_data_is_reached(name):
         assert peer.read.sequence and peer.hello["early_data"] and not peer.early_unread
 
 
+def test_a_client_of_tls12_shows_its_certificate():
+    assert targets.server_script(encode(1 << 4 | 1 << 12)).engine.peer_certificates
+    damaged = targets.server_script(encode(1 << 4 | 1 << 12, ("set", "client_verify", 20, b"\0\0\0")))
+    assert damaged.engine.failure.name in ("decrypt_error", "decode_error")
+
+
 @pytest.mark.parametrize("operation", [("drop_extension", "extensions", 1, b""), ("body", "extensions", 0, b"\0\0")])
 def test_a_script_that_refuses_early_data_after_all(operation):
     peer = targets.client_script(encode(0x4E0, operation))

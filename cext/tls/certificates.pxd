@@ -8,6 +8,9 @@ from cext.base.wire cimport Reader, Writer
 cdef struct CertificateRequest:
     Reader request_context
     Reader signature_algorithms        # list of u16
+    Reader compress_certificate        # list of u16: algorithms of RFC 8879; .p NULL: absent
+    bint status_request
+    bint signed_certificate_timestamp
     const char *reason
 
 cdef int parse_certificate_request(const uint8_t *body, size_t n, CertificateRequest *cr) noexcept nogil
@@ -16,12 +19,17 @@ cdef struct Certificate:
     Reader request_context
     Reader entries                     # shape and extensions checked: iterate with next_certificate
     Reader leaf                        # DER of the first; .p NULL: the list is empty
+    Reader ocsp_response               # DER of the leaf's; .p NULL: none
+    Reader timestamps                  # the leaf's SignedCertificateTimestampList, shape checked; .p NULL: none
     const char *reason
 
 cdef int parse_certificate(const uint8_t *body, size_t n, bint from_server, uint64_t offered,
                            Certificate *c) noexcept nogil
 """A server's list must not be empty and its context must be (section 4.4.2)."""
 cdef bint next_certificate(Reader *entries, Reader *der) noexcept nogil
+
+cdef bint read_certificate_status(Reader body, Reader *ocsp_response) noexcept nogil
+"""CertificateStatus (RFC 6066, section 8): in TLS 1.3 an extension, in TLS 1.2 a message. 0 when it holds no OCSPResponse."""
 
 cdef void build_certificate(Writer *w, const uint8_t *body, size_t n) noexcept nogil
 """From a body encoded once (config.Credential.certificate_body): header and copy."""

@@ -4,13 +4,14 @@
 from libc.string cimport memcpy, memset
 
 from cext.base.wire cimport (
-    close_vec, left, open_vec, read_u16, read_vec8, read_vec16, read_vec24, reader_init, write_u16, write_u8)
+    close_vec, left, open_vec, read_u16, read_u8, read_vec8, read_vec16, read_vec24, reader_init, write_u16, write_u8)
 from cext.tls.constants cimport (
-    HS_CERTIFICATE, HS_CERTIFICATE_VERIFY, decode_error, illegal_parameter, missing_extension)
+    HS_CERTIFICATE, HS_CERTIFICATE_VERIFY, STATUS_OCSP, decode_error, illegal_parameter, missing_extension)
 from cext.tls.extensions cimport (
-    IN_CERTIFICATE, IN_CERTIFICATE_REQUEST, X_CERTIFICATE_AUTHORITIES, X_SIGNATURE_ALGORITHMS, Extensions,
-    read_extensions)
-from cext.tls.fields cimport optional_authorities, optional_u16_list, refuse, whole_vec16, write_vec
+    IN_CERTIFICATE, IN_CERTIFICATE_REQUEST, X_CERTIFICATE_AUTHORITIES, X_COMPRESS_CERTIFICATE, X_SIGNATURE_ALGORITHMS,
+    X_SIGNED_CERTIFICATE_TIMESTAMP, X_STATUS_REQUEST, Extensions, read_extensions)
+from cext.tls.fields cimport (
+    is_timestamp_list, optional_algorithms, optional_authorities, optional_u16_list, refuse, whole_vec16, write_vec)
 
 
 cdef int parse_certificate_request(const uint8_t *body, size_t n, CertificateRequest *cr) noexcept nogil:
@@ -31,13 +32,17 @@ cdef int parse_certificate_request(const uint8_t *body, size_t n, CertificateReq
         return refuse(&cr.reason, decode_error, "signature_algorithms cannot be decoded")
     if not optional_authorities(ext.body[X_CERTIFICATE_AUTHORITIES]):
         return refuse(&cr.reason, decode_error, "certificate_authorities cannot be decoded")
+    if not optional_algorithms(ext.body[X_COMPRESS_CERTIFICATE], &cr.compress_certificate):
+        return refuse(&cr.reason, decode_error, "compress_certificate cannot be decoded")
+    # That they are there is all they say (section 4.4.2.1).
+    cr.status_request = ext.body[X_STATUS_REQUEST].p != NULL
+    cr.signed_certificate_timestamp = ext.body[X_SIGNED_CERTIFICATE_TIMESTAMP].p != NULL
     return 0
 
 
 cdef int parse_certificate(const uint8_t *body, size_t n, bint from_server, uint64_t offered,
                            Certificate *c) noexcept nogil:
     cdef Reader r, walk, der, extensions
-    cdef Extensions ext
     cdef int result
     memset(c, 0, sizeof(Certificate))
     c.reason = ""
@@ -55,10 +60,36 @@ cdef int parse_certificate(const uint8_t *body, size_t n, bint from_server, uint
         if c.leaf.p == NULL:
             c.leaf = der
         if left(&extensions):
-            result = read_extensions(extensions, IN_CERTIFICATE, offered, &ext, &c.reason)
+            result = read_entry_extensions(extensions, offered, der.p == c.leaf.p, c)
             if result:
                 return result
     return 0
+
+
+cdef int read_entry_extensions(Reader list, uint64_t offered, bint is_leaf, Certificate *c) noexcept nogil:
+    """Those of the others are checked alike, and of no use."""
+    cdef Extensions ext
+    cdef Reader response
+    cdef int result = read_extensions(list, IN_CERTIFICATE, offered, &ext, &c.reason)
+    if result:
+        return result
+    if ext.body[X_STATUS_REQUEST].p != NULL:        # section 4.4.2.1
+        if not read_certificate_status(ext.body[X_STATUS_REQUEST], &response):
+            return refuse(&c.reason, decode_error, "a CertificateStatus cannot be decoded")
+        if is_leaf:
+            c.ocsp_response = response
+    if ext.body[X_SIGNED_CERTIFICATE_TIMESTAMP].p != NULL:
+        if not is_timestamp_list(ext.body[X_SIGNED_CERTIFICATE_TIMESTAMP]):
+            return refuse(&c.reason, decode_error, "a SignedCertificateTimestampList cannot be decoded")
+        if is_leaf:
+            c.timestamps = ext.body[X_SIGNED_CERTIFICATE_TIMESTAMP]
+    return 0
+
+
+cdef bint read_certificate_status(Reader body, Reader *ocsp_response) noexcept nogil:
+    cdef uint8_t type = 0
+    return (read_u8(&body, &type) and type == STATUS_OCSP and read_vec24(&body, ocsp_response) and left(ocsp_response) != 0
+            and left(&body) == 0)
 
 
 cdef bint next_certificate(Reader *entries, Reader *der) noexcept nogil:

@@ -16,6 +16,7 @@ from cext.tls.session cimport Session
 cdef enum ClientState12:                # in flight order
     C12_READ_SERVER_HELLO = 0
     C12_READ_CERTIFICATE
+    C12_READ_CERTIFICATE_STATUS         # if the ServerHello promised one, or at once the ServerKeyExchange
     C12_READ_SERVER_KEY_EXCHANGE
     C12_READ_CERTIFICATE_REQUEST        # or at once the ServerHelloDone
     C12_READ_SERVER_HELLO_DONE
@@ -36,6 +37,7 @@ cdef class Client12(Handshake12):
     cdef bint certificate_requested
     cdef int client_scheme              # by which our CertificateVerify is signed; 0 or less: none is
     cdef bint ticket_promised
+    cdef bint status_promised
     cdef Session session                # that was offered; None: none
     cdef Session new_session            # by a ticket of this handshake, or the one that was resumed; None: none
     cdef bytes ticket
@@ -46,6 +48,7 @@ cdef class Client12(Handshake12):
 
     cdef int do_read_server_hello(self) except -1
     cdef int do_read_certificate(self) except -1
+    cdef int do_read_certificate_status(self) except -1
     cdef int do_read_server_key_exchange(self) noexcept
     cdef int do_read_certificate_request(self) noexcept
     cdef int do_read_server_hello_done(self) noexcept nogil

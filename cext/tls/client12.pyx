@@ -4,18 +4,18 @@
 cimport cython
 from libc.string cimport memchr, memcmp, memcpy, memset
 
-from cext.base.wire cimport Writer, left
+from cext.base.wire cimport Reader, Writer, left, reader_init
 from cext.crypto.hash_kdf cimport cleanse
 from cext.crypto.kx cimport KX_SHARED_MAX, KeyExchange
 from cext.crypto.sign cimport SIGNATURE_MAX
-from cext.tls.certificates cimport build_certificate, build_certificate_verify
+from cext.tls.certificates cimport build_certificate, build_certificate_verify, read_certificate_status
 from cext.tls.client13 cimport Client13
 from cext.tls.client_auth cimport ask_trust
 from cext.tls.constants cimport (
-    HANDSHAKE_HEADER, HS_CERTIFICATE, HS_CERTIFICATE_REQUEST, HS_FINISHED, HS_HELLO_REQUEST,
+    HANDSHAKE_HEADER, HS_CERTIFICATE, HS_CERTIFICATE_REQUEST, HS_CERTIFICATE_STATUS, HS_FINISHED, HS_HELLO_REQUEST,
     HS_NEW_SESSION_TICKET, HS_SERVER_HELLO, HS_SERVER_HELLO_DONE, HS_SERVER_KEY_EXCHANGE, RANDOM_LENGTH, TLS13,
-    bad_certificate, decode_error, decrypt_error, handshake_failure, illegal_parameter, internal_error,
-    unexpected_message)
+    bad_certificate, bad_certificate_status_response, decode_error, decrypt_error, handshake_failure,
+    illegal_parameter, internal_error, unexpected_message)
 from cext.tls.credential cimport Credential
 from cext.tls.handshake cimport LEVEL_INITIAL, STEP_DONE, STEP_NEED_MESSAGE, STEP_OK
 from cext.tls.handshake12 cimport DOWNGRADE, DOWNGRADE_LENGTH, Handshake12
@@ -88,6 +88,8 @@ cdef class Client12(Handshake12):
                 step = self.do_read_server_hello()
             elif self.state == C12_READ_CERTIFICATE:
                 step = self.do_read_certificate()
+            elif self.state == C12_READ_CERTIFICATE_STATUS:
+                step = self.do_read_certificate_status()
             elif self.state == C12_READ_SERVER_KEY_EXCHANGE:
                 step = self.do_read_server_key_exchange()
             elif self.state == C12_READ_CERTIFICATE_REQUEST:
@@ -148,6 +150,9 @@ cdef class Client12(Handshake12):
             self.receive_limit = self.config.record_size_limit
         if self.is_resumption(&sh):
             return self.resume(&sh)
+        self.status_promised = sh.status_request
+        if sh.timestamps.p != NULL:
+            self.signed_certificate_timestamps = (<const char *> sh.timestamps.p)[:left(&sh.timestamps)]
         return self.taken(C12_READ_CERTIFICATE)
 
     cdef bint is_resumption(self, const ServerHello12 *sh) noexcept nogil:
@@ -163,6 +168,9 @@ cdef class Client12(Handshake12):
         self.resumed = 1
         self.authenticated = self.session.authenticated
         self.peer_certificates = self.session.chain
+        # That such servers send anew of these is no answer to anything (RFC 6066, section 8; RFC 6962, section 3.3.1).
+        self.ocsp_response = self.session.ocsp_response
+        self.signed_certificate_timestamps = self.session.signed_certificate_timestamps
         memcpy(self.master_secret, self.session.secret, MASTER_SECRET_LENGTH)
         self.make_keys()
         return self.taken(C12_READ_NEW_SESSION_TICKET if self.ticket_promised else C12_READ_CHANGE_CIPHER_SPEC)
@@ -211,7 +219,29 @@ cdef class Client12(Handshake12):
             step = ask_trust(self, self.config.verify, (list(self.peer_certificates), self.config.server_name))
             if step < 0:
                 return step
-        return self.taken(C12_READ_SERVER_KEY_EXCHANGE)
+        return self.taken(C12_READ_CERTIFICATE_STATUS)
+
+    cdef int do_read_certificate_status(self) except -1:
+        """CertificateStatus (RFC 6066, section 8), which may be missing even where it was promised: then this is the
+        ServerKeyExchange, for the next state to read."""
+        cdef Reader response
+        cdef int step
+        if self.status_promised:
+            step = self.take_message()
+            if step != STEP_OK:
+                return step
+            if self.message[0] == HS_CERTIFICATE_STATUS:
+                reader_init(&response, self.message + HANDSHAKE_HEADER, self.message_length - HANDSHAKE_HEADER)
+                if not read_certificate_status(response, &response):
+                    return self.fail(decode_error, "a CertificateStatus cannot be decoded")
+                self.ocsp_response = (<const char *> response.p)[:left(&response)]
+                if self.taken(C12_READ_SERVER_KEY_EXCHANGE) < 0:
+                    return -internal_error
+        self.state = C12_READ_SERVER_KEY_EXCHANGE
+        if self.config.verify_status is None:
+            return STEP_OK
+        return ask_trust(self, self.config.verify_status, (list(self.peer_certificates), self.ocsp_response),
+                         bad_certificate_status_response)
 
     cdef int do_read_server_key_exchange(self) noexcept:
         """ServerKeyExchange (RFC 8422, section 5.4): the server's proof that it holds the certificate's key."""
@@ -384,6 +414,8 @@ cdef bint is_expected(int state, int type) noexcept nogil:
         return type == HS_SERVER_HELLO
     if state == C12_READ_CERTIFICATE:
         return type == HS_CERTIFICATE
+    if state == C12_READ_CERTIFICATE_STATUS:
+        return type == HS_CERTIFICATE_STATUS or type == HS_SERVER_KEY_EXCHANGE
     if state == C12_READ_SERVER_KEY_EXCHANGE:
         return type == HS_SERVER_KEY_EXCHANGE
     if state == C12_READ_CERTIFICATE_REQUEST:

@@ -46,6 +46,7 @@ cdef class Client13(Handshake):
     cdef list shares                    # what goes out of each (bytes), to be sent again after a retry
     cdef PublicKey server_key           # of the server's leaf
     cdef bint certificate_requested
+    cdef bytes certificate              # our message that shows it
     cdef int client_scheme              # by which we sign the answer; 0 or less: we have nothing to show
     cdef uint8_t server_secret[HASH_MAX]                # server_handshake_traffic_secret
     cdef uint8_t server_finished[HASH_MAX]              # the transcript's hash up to the server's Finished
@@ -63,7 +64,7 @@ cdef class Client13(Handshake):
     cdef int do_send_second_client_hello(self) except -1
     cdef int do_read_second_server_hello(self) except -1
     cdef int do_read_encrypted_extensions(self) except -1
-    cdef int do_read_certificate_request(self) noexcept nogil
+    cdef int do_read_certificate_request(self) except -1
     cdef int do_read_certificate(self) except -1
     cdef int do_read_certificate_verify(self) noexcept
     cdef int do_read_finished(self) noexcept nogil

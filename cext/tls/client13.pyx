@@ -4,7 +4,7 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.string cimport memcmp, memset
 
 from cext.base.buffer cimport bytes_append, bytes_free
-from cext.base.wire cimport Writer, left, written
+from cext.base.wire cimport Reader, Writer, left, written
 from cext.crypto.aead cimport AEAD_AES_128_GCM, AEAD_AES_256_GCM, AEAD_CHACHA20_POLY1305
 from cext.crypto.hash_kdf cimport (
     HASH_SHA256,
@@ -17,13 +17,15 @@ from cext.crypto.hash_kdf cimport (
 from cext.crypto.kx cimport KX_SHARE_MAX, KX_SHARED_MAX
 from cext.crypto.sign cimport SIGNATURE_MAX
 from cext.tls.client_auth cimport ask_trust
+from cext.tls.compression cimport decompress_certificate
 from cext.tls.config cimport KEY_SHARES_MAX
-from cext.tls.credential cimport Credential
+from cext.tls.credential cimport variant_for
 from cext.tls.constants cimport (
     HANDSHAKE_HEADER,
     HS_CERTIFICATE,
     HS_CERTIFICATE_REQUEST,
     HS_CERTIFICATE_VERIFY,
+    HS_COMPRESSED_CERTIFICATE,
     HS_ENCRYPTED_EXTENSIONS,
     HS_FINISHED,
     HS_SERVER_HELLO,
@@ -34,6 +36,7 @@ from cext.tls.constants cimport (
     TLS_AES_256_GCM_SHA384,
     TLS_CHACHA20_POLY1305_SHA256,
     bad_certificate,
+    bad_certificate_status_response,
     decrypt_error,
     illegal_parameter,
     internal_error,
@@ -41,7 +44,7 @@ from cext.tls.constants cimport (
     protocol_version,
     unexpected_message,
 )
-from cext.tls.extensions cimport X_EARLY_DATA, X_PRE_SHARED_KEY, X_SESSION_TICKET
+from cext.tls.extensions cimport X_COMPRESS_CERTIFICATE, X_EARLY_DATA, X_PRE_SHARED_KEY, X_SESSION_TICKET
 from cext.tls.handshake cimport (
     ACTION_CCS,
     ACTION_READ_KEYS,
@@ -73,8 +76,8 @@ from cext.tls.key_schedule cimport (
     schedule_wipe,
 )
 from cext.tls.certificates cimport (
-    CERTIFICATE_VERIFY_INPUT_MAX, Certificate, CertificateRequest, CertificateVerify, build_certificate,
-    build_certificate_verify, build_empty_certificate, certificate_verify_input, parse_certificate,
+    CERTIFICATE_VERIFY_INPUT_MAX, Certificate, CertificateRequest, CertificateVerify, build_certificate_verify,
+    build_empty_certificate, certificate_verify_input, parse_certificate,
     parse_certificate_request, parse_certificate_verify)
 from cext.tls.messages cimport (
     ClientHelloParts, EncryptedExtensions, KeyShare, build_client_hello, build_end_of_early_data, build_finished,
@@ -160,9 +163,12 @@ cdef class Client13(Handshake):
         return step
 
     cdef int admit(self, int type, size_t length) noexcept nogil:
-        if not is_expected(self.state, type):
+        cdef bint certificate = type == HS_CERTIFICATE
+        if type == HS_COMPRESSED_CERTIFICATE and self.offered >> <int> X_COMPRESS_CERTIFICATE & 1:
+            certificate = 1             # it stands for one (RFC 8879, section 4)
+        if not is_expected(self.state, HS_CERTIFICATE if certificate else type):
             return self.fail(unexpected_message, "not the handshake message that comes now")
-        if length > <size_t> (CERTIFICATE_MAX if type == HS_CERTIFICATE else MESSAGE_MAX):
+        if length > <size_t> (CERTIFICATE_MAX if certificate else MESSAGE_MAX):
             return self.fail(illegal_parameter, "a handshake message is too large")
         return 0
 
@@ -503,18 +509,20 @@ cdef class Client13(Handshake):
         self.state = CLIENT_READ_CERTIFICATE_REQUEST
         if self.resumed:
             self.peer_certificates = self.session.chain
+            self.ocsp_response = self.session.ocsp_response
+            self.signed_certificate_timestamps = self.session.signed_certificate_timestamps
             self.authenticated = self.session.authenticated
             self.state = CLIENT_READ_FINISHED
         return STEP_OK
 
-    cdef int do_read_certificate_request(self) noexcept nogil:
+    cdef int do_read_certificate_request(self) except -1:
         cdef CertificateRequest cr
         cdef int step = self.take_message()
         if step != STEP_OK:
             return step
         # The one optional message of the flight: without it this is the Certificate, for the next state to read.
         self.state = CLIENT_READ_CERTIFICATE
-        if self.message[0] == HS_CERTIFICATE:
+        if self.message[0] != HS_CERTIFICATE_REQUEST:
             return STEP_OK
         step = parse_certificate_request(self.message + HANDSHAKE_HEADER, self.message_length - HANDSHAKE_HEADER, &cr)
         if step < 0:
@@ -525,17 +533,28 @@ cdef class Client13(Handshake):
         if self.config.credential is not None:
             self.client_scheme = choose_scheme(self.config.credential.schemes, self.config.credential.n_schemes,
                                                cr.signature_algorithms)
+            self.certificate = self.config.credential.certificate_message(
+                variant_for(cr.status_request, cr.signed_certificate_timestamp), cr.compress_certificate)
         transcript_add(&self.transcript, self.message, self.message_length)
         self.message = NULL
         return STEP_OK
 
     cdef int do_read_certificate(self) except -1:
         cdef Certificate c
+        cdef const uint8_t *body
+        cdef size_t n
+        cdef bytes decompressed         # what `body` may point into
         cdef int step = self.take_message()
         if step != STEP_OK:
             return step
-        step = parse_certificate(self.message + HANDSHAKE_HEADER, self.message_length - HANDSHAKE_HEADER, True,
-                                 self.offered, &c)
+        body, n = self.message + HANDSHAKE_HEADER, self.message_length - HANDSHAKE_HEADER
+        if self.message[0] == HS_COMPRESSED_CERTIFICATE:
+            decompressed = decompress_certificate(self.config.certificate_compression, body, n, CERTIFICATE_MAX, &step,
+                                                  &self.reason)
+            if decompressed is None:
+                return step
+            body, n = decompressed, len(decompressed)
+        step = parse_certificate(body, n, True, self.offered, &c)
         if step < 0:
             return self.fail(-step, c.reason)
         try:
@@ -547,6 +566,13 @@ cdef class Client13(Handshake):
         self.peer_certificates = self.config.chain_of(c.entries)
         if self.config.verify is not None:
             step = ask_trust(self, self.config.verify, (list(self.peer_certificates), self.config.server_name))
+            if step < 0:
+                return step
+        self.ocsp_response = content(&c.ocsp_response)
+        self.signed_certificate_timestamps = content(&c.timestamps)
+        if self.config.verify_status is not None:
+            step = ask_trust(self, self.config.verify_status, (list(self.peer_certificates), self.ocsp_response),
+                             bad_certificate_status_response)
             if step < 0:
                 return step
         transcript_add(&self.transcript, self.message, self.message_length)
@@ -621,8 +647,7 @@ cdef class Client13(Handshake):
     cdef int do_send_certificate(self) noexcept:
         """Our Certificate (section 4.4.2), without certificates when ours cannot sign as the server wants."""
         cdef Writer w
-        cdef Credential credential = self.config.credential
-        cdef const uint8_t *body
+        cdef const uint8_t *message
         self.state = CLIENT_SEND_FINISHED
         if not self.certificate_requested:
             return STEP_OK
@@ -631,12 +656,9 @@ cdef class Client13(Handshake):
                 return -internal_error
             build_empty_certificate(&w, NULL, 0)
             return self.close_message(&w, LEVEL_HANDSHAKE)
-        body = credential.certificate_body
-        if self.open_message(&w, HANDSHAKE_HEADER + len(credential.certificate_body)) < 0:
-            return -internal_error
-        build_certificate(&w, body, len(credential.certificate_body))
+        message = self.certificate
         self.state = CLIENT_SEND_CERTIFICATE_VERIFY
-        return self.close_message(&w, LEVEL_HANDSHAKE)
+        return self.add_message(message, len(self.certificate), LEVEL_HANDSHAKE)
 
     cdef int do_send_certificate_verify(self) except -1:
         """Our CertificateVerify (section 4.4.3)."""
@@ -690,6 +712,10 @@ cdef class Client13(Handshake):
         schedule_wipe(&self.schedule)
         self.state = CLIENT_CONFIRMED
         return STEP_DONE if step == STEP_OK else step
+
+
+cdef bytes content(const Reader *r):
+    return (<const char *> r.p)[:left(r)] if r.p != NULL else b""
 
 
 cdef int suite_hash(int suite) noexcept nogil:

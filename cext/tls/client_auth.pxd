@@ -6,9 +6,9 @@ from cext.crypto.sign cimport PublicKey
 from cext.tls.config cimport ServerConfig
 from cext.tls.handshake cimport Handshake
 
-cdef int ask_trust(Handshake h, object verify, tuple arguments) except -1
+cdef int ask_trust(Handshake h, object verify, tuple arguments, int otherwise=*) except -1
 """0 when verify(*arguments) returns; what it raises is the failure: by the alert that its `description` numbers, else
-bad_certificate."""
+`otherwise`, which is bad_certificate."""
 
 cdef PublicKey read_key(Handshake h, bytes leaf)
 """The key of a certificate, or None with the failure noted: it is a bad_certificate."""

@@ -6,7 +6,7 @@ from cext.tls.config cimport CLIENT_AUTH_NONE, CLIENT_AUTH_REQUIRE
 from cext.tls.constants cimport bad_certificate
 
 
-cdef int ask_trust(Handshake h, object verify, tuple arguments) except -1:
+cdef int ask_trust(Handshake h, object verify, tuple arguments, int otherwise=bad_certificate) except -1:
     try:
         verify(*arguments)
     except Exception as error:
@@ -15,7 +15,7 @@ cdef int ask_trust(Handshake h, object verify, tuple arguments) except -1:
         h.error = f"the certificate is not trusted: {error}"
         if isinstance(description, int) and 0 < description < 256:
             return -<int> description
-        return -bad_certificate
+        return -otherwise
     return 0
 
 

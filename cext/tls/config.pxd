@@ -60,6 +60,8 @@ cdef class ServerConfig:
     cdef tuple default
     cdef readonly object key_log                    # callable(line: str), or None
     cdef readonly uint16_t record_size_limit        # that we answer a client's with (RFC 8449)
+    cdef readonly tuple certificate_compression     # algorithms that clients may compress their certificates by
+    cdef bint decompresses                          # there are such
     cdef int set_client_auth(self, str mode, object verify, object authorities) except -1
     cdef int set_resumption(self, TicketSealer tickets, int count, int lifetime, bint psk_ke) except -1
     cdef int set_early_data(self, int max_early_data, int window, ReplayRegister replay) except -1
@@ -78,6 +80,8 @@ cdef class ClientConfig:
     cdef readonly object verify                     # callable(chain: list[bytes], server_name: bytes) or None
     cdef readonly object key_log                    # callable(line: str), or None
     cdef readonly uint16_t record_size_limit        # that is offered (RFC 8449); 0: none
+    cdef readonly object verify_status              # callable(chain: list[bytes], ocsp_response: bytes) or None
+    cdef readonly tuple certificate_compression     # algorithms that the server may compress its certificates by
     cdef readonly Credential credential             # shown to a server that asks; None: nothing is
     cdef readonly bint tickets                      # sessions are offered and taken
     cdef readonly Session session                   # to resume, for connections that are given none; or None

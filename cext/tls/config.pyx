@@ -33,6 +33,7 @@ from cext.crypto.x509 cimport public_key as read_public_key
 from cext.tls.constants cimport (
     EXT_ALPN,
     EXT_CERTIFICATE_AUTHORITIES,
+    EXT_COMPRESS_CERTIFICATE,
     EXT_PSK_KEY_EXCHANGE_MODES,
     EXT_RECORD_SIZE_LIMIT,
     EXT_EC_POINT_FORMATS,
@@ -40,11 +41,14 @@ from cext.tls.constants cimport (
     EXT_RENEGOTIATION_INFO,
     EXT_SERVER_NAME,
     EXT_SIGNATURE_ALGORITHMS,
+    EXT_SIGNED_CERTIFICATE_TIMESTAMP,
+    EXT_STATUS_REQUEST,
     EXT_SUPPORTED_GROUPS,
     EXT_SUPPORTED_VERSIONS,
     HS_CERTIFICATE_REQUEST,
     TLS12,
     PSK_DHE_KE,
+    STATUS_OCSP,
     TLS13,
     TLS_AES_128_GCM_SHA256,
     TLS_AES_256_GCM_SHA384,
@@ -67,6 +71,7 @@ from cext.tls.negotiate cimport choose_cipher_suite12, choose_scheme, is_group12
 from cext.tls.replay cimport SharedRegister
 from cext.tls.session cimport LIFETIME_MAX
 
+from cext.tls.compression import known_algorithms
 from cext.tls.credential import known, u16_list, vector
 
 cdef enum:
@@ -113,6 +118,8 @@ cdef class ServerConfig:
     raises to distrust them (an exception's `description` may be the alert); it is asked again before a session is
     resumed. None trusts whoever holds the key of what is shown.
     `client_authorities`: DER names (RFC 8446 section 4.2.4) that help clients to choose; not sent when too many.
+    `certificate_compression`: algorithms (cext.tls.compression) that clients may compress theirs by; what ours are
+    compressed by is the Credential's.
     `key_log(line)` gets each secret as a line of an NSS key log: whoever reads them reads the connection.
     `record_size_limit`: bytes of a record, its type included, that a client which knows RFC 8449 may send: 64 to 16385. TLS 1.2
     has no type to count.
@@ -129,7 +136,8 @@ cdef class ServerConfig:
                  bint require_sni=False, bint policy=False, TicketSealer tickets=None, int ticket_count=2,
                  int ticket_lifetime=86400, bint psk_ke=False, int max_early_data=0, int early_window=10000,
                  ReplayRegister replay=None, min_version=TLS12, max_version=TLS13, client_auth="none",
-                 verify_client=None, client_authorities=(), key_log=None, record_size_limit=RECORD_SIZE_LIMIT_MAX):
+                 verify_client=None, client_authorities=(), key_log=None, record_size_limit=RECORD_SIZE_LIMIT_MAX,
+                 certificate_compression=()):
         self.credentials = tuple(credentials)
         if not (self.credentials or policy) or not all(isinstance(credential, Credential) for credential in self.credentials):
             raise ValueError("a server needs at least one Credential")
@@ -147,6 +155,8 @@ cdef class ServerConfig:
             raise ValueError(f"cookie_secret is shorter than {COOKIE_SECRET_MIN} bytes")
         self.require_sni = require_sni
         self.policy = policy
+        self.certificate_compression = known_algorithms(certificate_compression)
+        self.decompresses = len(self.certificate_compression) > 0
         self.set_client_auth(client_auth, verify_client, client_authorities)
         self.key_log = checked_key_log(key_log)
         self.record_size_limit = checked_record_size_limit(record_size_limit)
@@ -170,7 +180,7 @@ cdef class ServerConfig:
             raise ValueError("verify_client: a callable, beside a client_auth that asks for certificates")
         self.client_auth = CLIENT_AUTH[mode]
         self.verify_client = verify
-        self.certificate_request = certificate_request(authorities)
+        self.certificate_request = certificate_request(authorities, self.certificate_compression)
         self.certificate_request12 = certificate_request12(authorities)
         self.n_schemes = fill(self.schemes, SCHEMES, "signature scheme")
         self.n_schemes12 = fill(self.schemes12, SCHEMES + CERTIFICATE_SCHEMES, "signature scheme")
@@ -288,6 +298,11 @@ cdef class ClientConfig:
     `session`: what Connection.session gave after an earlier handshake; it is offered only where it may be. `early_data`:
     offer that, too, when the session allows it. `tickets`: False neither offers sessions nor takes new ones. `credential`: a Credential, shown to a server that asks for one that can
     sign as this can; what names of authorities it sends is not looked at, since there is nothing to choose from.
+    `status_request`, `signed_certificate_timestamp`: ask for an OCSP response, and for timestamps of Certificate
+    Transparency logs; what comes is the connection's to tell, only its shape is checked. `verify_status(chain,
+    ocsp_response)`: asked about the first in each full handshake, b"" when none came, and raises to refuse.
+    `certificate_compression`: algorithms (cext.tls.compression) that the server may use; what our own certificates are
+    compressed by is the Credential's.
     `key_log`, `record_size_limit`: as ServerConfig's; None does not offer the latter. `middlebox_compatibility`: RFC 8446 appendix D.4.
     ValueError for anything that cannot work.
     """
@@ -295,12 +310,16 @@ cdef class ClientConfig:
     def __init__(self, *, server_name=None, alpn=(), cipher_suites=SUITES, groups=GROUPS, key_share_groups=None,
                  schemes=SCHEMES + CERTIFICATE_SCHEMES, verify=None, bint middlebox_compatibility=True,
                  min_version=TLS12, max_version=TLS13, Session session=None, bint early_data=False,
-                 Credential credential=None, key_log=None, record_size_limit=None, bint tickets=True):
+                 Credential credential=None, key_log=None, record_size_limit=None, bint tickets=True,
+                 bint status_request=False, bint signed_certificate_timestamp=False, verify_status=None,
+                 certificate_compression=()):
         self.server_name = (server_name or "").encode("ascii")
         self.alpn = tuple(bytes(protocol) for protocol in alpn)
         self.alpn_list = protocol_names(self.alpn)
         self.verify = verify
         self.credential = credential
+        self.verify_status = verify_status
+        self.certificate_compression = known_algorithms(certificate_compression)
         self.key_log = checked_key_log(key_log)
         if record_size_limit is not None:
             self.record_size_limit = checked_record_size_limit(record_size_limit)
@@ -349,6 +368,12 @@ cdef class ClientConfig:
             if not suites13:                # which alone counts the type
                 self.record_size_limit = min(self.record_size_limit, RECORD_SIZE_LIMIT_MAX - 1)
             sent.append((EXT_RECORD_SIZE_LIMIT, u16_list((self.record_size_limit,))))
+        if status_request:              # of any responder, with no extensions (RFC 6066, section 8)
+            sent.append((EXT_STATUS_REQUEST, bytes([STATUS_OCSP]) + bytes(4)))
+        if signed_certificate_timestamp:
+            sent.append((EXT_SIGNED_CERTIFICATE_TIMESTAMP, b""))
+        if self.certificate_compression and suites13:
+            sent.append(compress_certificate(self.certificate_compression))
         if self.alpn:
             sent.append((EXT_ALPN, vector(2, self.alpn_list)))
         self.extensions = b"".join(int(type).to_bytes(2, "big") + vector(2, body) for type, body in sent)
@@ -437,12 +462,19 @@ def default_shares(groups):
     return tuple(group for group in groups if group in curve + hybrid)
 
 
-def certificate_request(authorities):
+def compress_certificate(algorithms):
+    """The extension that offers them (RFC 8879, section 3)."""
+    return EXT_COMPRESS_CERTIFICATE, vector(1, u16_list([algorithm.number for algorithm in algorithms]))
+
+
+def certificate_request(authorities, compression):
     """A CertificateRequest (RFC 8446, section 4.3.2), whole."""
     sent = [(EXT_SIGNATURE_ALGORITHMS, vector(2, u16_list(SCHEMES + CERTIFICATE_SCHEMES)))]
     names = distinguished_names(authorities)
     if names:
         sent.append((EXT_CERTIFICATE_AUTHORITIES, vector(2, names)))
+    if compression:
+        sent.append(compress_certificate(compression))
     extensions = b"".join(int(type).to_bytes(2, "big") + vector(2, body) for type, body in sent)
     return bytes([HS_CERTIFICATE_REQUEST]) + vector(3, b"\0" + vector(2, extensions))
 

@@ -64,6 +64,8 @@ cdef class Connection:
     cdef readonly int64_t ticket_age_skew   # by which the age of the ticket that a server resumes by is greater by the
                                         # client's clock than by ours, milliseconds
     cdef readonly tuple peer_certificates   # DER, leaf first: shown, or shown when the session began
+    cdef readonly bytes ocsp_response   # of a client: DER, that came with the server's certificate or with the session's
+    cdef readonly bytes signed_certificate_timestamps   # likewise, the encoded list; b"": none
     cdef readonly Session session       # of a client: the newest it was given, to be resumed; else None
 
     cdef int receive(self, uint8_t *input, size_t n, size_t *consumed, uint8_t **data, size_t *data_len) noexcept

@@ -76,6 +76,7 @@ cdef class Connection:
         self.server_name = b""
         self.fingerprint = b""
         self.peer_certificates = ()
+        self.ocsp_response = self.signed_certificate_timestamps = b""
         self.update_credit = UPDATE_CREDIT
         self.plaintext_max = PLAINTEXT_MAX
         self.server = isinstance(config, ServerConfig)
@@ -451,6 +452,8 @@ cdef class Connection:
         session.alpn = self.alpn
         session.server_name = self.server_name
         session.chain = self.peer_certificates
+        session.ocsp_response = self.ocsp_response
+        session.signed_certificate_timestamps = self.signed_certificate_timestamps
         session.verified = (<ClientConfig> self.config).verify is not None
         session.secret_length = <uint8_t> hash_length(self.hash)
         resumption_psk(self.hash, self.resumption_secret, t.nonce.p, left(&t.nonce), session.secret)
@@ -700,6 +703,8 @@ cdef class Connection:
         self.fingerprint = h.fingerprint
         self.ticket_age_skew = h.ticket_age_skew
         self.peer_certificates = h.peer_certificates
+        self.ocsp_response = h.ocsp_response
+        self.signed_certificate_timestamps = h.signed_certificate_timestamps
 
     cdef int refuse(self, int description, str reason) except -1:
         """The one place where a fault of the peer (or our own, internal_error) ends the connection with our alert."""
@@ -741,6 +746,7 @@ cdef class Connection:
         if self.handshake is not None:
             self.copy_facts()
             self.peer_certificates = ()     # shown, but not proven
+            self.ocsp_response = self.signed_certificate_timestamps = b""
             self.handshake = None
         self.failure = failure
         self.read_closed = 1

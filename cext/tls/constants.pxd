@@ -28,12 +28,16 @@ cdef enum HandshakeType:                        # section 4, and RFC 5246, secti
     HS_FINISHED = 20
     HS_CERTIFICATE_STATUS = 22
     HS_KEY_UPDATE = 24
+    HS_COMPRESSED_CERTIFICATE = 25
     HS_MESSAGE_HASH = 254
 
 cdef enum:
     HANDSHAKE_HEADER = 4                        # type, uint24 length
     RANDOM_LENGTH = 32
     SESSION_ID_MAX = 32
+
+cdef enum:
+    STATUS_OCSP = 1                             # CertificateStatusType, RFC 6066 section 8
 
 cdef enum ExtensionType:                        # section 4.2, and RFC 5746, 6066, 7627, 8449, 8879
     EXT_SERVER_NAME = 0

@@ -2,11 +2,23 @@
 
 from libc.stdint cimport uint16_t
 
+from cext.base.wire cimport Reader
 from cext.crypto.sign cimport PrivateKey, PublicKey
 
 cdef enum:
     CONFIG_LIST_MAX = 16                            # of suites, groups, schemes
     NAME_MAX = 255                                  # bytes of a host name
+    COMPRESSIONS_MAX = 8
+
+cdef enum CertificateVariant:                       # what stands beside the leaf: bits of an index
+    WITH_STATUS = 1
+    WITH_TIMESTAMPS = 2
+    VARIANTS = 4
+
+cdef inline int variant_for(bint status_request, bint signed_certificate_timestamp) noexcept nogil:
+    """The CertificateVariant for a peer that asks, or does not, for either."""
+    return (WITH_STATUS if status_request else 0) | (WITH_TIMESTAMPS if signed_certificate_timestamp else 0)
+
 
 cdef class Credential:
     cdef readonly tuple chain                       # DER, leaf first
@@ -16,12 +28,23 @@ cdef class Credential:
     cdef readonly tuple names                       # lower-case str, "*.example.com" for one label
     cdef readonly bytes certificate_body            # of the Certificate message, with an empty request context
     cdef readonly bytes certificate_body12          # the same of TLS 1.2
+    cdef readonly bytes ocsp_response               # DER; b"": none
+    cdef readonly bytes signed_certificate_timestamps   # the encoded list; b"": none
+    cdef tuple certificates                         # whole Certificate messages, by CertificateVariant
+    cdef tuple compressed                           # for each of `compressions` CompressedCertificates likewise, or None
+    cdef uint16_t compressions[COMPRESSIONS_MAX]    # CertificateCompressionAlgorithms, preferred first
+    cdef size_t n_compressions
+    cdef bytes certificate_status                   # TLS 1.2's whole message; b"": none
     cdef uint16_t schemes[CONFIG_LIST_MAX]          # what its key signs by, preferred first
     cdef size_t n_schemes
     cdef uint16_t schemes12[CONFIG_LIST_MAX]        # key.schemes12
     cdef size_t n_schemes12
     cdef bint ecdsa                                 # goes with TLS 1.2's ECDHE_ECDSA suites, else with ECDHE_RSA
     cdef uint16_t curve                             # NamedGroup of an ECDSA key, else 0
+    cdef int encode(self, tuple algorithms) except -1
+    cdef bytes certificate_message(self, int variant, Reader algorithms)
+    # The message of TLS 1.3 for a peer that asked for what `variant` says and takes these algorithms (a list of u16),
+    # whole: Certificate or CompressedCertificate. Encoded before: nothing is built here.
 
 # --- what configurations are checked and encoded by
 

@@ -2,10 +2,19 @@
 
 import re
 
+from cext.base.wire cimport left, reader_init
 from cext.crypto.x509 cimport public_key as read_public_key
+from cext.tls.constants cimport (
+    EXT_SIGNED_CERTIFICATE_TIMESTAMP, EXT_STATUS_REQUEST, HS_CERTIFICATE, HS_CERTIFICATE_STATUS, STATUS_OCSP)
+from cext.tls.fields cimport is_timestamp_list
+from cext.tls.negotiate cimport list_has
+
+from cext.tls.compression import compressed_certificate, known_algorithms
 
 cdef enum:
     CERTIFICATE_MAX = (1 << 24) - 1
+    EXTENSIONS_MAX = (1 << 16) - 1                  # bytes, of a CertificateEntry
+    TIMESTAMPS_MAX = 1 << 14                        # bytes of them, that a ServerHello of TLS 1.2 has room for
 
 CURVES = {"ecdsa-p256": 0x0017, "ecdsa-p384": 0x0018, "ecdsa-p521": 0x0019}
 LABEL = re.compile("[a-z0-9_-]+")
@@ -17,19 +26,22 @@ cdef class Credential:
     `chain`: DER certificates, leaf first. `key`: a PrivateKey, or any object with `sign(message, scheme)`: the
     handshake then stops with TLS_WAIT_SIGN and the connection's owner has it signed. `names`: what SNI may ask for;
     "*.example.com" stands for one label. `schemes`: SignatureSchemes to sign by, preferred first; None: all that fit the
-    key. ValueError when the chain is empty or too long, the leaf cannot be read, the key is not the leaf's, a scheme does
-    not fit it, or a name is none.
+    key.
+    For peers that ask: `ocsp_response` in DER; `signed_certificate_timestamps`, encoded as RFC 6962, section 3.3 has the
+    list, or a sequence of them; `certificate_compression`, algorithms (cext.tls.compression), preferred first, that the
+    certificates are compressed by, here and now.
+    ValueError when the chain is empty or too long, the leaf cannot be read, the key is not the leaf's, a scheme does not
+    fit it, a name is none, or there is too much to stand beside the leaf.
     """
 
-    def __init__(self, chain, key not None, names=(), schemes=None):
+    def __init__(self, chain, key not None, names=(), schemes=None, *, ocsp_response=b"",
+                 signed_certificate_timestamps=b"", certificate_compression=()):
         self.chain = tuple(bytes(der) for der in chain)
         if not self.chain or not all(self.chain):
             raise ValueError("a credential needs a chain of DER certificates, leaf first")
-        if sum(len(der) + 5 for der in self.chain) + 4 > CERTIFICATE_MAX:
-            raise ValueError("the chain does not fit a Certificate message")
-        entries = b"".join(len(der).to_bytes(3, "big") + der + bytes(2) for der in self.chain)
-        self.certificate_body = b"\0" + len(entries).to_bytes(3, "big") + entries
-        self.certificate_body12 = vector(3, b"".join(vector(3, der) for der in self.chain))
+        self.ocsp_response = bytes(ocsp_response)
+        self.signed_certificate_timestamps = timestamp_list(signed_certificate_timestamps)
+        self.encode(known_algorithms(certificate_compression))
         self.names = tuple(normal_name(name) for name in names)
         public_key = read_public_key(self.chain[0])
         if isinstance(key, PrivateKey):
@@ -56,8 +68,74 @@ cdef class Credential:
         if not self.n_schemes and not self.n_schemes12:
             raise ValueError(f"a key of kind {public_key.kind} signs nothing in TLS")
 
+    cdef int encode(self, tuple algorithms) except -1:
+        """Makes the messages that show the certificates."""
+        if len(self.ocsp_response) > EXTENSIONS_MAX:
+            raise ValueError("ocsp_response does not fit a CertificateEntry")
+        status = bytes([STATUS_OCSP]) + vector(3, self.ocsp_response) if self.ocsp_response else b""
+        bodies = [certificate_body(self.chain, status if variant & WITH_STATUS else b"",
+                                   self.signed_certificate_timestamps if variant & WITH_TIMESTAMPS else b"")
+                  for variant in range(<int> VARIANTS)]
+        self.certificate_body = bodies[0]
+        self.certificate_body12 = vector(3, b"".join(vector(3, der) for der in self.chain))
+        self.certificate_status = bytes([HS_CERTIFICATE_STATUS]) + vector(3, status) if status else b""
+        self.certificates = shared(lambda body: bytes([HS_CERTIFICATE]) + vector(3, body), bodies)
+        self.n_compressions = fill(self.compressions, [algorithm.number for algorithm in algorithms], "compression")
+        self.compressed = tuple(shared(lambda body: compressed_certificate(algorithm, body), bodies)
+                                for algorithm in algorithms)
+        return 0
+
+    cdef bytes certificate_message(self, int variant, Reader algorithms):
+        cdef size_t i
+        cdef bytes message
+        for i in range(self.n_compressions if left(&algorithms) else 0):
+            if list_has(algorithms, self.compressions[i]):
+                message = (<tuple> self.compressed[i])[variant]
+                if message is not None:
+                    return message
+        return self.certificates[variant]
+
     def __repr__(self):
         return f"Credential({self.key.kind if self.key else 'remote key'}, {', '.join(self.names) or 'no names'})"
+
+
+def certificate_body(chain, status, timestamps):
+    """A Certificate message's content, with the leaf's extensions (RFC 8446, section 4.4.2)."""
+    extensions = b""
+    if status:
+        extensions += u16_list((EXT_STATUS_REQUEST,)) + vector(2, status)
+    if timestamps:
+        extensions += u16_list((EXT_SIGNED_CERTIFICATE_TIMESTAMP,)) + vector(2, timestamps)
+    if len(extensions) > EXTENSIONS_MAX:
+        raise ValueError("ocsp_response and signed_certificate_timestamps do not fit a CertificateEntry")
+    if sum(len(der) + 5 for der in chain) + len(extensions) + 4 > CERTIFICATE_MAX:
+        raise ValueError("the chain does not fit a Certificate message")
+    others = b"".join(vector(3, der) + bytes(2) for der in chain[1:])
+    return b"\0" + vector(3, vector(3, chain[0]) + vector(2, extensions) + others)
+
+
+def timestamp_list(timestamps):
+    """The encoded SignedCertificateTimestampList of either form; b"" of nothing."""
+    cdef Reader r
+    cdef bytes encoded
+    if isinstance(timestamps, (bytes, bytearray, memoryview)):
+        encoded = bytes(timestamps)
+    else:
+        one_by_one = [bytes(timestamp) for timestamp in timestamps]
+        if any(len(timestamp) > TIMESTAMPS_MAX for timestamp in one_by_one):
+            raise ValueError("signed_certificate_timestamps: one is too long")
+        encoded = b"".join(vector(2, timestamp) for timestamp in one_by_one)
+        encoded = vector(2, encoded) if 0 < len(encoded) <= TIMESTAMPS_MAX else encoded
+    reader_init(&r, encoded, len(encoded))
+    if encoded and (len(encoded) > TIMESTAMPS_MAX or not is_timestamp_list(r)):
+        raise ValueError("signed_certificate_timestamps: empty, too long, or no SignedCertificateTimestampList")
+    return encoded
+
+
+def shared(make, bodies):
+    """make(body) of each, once for those that are alike."""
+    made = {body: make(body) for body in dict.fromkeys(bodies)}
+    return tuple(made[body] for body in bodies)
 
 
 cdef str normal_name(name):

@@ -40,12 +40,13 @@ cdef bint optional_cookie(Reader body, Reader *out) noexcept nogil:
     return whole_vec16(out) and left(out) != 0
 
 
-cdef bint optional_algorithms(Reader body) noexcept nogil:
+cdef bint optional_algorithms(Reader body, Reader *out) noexcept nogil:
     """CertificateCompressionAlgorithms (RFC 8879 section 3), none of them twice."""
     cdef Reader list, rest
     cdef uint16_t one = 0, other = 0
-    if not optional_u8_list_of_u16(body, &list):
+    if not optional_u8_list_of_u16(body, out):
         return 0
+    list = out[0]
     while body.p != NULL and read_u16(&list, &one):
         rest = list                     # at most 127
         while read_u16(&rest, &other):
@@ -64,6 +65,16 @@ cdef bint optional_authorities(Reader body) noexcept nogil:
         return 0
     while left(&list):
         if not read_vec16(&list, &name) or not left(&name):
+            return 0
+    return 1
+
+
+cdef bint is_timestamp_list(Reader body) noexcept nogil:
+    cdef Reader timestamp
+    if not whole_vec16(&body) or not left(&body):
+        return 0
+    while left(&body):
+        if not read_vec16(&body, &timestamp) or not left(&timestamp):
             return 0
     return 1
 

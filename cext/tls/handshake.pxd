@@ -98,6 +98,8 @@ cdef class Handshake:
     cdef uint64_t authenticated             # a client's: when the full handshake was, milliseconds since 1970
     cdef tuple peer_certificates            # DER, leaf first; () when the peer has shown none
     cdef int64_t ticket_age_skew            # of the session's ticket, the client's age minus ours, milliseconds
+    cdef bytes ocsp_response    # of a server's certificate, that the client has been shown; b"" without
+    cdef bytes signed_certificate_timestamps    # likewise; the encoded list
     cdef bytes fingerprint      # of early data that a server takes: hex, the same for a replay alone; b"" without
 
     # --- for the consumer; overridden by each handshake -------------------------------------------

@@ -20,6 +20,8 @@ cdef class Handshake:
         self.alpn = b""
         self.server_name = b""
         self.fingerprint = b""
+        self.ocsp_response = b""
+        self.signed_certificate_timestamps = b""
         self.peer_certificates = ()
 
     def __dealloc__(self):

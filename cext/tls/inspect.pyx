@@ -5,9 +5,10 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from cext.base.wire cimport Reader, Writer, left, read_u16, read_vec8, writer_init, written
-from cext.tls cimport certificates, messages
+from cext.tls cimport certificates, compression, messages
 from cext.tls.extensions cimport extension_bit
 from cext.tls.certificates cimport Certificate, CertificateRequest, CertificateVerify
+from cext.tls.compression cimport CompressedCertificate
 from cext.tls.messages cimport (
     ClientHello, ClientHelloParts, EncryptedExtensions, KeyShare, NewSessionTicket, ServerHello)
 
@@ -22,7 +23,7 @@ def parse(str kind, bytes body, offered=(), hash_length=32, from_server=True):
     """A message's fields from its body (without the handshake header) as a dict; TlsAlert when it is faulty.
 
     `kind` is "client_hello", "server_hello", "encrypted_extensions", "certificate_request", "certificate",
-    "certificate_verify", "finished", "new_session_ticket" or "key_update". `offered` are the extension types of the
+    "compressed_certificate", "certificate_verify", "finished", "new_session_ticket" or "key_update". `offered` are the extension types of the
     ClientHello a server's message answers; an absent extension is None."""
     cdef uint64_t bits = 0
     for type in offered:
@@ -37,6 +38,8 @@ def parse(str kind, bytes body, offered=(), hash_length=32, from_server=True):
         return parse_certificate_request(body)
     if kind == "certificate":
         return parse_certificate(body, from_server, bits)
+    if kind == "compressed_certificate":
+        return parse_compressed_certificate(body)
     if kind == "certificate_verify":
         return parse_certificate_verify(body)
     if kind == "finished":
@@ -106,7 +109,9 @@ cdef parse_client_hello(bytes body):
         "cookie": content(&ch.cookie),
         "record_size_limit": ch.record_size_limit or None,
         "early_data": bool(ch.early_data),
+        "compress_certificate": numbers(ch.compress_certificate),
         "status_request": bool(ch.status_request),
+        "signed_certificate_timestamp": bool(ch.signed_certificate_timestamp),
         "extended_master_secret": bool(ch.extended_master_secret),
         "renegotiation_info": bool(ch.renegotiation_info),
         "offers_tls13": bool(ch.offers_tls13),
@@ -148,7 +153,13 @@ cdef parse_certificate_request(bytes body):
     cdef CertificateRequest cr
     cdef int result = certificates.parse_certificate_request(body, len(body), &cr)
     check(result, cr.reason)
-    return {"request_context": content(&cr.request_context), "signature_algorithms": numbers(cr.signature_algorithms)}
+    return {
+        "request_context": content(&cr.request_context),
+        "signature_algorithms": numbers(cr.signature_algorithms),
+        "compress_certificate": numbers(cr.compress_certificate),
+        "status_request": bool(cr.status_request),
+        "signed_certificate_timestamp": bool(cr.signed_certificate_timestamp),
+    }
 
 
 cdef parse_certificate(bytes body, bint from_server, uint64_t offered):
@@ -159,7 +170,21 @@ cdef parse_certificate(bytes body, bint from_server, uint64_t offered):
     chain = []
     while certificates.next_certificate(&c.entries, &der):
         chain.append(content(&der))
-    return {"request_context": content(&c.request_context), "chain": chain, "leaf": content(&c.leaf)}
+    return {
+        "request_context": content(&c.request_context),
+        "chain": chain,
+        "leaf": content(&c.leaf),
+        "ocsp_response": content(&c.ocsp_response),
+        "timestamps": content(&c.timestamps),
+    }
+
+
+cdef parse_compressed_certificate(bytes body):
+    cdef CompressedCertificate cc
+    cdef int result = compression.parse_compressed_certificate(body, len(body), &cc)
+    check(result, cc.reason)
+    return {"algorithm": cc.algorithm, "uncompressed_length": cc.uncompressed_length,
+            "compressed": content(&cc.compressed)}
 
 
 cdef parse_certificate_verify(bytes body):

@@ -33,7 +33,9 @@ cdef struct ClientHello:
     Reader ec_point_formats            # list of u8; TLS 1.2 only
     Reader session_ticket              # the ticket itself, which may be empty; TLS 1.2 only
     bint early_data
+    Reader compress_certificate        # list of u16: algorithms of RFC 8879
     bint status_request
+    bint signed_certificate_timestamp
     bint extended_master_secret
     bint renegotiation_info
     bint offers_tls13                  # supported_versions lists 0x0304

@@ -13,15 +13,15 @@ from cext.base.wire cimport (
 from cext.tls.constants cimport (
     EXT_ALPN, EXT_COOKIE, EXT_EARLY_DATA, EXT_KEY_SHARE, EXT_PRE_SHARED_KEY, EXT_RECORD_SIZE_LIMIT, EXT_SERVER_NAME,
     EXT_SESSION_TICKET, EXT_SUPPORTED_VERSIONS, HS_CLIENT_HELLO, HS_ENCRYPTED_EXTENSIONS, HS_END_OF_EARLY_DATA,
-    HS_FINISHED, HS_KEY_UPDATE, HS_NEW_SESSION_TICKET, HS_SERVER_HELLO, RANDOM_LENGTH, SESSION_ID_MAX, TLS12, TLS13,
-    UPDATE_NOT_REQUESTED, UPDATE_REQUESTED, decode_error, handshake_failure, illegal_parameter, missing_extension)
+    HS_FINISHED, HS_KEY_UPDATE, HS_NEW_SESSION_TICKET, HS_SERVER_HELLO, RANDOM_LENGTH, SESSION_ID_MAX, STATUS_OCSP,
+    TLS12, TLS13, UPDATE_NOT_REQUESTED, UPDATE_REQUESTED, decode_error, handshake_failure, illegal_parameter, missing_extension)
 from cext.tls.extensions cimport (
     IN_CLIENT_HELLO, IN_ENCRYPTED_EXTENSIONS, IN_HELLO_RETRY_REQUEST, IN_NEW_SESSION_TICKET, IN_SERVER_HELLO, X_ALPN,
     X_CERTIFICATE_AUTHORITIES, X_COMPRESS_CERTIFICATE, X_COOKIE, X_EARLY_DATA, X_EC_POINT_FORMATS,
     X_EXTENDED_MASTER_SECRET, X_KEY_SHARE, X_PRE_SHARED_KEY, X_PSK_KEY_EXCHANGE_MODES, X_RENEGOTIATION_INFO,
-    X_SERVER_NAME, X_SESSION_TICKET, X_SIGNATURE_ALGORITHMS, X_SIGNATURE_ALGORITHMS_CERT, X_STATUS_REQUEST,
-    X_SUPPORTED_GROUPS, X_SUPPORTED_VERSIONS, Extensions, U16Set, read_extensions, read_record_size_limit, set_add,
-    set_forget)
+    X_SERVER_NAME, X_SESSION_TICKET, X_SIGNATURE_ALGORITHMS, X_SIGNATURE_ALGORITHMS_CERT,
+    X_SIGNED_CERTIFICATE_TIMESTAMP, X_STATUS_REQUEST, X_SUPPORTED_GROUPS, X_SUPPORTED_VERSIONS, Extensions, U16Set,
+    read_extensions, read_record_size_limit, set_add, set_forget)
 from cext.tls.fields cimport (
     is_u16_list, optional_algorithms, optional_authorities, optional_cookie, optional_protocol_names, optional_u16_list,
     optional_u8_list_of_u16, refuse, whole_vec16, whole_vec8, write_vec)
@@ -30,7 +30,6 @@ cdef enum:
     HOST_NAME_MAX = 255                             # octets of a domain name, RFC 1035 section 2.3.4
     TICKET_LIFETIME_MAX = 604800                    # seven days, section 4.6.1
     RECORD_SIZE_LIMIT_MAX = (1 << 14) + 1           # of a server's; a client may send more (RFC 8449 section 4)
-    OCSP = 1                                        # CertificateStatusType
 
 cdef U16Set groups_seen                             # empty between calls: a worker is one thread
 
@@ -90,7 +89,7 @@ cdef int decode_client_hello_extensions(const Extensions *ext, ClientHello *ch) 
         return refuse(&ch.reason, decode_error, "cookie cannot be decoded")
     if not optional_authorities(ext.body[X_CERTIFICATE_AUTHORITIES]):
         return refuse(&ch.reason, decode_error, "certificate_authorities cannot be decoded")
-    if not optional_algorithms(ext.body[X_COMPRESS_CERTIFICATE]):
+    if not optional_algorithms(ext.body[X_COMPRESS_CERTIFICATE], &ch.compress_certificate):
         return refuse(&ch.reason, decode_error, "compress_certificate cannot be decoded")
     if ext.body[X_PSK_KEY_EXCHANGE_MODES].p != NULL:
         ch.psk_modes = ext.body[X_PSK_KEY_EXCHANGE_MODES]
@@ -238,11 +237,15 @@ cdef int decode_flags(const Extensions *ext, ClientHello *ch) noexcept nogil:
         if not whole_vec8(&ch.ec_point_formats):
             return refuse(&ch.reason, decode_error, "ec_point_formats cannot be decoded")
     ch.session_ticket = ext.body[X_SESSION_TICKET]
+    if ext.body[X_SIGNED_CERTIFICATE_TIMESTAMP].p != NULL:       # RFC 6962 section 3.3.1
+        if left(&ext.body[X_SIGNED_CERTIFICATE_TIMESTAMP]):
+            return refuse(&ch.reason, decode_error, "signed_certificate_timestamp is not empty")
+        ch.signed_certificate_timestamp = 1
     if ext.body[X_STATUS_REQUEST].p != NULL:         # RFC 6066 section 8
         r = ext.body[X_STATUS_REQUEST]
         if not read_u8(&r, &type):
             return refuse(&ch.reason, decode_error, "status_request cannot be decoded")
-        if type == OCSP:
+        if type == STATUS_OCSP:
             if not read_vec16(&r, &responders) or not read_vec16(&r, &request) or left(&r):
                 return refuse(&ch.reason, decode_error, "status_request cannot be decoded")
             ch.status_request = 1

@@ -16,6 +16,7 @@ cdef struct ServerHello12:
     bint renegotiation_info            # present, and empty as a first handshake's must be
     bint session_ticket                # a NewSessionTicket will come
     bint status_request                # a CertificateStatus may come
+    Reader timestamps                  # SignedCertificateTimestampList, shape checked; .p NULL: absent
     bint server_name
     uint16_t record_size_limit         # 64 or more; 0: absent
     const char *reason
@@ -37,6 +38,8 @@ cdef struct ServerHello12Parts:
     bint session_ticket
     bint status_request
     uint16_t record_size_limit         # 0: absent
+    const uint8_t *timestamps          # SignedCertificateTimestampList; timestamps_len 0: none
+    size_t timestamps_len
 
 cdef void build_server_hello12(Writer *w, const ServerHello12Parts *parts) noexcept nogil
 

@@ -7,14 +7,15 @@ from cext.base.wire cimport (
     close_vec, left, open_vec, read_bytes, read_u16, read_u32, read_u8, read_vec16, read_vec24, read_vec8, reader_init,
     write_bytes, write_u16, write_u32, write_u8)
 from cext.tls.constants cimport (
-    EXT_ALPN, EXT_EC_POINT_FORMATS, EXT_EXTENDED_MASTER_SECRET, EXT_RECORD_SIZE_LIMIT, EXT_RENEGOTIATION_INFO, EXT_SERVER_NAME,
-    EXT_SESSION_TICKET, EXT_STATUS_REQUEST, HS_CLIENT_KEY_EXCHANGE,
+    EXT_ALPN, EXT_EC_POINT_FORMATS, EXT_EXTENDED_MASTER_SECRET, EXT_RECORD_SIZE_LIMIT, EXT_RENEGOTIATION_INFO,
+    EXT_SERVER_NAME, EXT_SESSION_TICKET, EXT_SIGNED_CERTIFICATE_TIMESTAMP, EXT_STATUS_REQUEST, HS_CLIENT_KEY_EXCHANGE,
     HS_NEW_SESSION_TICKET, HS_SERVER_HELLO, HS_SERVER_HELLO_DONE, HS_SERVER_KEY_EXCHANGE, RANDOM_LENGTH, SESSION_ID_MAX,
     TLS12, decode_error, handshake_failure, illegal_parameter, protocol_version)
 from cext.tls.extensions cimport (
     IN_SERVER_HELLO_12, Extensions, X_ALPN, X_EC_POINT_FORMATS, X_EXTENDED_MASTER_SECRET, X_RENEGOTIATION_INFO,
-    X_SERVER_NAME, X_SESSION_TICKET, X_STATUS_REQUEST, extension_bit, read_extensions, read_record_size_limit)
-from cext.tls.fields cimport refuse, whole_vec8, whole_vec16, write_vec
+    X_SERVER_NAME, X_SESSION_TICKET, X_SIGNED_CERTIFICATE_TIMESTAMP, X_STATUS_REQUEST, extension_bit, read_extensions,
+    read_record_size_limit)
+from cext.tls.fields cimport is_timestamp_list, refuse, whole_vec8, whole_vec16, write_vec
 
 from cext.tls.alert import TlsAlert
 
@@ -80,6 +81,9 @@ cdef int decode_extensions(const Extensions *ext, ServerHello12 *sh) noexcept no
     sh.session_ticket = ext.body[X_SESSION_TICKET].p != NULL
     sh.status_request = ext.body[X_STATUS_REQUEST].p != NULL
     sh.server_name = ext.body[X_SERVER_NAME].p != NULL
+    sh.timestamps = ext.body[X_SIGNED_CERTIFICATE_TIMESTAMP]
+    if sh.timestamps.p != NULL and not is_timestamp_list(sh.timestamps):        # RFC 6962, section 3.3.1
+        return refuse(&sh.reason, decode_error, "a SignedCertificateTimestampList cannot be decoded")
     if (left(&ext.body[X_EXTENDED_MASTER_SECRET]) or left(&ext.body[X_SESSION_TICKET])
             or left(&ext.body[X_STATUS_REQUEST]) or left(&ext.body[X_SERVER_NAME])):
         return refuse(&sh.reason, decode_error, "an extension that must be empty is not")
@@ -119,6 +123,9 @@ cdef void build_server_hello12(Writer *w, const ServerHello12Parts *parts) noexc
         write_u16(w, EXT_RECORD_SIZE_LIMIT)
         write_u16(w, 2)
         write_u16(w, parts.record_size_limit)
+    if parts.timestamps_len:
+        write_u16(w, EXT_SIGNED_CERTIFICATE_TIMESTAMP)
+        write_vec(w, 2, parts.timestamps, parts.timestamps_len)
     if parts.ec_point_formats:
         write_u16(w, EXT_EC_POINT_FORMATS)
         write_u16(w, 2)
@@ -313,6 +320,7 @@ def parse(str kind, bytes body not None, offered=()):
             "renegotiation_info": bool(sh.renegotiation_info), "session_ticket": bool(sh.session_ticket),
             "status_request": bool(sh.status_request), "server_name": bool(sh.server_name),
             "record_size_limit": sh.record_size_limit or None,
+            "timestamps": content(&sh.timestamps),
         }
     if kind == "certificate":
         result = parse_certificate12(body, n, &c)

@@ -37,6 +37,7 @@ cdef class Server12(Handshake12):
     cdef bint acknowledge_name          # the server_name was used to choose the credential (RFC 6066, section 3)
     cdef bint secure_renegotiation      # the client indicates RFC 5746
     cdef bint point_formats             # the client sent ec_point_formats
+    cdef bint sends_status              # the ServerHello promised a CertificateStatus
     cdef bint gives_ticket              # the ServerHello promised a NewSessionTicket
     cdef uint64_t session_began         # of a resumed one: when its full handshake was, milliseconds since 1970
     cdef uint8_t params[PARAMS_MAX]     # ServerECDHParams: our half of the key exchange

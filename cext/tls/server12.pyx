@@ -217,12 +217,20 @@ cdef class Server12(Handshake12):
         cdef Writer w
         cdef ServerHello12Parts parts
         cdef const uint8_t *alpn = self.alpn
+        cdef const uint8_t *timestamps = NULL
+        cdef size_t timestamps_length = 0
+        cdef bint status = 0
         if self.make_random() < 0:
             return self.fail(internal_error, "no randomness")
         # Room for the whole flight at once: the messages below only fill it.
-        if not self.resumed and bytes_reserve(
-                &self.flight, 1024 + SIGNATURE_MAX + len(self.credential.certificate_body12)) < 0:
-            return self.fail(internal_error, "out of memory")
+        if not self.resumed:
+            status = self.hello.status_request and len(self.credential.certificate_status) > 0
+            if self.hello.signed_certificate_timestamp:
+                timestamps = self.credential.signed_certificate_timestamps
+                timestamps_length = len(self.credential.signed_certificate_timestamps)
+            if bytes_reserve(&self.flight, 1024 + SIGNATURE_MAX + timestamps_length
+                             + len(self.credential.certificate_body12) + len(self.credential.certificate_status)) < 0:
+                return self.fail(internal_error, "out of memory")
         memset(&parts, 0, sizeof(parts))
         parts.random = self.server_random
         parts.cipher_suite = <uint16_t> self.cipher_suite
@@ -234,10 +242,13 @@ cdef class Server12(Handshake12):
         parts.server_name = self.acknowledge_name
         parts.session_ticket = self.gives_ticket
         parts.record_size_limit = self.receive_limit
+        parts.status_request = self.sends_status = status
+        parts.timestamps = timestamps
+        parts.timestamps_len = timestamps_length
         if self.resumed:
             parts.session_id = self.hello.legacy_session_id.p
             parts.session_id_len = left(&self.hello.legacy_session_id)
-        if self.open_message(&w, 512) < 0:
+        if self.open_message(&w, 512 + timestamps_length) < 0:
             return -internal_error
         build_server_hello12(&w, &parts)
         if self.close_message(&w, LEVEL_INITIAL) < 0:
@@ -257,8 +268,10 @@ cdef class Server12(Handshake12):
         return 0
 
     cdef int do_send_certificate(self) noexcept:
-        """Certificate (section 7.4.2): encoded once, when the configuration was made."""
+        """Certificate (section 7.4.2), and CertificateStatus (RFC 6066, section 8) for a client that asked: encoded once,
+        when the configuration was made."""
         cdef Writer w
+        cdef const uint8_t *status = self.credential.certificate_status
         cdef const uint8_t *body = self.credential.certificate_body12
         cdef size_t n = len(self.credential.certificate_body12)
         if self.open_message(&w, HANDSHAKE_HEADER + n) < 0:
@@ -267,6 +280,8 @@ cdef class Server12(Handshake12):
         if self.close_message(&w, LEVEL_INITIAL) < 0:
             return -internal_error
         self.state = S12_SEND_SERVER_KEY_EXCHANGE
+        if self.sends_status:
+            return self.add_message(status, len(self.credential.certificate_status), LEVEL_INITIAL)
         return STEP_OK
 
     cdef int do_send_server_key_exchange(self) except -1:

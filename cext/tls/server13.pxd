@@ -40,6 +40,7 @@ cdef enum ServerState:                  # in flight order
 
 cdef class Server13(Handshake):
     cdef ServerConfig config
+    cdef bytes certificate              # the message that shows it
     cdef bint acknowledge_name          # the server_name was used to choose it (RFC 6066, section 3)
     cdef Psk psk                        # until our tickets are made; .selected: the handshake is resumed by it
     cdef bint gives_tickets             # the client can use them

@@ -14,13 +14,15 @@ from cext.crypto.hash_kdf cimport (
 from cext.crypto.kx cimport KX_REFUSED, KX_SHARE_MAX, KX_SHARED_MAX, KeyExchange
 from cext.crypto.sign cimport SIGNATURE_MAX
 from cext.tls.client_auth cimport admits_chain, ask_trust, chain_of_state, read_key
+from cext.tls.compression cimport decompress_certificate
 from cext.tls.config cimport CLIENT_AUTH_NONE, CLIENT_AUTH_REQUIRE, Selection, read_chain
 from cext.tls.constants cimport (
     EXT_COOKIE, EXT_EARLY_DATA, EXT_KEY_SHARE, EXT_PADDING, EXT_PRE_SHARED_KEY, HANDSHAKE_HEADER, HS_CERTIFICATE,
-    HS_CERTIFICATE_VERIFY, HS_CLIENT_HELLO, HS_END_OF_EARLY_DATA, HS_FINISHED, RANDOM_LENGTH, TLS13,
+    HS_CERTIFICATE_VERIFY, HS_CLIENT_HELLO, HS_COMPRESSED_CERTIFICATE, HS_END_OF_EARLY_DATA, HS_FINISHED, RANDOM_LENGTH, TLS13,
     TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384, TLS_CHACHA20_POLY1305_SHA256, bad_certificate,
     certificate_required, decode_error, decrypt_error, illegal_parameter, internal_error, missing_extension,
     protocol_version, unexpected_message)
+from cext.tls.credential cimport variant_for
 from cext.tls.handshake cimport (
     ACTION_CCS, ACTION_READ_KEYS, ACTION_SKIP_EARLY_DATA, ACTION_WRITE_KEYS, LEVEL_APPLICATION, LEVEL_EARLY,
     LEVEL_HANDSHAKE, LEVEL_INITIAL, STEP_DONE, STEP_NEED_MESSAGE, STEP_OK, STEP_OTHER_VERSION,
@@ -30,8 +32,7 @@ from cext.tls.key_schedule cimport (
     LABEL_RESUMPTION_MASTER, LABEL_SERVER_APPLICATION, LABEL_SERVER_HANDSHAKE, derive_secret, finished_verify_data, schedule_handshake,
     schedule_master, schedule_resumed, schedule_wipe)
 from cext.tls.certificates cimport (
-    CERTIFICATE_VERIFY_INPUT_MAX, Certificate, CertificateVerify, build_certificate, build_certificate_verify,
-    certificate_verify_input, parse_certificate, parse_certificate_verify)
+    CERTIFICATE_VERIFY_INPUT_MAX, Certificate, CertificateVerify, build_certificate_verify, certificate_verify_input, parse_certificate, parse_certificate_verify)
 from cext.tls.messages cimport (
     build_encrypted_extensions, build_finished, build_hello_retry_request, build_resuming_server_hello, next_key_share,
     parse_client_hello, parse_finished)
@@ -80,7 +81,7 @@ cdef class Server13(Handshake):
                 return self.fail(decode_error, "EndOfEarlyData is not empty")
             return 0
         if self.state == READ_CLIENT_CERTIFICATE:
-            if type != HS_CERTIFICATE:
+            if type != HS_CERTIFICATE and not (type == HS_COMPRESSED_CERTIFICATE and self.config.decompresses):
                 return self.fail(unexpected_message, "not the client's Certificate")
             if length > CERTIFICATE_MAX:
                 return self.fail(illegal_parameter, "a Certificate too large")
@@ -345,6 +346,9 @@ cdef class Server13(Handshake):
             selection.matched = self.hello.server_name.p != NULL
         if self.credential is None:
             return self.fail(selection.alert, selection.reason)
+        self.certificate = self.credential.certificate_message(
+            variant_for(self.hello.status_request, self.hello.signed_certificate_timestamp),
+            self.hello.compress_certificate)
         self.signature_scheme = selection.scheme
         self.acknowledge_name = selection.matched
         return STEP_OK
@@ -374,7 +378,7 @@ cdef class Server13(Handshake):
         # Room for the whole flight at once: the messages below only fill it.
         room = 1024 + public_length
         if not self.resumed:
-            room += SIGNATURE_MAX + len(self.credential.certificate_body)
+            room += SIGNATURE_MAX + len(self.certificate)
         if bytes_reserve(&self.flight, room) < 0:
             return self.fail(internal_error, "out of memory")
         transcript_hash(&self.transcript, client_hello_hash)
@@ -447,17 +451,10 @@ cdef class Server13(Handshake):
         return self.add_message(message, len(self.config.certificate_request), LEVEL_HANDSHAKE)
 
     cdef int do_send_certificate(self) noexcept:
-        """Certificate (section 4.4.2): encoded once, when the configuration was made."""
-        cdef Writer w
-        cdef const uint8_t *body = self.credential.certificate_body
-        cdef size_t n = len(self.credential.certificate_body)
-        if self.open_message(&w, HANDSHAKE_HEADER + n) < 0:
-            return -internal_error
-        build_certificate(&w, body, n)
-        if self.close_message(&w, LEVEL_HANDSHAKE) < 0:
-            return -internal_error
+        """Certificate (section 4.4.2), or CompressedCertificate: encoded when the configuration was made."""
+        cdef const uint8_t *message = self.certificate
         self.state = SEND_CERTIFICATE_VERIFY
-        return STEP_OK
+        return self.add_message(message, len(self.certificate), LEVEL_HANDSHAKE)
 
     cdef int do_send_certificate_verify(self) except -1:
         """CertificateVerify (section 4.4.3)."""
@@ -555,10 +552,20 @@ cdef class Server13(Handshake):
     cdef int do_read_client_certificate(self) except -1:
         """The client's Certificate (section 4.4.2): its chain, or that it has none."""
         cdef Certificate c
-        cdef int code
+        cdef const uint8_t *body
+        cdef size_t n
+        cdef bytes decompressed         # what `body` may point into
+        cdef int code = 0
         if self.message == NULL:
             return STEP_NEED_MESSAGE
-        code = parse_certificate(self.message + HANDSHAKE_HEADER, self.message_length - HANDSHAKE_HEADER, 0, 0, &c)
+        body, n = self.message + HANDSHAKE_HEADER, self.message_length - HANDSHAKE_HEADER
+        if self.message[0] == HS_COMPRESSED_CERTIFICATE:
+            decompressed = decompress_certificate(self.config.certificate_compression, body, n, CERTIFICATE_MAX, &code,
+                                                  &self.reason)
+            if decompressed is None:
+                return code
+            body, n = decompressed, len(decompressed)
+        code = parse_certificate(body, n, 0, 0, &c)
         if code < 0:
             return self.fail(-code, c.reason)
         if left(&c.request_context):

@@ -95,6 +95,8 @@ cdef class Session:
     cdef readonly bytes alpn
     cdef readonly bytes server_name
     cdef readonly tuple chain           # the server's certificates, DER, leaf first
+    cdef readonly bytes ocsp_response   # that came with them; b"": none
+    cdef readonly bytes signed_certificate_timestamps   # likewise
     cdef readonly bint verified         # they were, when the session began
     cdef uint8_t secret[RESUMPTION_SECRET_MAX]
     cdef uint8_t secret_length

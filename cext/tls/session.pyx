@@ -6,7 +6,7 @@ from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
 from cext.base.buffer cimport bytes_append, bytes_free, bytes_reserve
 from cext.base.wire cimport (
-    left, read_bytes, read_u8, read_u16, read_u32, read_vec8, read_vec24, reader_init, write_bytes, write_u8, write_u16,
+    left, read_bytes, read_u8, read_u16, read_u32, read_vec8, read_vec16, read_vec24, reader_init, write_bytes, write_u8, write_u16,
     write_u24, write_u32, writer_init, written)
 from cext.crypto.aead cimport AEAD_AES_256_GCM, AEAD_TAG, aead_free, aead_new, aead_open, aead_seal
 from cext.crypto.hash_kdf cimport HASH_SHA256, HASH_SHA384, cleanse, random_bytes
@@ -358,7 +358,8 @@ cdef class Session:
             if out.data != NULL:
                 cleanse(out.data, out.cap)
             forget_state(&out, &s)
-        return bytes([self.verified]) + len(self.ticket).to_bytes(2, "big") + self.ticket + state
+        return b"".join((bytes([self.verified]), vector(2, self.ticket), vector(3, self.ocsp_response),
+                         vector(2, self.signed_certificate_timestamps), state))
 
     @staticmethod
     def from_bytes(bytes data not None):
@@ -366,16 +367,24 @@ cdef class Session:
         cdef SessionState s
         cdef Reader r
         cdef Reader der
+        cdef Reader ticket, response, timestamps
         cdef Session session = Session.__new__(Session)
-        cdef Py_ssize_t n
-        if len(data) < 3 or data[0] > 1:
+        cdef uint8_t verified = 0
+        reader_init(&r, <const uint8_t *> <const char *> data, len(data))
+        if (
+            not read_u8(&r, &verified)
+            or verified > 1
+            or not read_vec16(&r, &ticket)
+            or not left(&ticket)
+            or not read_vec24(&r, &response)
+            or not read_vec16(&r, &timestamps)
+            or not read_session(r.p, left(&r), &s)
+        ):
             raise ValueError("no session")
-        n = int.from_bytes(data[1:3], "big")
-        state = data[3 + n:]
-        if not read_session(<const uint8_t *> <const char *> state, len(state), &s) or n == 0:
-            raise ValueError("no session")
-        session.verified = data[0]
-        session.ticket = data[3:3 + n]
+        session.verified = verified
+        session.ticket = bytes_of(&ticket)
+        session.ocsp_response = bytes_of(&response)
+        session.signed_certificate_timestamps = bytes_of(&timestamps)
         session.version = s.version
         session.cipher_suite = s.cipher_suite
         session.extended_master_secret = s.extended_master_secret
@@ -400,6 +409,10 @@ cdef class Session:
 
 
 # --- Python's view of a state
+
+cdef bytes vector(size_t width, bytes content):
+    return len(content).to_bytes(width, "big") + content
+
 
 cdef bytes bytes_of(const Reader *r):
     return (<const char *> r.p)[:left(r)] if left(r) else b""

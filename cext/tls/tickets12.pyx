@@ -105,6 +105,8 @@ cdef Session make_session12(Handshake h, const uint8_t *master_secret, bytes tic
     session.alpn = h.alpn
     session.server_name = h.server_name
     session.chain = h.peer_certificates
+    session.ocsp_response = h.ocsp_response
+    session.signed_certificate_timestamps = h.signed_certificate_timestamps
     session.verified = verified
     session.secret_length = MASTER_SECRET_LENGTH
     memcpy(session.secret, master_secret, MASTER_SECRET_LENGTH)

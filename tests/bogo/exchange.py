@@ -1,5 +1,6 @@
 """One connection with the runner: the stream, the handshake, what is checked after it, the echo, the end."""
 
+import binascii
 import socket
 
 from cext.tls.engine import (
@@ -19,7 +20,7 @@ from cext.tls.engine import (
 from cext.tls.inspect import parse as parse_message
 from cext.tls.session import shift_clock
 from flags import UnimplementedError
-from settings import TLS12, TLS13, build, protocol_names, read_chain
+from settings import TLS12, TLS13, build, decided_credential, protocol_names, read_chain
 
 RECORD_HEADER, HANDSHAKE_HEADER = 5, 4
 HANDSHAKE_FAILURE, INTERNAL_ERROR = 40, 80
@@ -95,8 +96,10 @@ class Link:
                 event = engine.give_up(INTERNAL_ERROR, "rejected by policy")
             elif options.fail_cert_callback:
                 event = engine.give_up(INTERNAL_ERROR, "no certificate by policy")
+            elif options.fail_ocsp_callback:
+                event = engine.give_up(INTERNAL_ERROR, "no certificate status by policy")
             else:
-                event = engine.decide()
+                event = engine.decide(credential=decided_credential(options))
         return event
 
     def cut(self, data):
@@ -379,6 +382,12 @@ def check_client_hello(link, options):
 def check_server(options, engine):
     if options.expect_peer_verify_pref or options.expect_selected_credential is not None:
         raise UnimplementedError("what a server's CertificateRequest asks for")
+    for what, expected, found in (
+        ("OCSP response", options.expect_ocsp_response, engine.ocsp_response),
+        ("timestamps", options.expect_signed_cert_timestamps, engine.signed_certificate_timestamps),
+    ):
+        if expected is not None and binascii.a2b_base64(expected) != found:
+            raise ExchangeError(f"{what} {found!r} instead of {expected!r}")
     wanted = options.expect_peer_signature_algorithm
     if wanted and engine.signature_scheme != wanted and not engine.resumed:
         raise ExchangeError(f"signature scheme {engine.signature_scheme:#06x} instead of {wanted:#06x}")

@@ -24,6 +24,9 @@ SWITCHES = (
     "verify-peer", "verify-fail", "expect-verify-result",
     "use-custom-verify-callback", "require-any-client-certificate", "expect-no-peer-cert",
     "reverify-on-resume", "use-export-context", "tls-unique",
+    # what stands beside certificates, and their compression
+    "enable-ocsp-stapling", "enable-signed-cert-timestamps", "install-cert-compression-algs",
+    "use-ocsp-callback", "set-ocsp-in-callback", "decline-ocsp-callback", "fail-ocsp-callback",
     # a server's decisions by the ClientHello
     "use-early-callback", "fail-early-callback", "install-ddos-callback", "fail-ddos-callback", "fail-cert-callback",
     # what must have been negotiated
@@ -33,7 +36,7 @@ SWITCHES = (
 )
 NUMBERS = (
     "port", "shim-id", "resume-count", "min-version", "max-version", "repeat-shim-initial-write",
-    "export-keying-material", "resumption-delay", "early-write-after-message",
+    "export-keying-material", "resumption-delay", "install-one-cert-compression-alg", "early-write-after-message",
     "expect-version", "expect-cipher", "expect-cipher-aes", "expect-curve-id", "expect-peer-signature-algorithm",
     "expect-selected-credential", "expect-ticket-age-skew",
 )
@@ -43,8 +46,9 @@ TEXTS = (
     "shim-initial-write", "ticket-key", "host-name", "expect-server-name", "advertise-alpn", "select-alpn", "expect-alpn",
     "expect-advertised-alpn", "expect-peer-cert-file", "cipher",
     "use-client-ca-list", "export-label", "export-context",
+    "expect-ocsp-response", "expect-signed-cert-timestamps",
 )
-CREDENTIAL_TEXTS = ("cert-file", "key-file")
+CREDENTIAL_TEXTS = ("cert-file", "key-file", "ocsp-response", "signed-cert-timestamps")     # the last two in base64
 
 # Flags without a value that may be passed over, and why.
 NEEDLESS_SWITCHES = {

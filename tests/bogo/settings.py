@@ -116,7 +116,7 @@ def server(options, memory):
     # Where it matters which one is taken, the signer tells.
     remote = options.async_ or options.expect_selected_credential is not None
     credentials = [
-        credential(fields, number if remote else None, names, policy_of(options))
+        credential(fields, number if remote else None, names, policy_of(options), compressions(options))
         for number, fields in enumerate(options.credentials, -1) if fields
     ]
     if options.credentials[0]:          # the one that needs no flag to begin it is the last to be considered
@@ -166,10 +166,65 @@ def give_verdict(options, memory, chain):
                        "certificate verification failed")
 
 
+def give_verdict_on_status(options):
+    """What a client's callback says of the OCSP response, or of there being none."""
+    if options.fail_ocsp_callback:
+        raise ValueError("the status does not please")
+
+
+def decided_credential(options):
+    """What a server's OCSP callback leads to, which is a decision by the ClientHello: the credential with its response,
+    or without; None where it changes nothing."""
+    if not options.use_ocsp_callback or not (options.set_ocsp_in_callback or options.decline_ocsp_callback):
+        return None
+    fields = dict(options.credentials[0])
+    if options.decline_ocsp_callback:
+        fields.pop("ocsp_response", None)
+    return credential(fields, -1 if options.async_ else None, NAMES)
+
+
+class PrefixCompression:
+    """One of the runner's compressions, which are none: some bytes are put in front, or taken away."""
+
+    def __init__(self, number, added=b"", removed=b""):
+        self.number = number
+        self.added = added
+        self.removed = removed
+
+    def compress(self, data):
+        return self.added + data.removeprefix(self.removed)
+
+    def decompress(self, data, _length):
+        if not data.startswith(self.added):
+            raise ValueError("not what was compressed")
+        return self.removed + data.removeprefix(self.added)
+
+
+class RandomCompression:
+    number = 0xFF03
+
+    def compress(self, data):
+        return os.urandom(1) + data
+
+    def decompress(self, data, _length):
+        return data[1:]
+
+
+COMPRESSIONS = (PrefixCompression(0xFF02, added=bytes((1, 2, 3, 4))), PrefixCompression(0xFF01, removed=bytes(2)),
+                RandomCompression())
+
+
+def compressions(options):
+    only = options.install_one_cert_compression_alg
+    return [algorithm for algorithm in COMPRESSIONS
+            if options.install_cert_compression_algs or algorithm.number == only]
+
+
 def decides_itself(options):
     """Whether the handshake is to stop at the ClientHello: where BoringSSL's would call back."""
     return (options.async_ or options.use_early_callback or options.fail_early_callback
-            or options.install_ddos_callback or options.fail_cert_callback)
+            or options.install_ddos_callback or options.fail_cert_callback
+            or (options.use_ocsp_callback and options.server))
 
 
 def client(options, memory):
@@ -202,6 +257,10 @@ def client(options, memory):
         verify=lambda chain, _server_name: give_verdict(options, memory, chain),
         credential=credentials[0] if credentials else None,
         session=memory.session,
+        status_request=options.enable_ocsp_stapling,
+        signed_certificate_timestamp=options.enable_signed_cert_timestamps,
+        verify_status=(lambda _chain, _response: give_verdict_on_status(options)) if options.use_ocsp_callback else None,
+        certificate_compression=compressions(options),
         early_data=options.enable_early_data,
         tickets=not options.no_ticket,
         **settings,
@@ -275,7 +334,7 @@ class RemoteKey:
         return self.key.sign12_bytes(scheme, message)       # in TLS 1.2 an ECDSA scheme names its hash alone
 
 
-def credential(fields, remote_number, names, policy=None):
+def credential(fields, remote_number, names, policy=None, compression=()):
     """A Credential; None when the policy leaves its key no scheme."""
     if "cert_file" not in fields or "key_file" not in fields:
         raise UnimplementedError("a credential of another kind than certificate and key")
@@ -294,7 +353,12 @@ def credential(fields, remote_number, names, policy=None):
             raise UnimplementedError(f"signature scheme {fields['signing_prefs'][0]:#06x}")
     if remote_number is not None:
         key = RemoteKey(key, remote_number)
-    return Credential(read_chain(fields["cert_file"]), key, names, schemes)
+    return Credential(
+        read_chain(fields["cert_file"]), key, names, schemes,
+        ocsp_response=binascii.a2b_base64(fields.get("ocsp_response", "")),
+        signed_certificate_timestamps=binascii.a2b_base64(fields.get("signed_cert_timestamps", "")),
+        certificate_compression=compression,
+    )
 
 
 def read_chain(path):

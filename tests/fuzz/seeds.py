@@ -128,7 +128,7 @@ SEEDS = {
     "client_records": lambda: [bytes((3,)) + recorded()[1]],
     "handshake_messages": bodies,
     "session_state": lambda: [
-        resumption().session.to_bytes(), resumption().session.to_bytes()[3 + len(resumption().ticket) :]],
+        resumption().session.to_bytes(), resumption().session.to_bytes()[8 + len(resumption().ticket) :]],
     "http1_heads": lambda: [
         *(b"\0" + data for data in values(http1_requests)), *(b"\1" + data for data in values(http1_responses))],
     "http1_bodies": lambda: [bytes((framing, 5)) + data for data in values(http1_chunks) for framing in (2, 1)],

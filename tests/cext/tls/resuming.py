@@ -47,14 +47,19 @@ def first_session(config, **client):
 def altered(session, ticket=None, **changes):
     """A session with another ticket, or other values in its state."""
     data = session.to_bytes()
-    state = decode_state(data[3 + len(session.ticket):])
+    state = decode_state(data[state_offset(session):])
     ticket = session.ticket if ticket is None else ticket
     return Session.from_bytes(
-        data[:1] + len(ticket).to_bytes(2, "big") + ticket + encode_state({**state, **changes}))
+        data[:1] + len(ticket).to_bytes(2, "big") + ticket + bytes(5) + encode_state({**state, **changes}))
+
+
+def state_offset(session):
+    """Where the state begins in to_bytes(): after what the server showed beside its certificate."""
+    return 8 + len(session.ticket) + len(session.ocsp_response) + len(session.signed_certificate_timestamps)
 
 
 def secret_of(session):
-    return decode_state(session.to_bytes()[3 + len(session.ticket):])["secret"]
+    return decode_state(session.to_bytes()[state_offset(session):])["secret"]
 
 
 class ResumingClient(RawClient):

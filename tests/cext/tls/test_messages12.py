@@ -55,7 +55,7 @@ def test_fields():
     assert found == {
         "random": bytes(range(32)), "session_id": bytes(32), "cipher_suite": 0xC02B, "alpn": b"h2",
         "extended_master_secret": True, "renegotiation_info": True, "session_ticket": True, "status_request": True,
-        "server_name": True, "record_size_limit": None,
+        "server_name": True, "record_size_limit": None, "timestamps": None,
     }
     bare = messages12.parse("server_hello", server_hello(None), OFFERED)
     assert not any(bare[name] for name in ("alpn", "extended_master_secret", "renegotiation_info", "session_ticket"))

@@ -170,13 +170,15 @@ def test_what_is_no_wrapper():
 # A client's sessions.
 
 
-def session_bytes(verified=1, ticket=b"ticket", **changes):
-    return bytes([verified]) + len(ticket).to_bytes(2, "big") + ticket + encode_state({**STATE, **changes})
+def session_bytes(verified=1, ticket=b"ticket", response=b"OCSP", timestamps=b"", **changes):
+    return b"".join((bytes([verified]), len(ticket).to_bytes(2, "big"), ticket, len(response).to_bytes(3, "big"),
+                     response, len(timestamps).to_bytes(2, "big"), timestamps, encode_state({**STATE, **changes})))
 
 
 def test_a_session_comes_back():
-    session = Session.from_bytes(session_bytes())
-    assert session.to_bytes() == session_bytes(extended_master_secret=True, replay_register=bytes(8))
+    session = Session.from_bytes(session_bytes(timestamps=b"SCT"))
+    assert (session.ocsp_response, session.signed_certificate_timestamps) == (b"OCSP", b"SCT")
+    assert session.to_bytes() == session_bytes(timestamps=b"SCT", extended_master_secret=True, replay_register=bytes(8))
     assert (session.version, session.cipher_suite, session.ticket) == (0x0304, 0x1301, b"ticket")
     assert (session.lifetime, session.max_early_data, session.alpn) == (86400, 14336, b"http/1.1")
     assert (session.server_name, session.chain, session.verified) == (b"example.com", (b"DER",), True)
@@ -190,7 +192,7 @@ def test_a_session_expires():
 
 @pytest.mark.parametrize("data", [
     b"", b"\0", b"\0\0\0", session_bytes()[:-1], session_bytes() + b"x", session_bytes(ticket=b""), session_bytes(2),
-    session_bytes(peer_chain=b"\0\0\4DER"),
+    session_bytes(peer_chain=b"\0\0\4DER"), session_bytes()[:12], session_bytes()[:16],
 ])
 def test_what_is_no_session(data):
     with pytest.raises(ValueError):

@@ -123,8 +123,8 @@ def test_timestamps_are_given_encoded_or_one_by_one():
 
 
 @pytest.mark.parametrize("timestamps", [
-    b"\0\0", b"\0", vector(2, vector(2, b"")), vector(2, vector(2, b"x") + b"\0"), TIMESTAMPS + b"\0", [b""], [b"a", b""],
-    [bytes(1 << 14)], [bytes(5000)] * 4, [bytes(1 << 16)], vector(2, vector(2, bytes(1 << 15))),
+    b"\0\0", b"\0", vector(2, vector(2, b"")), vector(2, vector(2, b"x") + b"\0"), TIMESTAMPS + b"\0", [b""],
+    [b"a", b""], [bytes(1 << 14)], [bytes(5000)] * 4, [bytes(1 << 16)], vector(2, vector(2, bytes(1 << 15))),
 ])
 def test_what_is_no_timestamp_list(timestamps):
     with pytest.raises(ValueError, match="signed_certificate_timestamps"):

@@ -228,8 +228,12 @@ class Config:
         """The engine's form of it for one client connection."""
         credential = self.certificates[0].credential if self.certificates else None
         return engine.ClientConfig(
-            server_name=server_name, verify=verify, early_data=early_data, credential=credential,
-            tickets=self.session_tickets, **self._options()
+            server_name=server_name,
+            verify=verify,
+            early_data=early_data,
+            credential=credential,
+            tickets=self.session_tickets,
+            **self._options(),
         )
 
     def clone(self, **changes: Any) -> "Config":

@@ -7,7 +7,15 @@ from cext.crypto.kx import SECP256R1MLKEM768, X25519MLKEM768
 from cext.crypto.sign import PrivateKey
 from cext.tls.alert import TlsAlert
 from cext.tls.config import (
-    CERTIFICATE_SCHEMES, GROUPS, OTHER_GROUPS, OTHER_SCHEMES, SCHEMES, SUITES13, ClientConfig, ServerConfig)
+    CERTIFICATE_SCHEMES,
+    GROUPS,
+    OTHER_GROUPS,
+    OTHER_SCHEMES,
+    SCHEMES,
+    SUITES13,
+    ClientConfig,
+    ServerConfig,
+)
 from cext.tls.credential import Credential
 from cext.tls.replay import SharedRegister
 from cext.tls.session import TicketKeys, WrappedTickets
@@ -103,7 +111,7 @@ def tickets(options, memory):
     if options.use_ticket_callback or options.use_ticket_aead_callback:
         return WrappedTickets(TicketWrapper(options.skip_ticket))
     if options.ticket_key:
-        from boring_tickets import BoringTickets        # few tests need it, and what it loads
+        from boring_tickets import BoringTickets  # few tests need it, and what it loads
 
         return WrappedTickets(BoringTickets(binascii.a2b_base64(options.ticket_key)))
     return memory.ticket_keys

@@ -31,7 +31,8 @@ SWITCHES = (
     "use-early-callback", "fail-early-callback", "install-ddos-callback", "fail-ddos-callback", "fail-cert-callback",
     # what must have been negotiated
     "expect-no-server-name", "expect-hrr", "expect-no-hrr", "handshake-never-done",
-    "expect-session-miss", "expect-no-session", "expect-ticket-renewal", "expect-ticket-supports-early-data", "expect-accept-early-data",
+    "expect-session-miss", "expect-no-session",
+    "expect-ticket-renewal", "expect-ticket-supports-early-data", "expect-accept-early-data",
     "expect-reject-early-data", "expect-no-offer-early-data",
 )
 NUMBERS = (
@@ -43,7 +44,8 @@ NUMBERS = (
 NUMBER_LISTS = ("curves", "key-shares", "verify-prefs", "expect-peer-verify-pref")
 CREDENTIAL_NUMBER_LISTS = ("signing-prefs",)
 TEXTS = (
-    "shim-initial-write", "ticket-key", "host-name", "expect-server-name", "advertise-alpn", "select-alpn", "expect-alpn",
+    "shim-initial-write", "ticket-key", "host-name", "expect-server-name", "advertise-alpn", "select-alpn",
+    "expect-alpn",
     "expect-advertised-alpn", "expect-peer-cert-file", "cipher",
     "use-client-ca-list", "export-label", "export-context",
     "expect-ocsp-response", "expect-signed-cert-timestamps",

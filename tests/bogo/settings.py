@@ -267,7 +267,8 @@ def client(options, memory):
         session=memory.session,
         status_request=options.enable_ocsp_stapling,
         signed_certificate_timestamp=options.enable_signed_cert_timestamps,
-        verify_status=(lambda _chain, _response: give_verdict_on_status(options)) if options.use_ocsp_callback else None,
+        verify_status=(
+            (lambda _chain, _response: give_verdict_on_status(options)) if options.use_ocsp_callback else None),
         certificate_compression=compressions(options),
         early_data=options.enable_early_data,
         tickets=not options.no_ticket,

@@ -26,7 +26,7 @@ RECORD_HEADER, HANDSHAKE_HEADER = 5, 4
 HANDSHAKE_FAILURE, INTERNAL_ERROR = 40, 80
 DIFFERENT_SIZES = (0, 1, 255, 256, 257, 16383, 16384, 16385, 32767, 32768, 32769)
 FLIPPED = bytes(byte ^ 0xFF for byte in range(256))
-RECORD_OF = {2: 22, 8: 23}     # ServerHello stands in the first handshake record, EncryptedExtensions in the first after
+RECORD_OF = {2: 22, 8: 23}     # ServerHello is in the first handshake record, EncryptedExtensions in the next
 TIMEOUT = 20            # seconds; the runner's own is 15
 
 

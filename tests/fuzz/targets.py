@@ -17,6 +17,7 @@ from cext.tls.replay import SharedRegister
 from cext.tls.session import Session, TicketKeys, decode_state, encode_state, now
 
 from cext.tls import inspect
+from tests.cext.tls.resuming import state_offset
 from tests.fuzz.entropy import Entropy
 from tests.fuzz.peers import SHARES, ScriptedClient, ScriptedServer, credential, group_of, private_key
 from tests.fuzz.script import Script
@@ -129,8 +130,7 @@ def resumption(tls12=False):
             server.receive_bytes(client.take_output())
             client.receive_bytes(server.take_output())
     session = client.session
-    encoded = session.to_bytes()
-    state = decode_state(encoded[3 + int.from_bytes(encoded[1:3], "big") :])
+    state = decode_state(session.to_bytes()[state_offset(session) :])
     return Resumption(session.ticket, state["secret"], session.age_add, session.received, session)
 
 

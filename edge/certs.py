@@ -12,13 +12,16 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.x509 import ocsp
 
 from edge.config import Certificate, Settings, read_file
 from edge.schema import Place
 
 _RSA_LEAST_BITS: Final = 2048
+_TIMESTAMP_MOST: Final = 4096
 _EXPIRES_SOON: Final = datetime.timedelta(days=14)
 _USABLE: Final = "use an ECDSA key on P-256 or P-384, an RSA key of at least 2048 bits, or an Ed25519 key"
 
@@ -31,6 +34,9 @@ class Identity:
     chain: tuple[bytes, ...]
     """DER, the server's certificate first."""
     key_pem: bytes = dataclasses.field(repr=False)
+    ocsp_response: bytes
+    """DER; b"" when there is none that is good."""
+    timestamps: tuple[bytes, ...]
     kind: str
     """The key's kind, for people: "ECDSA P-256", "RSA 2048", ..."""
     expires: datetime.datetime
@@ -85,13 +91,16 @@ def _identity(entry: Certificate, at: Place) -> Identity:
     _check_order(entry, chain, at.key("chain"))
     certified = _dns_names(chain[0])
     names = entry.names if entry.names is not None else certified
+    staple, stale = _read_ocsp(entry.ocsp, chain, at.key("ocsp")) if entry.ocsp else (b"", ())
     return Identity(
         names=names,
         chain=tuple(c.public_bytes(Encoding.DER) for c in chain),
         key_pem=pem,
+        ocsp_response=staple,
+        timestamps=tuple(_read_timestamp(path, at.key("scts").item(i)) for i, path in enumerate(entry.scts)),
         kind=kind,
         expires=chain[0].not_valid_after_utc,
-        warnings=tuple(_warnings(entry, chain, names, certified, at)),
+        warnings=(*_warnings(entry, chain, names, certified, at), *stale),
         at=at,
     )
 
@@ -128,6 +137,53 @@ def _read_key(entry: Certificate, pem: bytes, at: Place) -> tuple[bytes, str]:
             size = getattr(key, "key_size", "")
             raise at.error(f"{entry.key}: a {size or ''} {type(key).__name__} cannot serve".replace("  ", " "), _USABLE)
     return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo), kind
+
+
+def _read_ocsp(path: Path, chain: Sequence[x509.Certificate], at: Place) -> tuple[bytes, tuple[str, ...]]:
+    """An OCSPResponse for the server's certificate, and warnings: one out of date is left out, since clients refuse it
+    where they would take none. Who signed it is the clients' to judge."""
+    remedy = 'name a file with an OCSP response for this certificate, in DER ("openssl ocsp -respout" writes one)'
+    der = read_file(path, at)
+    try:
+        response = ocsp.load_der_ocsp_response(der)
+        if response.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
+            raise at.error(f"{path}: the responder answered {response.response_status.name}", remedy)
+        found = [single for single in response.responses if _is_for(single, chain)]
+    except (ValueError, UnsupportedAlgorithm) as e:
+        raise at.error(f"{path}: holds no OCSP response ({e})", remedy) from None
+    if not found:
+        raise at.error(f"{path}: the OCSP response is for another certificate", remedy)
+    if found[0].certificate_status is not ocsp.OCSPCertStatus.GOOD:
+        raise at.error(
+            f"{path}: the certificate is {found[0].certificate_status.name.lower()}, says its OCSP response",
+            "use another certificate",
+        )
+    now = datetime.datetime.now(datetime.UTC)
+    begins, ends = found[0].this_update_utc, found[0].next_update_utc
+    where = f"{at.file}: {at.path}: {path}: the OCSP response"
+    if begins > now:
+        return b"", (f"{where} is not valid before {begins:%Y-%m-%d %H:%M} UTC, and not shown",)
+    if ends is not None and ends <= now:
+        return b"", (f"{where} expired on {ends:%Y-%m-%d %H:%M} UTC, and is not shown",)
+    return der, ()
+
+
+def _is_for(single: ocsp.OCSPSingleResponse, chain: Sequence[x509.Certificate]) -> bool:
+    """By the CertID (RFC 6960, section 4.1.1), whose issuer's name tells enough of its key."""
+    digest = hashes.Hash(single.hash_algorithm)
+    digest.update(chain[0].issuer.public_bytes())
+    return single.serial_number == chain[0].serial_number and single.issuer_name_hash == digest.finalize()
+
+
+def _read_timestamp(path: Path, at: Place) -> bytes:
+    """A SignedCertificateTimestamp (RFC 6962, section 3.2): version 1, log id, time, extensions, signature."""
+    sct = read_file(path, at)
+    least = 1 + 32 + 8 + 2 + 4
+    if not least < len(sct) <= _TIMESTAMP_MOST or sct[0] != 0:
+        raise at.error(
+            f"{path}: holds no Signed Certificate Timestamp", "name a file with one, in the binary form that logs give"
+        )
+    return sct
 
 
 def _check_fit(entry: Certificate, chain: Sequence[x509.Certificate], public: bytes, at: Place) -> None:

@@ -382,6 +382,18 @@ class Certificate:
     )
     chain: Path = knob(File(), "PEM file: the server's certificate, then each issuer's up to (not needed) the root.")
     key: Path = knob(File(), "PEM file: the private key, not encrypted. ECDSA P-256 or P-384, RSA or Ed25519.")
+    ocsp: Path | None = knob(
+        File(),
+        "DER file: an OCSP response for the certificate, which goes to clients that ask for one. Replace the file "
+        "before it expires, and reload; one that has expired is not shown.",
+        default=None,
+    )
+    scts: tuple[Path, ...] = knob(
+        ListOf(File(), empty=True),
+        "Files with one Signed Certificate Timestamp each (RFC 6962, section 3.2), for clients that ask. Not needed "
+        "where the certificate has them within, as those of public authorities do.",
+        default=[],
+    )
 
 
 @table

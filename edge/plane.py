@@ -16,7 +16,7 @@ from cext.tls.config import ServerConfig
 from cext.tls.credential import Credential
 from cext.worker import DataPlane
 
-from edge import certs, ticket_keys
+from edge import certs, compression, ticket_keys
 from edge.clients import ClientTrust
 from edge.config import Bind, Listener, Settings
 from edge.keylog import KeyLog
@@ -102,6 +102,7 @@ def _client_auth(settings: Settings) -> dict[str, object]:
     return {
         "client_auth": asked.mode,
         "verify_client": ClientTrust(authorities),
+        "certificate_compression": compression.AVAILABLE,
         "client_authorities": dict.fromkeys(certificate.subject.public_bytes() for certificate in authorities),
     }
 
@@ -117,7 +118,14 @@ def open_plane(access_log: Callable[[bytes], None] | None, error_log: Callable[[
 
 def _credential(identity: certs.Identity) -> object:
     try:
-        return Credential(identity.chain, PrivateKey.from_pem(identity.key_pem), identity.names)
+        return Credential(
+            identity.chain,
+            PrivateKey.from_pem(identity.key_pem),
+            identity.names,
+            ocsp_response=identity.ocsp_response,
+            signed_certificate_timestamps=identity.timestamps,
+            certificate_compression=compression.AVAILABLE,
+        )
     except ValueError as e:
         raise identity.at.error(
             f"cannot be used: {e}", "write the names to serve under `names`, or use another certificate and key"

@@ -17,6 +17,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from edge import compression
+
 _T = TypeVar("_T")
 
 _ED25519: Final = 0x0807
@@ -57,13 +59,17 @@ class Certificate:
     """A certificate chain and its private key.
 
     `chain`: DER certificates, the server's (or client's) own first. `private_key`: PEM, a key of the `cryptography`
-    package, or a `Signer`. `names`: the host names it is chosen for; None: those of its subjectAltName. Raises
-    ValueError when the chain cannot be read, or the key is of no use to TLS or not the one of the first certificate.
+    package, or a `Signer`. `names`: the host names it is chosen for; None: those of its subjectAltName.
+    `ocsp_staple`: an OCSPResponse in DER, and `signed_certificate_timestamps`: of Certificate Transparency logs (RFC
+    6962, section 3.2), which go to clients that ask for them. Raises ValueError when the chain cannot be read, the key
+    is of no use to TLS or not the one of the first certificate, or these are too long.
     """
 
     chain: Sequence[bytes]
     private_key: bytes | PrivateKeyTypes | Signer = dataclasses.field(repr=False)
     names: Sequence[str] | None = None
+    ocsp_staple: bytes = b""
+    signed_certificate_timestamps: Sequence[bytes] = ()
     _credential: Any = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -74,7 +80,15 @@ class Certificate:
         if names is None:
             names = subject_names(x509.load_der_x509_certificate(self.chain[0]))
         object.__setattr__(self, "names", tuple(names))
-        object.__setattr__(self, "_credential", Credential(self.chain, _engine_key(self.private_key), self.names))
+        credential = Credential(
+            self.chain,
+            _engine_key(self.private_key),
+            self.names,
+            ocsp_response=self.ocsp_staple,
+            signed_certificate_timestamps=tuple(self.signed_certificate_timestamps),
+            certificate_compression=compression.AVAILABLE,
+        )
+        object.__setattr__(self, "_credential", credential)
 
     @classmethod
     def load(cls, chain: str | Path, private_key: str | Path) -> "Certificate":
@@ -98,6 +112,16 @@ def subject_names(certificate: x509.Certificate) -> tuple[str, ...]:
     except x509.ExtensionNotFound:
         return ()
     return tuple(extension.value.get_values_for_type(x509.DNSName))
+
+
+def timestamps(encoded: bytes) -> tuple[bytes, ...]:
+    """The elements of a SignedCertificateTimestampList (RFC 6962, section 3.3) of right form; () of b""."""
+    found, at = [], 2
+    while at < len(encoded):
+        n = int.from_bytes(encoded[at : at + 2], "big")
+        found.append(encoded[at + 2 : at + 2 + n])
+        at += 2 + n
+    return tuple(found)
 
 
 def _engine_key(key: Any) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from cext.tls import config as engine
+from edge import compression
 from edge.tls.certificate import Certificate
 from edge.tls.hello import ClientHelloInfo
 from edge.tls.replay import ReplayRegister, engine_register
@@ -90,6 +91,13 @@ class Config:
     `client_cas`. A callable decides instead, by raising (`Refuse` names the alert); it gets the DER chain, leaf first,
     and the name ("" for a client's). False: no trust is established, and anyone on the way may answer in the server's
     place."""
+    request_ocsp_staple: bool = False
+    """Whether a client asks for an OCSP response with the server's certificate: see ConnectionState.ocsp_response."""
+    request_timestamps: bool = False
+    """Whether it asks for timestamps of Certificate Transparency logs beside the certificate."""
+    verify_staple: Callable[[Sequence[bytes], bytes], None] | None = None
+    """Judges the OCSP response, in a client that asks for it: gets the DER chain and the response (DER; b"" when the
+    server has none), and raises to refuse (`Refuse` names the alert, which else is bad_certificate_status_response)."""
     _made: dict[str, Any] = dataclasses.field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -106,6 +114,8 @@ class Config:
         self._check_tickets()
         self._check_client_auth()
         self._load("root_cas")
+        if self.verify_staple is not None and not (self.request_ocsp_staple and callable(self.verify_staple)):
+            raise ValueError("verify_staple: a callable, beside request_ocsp_staple")
         self.client_config("", None)  # what the engine finds wrong is told now, not at the first connection
         if self.certificates or self.has_hooks:
             self.server_config()
@@ -175,6 +185,12 @@ class Config:
         trusted = store(self.client_cas or ())
         return asking(lambda chain: verify_client(trusted, chain))
 
+    def _verify_staple(self) -> Callable[[list[bytes], bytes], None] | None:
+        judge = self.verify_staple
+        if judge is None:
+            return None
+        return lambda chain, response: asking(lambda der: judge(der, response))(chain)
+
     def _client_authorities(self) -> list[bytes]:
         if self.client_cas is None:
             return []
@@ -186,6 +202,7 @@ class Config:
             "min_version": VERSIONS[self.min_version],
             "max_version": VERSIONS[self.max_version],
             "key_log": self.key_log,
+            "certificate_compression": compression.AVAILABLE,
         }
         if self.groups is not None:
             options["groups"] = [GROUPS[name.lower()] for name in self.groups]
@@ -233,6 +250,9 @@ class Config:
             early_data=early_data,
             credential=credential,
             tickets=self.session_tickets,
+            status_request=self.request_ocsp_staple,
+            signed_certificate_timestamp=self.request_timestamps,
+            verify_status=self._verify_staple(),
             **self._options(),
         )
 

@@ -39,7 +39,7 @@ from cext.tls.names import describe
 from cext.tls.session import Session
 
 from edge.tls.binding import CHANNEL_BINDINGS, EXPORTER_LABEL, end_point
-from edge.tls.certificate import Certificate, wait_for
+from edge.tls.certificate import Certificate, timestamps, wait_for
 from edge.tls.config import VERSIONS, Config
 from edge.tls.errors import (
     AlertReceived,
@@ -573,6 +573,8 @@ class Conn(SocketLike):
                 handshake_complete=self._complete,
                 handshake_confirmed=bool(c.established),
                 peer_certificates=c.peer_certificates,
+                ocsp_response=c.ocsp_response,
+                signed_certificate_timestamps=timestamps(c.signed_certificate_timestamps),
                 hello_retried=bool(c.hello_retried),
                 resumed=bool(c.resumed),
                 early_data_used=c.early_data_state in (READING, ACCEPTED),

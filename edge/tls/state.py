@@ -21,6 +21,11 @@ class ConnectionState:
     """The peer's Finished has come: what is read from now on is no replay, and what was read was none."""
     peer_certificates: tuple[bytes, ...] = dataclasses.field(default=(), repr=False)
     """The DER chain that the peer has shown, leaf first; in a resumed session, when that began."""
+    ocsp_response: bytes = dataclasses.field(default=b"", repr=False)
+    """Of a client that asked: the OCSP response that came with the server's certificate, DER; unverified: its
+    signature, its times and the certificate that it is for are the program's to check."""
+    signed_certificate_timestamps: tuple[bytes, ...] = dataclasses.field(default=(), repr=False)
+    """Likewise the timestamps of Certificate Transparency logs, unverified (RFC 6962, section 3.2)."""
     hello_retried: bool = False
     resumed: bool = False
     early_data_used: bool = False

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
+from cryptography.x509 import ocsp
 from cryptography.x509.oid import NameOID
 
 from edge import certs, config
@@ -233,3 +234,102 @@ def test_one_name_twice_with_one_kind_of_key(load):
     assert '"a.de" has an ECDSA certificate already in certificate[0]' in e.problem
     # Names that only the certificates give: the first one keeps them.
     assert [i.names for i in load(*((*p, None) for p in pems))] == [("a.de", "0.de"), ("1.de",)]
+
+
+# --- what stands beside a certificate
+
+
+def staple(leaf, issuer, key, *, status=ocsp.OCSPCertStatus.GOOD, begin=NOW - DAY, end=NOW + DAY):
+    """An OCSP response in DER."""
+    gone = NOW - DAY if status is ocsp.OCSPCertStatus.REVOKED else None
+    builder = ocsp.OCSPResponseBuilder().add_response(
+        cert=leaf, issuer=issuer, algorithm=hashes.SHA256(), cert_status=status, this_update=begin, next_update=end,
+        revocation_time=gone, revocation_reason=None,
+    )  # fmt: skip
+    return builder.responder_id(ocsp.OCSPResponderEncoding.HASH, issuer).sign(key, hashes.SHA256()).public_bytes(
+        Encoding.DER
+    )
+
+
+@pytest.fixture
+def issued():
+    """(leaf, its key, the issuer, its key)."""
+    ca_key, key = p256(), p256()
+    ca = certificate(ca_key, "CA")
+    return certificate(key, "leaf", ["a.test"], issuer=ca, issuer_key=ca_key), key, ca, ca_key
+
+
+@pytest.fixture
+def load_beside(tmp_path, issued):
+    """load_beside(ocsp=bytes, scts=[bytes, ...], whole_chain=True) -> the identity of `issued` with these files."""
+
+    def do(ocsp=None, scts=(), whole_chain=True):
+        leaf, key, ca, _ = issued
+        (tmp_path / "chain.pem").write_bytes(chain_pem(leaf, ca) if whole_chain else chain_pem(leaf))
+        (tmp_path / "key.pem").write_bytes(key_pem(key))
+        text = '[[listener]]\nbind = ["127.0.0.1:1"]\n[[certificate]]\nchain = "chain.pem"\nkey = "key.pem"\n'
+        if ocsp is not None:
+            (tmp_path / "staple.der").write_bytes(ocsp)
+            text += 'ocsp = "staple.der"\n'
+        for i, sct in enumerate(scts):
+            (tmp_path / f"{i}.sct").write_bytes(sct)
+        text += f"scts = {[f'{i}.sct' for i in range(len(scts))]!r}\n" if scts else ""
+        text += '[[upstream]]\nname = "u"\nservers = ["127.0.0.1:2"]\n[[route]]\nupstream = "u"\n'
+        path = tmp_path / "edge.toml"
+        path.write_text(text)
+        return certs.load(config.load(path))[0]
+
+    return do
+
+
+@pytest.mark.parametrize("whole_chain", [True, False])
+def test_an_ocsp_response(load_beside, issued, whole_chain):
+    leaf, _, ca, ca_key = issued
+    der = staple(leaf, ca, ca_key)
+    identity = load_beside(der, whole_chain=whole_chain)
+    assert (identity.ocsp_response, identity.warnings) == (der, ())
+    assert load_beside().ocsp_response == b""
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "words"), [(NOW - 2 * DAY, NOW - DAY, "expired on"), (NOW + DAY, NOW + 2 * DAY, "is not valid")]
+)
+def test_an_ocsp_response_out_of_its_time_is_not_shown(load_beside, issued, begin, end, words):
+    leaf, _, ca, ca_key = issued
+    identity = load_beside(staple(leaf, ca, ca_key, begin=begin, end=end))
+    assert identity.ocsp_response == b""
+    (warning,) = identity.warnings
+    assert "certificate[0].ocsp" in warning and "staple.der" in warning and words in warning
+
+
+def test_an_ocsp_response_without_an_end(load_beside, issued):
+    leaf, _, ca, ca_key = issued
+    der = staple(leaf, ca, ca_key, end=None)
+    assert load_beside(der).ocsp_response == der
+
+
+def test_ocsp_responses_that_are_refused(load_beside, issued):
+    leaf, _, ca, ca_key = issued
+    other = certificate(p256(), "other", ["b.test"], issuer=ca, issuer_key=ca_key)
+    unauthorized = ocsp.OCSPResponseBuilder.build_unsuccessful(ocsp.OCSPResponseStatus.UNAUTHORIZED)
+    for der, words in (
+        (b"", "holds no OCSP response"),
+        (staple(leaf, ca, ca_key)[:-1], "holds no OCSP response"),
+        (leaf.public_bytes(Encoding.PEM), "holds no OCSP response"),
+        (unauthorized.public_bytes(Encoding.DER), "the responder answered UNAUTHORIZED"),
+        (staple(other, ca, ca_key), "is for another certificate"),
+        (staple(leaf, ca, ca_key, status=ocsp.OCSPCertStatus.REVOKED), "the certificate is revoked"),
+        (staple(leaf, ca, ca_key, status=ocsp.OCSPCertStatus.UNKNOWN), "the certificate is unknown"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            load_beside(der)
+        assert "certificate[0].ocsp" in str(caught.value) and "staple.der" in str(caught.value)
+        assert words in str(caught.value), str(caught.value)
+
+
+def test_timestamps(load_beside):
+    first, second = bytes(48), b"\0" + bytes(range(100))
+    assert load_beside(scts=[first, second]).timestamps == (first, second)
+    for wrong in (b"", bytes(47), b"\1" + bytes(100), bytes(4097)):
+        with pytest.raises(ConfigError, match=r"1\.sct: holds no Signed Certificate Timestamp"):
+            load_beside(scts=[first, wrong])

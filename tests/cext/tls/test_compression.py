@@ -62,7 +62,7 @@ def offer(*numbers):
 
 
 def shown(*algorithms, offered, extra=(), response=b""):
-    """The message that a server with these algorithms shows its certificate by, the handshake then brought to its end."""
+    """The message that a server with these algorithms shows its certificate by; the handshake goes on to its end."""
     client = RawClient(ServerConfig([compressing(*algorithms, response=response)]), extra=(*offered, *extra)).connect()
     return next(m for kind, m in client.flight if kind in (CERTIFICATE, COMPRESSED_CERTIFICATE))
 
@@ -147,8 +147,8 @@ BODY = credential().certificate_body
 
 def compressed(algorithm=1, length=None, content=None, body=BODY):
     content = zlib.compress(body) if content is None else content
-    return message(COMPRESSED_CERTIFICATE, u16s(algorithm) + (len(body) if length is None else length).to_bytes(3, "big")
-                   + vector(3, content))
+    length = len(body) if length is None else length
+    return message(COMPRESSED_CERTIFICATE, u16s(algorithm) + length.to_bytes(3, "big") + vector(3, content))
 
 
 def client_meets(whole, algorithms=None):

@@ -177,7 +177,7 @@ def test_forwarded(settings, monkeypatch, written, x_forwarded, forwarded):
 
 
 def test_what_the_engine_refuses_is_an_error_of_the_configuration(settings, monkeypatch):
-    def refuse(*_):
+    def refuse(*_, **_options):
         raise ValueError("no such thing")
 
     monkeypatch.setattr(plane, "Credential", refuse)

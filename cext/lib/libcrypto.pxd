@@ -1,5 +1,7 @@
 """libcrypto (OpenSSL 3.0 and later): only what cext.crypto uses."""
 
+from libc.time cimport tm
+
 cdef extern from "<openssl/types.h>" nogil:
     ctypedef struct OSSL_LIB_CTX:
         pass
@@ -20,6 +22,10 @@ cdef extern from "<openssl/types.h>" nogil:
     ctypedef struct BIO:
         pass
     ctypedef struct X509:
+        pass
+    ctypedef struct X509_NAME:
+        pass
+    ctypedef struct ASN1_TIME:
         pass
     ctypedef struct OSSL_PARAM:
         void *data
@@ -148,6 +154,11 @@ cdef extern from "<openssl/x509.h>" nogil:
     X509 *d2i_X509(X509 **certificate, const unsigned char **p, long n)
     EVP_PKEY *X509_get_pubkey(X509 *certificate)
     void X509_free(X509 *certificate)
+    X509_NAME *X509_get_issuer_name(X509 *certificate)
+    int i2d_X509_NAME(X509_NAME *name, unsigned char **out)
+    const ASN1_TIME *X509_get0_notBefore(X509 *certificate)
+    const ASN1_TIME *X509_get0_notAfter(X509 *certificate)
+    int ASN1_TIME_to_tm(const ASN1_TIME *time, tm *out)
 
 cdef extern from "<openssl/x509v3.h>" nogil:
     enum:

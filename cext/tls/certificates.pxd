@@ -11,6 +11,7 @@ cdef struct CertificateRequest:
     Reader compress_certificate        # list of u16: algorithms of RFC 8879; .p NULL: absent
     bint status_request
     bint signed_certificate_timestamp
+    Reader authorities                 # list of DistinguishedName, shape checked; .p NULL: absent
     const char *reason
 
 cdef int parse_certificate_request(const uint8_t *body, size_t n, CertificateRequest *cr) noexcept nogil

@@ -30,7 +30,7 @@ cdef int parse_certificate_request(const uint8_t *body, size_t n, CertificateReq
         return refuse(&cr.reason, missing_extension, "CertificateRequest without signature_algorithms")
     if not optional_u16_list(ext.body[X_SIGNATURE_ALGORITHMS], &cr.signature_algorithms):
         return refuse(&cr.reason, decode_error, "signature_algorithms cannot be decoded")
-    if not optional_authorities(ext.body[X_CERTIFICATE_AUTHORITIES]):
+    if not optional_authorities(ext.body[X_CERTIFICATE_AUTHORITIES], &cr.authorities):
         return refuse(&cr.reason, decode_error, "certificate_authorities cannot be decoded")
     if not optional_algorithms(ext.body[X_COMPRESS_CERTIFICATE], &cr.compress_certificate):
         return refuse(&cr.reason, decode_error, "compress_certificate cannot be decoded")

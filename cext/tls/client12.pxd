@@ -9,8 +9,9 @@ from cext.base.wire cimport Reader
 from cext.crypto.kx cimport KX_PUBLIC_MAX
 from cext.tls.config cimport ClientConfig
 from cext.tls.constants cimport SESSION_ID_MAX
+from cext.tls.credential cimport Credential
 from cext.tls.handshake12 cimport Handshake12
-from cext.tls.messages12 cimport CertificateRequest12, ServerHello12
+from cext.tls.messages12 cimport ServerHello12
 from cext.tls.session cimport Session
 
 cdef enum ClientState12:                # in flight order
@@ -34,8 +35,8 @@ cdef class Client12(Handshake12):
     cdef uint64_t offered               # extension_bit of each extension of the ClientHello
     cdef uint8_t session_id[SESSION_ID_MAX]             # that the ClientHello had
     cdef size_t session_id_length
-    cdef bint certificate_requested
-    cdef int client_scheme              # by which our CertificateVerify is signed; 0 or less: none is
+    cdef Credential credential          # that answers a CertificateRequest; None: we have nothing to show
+    cdef int client_scheme              # by which it signs
     cdef bint ticket_promised
     cdef bint status_promised
     cdef Session session                # that was offered; None: none
@@ -52,7 +53,7 @@ cdef class Client12(Handshake12):
     cdef int do_read_server_key_exchange(self) noexcept
     cdef int do_read_certificate_request(self) noexcept
     cdef int do_read_server_hello_done(self) noexcept nogil
-    cdef int do_send_certificate(self) noexcept
+    cdef int do_send_certificate(self) except -1
     cdef int do_send_client_key_exchange(self) except -1
     cdef int do_send_certificate_verify(self) except -1
     cdef int do_send_finished(self) noexcept nogil
@@ -64,4 +65,4 @@ cdef class Client12(Handshake12):
     cdef int check_server_hello(self, const ServerHello12 *sh) noexcept nogil
     cdef bint is_resumption(self, const ServerHello12 *sh) noexcept nogil
     cdef int resume(self, const ServerHello12 *sh) except -1
-    cdef int choose_client_scheme(self, const CertificateRequest12 *cr) noexcept
+    cdef int choose_credential(self) except -1

@@ -2,7 +2,7 @@
 5246's unless another RFC is named."""
 
 cimport cython
-from libc.string cimport memchr, memcmp, memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from cext.base.wire cimport Reader, Writer, left, reader_init
 from cext.crypto.hash_kdf cimport cleanse
@@ -11,19 +11,19 @@ from cext.crypto.sign cimport SIGNATURE_MAX
 from cext.tls.certificates cimport build_certificate, build_certificate_verify, read_certificate_status
 from cext.tls.client13 cimport Client13
 from cext.tls.client_auth cimport ask_trust
+from cext.tls.config cimport Wanted
 from cext.tls.constants cimport (
     HANDSHAKE_HEADER, HS_CERTIFICATE, HS_CERTIFICATE_REQUEST, HS_CERTIFICATE_STATUS, HS_FINISHED, HS_HELLO_REQUEST,
-    HS_NEW_SESSION_TICKET, HS_SERVER_HELLO, HS_SERVER_HELLO_DONE, HS_SERVER_KEY_EXCHANGE, RANDOM_LENGTH, TLS13,
+    HS_NEW_SESSION_TICKET, HS_SERVER_HELLO, HS_SERVER_HELLO_DONE, HS_SERVER_KEY_EXCHANGE, RANDOM_LENGTH, TLS12, TLS13,
     bad_certificate, bad_certificate_status_response, decode_error, decrypt_error, handshake_failure,
     illegal_parameter, internal_error, unexpected_message)
-from cext.tls.credential cimport Credential
-from cext.tls.handshake cimport LEVEL_INITIAL, STEP_DONE, STEP_NEED_MESSAGE, STEP_OK
+from cext.tls.handshake cimport LEVEL_INITIAL, STEP_DONE, STEP_NEED_MESSAGE, STEP_OK, STEP_WAIT_CERTIFICATE
 from cext.tls.handshake12 cimport DOWNGRADE, DOWNGRADE_LENGTH, Handshake12
 from cext.tls.messages12 cimport (
-    ECDHE_PARAMS_MAX, ECDSA_SIGN, RSA_SIGN, Certificate12, NewSessionTicket12, ServerKeyExchange,
+    ECDHE_PARAMS_MAX, Certificate12, CertificateRequest12, NewSessionTicket12, ServerKeyExchange,
     build_client_key_exchange, parse_certificate12, parse_certificate_request12,
     parse_new_session_ticket12, parse_server_hello12, parse_server_hello_done, parse_server_key_exchange, read_chain12)
-from cext.tls.negotiate cimport choose_scheme, is_ecdsa_suite, is_group12, protocol_of, is_among
+from cext.tls.negotiate cimport is_ecdsa_suite, is_group12, protocol_of, is_among
 from cext.tls.prf12 cimport MASTER_SECRET_LENGTH
 from cext.tls.tickets12 cimport make_session12
 from cext.tls.transcript cimport transcript_select
@@ -161,6 +161,7 @@ cdef class Client12(Handshake12):
                 and memcmp(sh.session_id.p, self.session_id, self.session_id_length) == 0)
 
     cdef int resume(self, const ServerHello12 *sh) except -1:
+        cdef int step
         if sh.cipher_suite != self.session.cipher_suite:
             return self.fail(illegal_parameter, "the session is resumed with another cipher suite")
         if not sh.extended_master_secret:       # RFC 7627, section 5.3
@@ -171,6 +172,10 @@ cdef class Client12(Handshake12):
         # That such servers send anew of these is no answer to anything (RFC 6066, section 8; RFC 6962, section 3.3.1).
         self.ocsp_response = self.session.ocsp_response
         self.signed_certificate_timestamps = self.session.signed_certificate_timestamps
+        if self.config.verify_resumed and self.config.verify is not None:
+            step = ask_trust(self, self.config.verify, (list(self.peer_certificates), self.config.server_name))
+            if step < 0:
+                return step
         memcpy(self.master_secret, self.session.secret, MASTER_SECRET_LENGTH)
         self.make_keys()
         return self.taken(C12_READ_NEW_SESSION_TICKET if self.ticket_promised else C12_READ_CHANGE_CIPHER_SPEC)
@@ -285,8 +290,7 @@ cdef class Client12(Handshake12):
         step = parse_certificate_request12(self.message + HANDSHAKE_HEADER, self.message_length - HANDSHAKE_HEADER, &cr)
         if step < 0:
             return self.fail(-step, cr.reason)
-        self.certificate_requested = 1
-        self.client_scheme = self.choose_client_scheme(&cr)
+        self.request = (<const char *> self.message)[:self.message_length]
         return self.taken(C12_READ_SERVER_HELLO_DONE)
 
     cdef int do_read_server_hello_done(self) noexcept nogil:
@@ -301,32 +305,40 @@ cdef class Client12(Handshake12):
 
     # --- our flight
 
-    cdef int choose_client_scheme(self, const CertificateRequest12 *cr) noexcept:
-        """What our certificate is to sign by, if it fits the request (section 7.4.6)."""
-        cdef Credential credential = self.config.credential
-        cdef uint8_t type = ECDSA_SIGN
-        if credential is None:
-            return 0
-        if not credential.ecdsa:
-            type = RSA_SIGN
-        if memchr(cr.certificate_types.p, type, left(&cr.certificate_types)) == NULL:
-            return 0
-        return choose_scheme(credential.schemes12, credential.n_schemes12, cr.signature_algorithms)
-
-    cdef int do_send_certificate(self) noexcept:
+    cdef int do_send_certificate(self) except -1:
         """Our Certificate (section 7.4.6), without certificates when there is none that fits the request."""
         cdef Writer w
         cdef bytes body
+        cdef int code
+        if self.request is not None:
+            if self.config.policy and not self.decided:
+                return STEP_WAIT_CERTIFICATE
+            code = self.choose_credential()
+            if code < 0:
+                return code
         self.state = C12_SEND_CLIENT_KEY_EXCHANGE
-        if self.client_scheme <= 0:
+        if self.credential is None:
             self.forget_messages()
-        if not self.certificate_requested:
+        if self.request is None:
             return STEP_OK
-        body = EMPTY_CERTIFICATE if self.client_scheme <= 0 else self.config.credential.certificate_body12
+        body = EMPTY_CERTIFICATE if self.credential is None else self.credential.certificate_body12
         if self.open_message(&w, HANDSHAKE_HEADER + len(body)) < 0:
             return -internal_error
         build_certificate(&w, <const uint8_t *> <const char *> body, len(body))
         return self.close_message(&w, LEVEL_INITIAL)
+
+    cdef int choose_credential(self) except -1:
+        cdef CertificateRequest12 cr
+        cdef Wanted wanted
+        parse_certificate_request12(<const uint8_t *> <const char *> self.request + HANDSHAKE_HEADER,
+                                    len(self.request) - HANDSHAKE_HEADER, &cr)
+        wanted.schemes = cr.signature_algorithms
+        wanted.authorities = cr.authorities
+        wanted.types = cr.certificate_types
+        self.credential = self.config.select_credential(self.chosen, TLS12, &wanted, &self.client_scheme)
+        if self.chosen is not None and self.credential is None:
+            return self.fail(internal_error, "the certificate that was chosen cannot sign as the server wants")
+        return 0
 
     cdef int do_send_client_key_exchange(self) except -1:
         """ClientKeyExchange (RFC 8422, section 5.7), and with it all keys."""
@@ -347,7 +359,7 @@ cdef class Client12(Handshake12):
         self.make_master_secret(premaster, n)
         cleanse(premaster, sizeof(premaster))
         self.make_keys()
-        self.state = C12_SEND_CERTIFICATE_VERIFY if self.client_scheme > 0 else C12_SEND_FINISHED
+        self.state = C12_SEND_FINISHED if self.credential is None else C12_SEND_CERTIFICATE_VERIFY
         return STEP_OK
 
     cdef int do_send_certificate_verify(self) except -1:
@@ -355,7 +367,7 @@ cdef class Client12(Handshake12):
         cdef Writer w
         cdef uint8_t signature[SIGNATURE_MAX]
         cdef size_t signature_length = SIGNATURE_MAX
-        cdef int step = self.sign(self.config.credential, self.client_scheme, self.messages.data, self.messages.len,
+        cdef int step = self.sign(self.credential, self.client_scheme, self.messages.data, self.messages.len,
                                   signature, &signature_length)
         if step != STEP_OK:
             return step

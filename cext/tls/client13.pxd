@@ -13,6 +13,7 @@ from cext.crypto.kx cimport KeyExchange
 from cext.crypto.sign cimport PublicKey
 from cext.tls.config cimport ClientConfig
 from cext.tls.constants cimport SESSION_ID_MAX
+from cext.tls.credential cimport Credential
 from cext.tls.handshake cimport Handshake
 from cext.tls.messages cimport ServerHello
 from cext.tls.session cimport Session
@@ -45,9 +46,9 @@ cdef class Client13(Handshake):
     cdef list exchanges                 # KeyExchange of each share, until the ServerHello
     cdef list shares                    # what goes out of each (bytes), to be sent again after a retry
     cdef PublicKey server_key           # of the server's leaf
-    cdef bint certificate_requested
+    cdef Credential credential          # that answers a CertificateRequest; None: we have nothing to show
     cdef bytes certificate              # our message that shows it
-    cdef int client_scheme              # by which we sign the answer; 0 or less: we have nothing to show
+    cdef int client_scheme              # by which it signs
     cdef uint8_t server_secret[HASH_MAX]                # server_handshake_traffic_secret
     cdef uint8_t server_finished[HASH_MAX]              # the transcript's hash up to the server's Finished
     cdef uint8_t client_secret[HASH_MAX]                # client_handshake_traffic_secret
@@ -67,9 +68,10 @@ cdef class Client13(Handshake):
     cdef int do_read_certificate_request(self) except -1
     cdef int do_read_certificate(self) except -1
     cdef int do_read_certificate_verify(self) noexcept
-    cdef int do_read_finished(self) noexcept nogil
+    cdef int do_read_finished(self) except -1
     cdef int do_send_end_of_early_data(self) noexcept nogil
-    cdef int do_send_certificate(self) noexcept
+    cdef int do_send_certificate(self) except -1
+    cdef int choose_credential(self) except -1
     cdef int do_send_certificate_verify(self) except -1
     cdef int do_send_finished(self) noexcept nogil
 

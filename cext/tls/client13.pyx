@@ -18,7 +18,7 @@ from cext.crypto.kx cimport KX_SHARE_MAX, KX_SHARED_MAX
 from cext.crypto.sign cimport SIGNATURE_MAX
 from cext.tls.client_auth cimport ask_trust
 from cext.tls.compression cimport decompress_certificate
-from cext.tls.config cimport KEY_SHARES_MAX
+from cext.tls.config cimport KEY_SHARES_MAX, Wanted
 from cext.tls.credential cimport variant_for
 from cext.tls.constants cimport (
     HANDSHAKE_HEADER,
@@ -57,6 +57,7 @@ from cext.tls.handshake cimport (
     STEP_NEED_MESSAGE,
     STEP_OK,
     STEP_OTHER_VERSION,
+    STEP_WAIT_CERTIFICATE,
 )
 from cext.tls.key_schedule cimport (
     LABEL_CLIENT_APPLICATION,
@@ -82,7 +83,7 @@ from cext.tls.certificates cimport (
 from cext.tls.messages cimport (
     ClientHelloParts, EncryptedExtensions, KeyShare, build_client_hello, build_end_of_early_data, build_finished,
     parse_encrypted_extensions, parse_finished, parse_server_hello)
-from cext.tls.negotiate cimport choose_scheme, is_among
+from cext.tls.negotiate cimport is_among
 from cext.tls.session cimport wall_clock
 from cext.tls.transcript cimport Transcript, transcript_add, transcript_hash, transcript_init, transcript_retry, transcript_select
 
@@ -114,6 +115,7 @@ cdef class Client13(Handshake):
         cdef int step
         if message != NULL and n < HANDSHAKE_HEADER or (
             message == NULL and self.state != CLIENT_SEND_CLIENT_HELLO and self.signature is None
+            and not self.decided
         ):
             return self.fail(internal_error, "advance without a whole message")
         self.message = message
@@ -312,7 +314,7 @@ cdef class Client13(Handshake):
         if self.session is not None and not w.overflow:
             self.write_binder(&w)
         # A CertificateVerify of TLS 1.2 signs the messages themselves (RFC 5246, section 7.4.8).
-        if config.min_version == TLS12 and config.credential is not None and bytes_append(
+        if config.min_version == TLS12 and (config.credentials or config.policy) and bytes_append(
                 &self.messages, w.start, written(&w)) < 0:
             return self.fail(internal_error, "out of memory")
         return self.close_message(&w, LEVEL_INITIAL)
@@ -529,12 +531,7 @@ cdef class Client13(Handshake):
             return self.fail(-step, cr.reason)
         if left(&cr.request_context):           # section 4.3.2
             return self.fail(illegal_parameter, "certificate_request_context is not empty in the handshake")
-        self.certificate_requested = 1
-        if self.config.credential is not None:
-            self.client_scheme = choose_scheme(self.config.credential.schemes, self.config.credential.n_schemes,
-                                               cr.signature_algorithms)
-            self.certificate = self.config.credential.certificate_message(
-                variant_for(cr.status_request, cr.signed_certificate_timestamp), cr.compress_certificate)
+        self.request = (<const char *> self.message)[:self.message_length]
         transcript_add(&self.transcript, self.message, self.message_length)
         self.message = NULL
         return STEP_OK
@@ -607,7 +604,7 @@ cdef class Client13(Handshake):
         self.state = CLIENT_READ_FINISHED
         return STEP_OK
 
-    cdef int do_read_finished(self) noexcept nogil:
+    cdef int do_read_finished(self) except -1:
         cdef Reader verify_data
         cdef uint8_t digest[HASH_MAX]
         cdef uint8_t expected[HASH_MAX]
@@ -623,6 +620,11 @@ cdef class Client13(Handshake):
         finished_verify_data(self.hash, self.server_secret, digest, expected)
         if not equal_constant_time(expected, verify_data.p, hash_length(self.hash)):    # section 4.4.4
             return self.fail(decrypt_error, "the server's Finished does not verify")
+        # Only here: an alert under the keys of early data would not reach a server that passes that over.
+        if self.resumed and self.config.verify_resumed and self.config.verify is not None:
+            step = ask_trust(self, self.config.verify, (list(self.peer_certificates), self.config.server_name))
+            if step < 0:
+                return step
         transcript_add(&self.transcript, self.message, self.message_length)
         self.state = CLIENT_SEND_END_OF_EARLY_DATA
         return STEP_OK
@@ -644,14 +646,21 @@ cdef class Client13(Handshake):
             return -internal_error
         return self.add_keys(ACTION_WRITE_KEYS, LEVEL_HANDSHAKE, self.client_secret)
 
-    cdef int do_send_certificate(self) noexcept:
+    cdef int do_send_certificate(self) except -1:
         """Our Certificate (section 4.4.2), without certificates when ours cannot sign as the server wants."""
         cdef Writer w
         cdef const uint8_t *message
+        cdef int code
+        if self.request is not None:
+            if self.config.policy and not self.decided:
+                return STEP_WAIT_CERTIFICATE
+            code = self.choose_credential()
+            if code < 0:
+                return code
         self.state = CLIENT_SEND_FINISHED
-        if not self.certificate_requested:
+        if self.request is None:
             return STEP_OK
-        if self.client_scheme <= 0:
+        if self.credential is None:
             if self.open_message(&w, 2 * HANDSHAKE_HEADER) < 0:
                 return -internal_error
             build_empty_certificate(&w, NULL, 0)
@@ -659,6 +668,22 @@ cdef class Client13(Handshake):
         message = self.certificate
         self.state = CLIENT_SEND_CERTIFICATE_VERIFY
         return self.add_message(message, len(self.certificate), LEVEL_HANDSHAKE)
+
+    cdef int choose_credential(self) except -1:
+        cdef CertificateRequest cr
+        cdef Wanted wanted
+        parse_certificate_request(<const uint8_t *> <const char *> self.request + HANDSHAKE_HEADER,
+                                  len(self.request) - HANDSHAKE_HEADER, &cr)
+        memset(&wanted, 0, sizeof(wanted))
+        wanted.schemes = cr.signature_algorithms
+        wanted.authorities = cr.authorities
+        self.credential = self.config.select_credential(self.chosen, TLS13, &wanted, &self.client_scheme)
+        if self.chosen is not None and self.credential is None:
+            return self.fail(internal_error, "the certificate that was chosen cannot sign as the server wants")
+        if self.credential is not None:
+            self.certificate = self.credential.certificate_message(
+                variant_for(cr.status_request, cr.signed_certificate_timestamp), cr.compress_certificate)
+        return 0
 
     cdef int do_send_certificate_verify(self) except -1:
         """Our CertificateVerify (section 4.4.3)."""
@@ -670,7 +695,7 @@ cdef class Client13(Handshake):
         cdef int step
         transcript_hash(&self.transcript, digest)
         n = certificate_verify_input(False, digest, hash_length(self.hash), signed)
-        step = self.sign(self.config.credential, self.client_scheme, signed, n, signature, &signature_length)
+        step = self.sign(self.credential, self.client_scheme, signed, n, signature, &signature_length)
         if step != STEP_OK:
             return step
         if self.open_message(&w, HANDSHAKE_HEADER + 4 + signature_length) < 0:

@@ -62,7 +62,7 @@ cdef class ServerConfig:
     cdef readonly uint16_t record_size_limit        # that we answer a client's with (RFC 8449)
     cdef readonly tuple certificate_compression     # algorithms that clients may compress their certificates by
     cdef bint decompresses                          # there are such
-    cdef int set_client_auth(self, str mode, object verify, object authorities) except -1
+    cdef int set_client_auth(self, str mode, object verify, object authorities, object schemes) except -1
     cdef int set_resumption(self, TicketSealer tickets, int count, int lifetime, bint psk_ke) except -1
     cdef int set_early_data(self, int max_early_data, int window, ReplayRegister replay) except -1
     cdef Credential select_credential(self, const ClientHello *ch, int version, Selection *selection)
@@ -74,6 +74,11 @@ cdef class ServerConfig:
 cdef tuple read_chain(Reader entries)
 # The DER certificates of a Certificate message's entries, which are well-formed: leaf first.
 
+cdef struct Wanted:                                 # of a client's certificate, by a CertificateRequest
+    Reader schemes                                  # list of u16
+    Reader authorities                              # list of DistinguishedName; none: any
+    Reader types                                    # list of ClientCertificateType; TLS 1.2 only
+
 cdef class ClientConfig:
     cdef readonly bytes server_name                 # b"": no SNI
     cdef readonly tuple alpn
@@ -82,8 +87,10 @@ cdef class ClientConfig:
     cdef readonly uint16_t record_size_limit        # that is offered (RFC 8449); 0: none
     cdef readonly object verify_status              # callable(chain: list[bytes], ocsp_response: bytes) or None
     cdef readonly tuple certificate_compression     # algorithms that the server may compress its certificates by
-    cdef readonly Credential credential             # shown to a server that asks; None: nothing is
     cdef readonly bint tickets                      # sessions are offered and taken
+    cdef readonly bint verify_resumed               # `verify` is asked of a session's chain, too
+    cdef readonly tuple credentials                 # the first that fits is shown to a server that asks
+    cdef readonly bint policy                       # each such server stops the handshake with TLS_WAIT_CERTIFICATE
     cdef readonly Session session                   # to resume, for connections that are given none; or None
     cdef readonly bint early_data                   # may be written under a session that allows it
     cdef readonly bint middlebox_compatibility      # session id of 32 bytes and a CCS (RFC 8446 appendix D.4)
@@ -109,6 +116,8 @@ cdef class ClientConfig:
     cdef PublicKey leaf_key
     cdef bytes entries                              # the last Certificate's, and its chain: likewise
     cdef tuple chain
+    cdef Credential select_credential(self, Credential chosen, int version, const Wanted *wanted, int *scheme)
+    # The one to show, and what it signs by; None when none fits. `chosen`: that one or none; None: ours.
     cdef PublicKey public_key(self, Reader leaf)
     # Raises ValueError when the certificate cannot be read.
     cdef tuple chain_of(self, Reader entries)       # read_chain, remembered

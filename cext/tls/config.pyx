@@ -64,12 +64,13 @@ from cext.tls.constants cimport (
     unrecognized_name,
 )
 from cext.tls.credential cimport NAME_MAX, fill, normal_name
+from cext.tls.delegated cimport DelegatedCredential
 from cext.tls.extensions cimport extension_bit, X_KEY_SHARE
 from cext.tls.certificates cimport next_certificate
 from cext.tls.messages12 cimport ECDSA_SIGN, RSA_SIGN
 from cext.tls.negotiate cimport choose_cipher_suite12, choose_scheme, is_group12, list_has
 from cext.tls.replay cimport SharedRegister
-from cext.tls.session cimport LIFETIME_MAX
+from cext.tls.session cimport LIFETIME_MAX, wall_clock
 
 from cext.tls.compression import known_algorithms
 from cext.tls.credential import known, u16_list, vector
@@ -120,6 +121,8 @@ cdef class ServerConfig:
     `client_authorities`: DER names (RFC 8446 section 4.2.4) that help clients to choose; not sent when too many.
     `certificate_compression`: algorithms (cext.tls.compression) that clients may compress theirs by; what ours are
     compressed by is the Credential's.
+    `client_schemes`: SignatureSchemes that they may sign by; those of RSASSA-PKCS1-v1_5 are for TLS 1.2 and for
+    certificates only.
     `key_log(line)` gets each secret as a line of an NSS key log: whoever reads them reads the connection.
     `record_size_limit`: bytes of a record, its type included, that a client which knows RFC 8449 may send: 64 to 16385. TLS 1.2
     has no type to count.
@@ -136,8 +139,8 @@ cdef class ServerConfig:
                  bint require_sni=False, bint policy=False, TicketSealer tickets=None, int ticket_count=2,
                  int ticket_lifetime=86400, bint psk_ke=False, int max_early_data=0, int early_window=10000,
                  ReplayRegister replay=None, min_version=TLS12, max_version=TLS13, client_auth="none",
-                 verify_client=None, client_authorities=(), key_log=None, record_size_limit=RECORD_SIZE_LIMIT_MAX,
-                 certificate_compression=()):
+                 verify_client=None, client_authorities=(), client_schemes=SCHEMES + CERTIFICATE_SCHEMES,
+                 key_log=None, record_size_limit=RECORD_SIZE_LIMIT_MAX, certificate_compression=()):
         self.credentials = tuple(credentials)
         if not (self.credentials or policy) or not all(isinstance(credential, Credential) for credential in self.credentials):
             raise ValueError("a server needs at least one Credential")
@@ -157,7 +160,7 @@ cdef class ServerConfig:
         self.policy = policy
         self.certificate_compression = known_algorithms(certificate_compression)
         self.decompresses = len(self.certificate_compression) > 0
-        self.set_client_auth(client_auth, verify_client, client_authorities)
+        self.set_client_auth(client_auth, verify_client, client_authorities, client_schemes)
         self.key_log = checked_key_log(key_log)
         self.record_size_limit = checked_record_size_limit(record_size_limit)
         self.set_resumption(tickets, ticket_count, ticket_lifetime, psk_ke)
@@ -173,17 +176,19 @@ cdef class ServerConfig:
                 key = name.removeprefix("*.").encode()
                 index[key] = (*index.get(key, ()), credential)
 
-    cdef int set_client_auth(self, str mode, object verify, object authorities) except -1:
+    cdef int set_client_auth(self, str mode, object verify, object authorities, object schemes) except -1:
         if mode not in CLIENT_AUTH:
             raise ValueError(f"client_auth: {mode!r} is none of {', '.join(CLIENT_AUTH)}")
         if verify is not None and (mode == "none" or not callable(verify)):
             raise ValueError("verify_client: a callable, beside a client_auth that asks for certificates")
         self.client_auth = CLIENT_AUTH[mode]
         self.verify_client = verify
-        self.certificate_request = certificate_request(authorities, self.certificate_compression)
-        self.certificate_request12 = certificate_request12(authorities)
-        self.n_schemes = fill(self.schemes, SCHEMES, "signature scheme")
-        self.n_schemes12 = fill(self.schemes12, SCHEMES + CERTIFICATE_SCHEMES, "signature scheme")
+        schemes = known(schemes, SCHEMES + OTHER_SCHEMES + CERTIFICATE_SCHEMES, "signature scheme")
+        self.certificate_request = certificate_request(authorities, schemes, self.certificate_compression)
+        self.certificate_request12 = certificate_request12(authorities, schemes)
+        of13 = [scheme for scheme in schemes if scheme not in CERTIFICATE_SCHEMES]
+        self.n_schemes = fill(self.schemes, of13, "signature scheme")
+        self.n_schemes12 = fill(self.schemes12, schemes, "signature scheme")
         return 0
 
     cdef int set_resumption(self, TicketSealer tickets, int count, int lifetime, bint psk_ke) except -1:
@@ -253,11 +258,16 @@ cdef class ServerConfig:
         selection.alert = handshake_failure
         selection.reason = "no certificate's key fits the client's signature_algorithms"
         for credential in candidates:
+            if credential.match_issuer and not credential.is_issued_by(ch.certificate_authorities):
+                selection.reason = "the client names no issuer of a certificate's"
+                continue
             if version == TLS12:
                 suite = self.fit12(credential, ch, selection)
                 if suite < 0:
                     continue
                 scheme = choose_scheme(credential.schemes12, credential.n_schemes12, ch.signature_algorithms)
+            elif credential.delegated is not None:
+                scheme = delegated_scheme(credential.delegated, ch)
             else:
                 scheme = choose_scheme(credential.schemes, credential.n_schemes, ch.signature_algorithms)
             if scheme > 0:
@@ -281,6 +291,15 @@ cdef class ServerConfig:
         return suite
 
 
+cdef int delegated_scheme(DelegatedCredential delegated, const ClientHello *ch) noexcept nogil:
+    """The SignatureScheme of a CertificateVerify by it, for a client that takes it by that and by what its certificate
+    signed it with (RFC 9345, section 4.1.1), or -handshake_failure."""
+    if (list_has(ch.delegated_credential, delegated.scheme) and list_has(ch.signature_algorithms, delegated.algorithm)
+            and wall_clock() < delegated.expires):
+        return delegated.scheme
+    return -handshake_failure
+
+
 cdef class ClientConfig:
     """What a client offers.
 
@@ -296,8 +315,11 @@ cdef class ClientConfig:
     `schemes`: SignatureSchemes that the server may sign by, preferred first; those of RSASSA-PKCS1-v1_5 are for TLS 1.2
     and for certificates only.
     `session`: what Connection.session gave after an earlier handshake; it is offered only where it may be. `early_data`:
-    offer that, too, when the session allows it. `tickets`: False neither offers sessions nor takes new ones. `credential`: a Credential, shown to a server that asks for one that can
-    sign as this can; what names of authorities it sends is not looked at, since there is nothing to choose from.
+    offer that, too, when the session allows it. `tickets`: False neither offers sessions nor takes new ones.
+    `verify_resumed`: `verify` is asked again when the server resumes one. `credentials`: a server that asks for a
+    certificate is shown the first that can sign as it wants, and whose issuer it names where a credential's match_issuer
+    demands that; none when none fits. `policy`: the connection's owner chooses by the CertificateRequest
+    (TLS_WAIT_CERTIFICATE).
     `status_request`, `signed_certificate_timestamp`: ask for an OCSP response, and for timestamps of Certificate
     Transparency logs; what comes is the connection's to tell, only its shape is checked. `verify_status(chain,
     ocsp_response)`: asked about the first in each full handshake, b"" when none came, and raises to refuse.
@@ -310,14 +332,18 @@ cdef class ClientConfig:
     def __init__(self, *, server_name=None, alpn=(), cipher_suites=SUITES, groups=GROUPS, key_share_groups=None,
                  schemes=SCHEMES + CERTIFICATE_SCHEMES, verify=None, bint middlebox_compatibility=True,
                  min_version=TLS12, max_version=TLS13, Session session=None, bint early_data=False,
-                 Credential credential=None, key_log=None, record_size_limit=None, bint tickets=True,
-                 bint status_request=False, bint signed_certificate_timestamp=False, verify_status=None,
-                 certificate_compression=()):
+                 bint tickets=True, bint verify_resumed=False, credentials=(), bint policy=False, key_log=None,
+                 record_size_limit=None, bint status_request=False, bint signed_certificate_timestamp=False,
+                 verify_status=None, certificate_compression=()):
         self.server_name = (server_name or "").encode("ascii")
         self.alpn = tuple(bytes(protocol) for protocol in alpn)
         self.alpn_list = protocol_names(self.alpn)
         self.verify = verify
-        self.credential = credential
+        self.verify_resumed = verify_resumed
+        self.policy = policy
+        self.credentials = tuple(credentials)
+        if not all(isinstance(one, Credential) and (<Credential> one).delegated is None for one in self.credentials):
+            raise ValueError("a client shows Credentials, none of them delegated")
         self.verify_status = verify_status
         self.certificate_compression = known_algorithms(certificate_compression)
         self.key_log = checked_key_log(key_log)
@@ -381,6 +407,19 @@ cdef class ClientConfig:
         for type, _ in sent:
             self.offered |= extension_bit(<uint16_t> type)
 
+    cdef Credential select_credential(self, Credential chosen, int version, const Wanted *wanted, int *scheme):
+        cdef Credential credential
+        if chosen is not None:
+            scheme[0] = scheme_for(chosen, version, wanted)
+            return chosen if scheme[0] > 0 else None
+        for credential in self.credentials:
+            if credential.match_issuer and not credential.is_issued_by(wanted.authorities):
+                continue
+            scheme[0] = scheme_for(credential, version, wanted)
+            if scheme[0] > 0:
+                return credential
+        return None
+
     cdef PublicKey public_key(self, Reader leaf):
         cdef const char *cached
         if self.leaf_der is not None and <size_t> len(self.leaf_der) == left(&leaf):
@@ -409,6 +448,15 @@ cdef class ClientConfig:
         self.entries = None
         self.chain = chain
         return chain
+
+
+cdef int scheme_for(Credential credential, int version, const Wanted *wanted) noexcept nogil:
+    cdef uint8_t type = ECDSA_SIGN if credential.ecdsa else RSA_SIGN
+    if version != TLS12:
+        return choose_scheme(credential.schemes, credential.n_schemes, wanted.schemes)
+    if memchr(wanted.types.p, type, left(&wanted.types)) == NULL:
+        return -handshake_failure
+    return choose_scheme(credential.schemes12, credential.n_schemes12, wanted.schemes)
 
 
 cdef tuple read_chain(Reader entries):
@@ -467,9 +515,9 @@ def compress_certificate(algorithms):
     return EXT_COMPRESS_CERTIFICATE, vector(1, u16_list([algorithm.number for algorithm in algorithms]))
 
 
-def certificate_request(authorities, compression):
+def certificate_request(authorities, schemes, compression):
     """A CertificateRequest (RFC 8446, section 4.3.2), whole."""
-    sent = [(EXT_SIGNATURE_ALGORITHMS, vector(2, u16_list(SCHEMES + CERTIFICATE_SCHEMES)))]
+    sent = [(EXT_SIGNATURE_ALGORITHMS, vector(2, u16_list(schemes)))]
     names = distinguished_names(authorities)
     if names:
         sent.append((EXT_CERTIFICATE_AUTHORITIES, vector(2, names)))
@@ -479,9 +527,9 @@ def certificate_request(authorities, compression):
     return bytes([HS_CERTIFICATE_REQUEST]) + vector(3, b"\0" + vector(2, extensions))
 
 
-def certificate_request12(authorities):
+def certificate_request12(authorities, schemes):
     """The same of TLS 1.2 (RFC 5246, section 7.4.4)."""
-    body = vector(1, bytes([ECDSA_SIGN, RSA_SIGN])) + vector(2, u16_list(SCHEMES + CERTIFICATE_SCHEMES))
+    body = vector(1, bytes([ECDSA_SIGN, RSA_SIGN])) + vector(2, u16_list(schemes))
     return bytes([HS_CERTIFICATE_REQUEST]) + vector(3, body + vector(2, distinguished_names(authorities)))
 
 

@@ -26,6 +26,8 @@ cdef enum TlsEvent:
     TLS_FAILED = 5          # fatal: `failure` tells; if the fault was the peer's, `out` ends with our alert
     TLS_WAIT_POLICY = 6     # a server's configuration with `policy`: choose by `client_hello`, then resume_policy
     TLS_WAIT_SIGN = 7       # as TLS_PROGRESS, and `signer` is to sign `to_sign`: then resume_sign
+    TLS_WAIT_CERTIFICATE = 8    # as TLS_PROGRESS; a client's configuration with `policy`: choose by
+                            # `certificate_request`, then resume_certificate
 
 cdef enum EarlyData:        # where a connection's early data is (RFC 9846, section 4.2.10)
     EARLY_NONE = 0          # there is none
@@ -75,12 +77,14 @@ cdef class Connection:
     # Seals the n <= plaintext_max bytes at record + RECORD_HEADER as one application-data record in place, writes its
     # header to record[:5]; behind the data there is room for the rest of RECORD_OVERHEAD. -> whole length, or -1.
 
-    # While TLS_WAIT_POLICY or TLS_WAIT_SIGN lasts, receive takes nothing (TLS_NEED_DATA). These go on, or end it:
+    # While a TLS_WAIT_* lasts, receive takes nothing (TLS_NEED_DATA). These go on, or end it:
     cdef int resume_policy(self, ServerConfig config, Credential credential) noexcept
     # -> TlsEvent. The configuration to go on with (its own `policy` is not asked again), and the credential to show;
     # None: the one at hand, and its choice.
     cdef int resume_sign(self, bytes signature) noexcept
     # -> TlsEvent. A signature that does not verify is an internal_error.
+    cdef int resume_certificate(self, Credential credential) noexcept
+    # -> TlsEvent. The credential to show, which must fit the request; None: the configuration's choice.
     cdef int refuse_to_resume(self, int description, str reason) noexcept
     # -> TLS_FAILED, with our alert in `out`: who was to decide cannot, or will not.
 

@@ -25,8 +25,8 @@ from cext.tls.constants cimport (
     no_renegotiation, record_overflow, unexpected_message, user_canceled)
 from cext.tls.handshake cimport (
     ACTION_CCS, ACTION_MESSAGE, ACTION_READ_KEYS, ACTION_SKIP_EARLY_DATA, ACTION_WRITE_KEYS, LEVEL_APPLICATION,
-    LEVEL_EARLY, LEVEL_INITIAL, STEP_DONE, STEP_NEED_MESSAGE, STEP_OTHER_VERSION, STEP_WAIT_POLICY, STEP_WAIT_SIGN,
-    Action)
+    LEVEL_EARLY, LEVEL_INITIAL, STEP_DONE, STEP_NEED_MESSAGE, STEP_OTHER_VERSION, STEP_WAIT_CERTIFICATE,
+    STEP_WAIT_POLICY, STEP_WAIT_SIGN, Action)
 from cext.tls.handshake12 cimport Handshake12
 from cext.tls.key_log cimport log_keys
 from cext.tls.key_schedule cimport next_traffic_secret, resumption_psk
@@ -373,9 +373,9 @@ cdef class Connection:
         if code < 0:
             return self.refuse(-code, "bytes of the message's record come after its key change"
                                if code == -unexpected_message else "a flight cannot be written")
-        if step == STEP_WAIT_SIGN:
-            self.waiting = TLS_WAIT_SIGN
-            return TLS_WAIT_SIGN
+        if step == STEP_WAIT_SIGN or step == STEP_WAIT_CERTIFICATE:
+            self.waiting = TLS_WAIT_SIGN if step == STEP_WAIT_SIGN else TLS_WAIT_CERTIFICATE
+            return self.waiting
         if step != STEP_DONE:
             if self.early_data_state == EARLY_OFFERED and self.handshake.early_accepted:
                 self.early_data_state = EARLY_ACCEPTED
@@ -408,6 +408,17 @@ cdef class Connection:
         self.waiting = 0
         try:
             self.handshake.signature = signature
+            return self.step_handshake(NULL, 0)
+        except Exception as e:
+            return self.fail_unexpected(e)
+
+    cdef int resume_certificate(self, Credential credential) noexcept:
+        if self.waiting != TLS_WAIT_CERTIFICATE:
+            return TLS_FAILED if self.failure is not None else TLS_NEED_DATA
+        self.waiting = 0
+        try:
+            self.handshake.decided = 1
+            self.handshake.chosen = credential
             return self.step_handshake(NULL, 0)
         except Exception as e:
             return self.fail_unexpected(e)
@@ -770,6 +781,13 @@ cdef class Connection:
     def to_sign(self):
         """During WAIT_SIGN: (message, scheme)."""
         return (self.handshake.to_sign, self.handshake.scheme) if self.waiting == TLS_WAIT_SIGN else None
+
+    @property
+    def certificate_request(self):
+        """During WAIT_CERTIFICATE: (version, the CertificateRequest, whole)."""
+        if self.waiting != TLS_WAIT_CERTIFICATE:
+            return None
+        return self.handshake.version, self.handshake.request
 
     @property
     def handshake_confirmed(self):

@@ -39,7 +39,7 @@ cdef enum:
 cdef enum:
     STATUS_OCSP = 1                             # CertificateStatusType, RFC 6066 section 8
 
-cdef enum ExtensionType:                        # section 4.2, and RFC 5746, 6066, 7627, 8449, 8879
+cdef enum ExtensionType:                        # section 4.2, and RFC 5746, 6066, 7627, 8449, 8879, 9345
     EXT_SERVER_NAME = 0
     EXT_MAX_FRAGMENT_LENGTH = 1
     EXT_STATUS_REQUEST = 5
@@ -56,6 +56,7 @@ cdef enum ExtensionType:                        # section 4.2, and RFC 5746, 606
     EXT_EXTENDED_MASTER_SECRET = 23
     EXT_COMPRESS_CERTIFICATE = 27
     EXT_RECORD_SIZE_LIMIT = 28
+    EXT_DELEGATED_CREDENTIAL = 34
     EXT_SESSION_TICKET = 35
     EXT_PRE_SHARED_KEY = 41
     EXT_EARLY_DATA = 42

@@ -4,6 +4,7 @@ from libc.stdint cimport uint16_t
 
 from cext.base.wire cimport Reader
 from cext.crypto.sign cimport PrivateKey, PublicKey
+from cext.tls.delegated cimport DelegatedCredential
 
 cdef enum:
     CONFIG_LIST_MAX = 16                            # of suites, groups, schemes
@@ -24,7 +25,10 @@ cdef class Credential:
     cdef readonly tuple chain                       # DER, leaf first
     cdef readonly PrivateKey key                    # None: `signer` signs
     cdef readonly object signer                     # remote: has sign(message, scheme), which the owner calls
-    cdef readonly PublicKey public_key              # of the leaf, for what `signer` signs; None beside a key
+    cdef readonly PublicKey public_key              # of the leaf or delegated, for what `signer` signs; None beside a key
+    cdef readonly DelegatedCredential delegated     # None: the leaf's key signs
+    cdef readonly bint match_issuer                 # only for peers that name one of `issuers`
+    cdef readonly tuple issuers                     # DistinguishedName (DER) of each certificate's issuer; then alone
     cdef readonly tuple names                       # lower-case str, "*.example.com" for one label
     cdef readonly bytes certificate_body            # of the Certificate message, with an empty request context
     cdef readonly bytes certificate_body12          # the same of TLS 1.2
@@ -45,6 +49,8 @@ cdef class Credential:
     cdef bytes certificate_message(self, int variant, Reader algorithms)
     # The message of TLS 1.3 for a peer that asked for what `variant` says and takes these algorithms (a list of u16),
     # whole: Certificate or CompressedCertificate. Encoded before: nothing is built here.
+    cdef bint is_issued_by(self, Reader authorities) noexcept
+    # Whether a list of DistinguishedNames (shape checked; .p NULL: none) has one of `issuers`.
 
 # --- what configurations are checked and encoded by
 

@@ -2,10 +2,14 @@
 
 import re
 
-from cext.base.wire cimport left, reader_init
+from libc.string cimport memcmp
+
+from cext.base.wire cimport left, read_vec16, reader_init
+from cext.crypto.x509 cimport issuer_name
 from cext.crypto.x509 cimport public_key as read_public_key
 from cext.tls.constants cimport (
-    EXT_SIGNED_CERTIFICATE_TIMESTAMP, EXT_STATUS_REQUEST, HS_CERTIFICATE, HS_CERTIFICATE_STATUS, STATUS_OCSP)
+    EXT_DELEGATED_CREDENTIAL, EXT_SIGNED_CERTIFICATE_TIMESTAMP, EXT_STATUS_REQUEST, HS_CERTIFICATE,
+    HS_CERTIFICATE_STATUS, STATUS_OCSP)
 from cext.tls.fields cimport is_timestamp_list
 from cext.tls.negotiate cimport list_has
 
@@ -30,24 +34,34 @@ cdef class Credential:
     For peers that ask: `ocsp_response` in DER; `signed_certificate_timestamps`, encoded as RFC 6962, section 3.3 has the
     list, or a sequence of them; `certificate_compression`, algorithms (cext.tls.compression), preferred first, that the
     certificates are compressed by, here and now.
-    ValueError when the chain is empty or too long, the leaf cannot be read, the key is not the leaf's, a scheme does not
-    fit it, a name is none, or there is too much to stand beside the leaf.
+    `delegated_credential`: the structure of RFC 9345; `key` is then the one it delegates to, and the credential for
+    clients of TLS 1.3 that take such: the next one of its names is for the others. `match_issuer`: only for peers whose
+    certificate_authorities name an issuer of the chain's.
+    ValueError when the chain is empty or too long, a certificate cannot be read, the key is not the leaf's, a scheme does
+    not fit it, a name is none, there is too much to stand beside the leaf, or see DelegatedCredential.
     """
 
     def __init__(self, chain, key not None, names=(), schemes=None, *, ocsp_response=b"",
-                 signed_certificate_timestamps=b"", certificate_compression=()):
+                 signed_certificate_timestamps=b"", certificate_compression=(), bytes delegated_credential=None,
+                 bint match_issuer=False):
         self.chain = tuple(bytes(der) for der in chain)
         if not self.chain or not all(self.chain):
             raise ValueError("a credential needs a chain of DER certificates, leaf first")
+        public_key = read_public_key(self.chain[0])
+        if delegated_credential is not None:
+            self.delegated = DelegatedCredential(delegated_credential, self.chain[0])
+            public_key = self.delegated.public_key
         self.ocsp_response = bytes(ocsp_response)
         self.signed_certificate_timestamps = timestamp_list(signed_certificate_timestamps)
         self.encode(known_algorithms(certificate_compression))
         self.names = tuple(normal_name(name) for name in names)
-        public_key = read_public_key(self.chain[0])
+        self.match_issuer = match_issuer
+        self.issuers = tuple(issuer_name(der) for der in self.chain) if match_issuer else ()
         if isinstance(key, PrivateKey):
             self.key = key
             if not self.key.matches(public_key):
-                raise ValueError("the key is not the one of the chain's first certificate")
+                raise ValueError("the key is not the one of the chain's first certificate" if self.delegated is None
+                                 else "the key is not the one of the delegated credential")
             schemes13 = self.key.schemes
             schemes12 = self.key.schemes12
         elif callable(getattr(key, "sign", None)):
@@ -57,6 +71,8 @@ cdef class Credential:
             schemes12 = public_key.schemes12
         else:
             raise TypeError(f"a PrivateKey or an object with sign(message, scheme), not {type(key).__name__}")
+        if self.delegated is not None:
+            schemes13, schemes12 = (self.delegated.scheme,), ()
         if schemes is not None:
             schemes = known(schemes, {*schemes13, *schemes12}, "signature scheme")
             schemes13 = [scheme for scheme in schemes if scheme in schemes13]
@@ -73,7 +89,8 @@ cdef class Credential:
         if len(self.ocsp_response) > EXTENSIONS_MAX:
             raise ValueError("ocsp_response does not fit a CertificateEntry")
         status = bytes([STATUS_OCSP]) + vector(3, self.ocsp_response) if self.ocsp_response else b""
-        bodies = [certificate_body(self.chain, status if variant & WITH_STATUS else b"",
+        delegated = b"" if self.delegated is None else self.delegated.encoded
+        bodies = [certificate_body(self.chain, delegated, status if variant & WITH_STATUS else b"",
                                    self.signed_certificate_timestamps if variant & WITH_TIMESTAMPS else b"")
                   for variant in range(<int> VARIANTS)]
         self.certificate_body = bodies[0]
@@ -95,13 +112,24 @@ cdef class Credential:
                     return message
         return self.certificates[variant]
 
+    cdef bint is_issued_by(self, Reader authorities) noexcept:
+        cdef Reader name
+        cdef bytes issuer
+        while left(&authorities) and read_vec16(&authorities, &name):
+            for issuer in self.issuers:
+                if <size_t> len(issuer) == left(&name) and memcmp(<const char *> issuer, name.p, left(&name)) == 0:
+                    return 1
+        return 0
+
     def __repr__(self):
         return f"Credential({self.key.kind if self.key else 'remote key'}, {', '.join(self.names) or 'no names'})"
 
 
-def certificate_body(chain, status, timestamps):
+def certificate_body(chain, delegated, status, timestamps):
     """A Certificate message's content, with the leaf's extensions (RFC 8446, section 4.4.2)."""
     extensions = b""
+    if delegated:
+        extensions += u16_list((EXT_DELEGATED_CREDENTIAL,)) + vector(2, delegated)
     if status:
         extensions += u16_list((EXT_STATUS_REQUEST,)) + vector(2, status)
     if timestamps:

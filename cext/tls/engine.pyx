@@ -11,7 +11,7 @@ from cext.tls.credential cimport Credential
 from cext.tls.connection cimport (
     EARLY_ACCEPTED, EARLY_DISCARDING, EARLY_NONE, EARLY_OFFERED, EARLY_READING, EARLY_REJECTED, RECORD_HEADER,
     TLS_CLOSE_NOTIFY, TLS_DATA, TLS_ESTABLISHED, TLS_FAILED, TLS_NEED_DATA, TLS_PROGRESS, TLS_WAIT_POLICY,
-    TLS_WAIT_SIGN, Connection)
+    TLS_WAIT_CERTIFICATE, TLS_WAIT_SIGN, Connection)
 from cext.tls.constants cimport TLS13
 from cext.tls.exporter cimport export_keying_material
 from cext.tls.prf12 cimport FINISHED12_LENGTH
@@ -26,6 +26,7 @@ CLOSE_NOTIFY = TLS_CLOSE_NOTIFY
 FAILED = TLS_FAILED
 WAIT_POLICY = TLS_WAIT_POLICY
 WAIT_SIGN = TLS_WAIT_SIGN
+WAIT_CERTIFICATE = TLS_WAIT_CERTIFICATE
 # EarlyData
 NO_EARLY_DATA, OFFERED, READING = EARLY_NONE, EARLY_OFFERED, EARLY_READING
 DISCARDING, ACCEPTED, REJECTED = EARLY_DISCARDING, EARLY_ACCEPTED, EARLY_REJECTED
@@ -95,8 +96,15 @@ cdef class Engine(Connection):
             raise ValueError("no signature is waited for")
         return self.resume_sign(signature)
 
+    def show(self, Credential credential=None):
+        """Ends WAIT_CERTIFICATE (see resume_certificate in the .pxd); the event that follows. ValueError at another
+        time."""
+        if self.waiting != TLS_WAIT_CERTIFICATE:
+            raise ValueError("no certificate is waited for")
+        return self.resume_certificate(credential)
+
     def give_up(self, int description, str reason not None):
-        """Ends either wait, and the connection, with an alert; FAILED. ValueError when nothing is waited for, or for
+        """Ends any wait, and the connection, with an alert; FAILED. ValueError when nothing is waited for, or for
         what is no AlertDescription."""
         if not self.waiting or not 0 < description < 256:
             raise ValueError("nothing is waited for, or no such alert")

@@ -44,6 +44,7 @@ cdef enum:                                      # KnownExtension: index into Ext
     X_SIGNATURE_ALGORITHMS_CERT
     X_KEY_SHARE
     X_RENEGOTIATION_INFO
+    X_DELEGATED_CREDENTIAL
     X_COUNT
     X_UNKNOWN = 255
 

@@ -17,7 +17,7 @@ cdef enum:
     SH12 = IN_SERVER_HELLO_12
     ANSWERS = SH | HRR | EE | CT | SH12         # only what the peer offered may stand in them (section 4.2)
 
-# RFC 8446 section 4.2, in its order; then RFC 8879, RFC 8449, and what only TLS 1.2 answers.
+# RFC 8446 section 4.2, in its order; then RFC 8879, RFC 8449, what only TLS 1.2 answers, and RFC 9345.
 TABLE = (
     (constants.EXT_SERVER_NAME, X_SERVER_NAME, CH | EE | SH12),
     (constants.EXT_MAX_FRAGMENT_LENGTH, X_MAX_FRAGMENT_LENGTH, CH | EE | SH12),
@@ -47,6 +47,7 @@ TABLE = (
     (constants.EXT_EXTENDED_MASTER_SECRET, X_EXTENDED_MASTER_SECRET, CH | SH12),
     (constants.EXT_SESSION_TICKET, X_SESSION_TICKET, CH | SH12),
     (constants.EXT_RENEGOTIATION_INFO, X_RENEGOTIATION_INFO, CH | SH12),
+    (constants.EXT_DELEGATED_CREDENTIAL, X_DELEGATED_CREDENTIAL, CH | CR | CT),
 )
 
 cdef enum:

@@ -55,16 +55,17 @@ cdef bint optional_algorithms(Reader body, Reader *out) noexcept nogil:
     return 1
 
 
-cdef bint optional_authorities(Reader body) noexcept nogil:
+cdef bint optional_authorities(Reader body, Reader *out) noexcept nogil:
     """CertificateAuthoritiesExtension (section 4.2.4): at least one name, and none empty."""
-    cdef Reader list = body
-    cdef Reader name
+    cdef Reader walk, name
     if body.p == NULL:
         return 1
-    if not whole_vec16(&list) or not left(&list):
+    out[0] = body
+    if not whole_vec16(out) or not left(out):
         return 0
-    while left(&list):
-        if not read_vec16(&list, &name) or not left(&name):
+    walk = out[0]
+    while left(&walk):
+        if not read_vec16(&walk, &name) or not left(&name):
             return 0
     return 1
 

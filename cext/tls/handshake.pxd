@@ -25,6 +25,8 @@ cdef enum Step:                 # what advance and every do_* return, or -AlertD
     STEP_WAIT_POLICY = 3        # a server has read the ClientHello, and who made the configuration wants to choose by
                                 # it: a new handshake with `decided` set is then given the same message
     STEP_WAIT_SIGN = 4          # `to_sign` is to be signed by `signer`: advance(NULL, 0) goes on with `signature`
+    STEP_WAIT_CERTIFICATE = 6   # a server asks for a certificate, and who made a client's configuration wants to choose by
+                                # `request`: advance(NULL, 0) goes on, with `decided` set
     STEP_OTHER_VERSION = 5      # the message settles on TLS 1.2: a sibling's handshake is to take it
 
 cdef enum Level:                # encryption level a message travels at (RFC 9846, section 7)
@@ -66,8 +68,9 @@ cdef class Handshake:
     cdef int n_actions
 
     # what the owner has decided
-    cdef bint decided           # STEP_WAIT_POLICY has been: the configuration is the one to use
+    cdef bint decided           # STEP_WAIT_POLICY, or STEP_WAIT_CERTIFICATE, has been
     cdef Credential chosen      # to be used instead of the configuration's choice; None: that
+    cdef bytes request          # a client's: the CertificateRequest, whole; None when none has come
     cdef object signer          # of STEP_WAIT_SIGN
     cdef bytes to_sign
     cdef int scheme             # by which

@@ -4,7 +4,7 @@ from libc.stdint cimport uint16_t, uint64_t, uint8_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from cext.base.wire cimport Reader, Writer, left, read_u16, read_vec8, writer_init, written
+from cext.base.wire cimport Reader, Writer, left, read_u16, read_vec8, read_vec16, writer_init, written
 from cext.tls cimport certificates, compression, messages
 from cext.tls.extensions cimport extension_bit
 from cext.tls.certificates cimport Certificate, CertificateRequest, CertificateVerify
@@ -81,6 +81,16 @@ cdef names(Reader r):
     return tuple(found)
 
 
+cdef distinguished_names(Reader r):
+    cdef Reader one
+    if r.p == NULL:
+        return None
+    found = []
+    while read_vec16(&r, &one):
+        found.append(content(&one))
+    return tuple(found)
+
+
 cdef parse_client_hello(bytes body):
     cdef ClientHello ch
     cdef KeyShare share
@@ -102,6 +112,8 @@ cdef parse_client_hello(bytes body):
         "supported_groups": numbers(ch.supported_groups),
         "signature_algorithms": numbers(ch.signature_algorithms),
         "signature_algorithms_cert": numbers(ch.signature_algorithms_cert),
+        "certificate_authorities": distinguished_names(ch.certificate_authorities),
+        "delegated_credential": numbers(ch.delegated_credential),
         "key_shares": shares,
         "alpn": names(ch.alpn),
         "psk_modes": content(&ch.psk_modes),
@@ -159,6 +171,7 @@ cdef parse_certificate_request(bytes body):
         "compress_certificate": numbers(cr.compress_certificate),
         "status_request": bool(cr.status_request),
         "signed_certificate_timestamp": bool(cr.signed_certificate_timestamp),
+        "certificate_authorities": distinguished_names(cr.authorities),
     }
 
 

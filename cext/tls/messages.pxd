@@ -24,6 +24,8 @@ cdef struct ClientHello:
     Reader supported_groups            # list of u16
     Reader signature_algorithms        # list of u16
     Reader signature_algorithms_cert
+    Reader certificate_authorities     # list of DistinguishedName, shape checked
+    Reader delegated_credential        # list of u16: SignatureSchemes (RFC 9345, section 4.1.1)
     Reader key_shares                  # list of KeyShareEntry, shape and duplicates checked
     Reader alpn                        # list of ProtocolName, shape checked
     Reader psk_modes

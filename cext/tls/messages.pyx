@@ -17,7 +17,7 @@ from cext.tls.constants cimport (
     TLS12, TLS13, UPDATE_NOT_REQUESTED, UPDATE_REQUESTED, decode_error, handshake_failure, illegal_parameter, missing_extension)
 from cext.tls.extensions cimport (
     IN_CLIENT_HELLO, IN_ENCRYPTED_EXTENSIONS, IN_HELLO_RETRY_REQUEST, IN_NEW_SESSION_TICKET, IN_SERVER_HELLO, X_ALPN,
-    X_CERTIFICATE_AUTHORITIES, X_COMPRESS_CERTIFICATE, X_COOKIE, X_EARLY_DATA, X_EC_POINT_FORMATS,
+    X_CERTIFICATE_AUTHORITIES, X_COMPRESS_CERTIFICATE, X_COOKIE, X_DELEGATED_CREDENTIAL, X_EARLY_DATA, X_EC_POINT_FORMATS,
     X_EXTENDED_MASTER_SECRET, X_KEY_SHARE, X_PRE_SHARED_KEY, X_PSK_KEY_EXCHANGE_MODES, X_RENEGOTIATION_INFO,
     X_SERVER_NAME, X_SESSION_TICKET, X_SIGNATURE_ALGORITHMS, X_SIGNATURE_ALGORITHMS_CERT,
     X_SIGNED_CERTIFICATE_TIMESTAMP, X_STATUS_REQUEST, X_SUPPORTED_GROUPS, X_SUPPORTED_VERSIONS, Extensions, U16Set,
@@ -87,8 +87,10 @@ cdef int decode_client_hello_extensions(const Extensions *ext, ClientHello *ch) 
         return refuse(&ch.reason, decode_error, "application_layer_protocol_negotiation cannot be decoded")
     if not optional_cookie(ext.body[X_COOKIE], &ch.cookie):
         return refuse(&ch.reason, decode_error, "cookie cannot be decoded")
-    if not optional_authorities(ext.body[X_CERTIFICATE_AUTHORITIES]):
+    if not optional_authorities(ext.body[X_CERTIFICATE_AUTHORITIES], &ch.certificate_authorities):
         return refuse(&ch.reason, decode_error, "certificate_authorities cannot be decoded")
+    if not optional_u16_list(ext.body[X_DELEGATED_CREDENTIAL], &ch.delegated_credential):
+        return refuse(&ch.reason, decode_error, "delegated_credential cannot be decoded")
     if not optional_algorithms(ext.body[X_COMPRESS_CERTIFICATE], &ch.compress_certificate):
         return refuse(&ch.reason, decode_error, "compress_certificate cannot be decoded")
     if ext.body[X_PSK_KEY_EXCHANGE_MODES].p != NULL:

@@ -99,7 +99,7 @@ def client_config(settings, session=None):
         cipher_suites=SUITES,
         session=session,
         early_data=bool(settings >> 6 & 1),
-        credential=credential("ecdsa", signer) if settings >> 14 & 1 else None,
+        credentials=[credential("ecdsa", signer)] if settings >> 14 & 1 else (),
     )
 
 

@@ -98,7 +98,7 @@ def asked(mode="require", **options):
 def test_every_kind_of_key(kind, mode):
     seen = []
     server = Engine(asked(mode, verify_client=seen.append))
-    client = Engine(ClientConfig(server_name="example.com", credential=credential(kind, "client.example")))
+    client = Engine(ClientConfig(server_name="example.com", credentials=[credential(kind, "client.example")]))
     events = pump(client, server)
     assert (server.failure, client.failure) == (None, None)
     assert ("b", ESTABLISHED, b"") in events
@@ -110,7 +110,7 @@ def test_every_kind_of_key(kind, mode):
 
 def test_not_asked_not_shown():
     server = Engine(server_config())
-    client = Engine(ClientConfig(credential=credential("ecdsa-p256", "client.example")))
+    client = Engine(ClientConfig(credentials=[credential("ecdsa-p256", "client.example")]))
     pump(client, server)
     assert server.established
     assert server.peer_certificates == ()
@@ -133,7 +133,7 @@ def test_client_without_certificate(mode, established):
 @pytest.mark.parametrize(("schemes", "kinds"), [((0x0403,), [11, 20]), ((0x0403, 0x0804), [11, 15, 20])])
 def test_client_shows_none_that_cannot_sign_as_asked(schemes, kinds):
     config = ClientConfig(server_name="example.com", alpn=(b"http/1.1",),
-                          credential=credential("rsa", "client.example"))
+                          credentials=[credential("rsa", "client.example")])
     request = message(CERTIFICATE_REQUEST, b"\0" + vector(2, extension(13, vector(2, u16s(*schemes)))))
     server = RawServer(config, alter={"certificate_request": lambda _: request}).serve()
     assert server.client.established, server.client.failure
@@ -153,7 +153,7 @@ def test_distrust(mode, raised, alert):
         raise raised
 
     server = Engine(asked(mode, verify_client=distrust))
-    client = Engine(ClientConfig(credential=credential("ecdsa-p256", "client.example")))
+    client = Engine(ClientConfig(credentials=[credential("ecdsa-p256", "client.example")]))
     pump(client, server)
     assert server.failure.name == client.failure.name == alert
     assert "the certificate is not trusted" in server.failure.reason
@@ -166,7 +166,7 @@ def test_signer_elsewhere():
             raise AssertionError("the owner asks, not the engine")
 
     remote = type(credential())([leaf()], Signer())
-    server, client = Engine(asked()), Engine(ClientConfig(credential=remote))
+    server, client = Engine(asked()), Engine(ClientConfig(credentials=[remote]))
     server.receive_bytes(client.take_output())
     assert client.receive_bytes(server.take_output())[-1][0] == WAIT_SIGN
     server.receive_bytes(client.take_output())
@@ -206,8 +206,8 @@ def test_options_that_cannot_work(options):
 
 
 def test_client_takes_credentials_only():
-    with pytest.raises(TypeError):
-        ClientConfig(credential=b"PEM")
+    with pytest.raises(ValueError, match="Credentials"):
+        ClientConfig(credentials=[b"PEM"])
 
 
 # --- faults of the client
@@ -337,7 +337,7 @@ def again(first, config, **options):
 def known_client(mode="require", **options):
     """A client with a session that its certificate stands for."""
     server = Engine(asked(mode, tickets=TICKETS, **options))
-    client = Engine(ClientConfig(server_name="example.com", credential=credential("ecdsa-p256", "client.example")))
+    client = Engine(ClientConfig(server_name="example.com", credentials=[credential("ecdsa-p256", "client.example")]))
     pump(client, server)
     assert server.established, server.failure
     assert client.session is not None
@@ -365,7 +365,7 @@ def test_a_chain_that_is_trusted_no_more_ends_the_session():
     assert not server.resumed
     assert server.failure.name == "certificate_required"        # the full handshake asked, and it shows none now
     _, server = again(known_client(), asked(tickets=TICKETS, verify_client=distrust),
-                       credential=credential("ecdsa-p256", "client.example"))
+                       credentials=[credential("ecdsa-p256", "client.example")])
     assert server.failure.name == "certificate_revoked"
     assert server.peer_certificates == ()
 
@@ -465,7 +465,7 @@ def test_openssl_server(files, kind):
     context.load_verify_locations(files[kind][0])
     context.verify_mode = ssl.CERT_REQUIRED
     server = Memory(context, True)
-    client = Engine(ClientConfig(server_name="example.com", credential=credential(kind, "client.example")))
+    client = Engine(ClientConfig(server_name="example.com", credentials=[credential(kind, "client.example")]))
     pump(client, server)
     assert server.done, server.error
     assert server.ssl.getpeercert(True) == leaf(kind)

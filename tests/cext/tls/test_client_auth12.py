@@ -39,7 +39,7 @@ def asked(mode="require", **options):
 
 
 def known(kind="ecdsa-p256", **options):
-    return ClientConfig(server_name="example.com", credential=credential(kind, "client.example"), max_version=TLS12,
+    return ClientConfig(server_name="example.com", credentials=[credential(kind, "client.example")], max_version=TLS12,
                         **options)
 
 
@@ -99,7 +99,7 @@ def test_every_kind_of_key(kind, mode, suite):
 
 def test_of_a_client_that_offers_both_versions():
     server = Engine(asked(max_version=TLS12))
-    client = Engine(ClientConfig(server_name="example.com", credential=credential("rsa", "client.example")))
+    client = Engine(ClientConfig(server_name="example.com", credentials=[credential("rsa", "client.example")]))
     pump(client, server)
     assert server.established, server.failure
     assert server.peer_certificates == (leaf("rsa"),)
@@ -148,7 +148,7 @@ def test_signer_elsewhere(kind):
 
     remote = type(credential())([leaf(kind)], Signer())
     server = Engine(asked())
-    client = Engine(ClientConfig(server_name="example.com", credential=remote, max_version=TLS12))
+    client = Engine(ClientConfig(server_name="example.com", credentials=[remote], max_version=TLS12))
     server.receive_bytes(client.take_output())
     assert client.receive_bytes(server.take_output())[-1][0] == WAIT_SIGN
     server.receive_bytes(client.take_output())      # Certificate and ClientKeyExchange are on their way
@@ -167,7 +167,7 @@ def test_a_wrong_signature_from_elsewhere_is_not_sent():
 
     remote = type(credential())([leaf()], Signer())
     server = Engine(asked())
-    client = Engine(ClientConfig(server_name="example.com", credential=remote, max_version=TLS12))
+    client = Engine(ClientConfig(server_name="example.com", credentials=[remote], max_version=TLS12))
     server.receive_bytes(client.take_output())
     client.receive_bytes(server.take_output())
     assert client.give_signature(signature("ecdsa-p256", b"something else", 0x0403)) == FAILED
@@ -340,7 +340,7 @@ def test_a_chain_that_is_trusted_no_more_ends_the_session():
     assert not server.resumed
     assert server.failure.name == "handshake_failure"           # the full handshake asked, and it shows none now
     _, server = again(known_client(), asked(tickets=TICKETS, verify_client=distrust),
-                      credential=credential("ecdsa-p256", "client.example"))
+                      credentials=[credential("ecdsa-p256", "client.example")])
     assert server.failure.name == "certificate_revoked"
 
 

@@ -126,7 +126,7 @@ def test_both_ends():
 
 def test_a_clients_certificate():
     mine = compressing(Zlib(), name="client.example")
-    a = Engine(ClientConfig(credential=mine))
+    a = Engine(ClientConfig(credentials=[mine]))
     b = Engine(ServerConfig([credential()], client_auth="require", certificate_compression=[Zlib()]))
     pump(a, b)
     assert a.established and b.established, (a.failure, b.failure)
@@ -134,7 +134,7 @@ def test_a_clients_certificate():
 
 
 def test_a_clients_certificate_for_a_server_that_does_not_offer_it():
-    a = Engine(ClientConfig(credential=compressing(Zlib(), name="client.example")))
+    a = Engine(ClientConfig(credentials=[compressing(Zlib(), name="client.example")]))
     b = Engine(ServerConfig([credential()], client_auth="require", certificate_compression=[Reversed()]))
     pump(a, b)
     assert a.established and b.established, (a.failure, b.failure)

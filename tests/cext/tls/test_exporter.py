@@ -176,7 +176,7 @@ TRAFFIC = [
 def test_both_ends_log_the_same(suite, client_auth):
     ours, theirs = [], []
     connected({"key_log": ours.append, "client_auth": client_auth}, key_log=theirs.append, cipher_suites=(suite,),
-              credential=credential("ecdsa-p256", "client.example"))
+              credentials=[credential("ecdsa-p256", "client.example")])
     assert sorted(ours) == sorted(theirs)
     assert kinds(ours) == TRAFFIC
 

@@ -28,6 +28,7 @@ RFC = {
     51: {CH, SH, HRR}, 41: {CH, SH}, 45: {CH},
     42: {CH, EE, NST}, 44: {CH, HRR}, 43: {CH, SH, HRR}, 47: {CH, CR}, 48: {CR}, 49: {CH}, 50: {CH, CR},
     27: {CH, CR}, 28: {CH, EE, SH12}, 11: {CH, SH12}, 23: {CH, SH12}, 35: {CH, SH12}, 0xFF01: {CH, SH12},
+    34: {CH, CR, CT},
 }  # fmt: skip
 MESSAGES = (CH, SH, HRR, EE, CT, CR, NST, SH12)
 ANSWERS = {SH, HRR, EE, CT, SH12}

@@ -182,6 +182,8 @@ def test_client_hello_fields():
         "supported_groups": (0x1D, 0x17),
         "signature_algorithms": wire.SIGNATURES,
         "signature_algorithms_cert": (0x0804,),
+        "certificate_authorities": None,
+        "delegated_credential": None,
         "key_shares": [(0x1D, wire.X25519_SHARE)],
         "alpn": (b"http/1.1",),
         "psk_modes": b"\1",

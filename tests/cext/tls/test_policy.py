@@ -221,7 +221,7 @@ def test_refusals_in_tls12():
 @pytest.mark.parametrize("kind", KEY_KINDS)
 def test_a_remote_key_signs_in_tls12(kind, asks):
     a, b, events = connect(ServerConfig([remote_credential(kind)], client_auth=asks), max_version=TLS12,
-                           credential=credential("rsa"))
+                           credentials=[credential("rsa")])
     assert events == [(WAIT_SIGN, b"")]
     message, scheme = b.to_sign
     assert len(message) > 64 and message[64:65] == b"\3"          # both randoms, then a named curve

@@ -289,5 +289,5 @@ def test_two_statuses():
 def test_a_client_shows_its_certificate_alone():
     """Without either, for a server that does not ask for them: it would refuse the extensions."""
     server = ServerConfig([stapled()], client_auth="require")
-    a, b = connect(server, {"credential": stapled()})
+    a, b = connect(server, {"credentials": [stapled()]})
     assert a.established and b.established, (a.failure, b.failure)

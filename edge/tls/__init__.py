@@ -24,6 +24,7 @@ from edge.tls.binding import CHANNEL_BINDINGS
 from edge.tls.certificate import Certificate, Signer, digest
 from edge.tls.config import GROUPS, VERSIONS, ClientAuth, Config
 from edge.tls.conn import Conn, client, server
+from edge.tls.delegated import issue_delegated_credential
 from edge.tls.errors import (
     AlertError,
     AlertReceived,
@@ -36,6 +37,7 @@ from edge.tls.errors import (
 )
 from edge.tls.hello import ClientHelloInfo
 from edge.tls.replay import REPLAY_WINDOW, ReplayRegister
+from edge.tls.request import CertificateRequestInfo
 from edge.tls.state import ConnectionState
 from edge.tls.tickets import SessionTicketWrapper
 
@@ -49,6 +51,7 @@ __all__ = [
     "AlertSent",
     "Certificate",
     "CertificateError",
+    "CertificateRequestInfo",
     "ClientAuth",
     "ClientHelloInfo",
     "ClosedError",
@@ -65,5 +68,6 @@ __all__ = [
     "UnexpectedEOF",
     "client",
     "digest",
+    "issue_delegated_credential",
     "server",
 ]

@@ -21,6 +21,7 @@ from edge import compression
 
 _T = TypeVar("_T")
 
+_DELEGATION_USAGE: Final = x509.ObjectIdentifier("1.3.6.1.4.1.44363.44")
 _ED25519: Final = 0x0807
 _HASHES: Final = {
     **dict.fromkeys((0x0401, 0x0403, 0x0804, 0x0809), "sha256"),
@@ -61,8 +62,15 @@ class Certificate:
     `chain`: DER certificates, the server's (or client's) own first. `private_key`: PEM, a key of the `cryptography`
     package, or a `Signer`. `names`: the host names it is chosen for; None: those of its subjectAltName.
     `ocsp_staple`: an OCSPResponse in DER, and `signed_certificate_timestamps`: of Certificate Transparency logs (RFC
-    6962, section 3.2), which go to clients that ask for them. Raises ValueError when the chain cannot be read, the key
-    is of no use to TLS or not the one of the first certificate, or these are too long.
+    6962, section 3.2), which go to clients that ask for them.
+
+    `delegated_credential`: what `issue_delegated_credential` has made (RFC 9345); `private_key` is then the key that it
+    delegates to. A server shows it to clients of TLS 1.3 that take such, until it expires; for all others another
+    Certificate of the same names is to follow. `match_issuer`: to be shown to peers alone that name an issuer of the
+    chain's (certificate_authorities).
+
+    Raises ValueError when the chain cannot be read, the key is of no use to TLS or not the one of the first certificate
+    or the delegated credential, that one cannot be used, or staple and timestamps are too long.
     """
 
     chain: Sequence[bytes]
@@ -70,24 +78,31 @@ class Certificate:
     names: Sequence[str] | None = None
     ocsp_staple: bytes = b""
     signed_certificate_timestamps: Sequence[bytes] = ()
+    delegated_credential: bytes | None = None
+    match_issuer: bool = False
     _credential: Any = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "chain", tuple(bytes(der) for der in self.chain))
         if not self.chain:
             raise ValueError("chain: a certificate needs at least one")
-        names = self.names
-        if names is None:
-            names = subject_names(x509.load_der_x509_certificate(self.chain[0]))
+        leaf = x509.load_der_x509_certificate(self.chain[0])
+        names = subject_names(leaf) if self.names is None else self.names
         object.__setattr__(self, "names", tuple(names))
+        if self.delegated_credential is not None and not may_delegate(leaf):
+            raise ValueError("delegated_credential: the certificate has not DelegationUsage and digitalSignature")
         credential = Credential(
             self.chain,
-            _engine_key(self.private_key),
+            engine_key(self.private_key),
             self.names,
             ocsp_response=self.ocsp_staple,
             signed_certificate_timestamps=tuple(self.signed_certificate_timestamps),
             certificate_compression=compression.AVAILABLE,
+            delegated_credential=self.delegated_credential,
+            match_issuer=self.match_issuer,
         )
+        if credential.delegated is not None and not credential.delegated.is_signed_by(self.chain[0]):
+            raise ValueError("delegated_credential: is not signed by the certificate's key")
         object.__setattr__(self, "_credential", credential)
 
     @classmethod
@@ -124,7 +139,19 @@ def timestamps(encoded: bytes) -> tuple[bytes, ...]:
     return tuple(found)
 
 
-def _engine_key(key: Any) -> Any:
+def may_delegate(certificate: x509.Certificate) -> bool:
+    """Whether its key may sign delegated credentials: its issuer says so by the extension DelegationUsage, and by the
+    key usage digitalSignature (RFC 9345, section 4.2)."""
+    try:
+        certificate.extensions.get_extension_for_oid(_DELEGATION_USAGE)
+        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    except x509.ExtensionNotFound:
+        return False
+    return usage.digital_signature
+
+
+def engine_key(key: Any) -> Any:
+    """The engine's form of a private key: a PrivateKey, or a Signer as it is."""
     if isinstance(key, PrivateKey):
         return key
     if isinstance(key, bytes):

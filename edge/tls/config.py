@@ -10,6 +10,7 @@ from edge import compression
 from edge.tls.certificate import Certificate
 from edge.tls.hello import ClientHelloInfo
 from edge.tls.replay import ReplayRegister, engine_register
+from edge.tls.request import CertificateRequestInfo
 from edge.tls.tickets import OwnTickets, SessionTicketWrapper, WrapperTickets
 from edge.tls.verify import Roots, Store, asking, load_roots, store, system_store, verify_client
 
@@ -36,6 +37,7 @@ class ClientAuth(enum.Enum):
 
 
 GetCertificate = Callable[[ClientHelloInfo], Certificate | Awaitable[Certificate | None] | None]
+GetClientCertificate = Callable[[CertificateRequestInfo], Certificate | Awaitable[Certificate | None] | None]
 GetConfig = Callable[[ClientHelloInfo], "Config | Awaitable[Config | None] | None"]
 Verify = Callable[[Sequence[bytes], str], None]
 
@@ -51,9 +53,12 @@ class Config:
 
     certificates: Sequence[Certificate] = ()
     """A server's: chosen by the client's server_name and signature algorithms, the first by default. A client shows the
-    first to a server that asks."""
+    first that can sign as the server wants to a server that asks, and none when none can."""
     get_certificate: GetCertificate | None = None
     """Chooses the certificate by the ClientHello; None leaves it to `certificates`."""
+    get_client_certificate: GetClientCertificate | None = None
+    """Chooses what a client shows to a server that asks, which has proved by then who it is; None leaves it to
+    `certificates`."""
     get_config_for_client: GetConfig | None = None
     """Chooses the whole configuration by the ClientHello; None keeps this one. It is called before get_certificate,
     which is then the chosen configuration's."""
@@ -243,12 +248,13 @@ class Config:
         self, server_name: str, verify: Callable[[list[bytes], bytes], None] | None, *, early_data: bool = False
     ) -> Any:
         """The engine's form of it for one client connection."""
-        credential = self.certificates[0].credential if self.certificates else None
         return engine.ClientConfig(
             server_name=server_name,
             verify=verify,
             early_data=early_data,
-            credential=credential,
+            # A delegated credential is a server's.
+            credentials=[one.credential for one in self.certificates if one.delegated_credential is None],
+            policy=self.get_client_certificate is not None,
             tickets=self.session_tickets,
             status_request=self.request_ocsp_staple,
             signed_certificate_timestamp=self.request_timestamps,

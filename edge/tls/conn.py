@@ -31,6 +31,7 @@ from cext.tls.engine import (
     DATA,
     OFFERED,
     READING,
+    WAIT_CERTIFICATE,
     WAIT_POLICY,
     WAIT_SIGN,
     Engine,
@@ -51,11 +52,13 @@ from edge.tls.errors import (
     UnexpectedEOF,
 )
 from edge.tls.hello import ClientHelloInfo
+from edge.tls.request import CertificateRequestInfo
 from edge.tls.socketlike import SocketLike, send_at_once, shut
 from edge.tls.state import ConnectionState
 from edge.tls.verify import asking, last_error, verify_server
 
 _INTERNAL_ERROR: Final = 80
+_WAITS: Final = (WAIT_POLICY, WAIT_SIGN, WAIT_CERTIFICATE)
 _RECEIVE: Final = 1 << 16
 _SEAL: Final = 1 << 17
 """Bytes that are sealed before they are sent: a long write must not need its length twice in memory."""
@@ -127,6 +130,15 @@ def _is_trusted(check: Callable[[Sequence[bytes]], None], chain: Sequence[bytes]
     except Exception:
         return False
     return True
+
+
+def _credential(hook: str, certificate: Certificate | None) -> Any:
+    """The engine's form of what a hook has returned."""
+    if certificate is None:
+        return None
+    if not isinstance(certificate, Certificate):
+        raise TypeError(f"{hook} returned {type(certificate).__name__}, not a Certificate")
+    return certificate.credential
 
 
 class Conn(SocketLike):
@@ -438,7 +450,7 @@ class Conn(SocketLike):
                     self._incoming += payload
                 elif event == CLOSE_NOTIFY:
                     self._ended = True
-                elif event in (WAIT_POLICY, WAIT_SIGN):
+                elif event in _WAITS:
                     self._waiting = event
             self._queue_output_locked()
         self._after_step()
@@ -460,7 +472,7 @@ class Conn(SocketLike):
         """Gives the engine the decisions that it waits for."""
         while self._waiting:
             try:
-                answer = self._choose() if self._waiting == WAIT_POLICY else self._sign()
+                answer = self._decide()
             except Refuse as error:
                 self._go_on(self._connection.give_up, (error.description, str(error)), error)
             except Exception as error:
@@ -475,9 +487,17 @@ class Conn(SocketLike):
         last_error()
         with self._engine:
             event = step(*arguments)
-            self._waiting = event if event in (WAIT_POLICY, WAIT_SIGN) else 0
+            self._waiting = event if event in _WAITS else 0
             self._queue_output_locked()
         self._after_step()
+
+    def _decide(self) -> tuple[Callable[..., int], tuple[Any, ...]]:
+        """What goes on from here, and with which arguments."""
+        if self._waiting == WAIT_POLICY:
+            return self._choose()
+        if self._waiting == WAIT_CERTIFICATE:
+            return self._choose_own()
+        return self._sign()
 
     def _choose(self) -> tuple[Callable[..., int], tuple[Any, ...]]:
         try:
@@ -493,12 +513,14 @@ class Conn(SocketLike):
                 config = self._config = chosen
         credential = None
         if config.get_certificate is not None:
-            certificate = wait_for(config.get_certificate(hello))
-            if certificate is not None:
-                if not isinstance(certificate, Certificate):
-                    raise TypeError(f"get_certificate returned {type(certificate).__name__}, not a Certificate")
-                credential = certificate.credential
+            credential = _credential("get_certificate", wait_for(config.get_certificate(hello)))
         return self._connection.decide, (config.server_config(), credential)
+
+    def _choose_own(self) -> tuple[Callable[..., int], tuple[Any, ...]]:
+        hook = self._config.get_client_certificate
+        request = CertificateRequestInfo.parse(*self._connection.certificate_request)
+        certificate = wait_for(hook(request)) if hook is not None else None
+        return self._connection.show, (_credential("get_client_certificate", certificate),)
 
     def _sign(self) -> tuple[Callable[..., int], tuple[Any, ...]]:
         signature = wait_for(self._connection.signer.sign(*self._connection.to_sign))

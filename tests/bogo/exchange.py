@@ -2,6 +2,7 @@
 
 import binascii
 import socket
+import struct
 
 from cext.tls.engine import (
     ACCEPTED,
@@ -13,15 +14,18 @@ from cext.tls.engine import (
     OFFERED,
     READING,
     REJECTED,
+    WAIT_CERTIFICATE,
     WAIT_POLICY,
     WAIT_SIGN,
     Engine,
 )
 from cext.tls.inspect import parse as parse_message
+from cext.tls.messages12 import parse as parse_message12
 from cext.tls.session import shift_clock
 from flags import UnimplementedError
 from settings import TLS12, TLS13, build, decided_credential, protocol_names, read_chain
 
+WAITS = (WAIT_POLICY, WAIT_SIGN, WAIT_CERTIFICATE)
 RECORD_HEADER, HANDSHAKE_HEADER = 5, 4
 HANDSHAKE_FAILURE, INTERNAL_ERROR = 40, 80
 DIFFERENT_SIZES = (0, 1, 255, 256, 257, 16383, 16384, 16385, 32767, 32768, 32769)
@@ -49,6 +53,7 @@ class Link:
         self.header = b""               # of the record that is coming in
         self.body = 0                   # bytes of it that are still to come
         self.selected = -1              # number of the credential that signed
+        self.request = None             # (version, CertificateRequest) that a client was to choose by
         self.keep = options.expect_advertised_alpn is not None or options.expect_peer_verify_pref
         self.kept = b""                 # the first bytes of the stream, where they are asked for
         self.unsent = b""               # of a write that is to stay unfinished until there is more to send
@@ -72,7 +77,7 @@ class Link:
 
     def take(self, piece):
         for event, payload in self.engine.receive_bytes(piece):
-            waited = event in (WAIT_POLICY, WAIT_SIGN)
+            waited = event in WAITS
             result = self.settle(event) if waited else event
             self.flush(failed=result == FAILED)
             if result == FAILED:
@@ -85,7 +90,7 @@ class Link:
     def settle(self, event):
         """Decides and signs until the handshake waits no more; the event that follows."""
         options, engine = self.options, self.engine
-        while event in (WAIT_POLICY, WAIT_SIGN):
+        while event in WAITS:
             self.flush()
             if event == WAIT_SIGN:
                 self.selected = engine.signer.number
@@ -96,10 +101,13 @@ class Link:
                 event = engine.give_up(INTERNAL_ERROR, "rejected by policy")
             elif options.fail_cert_callback:
                 event = engine.give_up(INTERNAL_ERROR, "no certificate by policy")
-            elif options.fail_ocsp_callback:
+            elif options.fail_ocsp_callback and options.server:
                 event = engine.give_up(INTERNAL_ERROR, "no certificate status by policy")
-            else:
+            elif event == WAIT_POLICY:
                 event = engine.decide(credential=decided_credential(options))
+            else:
+                self.request = engine.certificate_request
+                event = engine.show()
         return event
 
     def cut(self, data):
@@ -160,7 +168,7 @@ def connect(options, retry, memory, is_resumption):
     """Makes one connection as the options say; `retry` holds those for a client whose early data was rejected.
     ExchangeError and UnimplementedError when that cannot be."""
     shift_clock(memory.later(options.resumption_delay))
-    engine = Engine(build(options, memory))
+    engine = Engine(build(options, retry, memory))
     link = Link(options, engine)
     try:
         Exchange(link, options, retry, memory, is_resumption).run()
@@ -342,10 +350,13 @@ def check(link, options, is_resumption):
     if engine.alpn != protocol:
         raise ExchangeError(f"ALPN {engine.alpn!r} instead of {protocol!r}")
     check_peer_certificates(engine, options)
+    if options.expect_selected_credential not in (None, link.selected):
+        raise ExchangeError(f"credential {link.selected} instead of {options.expect_selected_credential}")
     if options.server:
         check_client_hello(link, options)
     else:
         check_server(options, engine)
+        check_request(link, options)
 
 
 def check_peer_certificates(engine, options):
@@ -366,8 +377,6 @@ def check_client_hello(link, options):
         raise ExchangeError(f"a server_name: {name!r}")
     if options.expect_peer_signature_algorithm:
         raise UnimplementedError("the scheme a client signed by")
-    if options.expect_selected_credential not in (None, link.selected):
-        raise ExchangeError(f"credential {link.selected} instead of {options.expect_selected_credential}")
     if not link.keep:
         return
     fields = parse_message("client_hello", first_message(link.kept)[HANDSHAKE_HEADER:])
@@ -380,8 +389,6 @@ def check_client_hello(link, options):
 
 
 def check_server(options, engine):
-    if options.expect_peer_verify_pref or options.expect_selected_credential is not None:
-        raise UnimplementedError("what a server's CertificateRequest asks for")
     for what, expected, found in (
         ("OCSP response", options.expect_ocsp_response, engine.ocsp_response),
         ("timestamps", options.expect_signed_cert_timestamps, engine.signed_certificate_timestamps),
@@ -391,6 +398,21 @@ def check_server(options, engine):
     wanted = options.expect_peer_signature_algorithm
     if wanted and engine.signature_scheme != wanted and not engine.resumed:
         raise ExchangeError(f"signature scheme {engine.signature_scheme:#06x} instead of {wanted:#06x}")
+
+
+def check_request(link, options):
+    """Whether the server's CertificateRequest asks for what the flags want."""
+    if link.request is None:
+        return
+    version, request = link.request
+    if version == TLS12:
+        fields = parse_message12("certificate_request", request[HANDSHAKE_HEADER:])
+        schemes = struct.unpack(f"!{len(fields['signature_algorithms']) // 2}H", fields["signature_algorithms"])
+    else:
+        schemes = parse_message("certificate_request", request[HANDSHAKE_HEADER:])["signature_algorithms"]
+    wanted = options.expect_peer_verify_pref
+    if wanted and schemes != tuple(wanted):
+        raise ExchangeError(f"signature_algorithms {schemes} instead of {wanted}")
 
 
 def first_message(stream):

@@ -50,7 +50,12 @@ TEXTS = (
     "use-client-ca-list", "export-label", "export-context",
     "expect-ocsp-response", "expect-signed-cert-timestamps",
 )
-CREDENTIAL_TEXTS = ("cert-file", "key-file", "ocsp-response", "signed-cert-timestamps")     # the last two in base64
+CREDENTIAL_TEXTS = (
+    "cert-file", "key-file",
+    "ocsp-response", "signed-cert-timestamps", "delegated-credential",      # in base64
+)
+CREDENTIAL_SWITCHES = ("must-match-issuer",)
+NEW_CREDENTIALS = ("new-x509-credential", "new-delegated-credential")
 
 # Flags without a value that may be passed over, and why.
 NEEDLESS_SWITCHES = {
@@ -107,7 +112,7 @@ class Options:
         self.verify_prefs = []
         self.expect_peer_verify_pref = []
         self.key_shares = None
-        self.credentials = [{}]         # the first is the default one; -new-x509-credential begins another
+        self.credentials = [{}]         # the first is the default one; a flag of NEW_CREDENTIALS begins another
 
     def set(self, name, value):
         if name in NUMBER_LISTS:
@@ -122,8 +127,10 @@ class Options:
             self.credentials[-1][attribute(name)] = value
         elif name == "no-key-shares":
             self.key_shares = []
-        elif name == "new-x509-credential":
+        elif name in NEW_CREDENTIALS:
             self.credentials.append({})
+        elif name in CREDENTIAL_SWITCHES:
+            self.credentials[-1][attribute(name)] = True
         else:
             setattr(self, attribute(name), value)
 
@@ -149,7 +156,7 @@ def parse(arguments):
             continue
         if name in NEEDLESS_VALUES:
             arguments.pop(0)
-        elif name in SWITCHES or name == "new-x509-credential":
+        elif name in SWITCHES or name in NEW_CREDENTIALS or name in CREDENTIAL_SWITCHES:
             for options in targets:
                 options.set(name, True)
         elif name in VALUES:

@@ -62,11 +62,12 @@ POLICIES = {
 }
 
 
-def build(options, memory):
-    """A ServerConfig or ClientConfig; `memory` is the Memory of the connections before."""
+def build(options, retry, memory):
+    """A ServerConfig or ClientConfig; `memory` is the Memory of the connections before, `retry` are the Options for a
+    client whose early data was rejected."""
     if not spoken(options):
         raise UnimplementedError("TLS 1.1 and older")
-    return server(options, memory) if options.server else client(options, memory)
+    return server(options, memory) if options.server else client(options, retry, memory)
 
 
 class Memory:
@@ -121,27 +122,17 @@ def server(options, memory):
     names = NAMES
     if options.expect_server_name and not options.no_server_name_ack:       # a known name is acknowledged
         names += (options.expect_server_name.decode(),)
-    # Where it matters which one is taken, the signer tells.
-    remote = options.async_ or options.expect_selected_credential is not None
-    credentials = [
-        credential(fields, number if remote else None, names, policy_of(options), compressions(options))
-        for number, fields in enumerate(options.credentials, -1) if fields
-    ]
-    if options.credentials[0]:          # the one that needs no flag to begin it is the last to be considered
-        credentials.append(credentials.pop(0))
-    credentials = [credential for credential in credentials if credential]
+    candidates = credentials(options, names, policy_of(options))
     if not any(options.credentials):
         raise UnimplementedError("a server without a certificate")
     protocols = (options.select_alpn,) if options.select_alpn else ()
     if options.reject_alpn:
         protocols = (NO_PROTOCOL,)
-    if options.verify_prefs:
-        raise UnimplementedError("-verify-prefs of a server")
     return ServerConfig(
-        credentials,
+        candidates,
         alpn=protocols,
         # A key that the policy leaves no scheme is refused by the choice, not by the configuration.
-        policy=decides_itself(options) or not credentials,
+        policy=decides_itself(options) or not candidates,
         tickets=tickets(options, memory),
         max_early_data=EARLY_DATA if options.enable_early_data else 0,
         early_window=EARLY_WINDOW,
@@ -159,6 +150,7 @@ def client_auth(options, memory):
     return {
         "client_auth": "require" if options.require_any_client_certificate else "request",
         "verify_client": lambda chain: give_verdict(options, memory, chain),
+        "client_schemes": verify_prefs(options) or SCHEMES + CERTIFICATE_SCHEMES,
         "client_authorities": [bytes.fromhex(name) for name in names.split(",") if name and not name.startswith("<")],
     }
 
@@ -235,24 +227,15 @@ def decides_itself(options):
             or (options.use_ocsp_callback and options.server))
 
 
-def client(options, memory):
-    credentials = [
-        credential(fields, number if options.async_ else None, ())
-        for number, fields in enumerate(options.credentials, -1) if fields
-    ]
-    if len(credentials) > 1:
-        raise UnimplementedError("a choice of client certificates")
-    if options.fail_cert_callback or options.reverify_on_resume:
-        raise UnimplementedError("a client's policy")
+def client(options, retry, memory):
+    # BoringSSL's asks anew once early data was rejected, ours then for the first time.
+    judging = retry if options.expect_reject_early_data else options
     settings = common(options)
     policy = policy_of(options)
     if policy:
         settings["schemes"] = policy[4]
     if options.verify_prefs:
-        unknown = [scheme for scheme in options.verify_prefs if scheme not in KNOWN_SCHEMES]
-        if unknown:
-            raise UnimplementedError(f"signature scheme {unknown[0]:#06x}")
-        settings["schemes"] = options.verify_prefs
+        settings["schemes"] = verify_prefs(options)
     shares = options.key_shares
     if shares is None and TLS13 in options.versions:
         shares = predicted(settings["groups"])
@@ -262,18 +245,28 @@ def client(options, memory):
         server_name=options.host_name.decode() if options.host_name else None,
         alpn=protocol_names(options.advertise_alpn or b""),
         key_share_groups=shares,
-        verify=lambda chain, _server_name: give_verdict(options, memory, chain),
-        credential=credentials[0] if credentials else None,
+        verify=lambda chain, _server_name: give_verdict(judging, memory, chain),
+        credentials=credentials(options, ()),
+        policy=options.async_ or options.fail_cert_callback or bool(options.expect_peer_verify_pref),
         session=memory.session,
         status_request=options.enable_ocsp_stapling,
         signed_certificate_timestamp=options.enable_signed_cert_timestamps,
         verify_status=(
             (lambda _chain, _response: give_verdict_on_status(options)) if options.use_ocsp_callback else None),
         certificate_compression=compressions(options),
+        verify_resumed=options.reverify_on_resume,
         early_data=options.enable_early_data,
         tickets=not options.no_ticket,
         **settings,
     )
+
+
+def verify_prefs(options):
+    """The signature schemes that the peer may use."""
+    unknown = [scheme for scheme in options.verify_prefs if scheme not in KNOWN_SCHEMES]
+    if unknown:
+        raise UnimplementedError(f"signature scheme {unknown[0]:#06x}")
+    return options.verify_prefs
 
 
 def common(options):
@@ -343,6 +336,19 @@ class RemoteKey:
         return self.key.sign12_bytes(scheme, message)       # in TLS 1.2 an ECDSA scheme names its hash alone
 
 
+def credentials(options, names, policy=None):
+    """Those that the flags give, in the order in which they are considered."""
+    # Where it matters which one is taken, the signer tells.
+    remote = options.async_ or options.expect_selected_credential is not None
+    found = [
+        credential(fields, number if remote else None, names, policy, compressions(options))
+        for number, fields in enumerate(options.credentials, -1) if fields
+    ]
+    if options.credentials[0]:          # the one that needs no flag to begin it is the last
+        found.append(found.pop(0))
+    return [one for one in found if one]
+
+
 def credential(fields, remote_number, names, policy=None, compression=()):
     """A Credential; None when the policy leaves its key no scheme."""
     if "cert_file" not in fields or "key_file" not in fields:
@@ -362,11 +368,14 @@ def credential(fields, remote_number, names, policy=None, compression=()):
             raise UnimplementedError(f"signature scheme {fields['signing_prefs'][0]:#06x}")
     if remote_number is not None:
         key = RemoteKey(key, remote_number)
+    delegated = fields.get("delegated_credential")
     return Credential(
         read_chain(fields["cert_file"]), key, names, schemes,
         ocsp_response=binascii.a2b_base64(fields.get("ocsp_response", "")),
         signed_certificate_timestamps=binascii.a2b_base64(fields.get("signed_cert_timestamps", "")),
         certificate_compression=compression,
+        delegated_credential=None if delegated is None else binascii.a2b_base64(delegated),
+        match_issuer=fields.get("must_match_issuer", False),
     )
 
 

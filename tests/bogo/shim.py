@@ -49,7 +49,7 @@ def play(arguments):
     except HandshakeDoneError as error:
         print(error, file=sys.stderr)
         return MUST_FAIL
-    except (ExchangeError, OSError) as error:
+    except (ExchangeError, OSError, ValueError) as error:     # ValueError: the engine refuses the configuration
         print(error, file=sys.stderr)
         return FAILED
     return PASSED

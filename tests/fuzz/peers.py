@@ -5,22 +5,25 @@ randomness of a run is the engine's alone.
 """
 
 import functools
+import time
 from pathlib import Path
 
 from cext.crypto.kx import KeyExchange
 from cext.crypto.sign import PrivateKey
-from cext.tls.credential import Credential
+from cext.tls.compression import compressed_certificate
+from cext.tls.credential import Credential, certificate_body
 from cext.tls.engine import DATA, FAILED
 from cext.tls.key_schedule import Schedule, updated, verify_data
 from cext.tls.prf12 import extended_master, finished, keys, master
 from cext.tls.record import RecordKeys
 from cext.tls.transcript import TranscriptHash
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, x25519
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, x25519
 
 from cext.crypto import mlkem
 from cext.tls import inspect
+from edge.compression import Zlib
 from tests.cext.tls.peer import message, record, records, u16s, vector
 
 ALERT, HANDSHAKE, APPLICATION_DATA, CCS = 21, 22, 23, 20
@@ -34,18 +37,68 @@ SUITES = {
 }  # fmt: skip
 RECORDS_MAX = 64
 IDENTITIES = Path(__file__).parent / "identities"
+RESPONSE = b"an OCSPResponse"
+TIMESTAMPS = vector(2, vector(2, b"first") + vector(2, b"second"))
+ASKS_STATUS, ASKS_TIMESTAMPS = (5, b"\1" + bytes(4)), (18, b"")
+DAY = 24 * 3600
+
+
+class Stored:
+    """A compression that compresses nothing, so that what is changed is changed behind it."""
+
+    number = 0x4001
+
+    def compress(self, data):
+        return data
+
+    def decompress(self, data, length):
+        return data
+
+
+STORED, ZLIB = Stored(), Zlib()
+COMPRESSIONS = (STORED, ZLIB)
 
 
 @functools.cache
 def private_key(kind):
+    if kind == "delegated":
+        return PrivateKey.from_pem(delegated_key().private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))  # fmt: skip
     return PrivateKey.from_pem((IDENTITIES / f"{kind}.key").read_bytes())
 
 
 @functools.cache
-def credential(kind, signer=None):
-    certificate = x509.load_pem_x509_certificate((IDENTITIES / f"{kind}.pem").read_bytes())
-    der = certificate.public_bytes(serialization.Encoding.DER)
-    return Credential([der], signer or private_key(kind), ["example.com", "*.example.com"])
+def certificate(kind):
+    return x509.load_pem_x509_certificate((IDENTITIES / f"{kind}.pem").read_bytes())
+
+
+@functools.cache
+def credential(kind, signer=None, **options):
+    """Of our certificate, with all that can stand beside it."""
+    der = certificate(kind).public_bytes(serialization.Encoding.DER)
+    return Credential(
+        [der], signer or private_key("delegated" if "delegated_credential" in options else kind),
+        ["example.com", "*.example.com"], ocsp_response=RESPONSE, signed_certificate_timestamps=TIMESTAMPS,
+        certificate_compression=COMPRESSIONS, **options,
+    )  # fmt: skip
+
+
+def delegated_key():
+    return ed25519.Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+
+
+@functools.cache
+def delegation():
+    """A DelegatedCredential (RFC 9345, section 4) of the ECDSA certificate for delegated_key(), good for some days."""
+    began = int(certificate("ecdsa").not_valid_before_utc.timestamp())
+    valid = int(time.time()) // DAY * DAY + 5 * DAY - began
+    public = delegated_key().public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)  # fmt: skip
+    body = valid.to_bytes(4, "big") + u16s(0x0807) + vector(3, public) + u16s(0x0403)
+    key = serialization.load_pem_private_key((IDENTITIES / "ecdsa.key").read_bytes(), None)
+    der = certificate("ecdsa").public_bytes(serialization.Encoding.DER)
+    signed = b" " * 64 + b"TLS, server delegated credentials\0" + der + body
+    return body + vector(2, key.sign(signed, ec.ECDSA(hashes.SHA256(), deterministic_signing=True)))
 
 
 class Share:
@@ -112,6 +165,12 @@ def group_of(settings):
 
 def extensions(*entries):
     return vector(2, b"".join(u16s(type) + vector(2, body) for type, body in entries))
+
+
+@functools.cache
+def issuers():
+    """certificate_authorities (RFC 8446, section 4.2.4) of our certificates."""
+    return vector(2, vector(2, certificate("ecdsa").issuer.public_bytes()))
 
 
 def extension_map(encoded):
@@ -189,6 +248,9 @@ class Peer:
         self.send_handshake(slot, b"".join(sent))
         self.aside(slot, "behind")
         return sent[-1] if sent else whole
+
+    def say_certificate(self, slot, body, compressed):
+        self.say(slot, (compressed and compressed_certificate(self.compression, body)) or message(11, body))
 
     def send_handshake(self, slot, stream):
         sizes = [o.position % 16384 + 1 for o in self.script.of(slot, "split")]
@@ -374,8 +436,9 @@ class Peer:
 
 class ScriptedClient(Peer):
     """settings: 0-1 suite, 2 P-256 (with 12 the hybrid), 3 no share at first, 4 TLS 1.2, 5 PSK, or a ticket in 1.2,
-    6 early data, 9 asks for a ticket in 1.2, 11 psk_ke, 12 session id, 13 no extended master secret; the rest are the
-    server's (see tests.fuzz.targets)."""
+    6 early data, 9 asks for a ticket in 1.2, 11 psk_ke, and without 5 asks for what stands beside a certificate and for
+    its compression, and compresses its own, 12 session id, 13 no extended master secret; the rest is the server's (see
+    tests.fuzz.targets)."""
 
     def __init__(self, engine, script, resumption):
         super().__init__(engine, script)
@@ -394,6 +457,8 @@ class ScriptedClient(Peer):
             self.suites = [0x1301]
         if self.tls12_only:
             self.suites = list(SUITES)[3:][self.settings & 3 :]
+        self.compression = ZLIB if self.settings & 3 == 3 else STORED
+        self.asks = self.wants(11) and not self.wants(5)
 
     def handshake(self):
         self.say_hello("client_hello")
@@ -421,6 +486,8 @@ class ScriptedClient(Peer):
                 known.append((35, self.session12.ticket if self.session12 else b""))
         else:
             known += [TLS13_VERSION_LIST, (51, vector(2, entries)), (45, b"\1\0" if self.wants(11) else b"\1\1")]
+        if self.asks:
+            known += [ASKS_STATUS, ASKS_TIMESTAMPS, (27, vector(1, u16s(self.compression.number)))]
         if self.cookie is not None:
             known.append((44, self.cookie))
         if self.resumption:
@@ -550,7 +617,7 @@ class ScriptedClient(Peer):
         self.write_with(self.schedule.derive("c ap traffic", self.digest))
 
     def show_certificate(self):
-        self.say("client_certificate", message(11, credential("ecdsa").certificate_body))
+        self.say_certificate("client_certificate", credential("ecdsa").certificate_body, self.asks)
         signed = inspect.certificate_verify_input(False, self.transcript.digest())
         signature = private_key("ecdsa").sign_bytes(0x0403, signed)
         self.say("client_verify", message(15, u16s(0x0403) + vector(2, signature)))
@@ -583,8 +650,9 @@ TLS13_VERSION_LIST = (43, b"\4\3\4\3\3")
 
 class ScriptedServer(Peer):
     """settings: 0-1 suite, 2 P-256 (with 12 the hybrid), 3 HelloRetryRequest, 4 TLS 1.2, 5 the client's PSK is taken,
-    6 it sends early data, 7 which is taken, 8 RSA, 9 CertificateRequest, 10 a ticket in TLS 1.2, 12 change_cipher_spec,
-    13 no extended master secret."""
+    6 it sends early data, 7 which is taken, 8 RSA, 9 CertificateRequest, 10 a ticket in TLS 1.2, 11 what stands beside
+    a certificate, and names of issuers, 12 change_cipher_spec, 13 no extended master secret, or in TLS 1.3 with 11 the
+    certificate compressed."""
 
     client = False
 
@@ -594,6 +662,7 @@ class ScriptedServer(Peer):
         self.kind = "rsa" if self.wants(8) else "ecdsa"
         self.tls12 = self.wants(4)
         self.suite = list(SUITES)[self.settings % 4 % 3]
+        self.compression = ZLIB if self.settings & 3 == 3 else STORED
         if self.tls12:
             self.suite = list(SUITES)[3 + self.settings % 4 % 3 * 2 + self.wants(8)]
         if psk:
@@ -690,8 +759,8 @@ class ScriptedServer(Peer):
             self.read_with(self.client_secret)
         if not resumes:
             if self.wants(9):
-                self.say("request", message(13, b"\0" + extensions((13, vector(2, u16s(0x0403, 0x0804))))))
-            self.say("certificate", message(11, credential(self.kind).certificate_body))
+                self.say("request", message(13, b"\0" + extensions(*self.request_extensions())))
+            self.say_certificate("certificate", self.certificate_body(), self.wants(11) and self.wants(13))
             signed = inspect.certificate_verify_input(True, self.transcript.digest())
             scheme = 0x0804 if self.wants(8) else 0x0403
             signature = private_key(self.kind).sign_bytes(scheme, signed)
@@ -701,6 +770,18 @@ class ScriptedServer(Peer):
         self.schedule.master()
         self.write_with(self.schedule.derive("s ap traffic", self.digest))
 
+    def request_extensions(self):
+        schemes = (13, vector(2, u16s(0x0403, 0x0804)))
+        if not self.wants(11):
+            return [schemes]
+        compression = (27, vector(1, u16s(self.compression.number)))
+        return [schemes, (5, b""), ASKS_TIMESTAMPS, compression, (47, issuers())]
+
+    def certificate_body(self):
+        chain = credential(self.kind).chain
+        beside = (b"\1" + vector(3, RESPONSE), TIMESTAMPS) if self.wants(11) else (b"", b"")
+        return certificate_body(chain, b"", *beside)
+
     def serve_tls12(self):
         hello = self.hello
         if self.suite not in hello["cipher_suites"]:
@@ -709,6 +790,8 @@ class ScriptedServer(Peer):
         self.server_random = b"\x66" * 32
         resumes = self.psk is not None and hello["legacy_session_id"]
         known = [(0xFF01, b"\0"), (11, b"\1\0")] + [(23, b"")] * self.with_hash + [(35, b"")] * self.wants(10)
+        if self.wants(11) and not resumes:
+            known += [(5, b""), (18, TIMESTAMPS)]
         session_id = vector(1, hello["legacy_session_id"] if resumes else b"")
         body = b"\3\3" + self.server_random + session_id + u16s(self.suite) + b"\0"
         self.server_random = self.say("server_hello", message(2, body + extensions(*known)))[6:38].ljust(32)
@@ -719,6 +802,8 @@ class ScriptedServer(Peer):
             self.listen()
             return
         self.say("certificate", message(11, credential(self.kind).certificate_body12))
+        if self.wants(11):
+            self.say("retry", message(22, b"\1" + vector(3, RESPONSE)))  # CertificateStatus
         self.group = P256 if self.wants(2) else X25519
         params = b"\3" + u16s(self.group) + vector(1, SHARES[self.group].public)
         scheme = 0x0401 if self.wants(8) else 0x0403
@@ -726,7 +811,8 @@ class ScriptedServer(Peer):
         self.say("verify", message(12, params + u16s(scheme) + vector(2, signature)))
         if self.wants(9):
             schemes = vector(2, u16s(0x0403, 0x0804, 0x0401))
-            self.say("request", message(13, vector(1, b"\x40\1") + schemes + vector(2, b"")))
+            names = issuers() if self.wants(11) else vector(2, b"")
+            self.say("request", message(13, vector(1, b"\x40\1") + schemes + names))
         self.say("extensions", message(14))  # ServerHelloDone
         self.listen()
         if not hasattr(self, "own_key12") or not self.reading12:

@@ -14,6 +14,9 @@ import dataclasses
 
 HEADER = 5
 OPERATIONS_MAX = 24
+# Where a message has the lengths (of 3 bytes) of what holds its last list of extensions: of Certificate its entries, of
+# a CompressedCertificate that is not really compressed the whole of it, twice.
+HOLDING = {11: (1,), 25: (2, 5, 9)}
 
 # Where the operations act: each message of a peer has its slot, whichever handshake it is in.
 SLOTS = (
@@ -90,14 +93,15 @@ class Script:
             elif o.kind == "length":
                 length = o.position | (o.payload[0] if o.payload else 0) << 16
             elif o.kind.endswith("_extension"):
-                change_extensions(body, o)
+                change_extensions(body, o, HOLDING.get(type, ()))
         length = len(body) if length is None else length
         return [bytes((type,)) + length.to_bytes(3, "big") + bytes(body)] * count
 
 
-def change_extensions(body, o):
-    """Adds, replaces or drops one extension of the list that ends the body, if there is one."""
-    start, found = extensions_of(body)
+def change_extensions(body, o, holding):
+    """Adds, replaces or drops one extension of the list that ends the body, if there is one; the lengths at `holding`
+    follow."""
+    start, found = extensions_of(body, max(holding, default=-3) + 3)
     if start is None:
         return
     at = o.position % (len(found) + 1)
@@ -108,13 +112,18 @@ def change_extensions(body, o):
     elif o.kind == "drop_extension" and at < len(found):
         del found[at]
     encoded = b"".join(bytes(type) + len(value).to_bytes(2, "big") + bytes(value) for type, value in found)
-    if len(encoded) < 0x10000:
-        body[start:] = len(encoded).to_bytes(2, "big") + encoded
+    if len(encoded) >= 0x10000:
+        return
+    grown = start + 2 + len(encoded) - len(body)
+    body[start:] = len(encoded).to_bytes(2, "big") + encoded
+    for at in holding:
+        length = int.from_bytes(body[at : at + 3], "big") + grown
+        body[at : at + 3] = (length % (1 << 24)).to_bytes(3, "big")
 
 
-def extensions_of(body):
+def extensions_of(body, after=0):
     """(where it begins, [(type, body)]) of the longest list of extensions that the body ends with; (None, [])."""
-    for start in range(len(body) - 1):
+    for start in range(after, len(body) - 1):
         if start + 2 + int.from_bytes(body[start : start + 2], "big") != len(body):
             continue
         at, found = start + 2, []

@@ -3,6 +3,7 @@
 import hashlib
 
 from tests import tls_corrupt
+from tests.fuzz.peers import issuers
 from tests.fuzz.script import KINDS, SLOTS, encode
 from tests.fuzz.targets import ENTROPY, MESSAGES, Watched, client_config, resumption, server_config
 from tests.vectors import client_hellos, http1_chunks, http1_requests, http1_responses
@@ -17,9 +18,20 @@ HANDSHAKES = (
     1 << 4 | 1 << 12, 1 << 4 | 1 << 12 | 1 << 8 | 1 << 10, 1 << 4 | 1 << 9 | 1 << 14,
     1 << 2 | 1 << 12, 1 << 2 | 1 << 12 | 1 << 3,
     1 << 4 | 1 << 5, 1 << 4 | 1 << 5 | 1 << 10, 1 << 4 | 1 << 9 | 1 << 10, 1 << 4 | 1 << 5 | 1 << 14,
+    1 << 11, 1 << 11 | 1 << 8 | 2, 1 << 11 | 1 << 13, 1 << 11 | 1 << 13 | 3, 1 << 4 | 1 << 11,
+    1 << 4 | 1 << 9 | 1 << 11 | 1 << 14,
+    1 << 9 | 1 << 11 | 1 << 14, 1 << 9 | 1 << 15, 1 << 4 | 1 << 9 | 1 << 15, 1 << 4 | 1 << 5 | 1 << 11,
     1 << 13, 1 << 13 | 1 << 9 | 1 << 14, 1 << 9 | 1 << 14 | 1 << 15, 0xE0 | 1 << 12 | 1 << 10,
 )  # fmt: skip
+# Settings and the slots of messages that are there, or hold more, when a peer asks.
+BESIDE = (
+    (1 << 11, "certificate"), (1 << 11 | 1 << 13, "certificate"), (1 << 11 | 1 << 13 | 3, "certificate"),
+    (1 << 11 | 1 << 13, "client_certificate"), (1 << 4 | 1 << 11, "retry"), (1 << 9 | 1 << 11 | 1 << 14, "request"),
+)  # fmt: skip
 EXTENSIONS = (0, 5, 10, 13, 16, 18, 23, 27, 28, 35, 41, 42, 43, 44, 45, 47, 49, 50, 51, 0xFF01)
+# Of clients that take delegated credentials (RFC 9345), and that name an issuer.
+DELEGATED = ("add_extension", "client_hello", 0, bytes.fromhex("0022 0004 0002 0807"))
+BY_ISSUER = ("add_extension", "client_hello", 0, b"\0\x2f" + issuers())
 
 
 def scripts():
@@ -30,6 +42,11 @@ def scripts():
         yield encode(1 << 4 | 1 << 10, (kind, "ticket", 3, b"\x17\0\2\0\0"))
         yield encode(1 << 4 | 1 << 5 | 1 << 10, (kind, "server_hello", 36, b"\x17\0\2\0\0"))
         yield encode(1 << 4 | 1 << 5, (kind, "client_hello", 0, b"\x17\0\2\0\0"), (kind, "client_finished", 3, b"x"))
+        for settings, slot in BESIDE:
+            yield encode(settings, (kind, slot, 3, b"\x17\0\2\0\0"))
+    for settings in (0, 1 << 15, 1 << 11, 1 << 4):
+        yield from (encode(settings, one) for one in (DELEGATED, BY_ISSUER))
+    yield from (encode(0, (*DELEGATED[:3], DELEGATED[3][:n])) for n in range(2, 8))
     for slot in SLOTS:
         settings = 1 << 3 | 1 << 9 if slot in ("second_hello", "retry", "request") else 0
         settings = 0x4E0 if slot == "early_data" else 1 << 4 if slot == "client_key" else settings
@@ -98,6 +115,7 @@ def bodies():
         "finished": "00" * 32,
         "new_session_ticket": "00000e10010203040100000474636b740008002a000400000400",
         "key_update": "01",
+        "compressed_certificate": "0001000009000004aabbccdd",
     }
     for kind, body in examples.items():
         yield bytes((MESSAGES.index(kind), 1)) + bytes.fromhex(body)

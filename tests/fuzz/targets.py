@@ -12,14 +12,23 @@ import functools
 from cext.http.h1_reader import BodyDecoder, HeadFinder, parse_request_bytes, parse_response_bytes, skip_empty
 from cext.tls.alert import TlsAlert
 from cext.tls.config import SUITES, ClientConfig, ServerConfig
-from cext.tls.engine import DATA, ESTABLISHED, FAILED, WAIT_POLICY, WAIT_SIGN, Engine
+from cext.tls.engine import DATA, ESTABLISHED, FAILED, WAIT_CERTIFICATE, WAIT_POLICY, WAIT_SIGN, Engine
 from cext.tls.replay import SharedRegister
 from cext.tls.session import Session, TicketKeys, decode_state, encode_state, now
 
 from cext.tls import inspect
 from tests.cext.tls.resuming import state_offset
 from tests.fuzz.entropy import Entropy
-from tests.fuzz.peers import SHARES, ScriptedClient, ScriptedServer, credential, group_of, private_key
+from tests.fuzz.peers import (
+    COMPRESSIONS,
+    SHARES,
+    ScriptedClient,
+    ScriptedServer,
+    credential,
+    delegation,
+    group_of,
+    private_key,
+)  # fmt: skip
 from tests.fuzz.script import Script
 
 ENTROPY = Entropy()
@@ -28,7 +37,7 @@ EARLY_DATA_MAX = 1024
 OUTPUT_SLACK = 1 << 16
 MESSAGES = (
     "client_hello", "server_hello", "encrypted_extensions", "certificate_request", "certificate", "certificate_verify",
-    "finished", "new_session_ticket", "key_update",
+    "finished", "new_session_ticket", "key_update", "compressed_certificate",
 )  # fmt: skip
 
 
@@ -49,7 +58,8 @@ def deterministic(run):
 
 def server_config(settings):
     """Of 16 bits: 7 early data, 8 RSA, 9 tickets, 10 ALPN, 11 psk_ke, 13 the client's certificate (in TLS 1.2,
-    with 4: 12), 14 policy, 15 a remote signer."""
+    with 4: 12), 14 policy, 15 a remote signer. A delegated credential, one for clients that name its issuer, and what
+    stands beside certificates are there for those who ask."""
 
     def wants(bit):
         return bool(settings >> bit & 1)
@@ -61,14 +71,24 @@ def server_config(settings):
     if wants(7):
         options.update(max_early_data=EARLY_DATA_MAX, replay=SharedRegister(20000, 64))
     if wants(12 if wants(4) else 13):
-        options.update(client_auth="require", verify_client=trust)
+        options.update(client_auth="require", verify_client=trust, certificate_compression=COMPRESSIONS)
     if wants(14):
         options["policy"] = True
-    return ServerConfig([credential(kind, RemoteSigner(kind) if wants(15) else None)], **options)
+    signer = RemoteSigner(kind) if wants(15) else None
+    credentials = [credential(kind, signer, match_issuer=True), credential(kind, signer)]
+    if kind == "ecdsa":
+        signer = RemoteSigner("delegated") if wants(15) else None
+        credentials.insert(0, credential(kind, signer, delegated_credential=delegation()))
+    return ServerConfig(credentials, **options)
 
 
 def trust(chain):
     assert chain and all(chain)
+
+
+def check_status(chain, ocsp_response):
+    if ocsp_response[:1] == b"\0":
+        raise ValueError("revoked")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,10 +106,12 @@ class RemoteSigner:
 
 
 def client_config(settings, session=None):
-    """Of 16 bits, as ScriptedServer reads them: 2 and 3 choose the share, 4 the version, 6 early data; 14 a certificate
-    to show, 15 with a remote signer."""
+    """Of 16 bits, as ScriptedServer reads them: 2 and 3 choose the share, 4 the version, 6 early data, 11 asks for what
+    stands beside a certificate, and takes compressed ones; 14 certificates to show, 15 with a remote signer, or without
+    14 one that is chosen when it is asked for."""
     tls12 = bool(settings >> 4 & 1)
     signer = RemoteSigner("ecdsa") if settings >> 15 & 1 else None
+    shows, asks = bool(settings >> 14 & 1), bool(settings >> 11 & 1)
     group = group_of(settings)
     return ClientConfig(
         server_name="example.com",
@@ -99,7 +121,12 @@ def client_config(settings, session=None):
         cipher_suites=SUITES,
         session=session,
         early_data=bool(settings >> 6 & 1),
-        credentials=[credential("ecdsa", signer)] if settings >> 14 & 1 else (),
+        credentials=[credential("ecdsa", signer, match_issuer=True), credential("ecdsa", signer)] if shows else (),
+        policy=signer is not None and not shows,
+        status_request=asks,
+        signed_certificate_timestamp=asks,
+        verify_status=check_status if asks else None,
+        certificate_compression=COMPRESSIONS if asks else (),
     )
 
 
@@ -124,7 +151,14 @@ def resumption(tls12=False):
         server = Engine(server_config(1 << 7 | 1 << 9 | 1 << 10))
         suite, version = (0xC02B, 0x0303) if tls12 else (0x1301, 0x0304)
         client = Engine(
-            ClientConfig(server_name="example.com", alpn=(b"http/1.1",), cipher_suites=(suite,), max_version=version)
+            ClientConfig(
+                server_name="example.com",
+                alpn=(b"http/1.1",),
+                cipher_suites=(suite,),
+                max_version=version,
+                status_request=True,
+                signed_certificate_timestamp=True,
+            )
         )
         for _ in range(4):
             server.receive_bytes(client.take_output())
@@ -160,9 +194,11 @@ class Watched:
     def receive_bytes(self, data):
         before = self.inner.failure
         events = self.inner.receive_bytes(data)
-        while events and events[-1][0] in (WAIT_POLICY, WAIT_SIGN) and not self.inner.failure:
+        while events and events[-1][0] in (WAIT_POLICY, WAIT_SIGN, WAIT_CERTIFICATE) and not self.inner.failure:
             if events[-1][0] == WAIT_POLICY:
                 event = self.inner.decide()
+            elif events[-1][0] == WAIT_CERTIFICATE:
+                event = self.inner.show(credential("ecdsa"))
             else:
                 event = self.inner.give_signature(self.inner.signer.answer(*self.inner.to_sign))
             events += [(event, b""), *self.inner.receive_bytes(b"")]

@@ -59,6 +59,62 @@ def test_a_client_of_tls12_shows_its_certificate():
     assert damaged.engine.failure.name in ("decrypt_error", "decode_error")
 
 
+@pytest.mark.parametrize("settings", [1 << 11, 1 << 11 | 1 << 13, 1 << 11 | 1 << 13 | 3, 1 << 4 | 1 << 11])
+def test_a_client_is_given_what_stands_beside_a_certificate(settings):
+    engine = targets.client_script(encode(settings)).engine
+    assert engine.ocsp_response == peers.RESPONSE
+    assert engine.signed_certificate_timestamps == peers.TIMESTAMPS
+
+
+@pytest.mark.parametrize(
+    ("settings", "slot", "operation", "reason"),
+    [
+        (1 << 11, "certificate", ("set_extension", 0, b"\2\0\0\1x"), "CertificateStatus"),
+        (1 << 11 | 1 << 13, "certificate", ("set_extension", 1, b"\0\3\0\1"), "SignedCertificateTimestampList"),
+        (1 << 11 | 1 << 13 | 3, "certificate", ("set", 9, b"\0\0\0"), "decompressed"),
+        (1 << 11 | 1 << 13, "certificate", ("set", 0, b"\0\2"), "not offered"),
+        (1 << 4 | 1 << 11, "retry", ("set", 0, b"\2"), "CertificateStatus"),
+    ],
+)
+def test_faults_beside_a_certificate(settings, slot, operation, reason):
+    engine = targets.client_script(encode(settings, (operation[0], slot, *operation[1:]))).engine
+    assert reason in engine.failure.reason
+
+
+def heard(target, settings, *operations):
+    """The handshake messages that the engine sends, by type."""
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        for peer in (peers.ScriptedClient, peers.ScriptedServer):
+            take = peer.take
+            patch.setattr(
+                peer, "take", lambda self, whole, take=take: found.update({whole[0]: whole}) or take(self, whole)
+            )
+        assert target(encode(settings, *operations)).engine.established
+    return found
+
+
+@pytest.mark.parametrize("settings", [0, 1 << 15])
+def test_a_server_shows_a_delegated_credential(settings):
+    verify = heard(targets.server_script, settings, seeds.DELEGATED)[15]
+    assert verify[4:6] == b"\x08\x07"
+    assert heard(targets.server_script, settings)[15][4:6] == b"\4\3"
+
+
+@pytest.mark.parametrize("compression", [0, 3])
+def test_certificates_are_compressed(compression):
+    both = 1 << 11 | 1 << 13 | compression
+    number = b"\0\1" if compression else b"\x40\1"
+    assert heard(targets.server_script, both)[25][4:6] == number
+    assert targets.server_script(encode(both)).engine.peer_certificates
+    assert heard(targets.client_script, 1 << 9 | 1 << 11 | 1 << 14 | compression)[25][4:6] == number
+
+
+@pytest.mark.parametrize("tls12", [0, 1 << 4])
+def test_a_client_chooses_its_certificate_when_asked(tls12):
+    assert len(heard(targets.client_script, 1 << 9 | 1 << 15 | tls12)[11]) > 300
+
+
 @pytest.mark.parametrize("operation", [("drop_extension", "extensions", 1, b""), ("body", "extensions", 0, b"\0\0")])
 def test_a_script_that_refuses_early_data_after_all(operation):
     peer = targets.client_script(encode(0x4E0, operation))

@@ -20,7 +20,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="edge")
 def cli() -> None:
-    """A TLS edge server: TLS 1.3 by its own stack, HTTP/1.1 to pooled backends."""
+    """A TLS edge server: TLS 1.3 and 1.2 by its own stack, HTTP/1.1 to pooled backends."""
 
 
 @cli.command()

@@ -302,7 +302,7 @@ _RESOURCES: Final = {
 </head>
 <body>
 <h1><img src="/edge.svg" alt="" width="48" height="48"> It works</h1>
-<p>Your browser speaks TLS 1.3 with <b>edge</b>, whose own record layer and handshake end it here.
+<p>Your browser speaks TLS with <b>edge</b>, whose own record layer and handshake end it here.
 What you read came over a Unix socket from the demo origin behind it.</p>
 <h2>What the origin received</h2>
 <pre id="request">…</pre>

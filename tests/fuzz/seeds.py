@@ -5,7 +5,7 @@ import hashlib
 from tests import tls_corrupt
 from tests.fuzz.peers import issuers
 from tests.fuzz.script import KINDS, SLOTS, encode
-from tests.fuzz.targets import ENTROPY, MESSAGES, Watched, client_config, resumption, server_config
+from tests.fuzz.targets import ENTROPY, MESSAGES, MESSAGES12, Watched, client_config, resumption, server_config
 from tests.vectors import client_hellos, http1_chunks, http1_requests, http1_responses
 
 # Settings that between them turn every bit, for either role.
@@ -119,6 +119,17 @@ def bodies():
     }
     for kind, body in examples.items():
         yield bytes((MESSAGES.index(kind), 1)) + bytes.fromhex(body)
+    examples12 = {
+        "server_hello": "0303" + "00" * 32 + "00c02b00000fff010001000017000000050000000012000600040002aabb",
+        "certificate": "000007000004aabbccdd",
+        "certificate_request": "014000020403000600040002aabb",
+        "server_key_exchange": "03001d0401020304040300021122",
+        "client_key_exchange": "0401020304",
+        "server_hello_done": "",
+        "new_session_ticket": "00000e1000047469636b",
+    }
+    for kind, body in examples12.items():
+        yield bytes((len(MESSAGES) + MESSAGES12.index(kind), 1)) + bytes.fromhex(body)
 
 
 def values(module):

@@ -16,7 +16,7 @@ from cext.tls.engine import DATA, ESTABLISHED, FAILED, WAIT_CERTIFICATE, WAIT_PO
 from cext.tls.replay import SharedRegister
 from cext.tls.session import Session, TicketKeys, decode_state, encode_state, now
 
-from cext.tls import inspect
+from cext.tls import inspect, messages12
 from tests.cext.tls.resuming import state_offset
 from tests.fuzz.entropy import Entropy
 from tests.fuzz.peers import (
@@ -33,11 +33,16 @@ from tests.fuzz.script import Script
 
 ENTROPY = Entropy()
 TICKET_KEYS = TicketKeys([(b"n" * 16, b"k" * 32)])
+TLS13, ECDSA_SECP256R1_SHA256, ECDSA_SIGN = 0x0304, 0x0403, 64
 EARLY_DATA_MAX = 1024
 OUTPUT_SLACK = 1 << 16
 MESSAGES = (
     "client_hello", "server_hello", "encrypted_extensions", "certificate_request", "certificate", "certificate_verify",
     "finished", "new_session_ticket", "key_update", "compressed_certificate",
+)  # fmt: skip
+MESSAGES12 = (
+    "server_hello", "certificate", "certificate_request", "server_key_exchange", "client_key_exchange",
+    "server_hello_done", "new_session_ticket",
 )  # fmt: skip
 
 
@@ -84,6 +89,17 @@ def server_config(settings):
 
 def trust(chain):
     assert chain and all(chain)
+
+
+def fitting(version, request):
+    """What is chosen for a CertificateRequest: our certificate where it can sign as that wants, else none."""
+    if version == TLS13:
+        schemes, types = inspect.parse("certificate_request", request[4:])["signature_algorithms"], (ECDSA_SIGN,)
+    else:
+        fields = messages12.parse("certificate_request", request[4:])
+        schemes, types = memoryview(fields["signature_algorithms"]), fields["certificate_types"]
+        schemes = [schemes[at] << 8 | schemes[at + 1] for at in range(0, len(schemes), 2)]
+    return credential("ecdsa") if ECDSA_SECP256R1_SHA256 in schemes and ECDSA_SIGN in types else None
 
 
 def check_status(chain, ocsp_response):
@@ -198,7 +214,7 @@ class Watched:
             if events[-1][0] == WAIT_POLICY:
                 event = self.inner.decide()
             elif events[-1][0] == WAIT_CERTIFICATE:
-                event = self.inner.show(credential("ecdsa"))
+                event = self.inner.show(fitting(*self.inner.certificate_request))
             else:
                 event = self.inner.give_signature(self.inner.signer.answer(*self.inner.to_sign))
             events += [(event, b""), *self.inner.receive_bytes(b"")]
@@ -295,10 +311,13 @@ def handshake_messages(data):
     """One message's body into its parser: the first byte chooses which, the second what it answers."""
     if len(data) < 2:
         return
-    kind = MESSAGES[data[0] % len(MESSAGES)]
-    offered = (0, 5, 10, 13, 16, 18, 23, 28, 42, 43, 44, 45, 51, 41, 35, 27)
+    kind = (*MESSAGES, *MESSAGES12)[data[0] % len(MESSAGES + MESSAGES12)]
+    offered = (0, 5, 10, 13, 16, 18, 23, 28, 42, 43, 44, 45, 51, 41, 35, 27, 0xFF01)
     chosen = offered if data[1] & 1 else offered[data[1] >> 4 :]
     try:
+        if data[0] % len(MESSAGES + MESSAGES12) >= len(MESSAGES):
+            messages12.parse(kind, bytes(data[2:]), offered=chosen)
+            return
         inspect.parse(kind, bytes(data[2:]), offered=chosen, hash_length=48 if data[1] & 2 else 32)
     except TlsAlert as alert:
         assert alert.name != "internal_error"

@@ -113,6 +113,8 @@ def test_certificates_are_compressed(compression):
 @pytest.mark.parametrize("tls12", [0, 1 << 4])
 def test_a_client_chooses_its_certificate_when_asked(tls12):
     assert len(heard(targets.client_script, 1 << 9 | 1 << 15 | tls12)[11]) > 300
+    other = ("set", "request", 5 if tls12 else 9, b"\x08\7")  # in place of its scheme
+    assert len(heard(targets.client_script, 1 << 9 | 1 << 15 | tls12, other)[11]) < 10
 
 
 @pytest.mark.parametrize("operation", [("drop_extension", "extensions", 1, b""), ("body", "extensions", 0, b"\0\0")])

@@ -120,7 +120,7 @@ def bodies():
     for kind, body in examples.items():
         yield bytes((MESSAGES.index(kind), 1)) + bytes.fromhex(body)
     examples12 = {
-        "server_hello": "0303" + "00" * 32 + "00c02b00000fff010001000017000000050000000012000600040002aabb",
+        "server_hello": "0303" + "00" * 32 + "00c02b000017ff0100010000170000000500000012000600040002aabb",
         "certificate": "000007000004aabbccdd",
         "certificate_request": "014000020403000600040002aabb",
         "server_key_exchange": "03001d0401020304040300021122",

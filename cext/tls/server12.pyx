@@ -141,8 +141,13 @@ cdef class Server12(Handshake12):
         """By a ticket (RFC 5077, section 3.4): 1 when the handshake is abbreviated, 0 when it is not."""
         cdef SessionState state
         cdef Bytes memory
+        cdef Selection selection
         cdef const char *reason = NULL
         cdef int code
+        # A session has its name already; whether it may still be asked for the full handshake says.
+        if (self.config.require_sni and self.chosen is None
+                and self.config.select_credential(&self.hello, TLS12, &selection) is None):
+            return 0
         memset(&memory, 0, sizeof(memory))
         code = find_session12(self.config, &self.hello, self.message, self.message_length, self.server_name, &state,
                               &memory, &reason)

@@ -43,6 +43,7 @@ from tests.cext.tls.peer12 import (
     RawClient12,
     Ssl,
 )
+from tests.cext.tls.resuming import first_session
 
 ALERTS = {**ALERTS, "no_renegotiation": 100, "inappropriate_fallback": 86, "bad_record_mac": 20}
 DOWNGRADE = b"DOWNGRD\1"
@@ -443,6 +444,19 @@ def test_what_a_ticket_is_bound_to():
         assert not resumes(config, session)
     finally:
         shift_clock(0)
+
+
+def test_require_sni_holds_for_resumption():
+    """As in TLS 1.3: a ticket of a time when any name would do."""
+    keys = ticket_keys()
+    nameless, named, other = (first_session(server_config(tickets=keys), server_name=name, max_version=TLS12)
+                              for name in (None, "example.com", "other.test"))
+    strict = server_config(tickets=keys, require_sni=True)
+    assert resumes(strict, named)
+    for session, name, alert in ((nameless, None, "missing_extension"), (other, "other.test", "unrecognized_name")):
+        server = Engine(strict)
+        pump(Engine(ClientConfig(server_name=name, max_version=TLS12), session), server)
+        assert (server.failure.name, server.resumed) == (alert, False)
 
 
 def test_a_ticket_is_renewed_in_the_second_half_of_its_life():

@@ -410,7 +410,7 @@ cdef class ClientConfig:
     cdef Credential select_credential(self, Credential chosen, int version, const Wanted *wanted, int *scheme):
         cdef Credential credential
         if chosen is not None:
-            scheme[0] = scheme_for(chosen, version, wanted)
+            scheme[0] = scheme_for(chosen, version, wanted) if chosen.delegated is None else -handshake_failure
             return chosen if scheme[0] > 0 else None
         for credential in self.credentials:
             if credential.match_issuer and not credential.is_issued_by(wanted.authorities):

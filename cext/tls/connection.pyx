@@ -104,7 +104,7 @@ cdef class Connection:
         data_len[0] = 0
         try:
             return self.receive_record(input, n, consumed, data, data_len)
-        except Exception as e:
+        except BaseException as e:
             return self.fail_unexpected(e)
 
     cdef int receive_record(self, uint8_t *input, size_t n, size_t *consumed, uint8_t **data,
@@ -367,7 +367,7 @@ cdef class Connection:
             self.waiting = TLS_WAIT_POLICY
             return TLS_WAIT_POLICY
         # The message that we answer with a flight is the last of the peer's flight, and of its record.
-        if self.handshake.flight.len and self.unread:
+        if (self.handshake.flight.len or step == STEP_WAIT_CERTIFICATE) and self.unread:
             return self.refuse(unexpected_message, "bytes of the message's record come after the end of a flight")
         code = self.carry_out()
         if code < 0:
@@ -399,7 +399,7 @@ cdef class Connection:
             self.handshake.decided = 1
             self.handshake.chosen = credential
             return self.step_handshake(hello, len(hello))
-        except Exception as e:
+        except BaseException as e:
             return self.fail_unexpected(e)
 
     cdef int resume_sign(self, bytes signature) noexcept:
@@ -409,7 +409,7 @@ cdef class Connection:
         try:
             self.handshake.signature = signature
             return self.step_handshake(NULL, 0)
-        except Exception as e:
+        except BaseException as e:
             return self.fail_unexpected(e)
 
     cdef int resume_certificate(self, Credential credential) noexcept:
@@ -420,7 +420,7 @@ cdef class Connection:
             self.handshake.decided = 1
             self.handshake.chosen = credential
             return self.step_handshake(NULL, 0)
-        except Exception as e:
+        except BaseException as e:
             return self.fail_unexpected(e)
 
     cdef int refuse_to_resume(self, int description, str reason) noexcept:
@@ -430,7 +430,7 @@ cdef class Connection:
             return TLS_FAILED
         try:
             return self.refuse(description, reason)
-        except Exception as e:
+        except BaseException as e:
             return self.fail_unexpected(e)
 
     cdef int take_post_handshake(self, const uint8_t *message, size_t n) except -1:

@@ -7,7 +7,9 @@ from cext.tls.credential import Credential
 from cext.tls.engine import ESTABLISHED, FAILED, WAIT_CERTIFICATE, WAIT_POLICY, Engine
 from cext.tls.session import TicketKeys
 
-from tests.cext.tls.peer import RawClient, credential, extension, pump, server_config, vector
+from tests.cext.tls.peer import RawClient, credential, extension, message, pump, server_config, u16s, vector
+from tests.cext.tls.test_client12 import RawServer12
+from tests.cext.tls.test_delegated import delegated
 
 VERSIONS = pytest.mark.parametrize("version", [0x0303, 0x0304])
 KINDS = ("ecdsa-p256", "rsa", "ed25519")
@@ -144,6 +146,24 @@ def test_what_does_not_fit_is_the_owners_fault(version):
     assert client.show(own("rsa")) == FAILED
     assert client.failure.name == "internal_error"
     assert "cannot sign" in client.failure.reason
+
+
+def test_a_delegated_credential_is_no_clients():
+    """RFC 9345 has them of servers alone: by the owner's choice, as by configuration."""
+    client, _ = waiting(0x0304)
+    assert client.show(delegated()) == FAILED
+    assert (client.failure.name, client.take_output()[:1]) == ("internal_error", b"\x17")
+
+
+def test_bytes_behind_the_message_that_waits():
+    """HelloRequests are passed over, but the stop must not be lost over one."""
+    request = message(13, vector(1, b"\x40\1") + vector(2, u16s(0x0403)) + vector(2, b""))
+    server = RawServer12(ClientConfig(server_name="example.com", max_version=0x0303, policy=True),
+                         done=lambda done: [request, done + message(0)])
+    server.hello()
+    server.flight()
+    assert server.events[-1] == (FAILED, b"")
+    assert server.alert() == "unexpected_message"
 
 
 def test_no_question_no_stop():

@@ -75,6 +75,7 @@ cdef class Client13(Handshake):
     cdef int do_send_certificate_verify(self) except -1
     cdef int do_send_finished(self) noexcept nogil
 
+    cdef bint may_offer(self, Session session, int version)
     cdef Session usable(self, Session session)
     cdef Session usable12(self, Session session)
     cdef bint early_data_fits(self)

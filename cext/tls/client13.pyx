@@ -89,6 +89,7 @@ from cext.tls.transcript cimport Transcript, transcript_add, transcript_hash, tr
 
 cdef enum:
     HELLO_ROOM = 256                    # of a ClientHello, beside its lists, shares and cookie
+    TICKET_OFFERED_MAX = 1 << 15        # bytes: all extensions of a ClientHello together have 2^16
     MESSAGE_MAX = 1 << 16               # bytes of a server's message, except
     CERTIFICATE_MAX = 1 << 18           # its Certificate
 
@@ -201,13 +202,18 @@ cdef class Client13(Handshake):
         self.state = CLIENT_READ_SERVER_HELLO
         return step
 
+    cdef bint may_offer(self, Session session, int version):
+        """Whether it may be offered at all: to the same name, in its time, where a ClientHello has room for its ticket,
+        and not to a server whose certificate is to be verified and never was."""
+        return (session is not None and self.config.tickets and session.version == version
+                and session.is_alive(wall_clock()) and len(session.ticket) <= TICKET_OFFERED_MAX
+                and session.server_name == self.config.server_name
+                and (self.config.verify is None or session.verified))
+
     cdef Session usable(self, Session session):
-        """The session, if it may be offered: to the same name, in its time, with a hash that a suite of ours has, and
-        not to a server whose certificate is to be verified and never was."""
+        """The session, if it may be offered, with a hash that a suite of ours has."""
         cdef size_t i
-        if session is None or not self.config.tickets or session.version != TLS13 or not session.is_alive(wall_clock()):
-            return None
-        if session.server_name != self.config.server_name or (self.config.verify is not None and not session.verified):
+        if not self.may_offer(session, TLS13):
             return None
         for i in range(self.config.n_cipher_suites):
             if suite_hash(self.config.cipher_suites[i]) == session.hash():
@@ -217,9 +223,7 @@ cdef class Client13(Handshake):
     cdef Session usable12(self, Session session):
         """Likewise a session of TLS 1.2, by its ticket; never one without the extended master secret (RFC 7627, section
         5.3)."""
-        if session is None or not self.config.tickets or session.version != TLS12 or not session.is_alive(wall_clock()):
-            return None
-        if session.server_name != self.config.server_name or (self.config.verify is not None and not session.verified):
+        if not self.may_offer(session, TLS12):
             return None
         if not session.extended_master_secret or not is_among(
                 <uint16_t> session.cipher_suite, self.config.cipher_suites12, self.config.n_cipher_suites12):

@@ -40,6 +40,7 @@ from tests.cext.tls.peer import (
     u16s,
     vector,
 )
+from tests.cext.tls.resuming import altered, first_session, resuming_config
 
 VERSION = extension(43, b"\3\4")
 
@@ -630,3 +631,15 @@ def test_leaf_cache_follows_the_certificate():
         client, server = Engine(config), Engine(ServerConfig([credential(*one)]))
         pump(client, server)
         assert client.established, client.failure
+
+
+@pytest.mark.parametrize("version", [0x0303, 0x0304])
+def test_a_ticket_that_no_client_hello_has_room_for(version):
+    """A server that gives such a one must not end the connections after it."""
+    session = first_session(resuming_config(), max_version=version)
+    for size in (1 << 14, 65_500, 65_535):
+        client = Engine(ClientConfig(server_name="example.com"), altered(session, ticket=b"t" * size))
+        server = Engine(server_config())
+        pump(client, server)
+        assert (client.failure, server.failure) == (None, None)
+        assert server.established

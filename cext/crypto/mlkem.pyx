@@ -155,7 +155,7 @@ cdef int package_generate(DecapsulationKey *key, uint8_t *public) noexcept with 
         memcpy(public, PyBytes_AS_STRING(encoded), MLKEM_PUBLIC_LENGTH)
         Py_INCREF(private)
         key.key = <PyObject *> private
-    except Exception:
+    except BaseException:
         return MLKEM_FAILED
     return 0
 
@@ -168,7 +168,7 @@ cdef int package_decapsulate(const DecapsulationKey *key, const uint8_t *ciphert
         shared = (<object> key.key).decapsulate(
             PyBytes_FromStringAndSize(<const char *> ciphertext, MLKEM_CIPHERTEXT_LENGTH))
         return take_secret(shared, secret)
-    except Exception:
+    except BaseException:
         return MLKEM_FAILED
 
 
@@ -181,7 +181,7 @@ cdef int package_encapsulate(const uint8_t *public, uint8_t *ciphertext, uint8_t
             PyBytes_FromStringAndSize(<const char *> public, MLKEM_PUBLIC_LENGTH))
     except ValueError:                  # the modulus check
         return MLKEM_REFUSED
-    except Exception:
+    except BaseException:
         return MLKEM_FAILED
     try:
         shared, wrapped = peer.encapsulate()
@@ -189,7 +189,7 @@ cdef int package_encapsulate(const uint8_t *public, uint8_t *ciphertext, uint8_t
             return MLKEM_FAILED
         memcpy(ciphertext, PyBytes_AS_STRING(wrapped), MLKEM_CIPHERTEXT_LENGTH)
         return take_secret(shared, secret)
-    except Exception:
+    except BaseException:
         return MLKEM_FAILED
 
 

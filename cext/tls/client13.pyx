@@ -123,7 +123,7 @@ cdef class Client13(Handshake):
         self.message_length = n
         try:
             step = self.run()
-        except Exception as exception:
+        except BaseException as exception:      # an interrupt, too: what it stopped has not been done
             step = self.fail_exception(exception)
         self.message = NULL
         self.cookie.p = NULL

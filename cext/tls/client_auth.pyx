@@ -13,7 +13,7 @@ cdef int ask_trust(Handshake h, object verify, tuple arguments, int otherwise=ba
         description = getattr(error, "description", None)
         h.reason = NULL
         h.error = f"the certificate is not trusted: {error}"
-        if isinstance(description, int) and 0 < description < 256:
+        if isinstance(description, int) and 1 < description < 256:     # -1 is an exception; no alert numbers it
             return -<int> description
         return -otherwise
     return 0

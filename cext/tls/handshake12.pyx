@@ -45,7 +45,7 @@ cdef class Handshake12(Handshake):
         self.message_length = n
         try:
             step = self.run()
-        except Exception as e:
+        except BaseException as e:      # an interrupt, too: what it stopped has not been done
             step = self.fail_exception(e)
         self.message = NULL
         if step < 0:

@@ -104,7 +104,7 @@ cdef class Server13(Handshake):
         self.message_length = n
         try:
             step = self.run()
-        except Exception as e:
+        except BaseException as e:      # an interrupt, too: what it stopped has not been done
             step = self.fail_exception(e)
         self.message = NULL
         memset(&self.hello, 0, sizeof(self.hello))

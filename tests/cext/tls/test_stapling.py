@@ -227,6 +227,30 @@ def test_a_client_refuses_by_the_response(version, response):
 
 # A server of TLS 1.2 that promises a CertificateStatus need not send it (RFC 6066, section 8).
 
+class Interrupt(BaseException):
+    """As KeyboardInterrupt: what it passes through has not been done."""
+
+
+class Numbered(ValueError):
+    description = 1
+
+
+@pytest.mark.parametrize("version", [TLS13, TLS12])
+@pytest.mark.parametrize("raised", [Interrupt(), Numbered()])
+@pytest.mark.parametrize("what", ["verify", "verify_status"])
+def test_whatever_a_judge_raises_refuses(version, raised, what):
+    def judge(*_):
+        raise raised
+
+    client = {"status_request": True, "max_version": version, what: judge}
+    a, b = connect(ServerConfig([stapled()]), client)
+    assert not a.established and not b.established
+    by_itself = {"verify": "bad_certificate", "verify_status": "bad_certificate_status_response"}[what]
+    assert (a.failure.name, a.failure.sent) == (
+        by_itself if isinstance(raised, Exception) else "internal_error", True)
+    assert b.failure.name == a.failure.name
+
+
 def altered12(alter, **client):
     """A client against a server of TLS 1.2 whose first flight is changed: the messages that the client sees."""
     a = Engine(ClientConfig(server_name="example.com", max_version=TLS12, **client))

@@ -12,7 +12,7 @@ from edge.tls.hello import ClientHelloInfo
 from edge.tls.replay import ReplayRegister, engine_register
 from edge.tls.request import CertificateRequestInfo
 from edge.tls.tickets import OwnTickets, SessionTicketWrapper, WrapperTickets
-from edge.tls.verify import Roots, Store, asking, load_roots, store, system_store, verify_client
+from edge.tls.verify import Roots, Store, asking, heed, load_roots, store, system_store, verify_client
 
 VERSIONS: Final = {"1.2": 0x0303, "1.3": 0x0304}
 
@@ -39,7 +39,7 @@ class ClientAuth(enum.Enum):
 GetCertificate = Callable[[ClientHelloInfo], Certificate | Awaitable[Certificate | None] | None]
 GetClientCertificate = Callable[[CertificateRequestInfo], Certificate | Awaitable[Certificate | None] | None]
 GetConfig = Callable[[ClientHelloInfo], "Config | Awaitable[Config | None] | None"]
-Verify = Callable[[Sequence[bytes], str], None]
+Verify = Callable[[Sequence[bytes], str], object]
 
 _EARLY_DATA: Final = 14336
 
@@ -93,16 +93,17 @@ class Config:
     """Whom a client trusts: a PEM file or certificates; None: the system's store."""
     verify: bool | Verify = True
     """True: a server's chain must lead to one of `root_cas` and be for the name asked for, a client's to one of
-    `client_cas`. A callable decides instead, by raising (`Refuse` names the alert); it gets the DER chain, leaf first,
-    and the name ("" for a client's). False: no trust is established, and anyone on the way may answer in the server's
-    place."""
+    `client_cas`. A callable decides instead, by raising (`Refuse` names the alert) or returning False; it gets the DER
+    chain, leaf first, and the name ("" for a client's). False: no trust is established, and anyone on the way may answer
+    in the server's place."""
     request_ocsp_staple: bool = False
     """Whether a client asks for an OCSP response with the server's certificate: see ConnectionState.ocsp_response."""
     request_timestamps: bool = False
     """Whether it asks for timestamps of Certificate Transparency logs beside the certificate."""
-    verify_staple: Callable[[Sequence[bytes], bytes], None] | None = None
+    verify_staple: Callable[[Sequence[bytes], bytes], object] | None = None
     """Judges the OCSP response, in a client that asks for it: gets the DER chain and the response (DER; b"" when the
-    server has none), and raises to refuse (`Refuse` names the alert, which else is bad_certificate_status_response)."""
+    server has none), and raises to refuse (`Refuse` names the alert, which else is bad_certificate_status_response), or
+    returns False."""
     _made: dict[str, Any] = dataclasses.field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -186,15 +187,19 @@ class Config:
             return None
         if callable(self.verify):
             verify = self.verify
-            return asking(lambda chain: verify(chain, ""))
+            return asking(lambda chain: heed(verify(chain, ""), "bad_certificate"))
         trusted = store(self.client_cas or ())
         return asking(lambda chain: verify_client(trusted, chain))
 
     def _verify_staple(self) -> Callable[[list[bytes], bytes], None] | None:
-        judge = self.verify_staple
-        if judge is None:
+        if self.verify_staple is None:
             return None
-        return lambda chain, response: asking(lambda der: judge(der, response))(chain)
+        return lambda chain, response: asking(lambda der: self.judge_staple(der, response))(chain)
+
+    def judge_staple(self, chain: Sequence[bytes], response: bytes) -> None:
+        """Raises what verify_staple does, if there is one; Refuse where it returns False."""
+        if self.verify_staple is not None:
+            heed(self.verify_staple(chain, response), "bad_certificate_status_response")
 
     def _client_authorities(self) -> list[bytes]:
         if self.client_cas is None:

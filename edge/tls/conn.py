@@ -55,7 +55,7 @@ from edge.tls.hello import ClientHelloInfo
 from edge.tls.request import CertificateRequestInfo
 from edge.tls.socketlike import SocketLike, send_at_once, shut
 from edge.tls.state import ConnectionState
-from edge.tls.verify import asking, last_error, verify_server
+from edge.tls.verify import asking, heed, last_error, verify_server
 
 _INTERNAL_ERROR: Final = 80
 _WAITS: Final = (WAIT_POLICY, WAIT_SIGN, WAIT_CERTIFICATE)
@@ -98,14 +98,14 @@ def client(
     (SNI). ValueError without one, unless the configuration has a `verify` of its own, and for one that is no name.
 
     `session`: an earlier connection's (Conn.session), to be resumed if the server will; it is offered only if its
-    certificates would be trusted now. `early_data` goes out at once with it, before the server has answered, if the
+    certificates would be trusted now, and its OCSP response pass the configuration's `verify_staple`. `early_data` goes out at once with it, before the server has answered, if the
     session allows that much: anyone can send it to the server again. ConnectionState.early_data_used tells whether the
     server took it; when not, it is the caller's to send again (RFC 8446, section 4.2.10).
     """
     if config.verify is True and not server_name:
         raise ValueError("server_name: without one there is nothing to verify the server's certificate for")
     check = _trust(config, server_name) if config.verify is not False else None
-    if session is not None and check is not None and not _is_trusted(check, session.chain):
+    if session is not None and not _may_resume(config, check, session):
         session = None
     early = session is not None and 0 < len(early_data) <= session.max_early_data
     verify = asking(check) if check is not None else None
@@ -119,14 +119,17 @@ def _trust(config: Config, server_name: str) -> Callable[[Sequence[bytes]], None
     """What raises when a server's chain is not trusted."""
     if callable(config.verify):
         verify = config.verify
-        return lambda chain: verify(chain, server_name)
+        return lambda chain: heed(verify(chain, server_name), "bad_certificate")
     roots = config.roots()
     return lambda chain: verify_server(roots, chain, server_name)
 
 
-def _is_trusted(check: Callable[[Sequence[bytes]], None], chain: Sequence[bytes]) -> bool:
+def _may_resume(config: Config, check: Callable[[Sequence[bytes]], None] | None, session: Session) -> bool:
+    """Whether what the session's server has shown would be taken now."""
     try:
-        check(chain)
+        if check is not None:
+            check(session.chain)
+        config.judge_staple(session.chain, session.ocsp_response)
     except Exception:
         return False
     return True
@@ -464,6 +467,9 @@ class Conn(SocketLike):
         own = not self._complete and failed is None
         self._flush(wait=own, quiet=not own)
         if failed is not None and not self._incoming:
+            cause = failed.__cause__
+            if cause is not None and not isinstance(cause, Exception):
+                raise cause  # an interrupt: the connection has ended by it, and who called it is to know
             raise failed
 
     # --- hooks and signers: called in the thread that does the handshake, holding _handshake and _read

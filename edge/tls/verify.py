@@ -63,8 +63,14 @@ def _readable(pem: bytes) -> list[x509.Certificate]:
     return found
 
 
+def heed(verdict: object, alert: str) -> None:
+    """What a callable that is to raise has returned: False is a no as well, and Refuse is raised for it."""
+    if verdict is False:
+        raise Refuse(alert, "the callable that is to verify it returned False")
+
+
 class _Last(threading.local):
-    error: Exception | None = None
+    error: BaseException | None = None
 
 
 _last: Final = _Last()
@@ -80,14 +86,14 @@ def asking(check: Callable[[Sequence[bytes]], None]) -> Callable[..., None]:
         except Refuse as error:
             _last.error = error
             raise TlsAlert(error.description, str(error)) from error
-        except Exception as error:
+        except BaseException as error:
             _last.error = error
             raise
 
     return ask
 
 
-def last_error() -> Exception | None:
+def last_error() -> BaseException | None:
     """What an `asking` has raised in this thread since this was last called."""
     error, _last.error = _last.error, None
     return error

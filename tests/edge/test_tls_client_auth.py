@@ -99,6 +99,11 @@ DISTRUSTED = {
 }
 
 
+def test_a_callable_that_says_no_without_raising(alice):
+    server = asking(verify=lambda chain, name: False, client_cas=None)
+    assert "returned False" in refused(server, client_config(certificates=[alice])).reason
+
+
 @pytest.mark.parametrize("mode", ASK)
 @pytest.mark.parametrize("alert", DISTRUSTED)
 def test_shown_and_not_trusted(mode, alert):

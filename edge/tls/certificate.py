@@ -131,7 +131,12 @@ def subject_names(certificate: x509.Certificate) -> tuple[str, ...]:
 
 def timestamps(encoded: bytes) -> tuple[bytes, ...]:
     """The elements of a SignedCertificateTimestampList (RFC 6962, section 3.3) of right form; () of b""."""
-    found, at = [], 2
+    return vectors(encoded[2:])
+
+
+def vectors(encoded: bytes) -> tuple[bytes, ...]:
+    """The elements of a list of right form, each behind a length of two bytes."""
+    found, at = [], 0
     while at < len(encoded):
         n = int.from_bytes(encoded[at : at + 2], "big")
         found.append(encoded[at + 2 : at + 2 + n])

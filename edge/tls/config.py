@@ -93,9 +93,9 @@ class Config:
     """Whom a client trusts: a PEM file or certificates; None: the system's store."""
     verify: bool | Verify = True
     """True: a server's chain must lead to one of `root_cas` and be for the name asked for, a client's to one of
-    `client_cas`. A callable decides instead, by raising (`Refuse` names the alert) or returning False; it gets the DER
-    chain, leaf first, and the name ("" for a client's). False: no trust is established, and anyone on the way may answer
-    in the server's place."""
+    `client_cas`. A callable decides instead, and refuses by raising (`Refuse` names the alert) or returning False; it
+    gets the DER chain, leaf first, and the name ("" for a client's). False: no trust is established, and anyone on the
+    way may answer in the server's place."""
     request_ocsp_staple: bool = False
     """Whether a client asks for an OCSP response with the server's certificate: see ConnectionState.ocsp_response."""
     request_timestamps: bool = False

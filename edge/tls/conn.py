@@ -98,9 +98,10 @@ def client(
     (SNI). ValueError without one, unless the configuration has a `verify` of its own, and for one that is no name.
 
     `session`: an earlier connection's (Conn.session), to be resumed if the server will; it is offered only if its
-    certificates would be trusted now, and its OCSP response pass the configuration's `verify_staple`. `early_data` goes out at once with it, before the server has answered, if the
-    session allows that much: anyone can send it to the server again. ConnectionState.early_data_used tells whether the
-    server took it; when not, it is the caller's to send again (RFC 8446, section 4.2.10).
+    certificates would be trusted now, and its OCSP response pass the configuration's `verify_staple`. `early_data` goes
+    out at once with it, before the server has answered, if the session allows that much: anyone can send it to the
+    server again. ConnectionState.early_data_used tells whether the server took it; when not, it is the caller's to send
+    again (RFC 8446, section 4.2.10).
     """
     if config.verify is True and not server_name:
         raise ValueError("server_name: without one there is nothing to verify the server's certificate for")

@@ -7,7 +7,7 @@ from cext.crypto.x509 import issuer_name, public_key
 from cext.tls.inspect import parse as parse13
 from cext.tls.messages12 import parse as parse12
 
-from edge.tls.certificate import Certificate
+from edge.tls.certificate import Certificate, vectors
 
 _TLS12: Final = 0x0303
 _RSA_SIGN: Final = 1
@@ -38,16 +38,11 @@ class CertificateRequestInfo:
                 authorities=fields["certificate_authorities"] or (),
             )
         fields = parse12("certificate_request", message[4:])
-        schemes, names = fields["signature_algorithms"], fields["authorities"]
-        authorities = []
-        while names:
-            n = 2 + int.from_bytes(names[:2], "big")
-            authorities.append(names[2:n])
-            names = names[n:]
+        schemes = fields["signature_algorithms"]
         return cls(
             version="1.2",
             signature_schemes=tuple(int.from_bytes(schemes[i : i + 2], "big") for i in range(0, len(schemes), 2)),
-            authorities=tuple(authorities),
+            authorities=vectors(fields["authorities"]),
             certificate_types=tuple(fields["certificate_types"]),
         )
 

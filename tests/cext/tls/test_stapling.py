@@ -227,16 +227,16 @@ def test_a_client_refuses_by_the_response(version, response):
 
 # A server of TLS 1.2 that promises a CertificateStatus need not send it (RFC 6066, section 8).
 
-class Interrupt(BaseException):
+class Interrupt(BaseException):  # noqa: N818 - as KeyboardInterrupt
     """As KeyboardInterrupt: what it passes through has not been done."""
 
 
-class Numbered(ValueError):
+class NumberedError(ValueError):
     description = 1
 
 
 @pytest.mark.parametrize("version", [TLS13, TLS12])
-@pytest.mark.parametrize("raised", [Interrupt(), Numbered()])
+@pytest.mark.parametrize("raised", [Interrupt(), NumberedError()])
 @pytest.mark.parametrize("what", ["verify", "verify_status"])
 def test_whatever_a_judge_raises_refuses(version, raised, what):
     def judge(*_):

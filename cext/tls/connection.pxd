@@ -53,7 +53,8 @@ cdef class Connection:
     cdef readonly int version           # 0x0304, 0x0303
     cdef readonly int cipher_suite      # 0x1301 ..., 0xC02B ...
     cdef readonly int group
-    cdef readonly int signature_scheme
+    cdef readonly int signature_scheme  # the server's
+    cdef readonly uint16_t client_signature_scheme  # of a client that has shown a certificate on this connection
     cdef readonly Credential credential # of a server: whose certificate it has shown; None in a resumed session
     cdef readonly bytes alpn            # the selected protocol
     cdef readonly bytes server_name     # SNI

@@ -706,6 +706,7 @@ cdef class Connection:
         self.cipher_suite = h.cipher_suite
         self.group = h.group
         self.signature_scheme = h.signature_scheme
+        self.client_signature_scheme = h.client_signature_scheme
         self.credential = None if h.resumed else h.credential
         self.alpn = h.alpn
         self.server_name = h.server_name

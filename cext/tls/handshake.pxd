@@ -85,6 +85,7 @@ cdef class Handshake:
     cdef int cipher_suite
     cdef int group
     cdef int signature_scheme
+    cdef uint16_t client_signature_scheme   # of a server: what the client's CertificateVerify is signed by; 0 without
     cdef Credential credential  # of a server: whose certificate it shows; None in a resumed session
     cdef bytes alpn             # b"" when none; the configuration's own object, not a copy
     cdef bytes server_name      # b"" when none

@@ -406,6 +406,7 @@ cdef class Server12(Handshake12):
         if self.peer_key.verify12(cv.algorithm, self.messages.data, self.messages.len, cv.signature.p,
                                   left(&cv.signature)) != 0:
             return self.fail(decrypt_error, "the client's CertificateVerify does not verify")
+        self.client_signature_scheme = cv.algorithm
         self.forget_messages()
         return self.taken(S12_READ_CHANGE_CIPHER_SPEC)
 

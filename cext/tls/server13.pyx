@@ -611,6 +611,7 @@ cdef class Server13(Handshake):
         n = certificate_verify_input(0, digest, hash_length(self.hash), signed)
         if self.client_key.verify(cv.algorithm, signed, n, cv.signature.p, left(&cv.signature)) != 0:
             return self.fail(decrypt_error, "the client's CertificateVerify does not verify")
+        self.client_signature_scheme = cv.algorithm
         transcript_add(&self.transcript, self.message, self.message_length)
         self.message = NULL
         self.client_key = None

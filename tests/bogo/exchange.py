@@ -23,7 +23,7 @@ from cext.tls.inspect import parse as parse_message
 from cext.tls.messages12 import parse as parse_message12
 from cext.tls.session import shift_clock
 from flags import UnimplementedError
-from settings import TLS12, TLS13, build, decided_credential, protocol_names, read_chain
+from settings import TLS12, TLS13, build, decided_credential, name_list, protocol_names, read_chain
 
 WAITS = (WAIT_POLICY, WAIT_SIGN, WAIT_CERTIFICATE)
 RECORD_HEADER, HANDSHAKE_HEADER = 5, 4
@@ -375,8 +375,9 @@ def check_client_hello(link, options):
         raise ExchangeError(f"server_name {name!r} instead of {options.expect_server_name!r}")
     if options.expect_no_server_name and name:
         raise ExchangeError(f"a server_name: {name!r}")
-    if options.expect_peer_signature_algorithm:
-        raise UnimplementedError("the scheme a client signed by")
+    wanted = options.expect_peer_signature_algorithm
+    if wanted and link.engine.client_signature_scheme != wanted and not link.engine.resumed:
+        raise ExchangeError(f"signature scheme {link.engine.client_signature_scheme:#06x} instead of {wanted:#06x}")
     if not link.keep:
         return
     fields = parse_message("client_hello", first_message(link.kept)[HANDSHAKE_HEADER:])
@@ -408,11 +409,28 @@ def check_request(link, options):
     if version == TLS12:
         fields = parse_message12("certificate_request", request[HANDSHAKE_HEADER:])
         schemes = struct.unpack(f"!{len(fields['signature_algorithms']) // 2}H", fields["signature_algorithms"])
+        authorities, types = names_in(fields["authorities"]), fields["certificate_types"]
     else:
-        schemes = parse_message("certificate_request", request[HANDSHAKE_HEADER:])["signature_algorithms"]
+        fields = parse_message("certificate_request", request[HANDSHAKE_HEADER:])
+        schemes, authorities, types = fields["signature_algorithms"], fields["certificate_authorities"], None
     wanted = options.expect_peer_verify_pref
     if wanted and schemes != tuple(wanted):
         raise ExchangeError(f"signature_algorithms {schemes} instead of {wanted}")
+    if options.expect_certificate_types and types != binascii.a2b_base64(options.expect_certificate_types):
+        raise ExchangeError(f"certificate_types {types!r}")
+    names = options.expect_client_ca_list
+    if names and authorities != name_list(names):
+        raise ExchangeError(f"authorities {authorities!r} instead of {names!r}")
+
+
+def names_in(authorities):
+    """The names of TLS 1.2's list of them, encoded."""
+    names = []
+    while authorities:
+        n = 2 + int.from_bytes(authorities[:2], "big")
+        names.append(authorities[2:n])
+        authorities = authorities[n:]
+    return tuple(names)
 
 
 def first_message(stream):

@@ -45,9 +45,8 @@ NUMBER_LISTS = ("curves", "key-shares", "verify-prefs", "expect-peer-verify-pref
 CREDENTIAL_NUMBER_LISTS = ("signing-prefs",)
 TEXTS = (
     "shim-initial-write", "ticket-key", "host-name", "expect-server-name", "advertise-alpn", "select-alpn",
-    "expect-alpn",
-    "expect-advertised-alpn", "expect-peer-cert-file", "cipher",
-    "use-client-ca-list", "export-label", "export-context",
+    "expect-alpn", "expect-advertised-alpn", "expect-peer-cert-file", "cipher", "use-client-ca-list",
+    "expect-client-ca-list", "expect-certificate-types", "export-label", "export-context",
     "expect-ocsp-response", "expect-signed-cert-timestamps",
 )
 CREDENTIAL_TEXTS = (

@@ -146,12 +146,11 @@ def client_auth(options, memory):
     """What a server asks of its clients."""
     if not options.verify_peer and not options.require_any_client_certificate:
         return {}
-    names = (options.use_client_ca_list or b"").decode()
     return {
         "client_auth": "require" if options.require_any_client_certificate else "request",
         "verify_client": lambda chain: give_verdict(options, memory, chain),
         "client_schemes": verify_prefs(options) or SCHEMES + CERTIFICATE_SCHEMES,
-        "client_authorities": [bytes.fromhex(name) for name in names.split(",") if name and not name.startswith("<")],
+        "client_authorities": name_list(options.use_client_ca_list or b""),
     }
 
 
@@ -247,7 +246,7 @@ def client(options, retry, memory):
         key_share_groups=shares,
         verify=lambda chain, _server_name: give_verdict(judging, memory, chain),
         credentials=credentials(options, ()),
-        policy=options.async_ or options.fail_cert_callback or bool(options.expect_peer_verify_pref),
+        policy=options.async_ or options.fail_cert_callback or wants_request(options),
         session=memory.session,
         status_request=options.enable_ocsp_stapling,
         signed_certificate_timestamp=options.enable_signed_cert_timestamps,
@@ -291,6 +290,16 @@ def spoken(options):
 def policy_of(options):
     """A row of POLICIES, or None."""
     return next((policy for name, policy in POLICIES.items() if getattr(options, name)), None)
+
+
+def wants_request(options):
+    """Whether a server's CertificateRequest is to be looked at."""
+    return bool(options.expect_peer_verify_pref or options.expect_client_ca_list or options.expect_certificate_types)
+
+
+def name_list(flag):
+    """DER names as the runner gives them: in hexadecimal, between commas."""
+    return tuple(bytes.fromhex(name) for name in flag.decode().split(",") if name and not name.startswith("<"))
 
 
 def cipher_suites(rules):

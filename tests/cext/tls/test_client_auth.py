@@ -103,6 +103,7 @@ def test_every_kind_of_key(kind, mode):
     assert (server.failure, client.failure) == (None, None)
     assert ("b", ESTABLISHED, b"") in events
     assert server.peer_certificates == (leaf(kind),) == tuple(seen[0])
+    assert server.client_signature_scheme in credential(kind).key.schemes
     assert client.peer_certificates == credential().chain
     client.send(b"ping")
     assert server.receive_bytes(client.take_output()) == [(1, b"ping")]

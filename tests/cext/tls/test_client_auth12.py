@@ -93,6 +93,7 @@ def test_every_kind_of_key(kind, mode, suite):
     assert ("b", ESTABLISHED, b"") in events
     assert server.version == TLS12
     assert server.peer_certificates == (leaf(kind),) == tuple(seen[0])
+    assert server.client_signature_scheme in credential(kind).key.schemes12
     client.send(b"ping")
     assert server.receive_bytes(client.take_output()) == [(1, b"ping")]
 

@@ -116,8 +116,13 @@ def verify_server(roots: Store, chain: Sequence[bytes], server_name: str) -> Non
 
 def verify_client(roots: Store, chain: Sequence[bytes]) -> None:
     """Raises Refuse unless the chain (DER, leaf first) leads to one of the roots, is valid now, and may authenticate
-    a client."""
+    a client.
+
+    Of several issuers of one name the first is taken: a client that signs its own could have every path through them
+    tried, which costs hundreds of signatures.
+    """
     leaf, others = _parse(chain)
+    others = list({issuer.subject: issuer for issuer in reversed(others)}.values())
     try:
         _builder(roots, ExtendedKeyUsageOID.CLIENT_AUTH).build_client_verifier().verify(leaf, others)
     except verification.VerificationError as error:

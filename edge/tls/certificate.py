@@ -39,7 +39,8 @@ class Signer(Protocol):
         """The signature of `message` by a SignatureScheme (RFC 8446, section 4.2.3: 0x0403, 0x0804, ...), ECDSA in
         DER; at once or as an awaitable. What it raises ends the handshake with internal_error.
 
-        `message` is whole, about 130 bytes: a scheme with a hash signs its hash, which `digest` makes.
+        `message` is whole: a scheme with a hash signs its hash, which `digest` makes. It has about 200 bytes, but in a
+        client of TLS 1.2 all of the handshake so far, some KiB with the server's certificates.
         """
         ...
 

@@ -227,7 +227,7 @@ def test_a_client_refuses_by_the_response(version, response):
 
 # A server of TLS 1.2 that promises a CertificateStatus need not send it (RFC 6066, section 8).
 
-class Interrupt(BaseException):  # noqa: N818 - as KeyboardInterrupt
+class Interrupt(BaseException):
     """As KeyboardInterrupt: what it passes through has not been done."""
 
 

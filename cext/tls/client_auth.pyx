@@ -5,6 +5,8 @@ from cext.crypto.x509 cimport public_key
 from cext.tls.config cimport CLIENT_AUTH_NONE, CLIENT_AUTH_REQUIRE
 from cext.tls.constants cimport bad_certificate
 
+from cext.tls.alert import TlsAlert
+
 
 cdef int ask_trust(Handshake h, object verify, tuple arguments, int otherwise=bad_certificate) except -1:
     try:
@@ -12,7 +14,8 @@ cdef int ask_trust(Handshake h, object verify, tuple arguments, int otherwise=ba
     except Exception as error:
         description = getattr(error, "description", None)
         h.reason = NULL
-        h.error = f"the certificate is not trusted: {error}"
+        why = error.reason if isinstance(error, TlsAlert) and error.reason else error
+        h.error = f"the certificate is not trusted: {why}"
         if isinstance(description, int) and 1 < description < 256:     # -1 is an exception; no alert numbers it
             return -<int> description
         return -otherwise

@@ -85,7 +85,7 @@ def asking(check: Callable[[Sequence[bytes]], None]) -> Callable[..., None]:
             check(tuple(chain))
         except Refuse as error:
             _last.error = error
-            raise TlsAlert(error.description, str(error)) from error
+            raise TlsAlert(error.description, error.reason) from error
         except BaseException as error:
             _last.error = error
             raise

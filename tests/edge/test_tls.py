@@ -195,6 +195,7 @@ def test_a_certificate_is_distrusted(fault):
         with pytest.raises(tls.CertificateError) as error:
             client.handshake()
         assert error.value.alert == alert
+        assert str(error.value).count(alert) == 1, "said once"
         assert isinstance(error.value.__cause__, tls.Refuse)
         with pytest.raises(tls.AlertReceived) as received:
             thread.finish()
@@ -255,6 +256,7 @@ def test_verify_decides_instead():
             "certificate_revoked",
             "certificate_revoked: since yesterday",
         )
+        assert str(error.value) == "certificate_revoked: the certificate is not trusted: since yesterday"
         with pytest.raises(tls.AlertReceived):
             thread.finish()
 

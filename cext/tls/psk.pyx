@@ -15,13 +15,12 @@ from cext.tls.constants cimport (
 from cext.tls.handshake cimport LEVEL_APPLICATION
 from cext.tls.key_schedule cimport psk_binder, resumption_psk, schedule_early, schedule_wipe
 from cext.tls.messages cimport build_new_session_ticket
-from cext.tls.session cimport LIFETIME_MAX, forget_state, wall_clock
+from cext.tls.session cimport LIFETIME_MAX, forget_state, is_in_time, wall_clock
 from cext.tls.transcript cimport transcript_add, transcript_hash
 
 cdef enum:
     TICKET_MESSAGE_ROOM = 64            # of a NewSessionTicket, beside its ticket
     EARLY_DATA_SKIP_MAX = 1 << 14       # bytes of 0-RTT records
-    CLOCK_SKEW_MS = 60000               # by which another host's clock may be ahead of ours
 
 
 cdef bint mode_fits(ServerConfig config, const ClientHello *ch, bint *dhe) noexcept:
@@ -82,9 +81,7 @@ cdef bint state_fits(const SessionState *s, const ClientHello *ch, int hash, uin
         and hash == suite_hash(s.cipher_suite)
         and s.secret_length == hash_length(hash)
         and same(&s.server_name, &ch.server_name)
-        and s.created <= now + CLOCK_SKEW_MS
-        and now < s.created + min(<uint64_t> s.lifetime, <uint64_t> LIFETIME_MAX) * 1000
-        and now < s.authenticated + <uint64_t> LIFETIME_MAX * 1000
+        and is_in_time(s, now)
     )
 
 

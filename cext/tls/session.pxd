@@ -50,6 +50,10 @@ cdef void session_wipe(SessionState *s) noexcept nogil
 cdef uint64_t wall_clock() noexcept nogil
 """Milliseconds since 1970."""
 
+cdef bint is_in_time(const SessionState *s, uint64_t now) noexcept nogil
+"""Whether a ticket's state is still good: neither it nor the session that it goes back to is too old, and it is not of
+the future."""
+
 cdef class TicketSealer:
     """How a server's tickets are made; the base makes none and knows none."""
 

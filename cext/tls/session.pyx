@@ -14,6 +14,7 @@ from cext.tls.constants cimport TLS_AES_256_GCM_SHA384
 
 cdef enum:
     FIXED_SIZE = 1 + 2 + 2 + 1 + 8 + 8 + 4 + 4 + 4 + REGISTER_ID + 1 + 1 + 1 + 3
+    CLOCK_SKEW_MS = 60000               # by which another host's clock may be ahead of ours
 
 cdef int64_t clock_shift = 0            # milliseconds, of tests
 
@@ -22,6 +23,12 @@ cdef uint64_t wall_clock() noexcept nogil:
     cdef timespec now
     clock_gettime(CLOCK_REALTIME, &now)
     return <uint64_t> (now.tv_sec * 1000 + now.tv_nsec // 1000000 + clock_shift)
+
+
+cdef bint is_in_time(const SessionState *s, uint64_t now) noexcept nogil:
+    return (s.created <= now + CLOCK_SKEW_MS
+            and now < s.created + min(<uint64_t> s.lifetime, <uint64_t> LIFETIME_MAX) * 1000
+            and now < s.authenticated + <uint64_t> LIFETIME_MAX * 1000)
 
 
 # --- the state's encoding

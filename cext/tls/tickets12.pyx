@@ -12,7 +12,7 @@ from cext.tls.handshake cimport LEVEL_INITIAL
 from cext.tls.messages12 cimport build_new_session_ticket12
 from cext.tls.negotiate cimport is_among, list_has
 from cext.tls.prf12 cimport MASTER_SECRET_LENGTH
-from cext.tls.session cimport LIFETIME_MAX, forget_state, wall_clock
+from cext.tls.session cimport LIFETIME_MAX, forget_state, is_in_time, wall_clock
 
 cdef enum:
     TICKET_MESSAGE_ROOM = 16
@@ -34,10 +34,9 @@ cdef int find_session12(ServerConfig config, const ClientHello *ch, const uint8_
 
 cdef int fits(ServerConfig config, const ClientHello *ch, bytes server_name, const SessionState *s,
               const char **reason) noexcept:
-    cdef uint64_t now = wall_clock()
     if s.version != TLS12 or s.secret_length != MASTER_SECRET_LENGTH or not s.extended_master_secret:
         return 0
-    if now + 1000 < s.created or now >= s.created + <uint64_t> s.lifetime * 1000:
+    if not is_in_time(s, wall_clock()):
         return 0
     if not is_among(s.cipher_suite, config.cipher_suites12, config.n_cipher_suites12) or not list_has(
             ch.cipher_suites, s.cipher_suite):

@@ -446,6 +446,20 @@ def test_what_a_ticket_is_bound_to():
         shift_clock(0)
 
 
+@pytest.mark.parametrize(("behind", "resumed"), [(30_000, True), (90_000, False)])
+def test_a_clock_that_is_behind_the_ticket_givers(behind, resumed):
+    """Hosts that share keys share no clock; as in TLS 1.3 a minute is allowed."""
+    config = server_config(tickets=ticket_keys())
+    try:
+        shift_clock(behind)
+        ticket, _, _ = with_ticket(config)
+    finally:
+        shift_clock(0)
+    client = RawClient12(config, ticket=ticket, session_id=b"\7" * 32)
+    client.send(record(HANDSHAKE, client.client_hello()))
+    assert (b"\7" * 32 in client.server.take_output()) == resumed
+
+
 def test_require_sni_holds_for_resumption():
     """As in TLS 1.3: a ticket of a time when any name would do."""
     keys = ticket_keys()

@@ -54,11 +54,11 @@ cdef class Connection:
     cdef readonly int cipher_suite      # 0x1301 ..., 0xC02B ...
     cdef readonly int group
     cdef readonly int signature_scheme  # the server's
-    cdef readonly uint16_t client_signature_scheme  # of a client that has shown a certificate on this connection
     cdef readonly Credential credential # of a server: whose certificate it has shown; None in a resumed session
     cdef readonly bytes alpn            # the selected protocol
     cdef readonly bytes server_name     # SNI
     cdef readonly bint hello_retried
+    cdef readonly uint16_t client_signature_scheme  # of a client that has shown a certificate on this connection
     cdef readonly uint16_t plaintext_max    # bytes that seal() takes at once: what the peer lets a record hold (RFC 8449)
     cdef readonly bint resumed
     cdef readonly int early_data_state  # EarlyData
@@ -105,13 +105,13 @@ cdef class Connection:
     cdef object config                  # ServerConfig or ClientConfig; it tells the role
     cdef bint server
     cdef uint8_t waiting                # the TlsEvent TLS_WAIT_* that lasts, or 0
+    cdef uint16_t receive_limit         # bytes of a protected record without its tag (RFC 8449); 0: TLS's own
     cdef readonly bytes client_hello    # the whole message, while TLS_WAIT_POLICY lasts
     cdef Handshake handshake            # until it is confirmed; a server's is made by the ClientHello
     cdef Direction reading
     cdef Direction writing
     cdef uint8_t *resumption_secret         # of a client, for the tickets it is given: HASH_MAX bytes; else NULL
     cdef uint64_t authenticated             # of a client: when the full handshake was, milliseconds since 1970
-    cdef uint16_t receive_limit             # bytes of a protected record without its tag (RFC 8449); 0: TLS's own
     cdef uint8_t exporter_secret[HASH_MAX]  # exporter_master_secret
     cdef Exporter12 exporter12              # of TLS 1.2; None without the extended master secret
     cdef uint8_t read_secret[HASH_MAX]      # application traffic secrets, for KeyUpdate

@@ -23,7 +23,7 @@ from edge.keylog import KeyLog
 from edge.schema import Place
 
 # ALPN names that the HTTP/1 session answers to. A client that speaks 1.0 alone says so (curl --http1.0 does).
-PROTOCOLS: Final = (b"http/1.1", b"http/1.0")
+PROTOCOLS: Final = (b"h2", b"http/1.1", b"http/1.0")
 
 
 class Loop(Protocol):

@@ -13,6 +13,8 @@ cdef class Watcher(TimerOwner):
     cdef int fd                         # -1: none
     cdef bint registered
     cdef void on_event(self, uint32_t events) noexcept
+    cdef bint turn_end_due              # on_turn_end is to be called
+    cdef void on_turn_end(self) noexcept
 
 cdef class Loop:
     cdef int epfd
@@ -34,6 +36,8 @@ cdef class Loop:
     cdef list ended                     # objects that were closed in this turn
     cdef void keep_until_turn_ends(self, object o) noexcept
     cdef void again(self, Watcher w) noexcept
+    cdef list ending                    # watchers that gather what they have to send until the turn ends
+    cdef void at_turn_end(self, Watcher w) noexcept
     cdef void read_clock(self) noexcept nogil
     cdef int grow(self, int fd) noexcept
     cdef int turn(self) except -1

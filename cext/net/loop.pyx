@@ -40,6 +40,9 @@ cdef class Watcher(TimerOwner):
     cdef void on_event(self, uint32_t events) noexcept:
         pass
 
+    cdef void on_turn_end(self) noexcept:
+        pass
+
 
 cdef class Loop:
     """run() serves registered watchers, timers and Python's signal handlers until stop()."""
@@ -51,6 +54,7 @@ cdef class Loop:
         self.timers = TimerWheel()
         self.deferred = []
         self.unfinished = []
+        self.ending = []
         self.ended = []
         self.read_clock()
         self.timers.start(self.now)
@@ -121,6 +125,12 @@ cdef class Loop:
         """on_event(0) in the next turn: w has more to do, but others are to have their turn first."""
         self.unfinished.append(w)
 
+    cdef void at_turn_end(self, Watcher w) noexcept:
+        """on_turn_end() once, when everything that happened in this turn has been told."""
+        if not w.turn_end_due:
+            w.turn_end_due = True
+            self.ending.append(w)
+
     cdef int grow(self, int fd) noexcept:
         cdef int size = self.table_size if self.table_size else 64
         cdef int i
@@ -172,7 +182,7 @@ cdef class Loop:
         cdef Watcher w
         cdef int wait
         self.read_clock()
-        wait = 0 if self.deferred or self.unfinished else self.timers.wait_ms(self.now)
+        wait = 0 if self.deferred or self.unfinished or self.ending else self.timers.wait_ms(self.now)
         with nogil:
             n = epoll_wait(self.epfd, events, EVENTS_PER_TURN, wait)
             error = errno
@@ -195,6 +205,11 @@ cdef class Loop:
             w = <Watcher> self.watchers[fd]
             w.on_event(events[i].events)
         self.timers.expire(self.now)
+        if self.ending:
+            ending, self.ending = self.ending, []
+            for w in ending:
+                w.turn_end_due = False
+                w.on_turn_end()
         if self.deferred:
             callbacks, self.deferred = self.deferred, []
             for callback in callbacks:

@@ -4,6 +4,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from cext.base.buffer cimport Bytes, Chunk
 from cext.base.timers cimport Timer
+from cext.http.h2_session cimport H2Settings
 from cext.http.message cimport Limits
 from cext.net.address cimport Peer
 from cext.net.stream cimport Stream
@@ -30,6 +31,7 @@ cdef class ListenerSettings:
     cdef readonly int record_idle_ms    # or was idle for this long
     cdef Limits limits
     cdef readonly bint x_forwarded, forwarded
+    cdef H2Settings h2
 
 cdef class Session(ResponseSink):
     """A protocol on a connection: takes plaintext, and answers through the connection's write functions."""
@@ -39,6 +41,7 @@ cdef class Session(ResponseSink):
     cdef void on_read_timeout(self, int phase) noexcept
     cdef void on_peer_finished(self) noexcept
     cdef void on_drain(self) noexcept
+    cdef void on_turn_end(self) noexcept
     cdef void on_closed(self, const char *why) noexcept
 
 cdef class Downstream(Stream):

@@ -55,7 +55,8 @@ cdef class ListenerSettings:
     def __init__(self, tls, Router router, *, int handshake_ms=5000, int header_ms=10000, int keepalive_ms=75000,
                  uint32_t line_limit=8192, uint32_t head_limit=32768, uint32_t field_limit=128,
                  bint x_forwarded=True, bint forwarded=False, int first_record=1369, int first_bytes=65536,
-                 int record_idle_ms=1000):
+                 int record_idle_ms=1000, uint32_t h2_streams=256, uint32_t h2_stream_window=65536,
+                 uint32_t h2_connection_window=1048576):
         self.tls = tls
         self.router = router
         self.handshake_ms = handshake_ms
@@ -69,6 +70,10 @@ cdef class ListenerSettings:
         self.record_idle_ms = record_idle_ms
         self.x_forwarded = x_forwarded
         self.forwarded = forwarded
+        self.h2.max_streams = h2_streams
+        self.h2.stream_window = h2_stream_window
+        self.h2.connection_window = h2_connection_window
+        self.h2.max_header_list = self.limits.head
 
 
 cdef class Session(ResponseSink):
@@ -91,6 +96,9 @@ cdef class Session(ResponseSink):
 
     cdef void on_drain(self) noexcept:
         """The worker is about to end: finish what is under way and close."""
+
+    cdef void on_turn_end(self) noexcept:
+        """Asked for by loop.at_turn_end(connection): the time to send what was gathered."""
 
     cdef void on_closed(self, const char *why) noexcept:
         """The connection is gone; `why` is NULL when it ended as it should."""
@@ -187,6 +195,10 @@ cdef class Downstream(Stream):
             self.flush()
         if self.fd >= 0 and self.readable:
             self.pump()
+
+    cdef void on_turn_end(self) noexcept:
+        if self.session is not None:
+            self.session.on_turn_end()
 
     cdef void on_timer(self, int kind) noexcept:
         if kind == TIMER_WRITE:

@@ -3,7 +3,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from cext.base.buffer cimport Bytes, Chunk
-from cext.base.timers cimport Timer
+from cext.base.timers cimport Timer, TimerOwner
 from cext.http.h1_reader cimport BodyReader
 from cext.http.h1_writer cimport Forwarding
 from cext.http.message cimport Head
@@ -13,7 +13,7 @@ from cext.proxy.upstream cimport Upstream, UpstreamUser
 
 cdef class Exchange
 
-cdef class ResponseSink:
+cdef class ResponseSink(TimerOwner):
     """The client's side of an exchange, whatever protocol it speaks. Memory passed in is valid during the call."""
     cdef void response_interim(self, Exchange x, const Head *h) noexcept
     cdef void response_head(self, Exchange x, const Head *h) noexcept

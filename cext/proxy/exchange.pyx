@@ -37,7 +37,7 @@ cdef enum:
 cdef const char *OUT_OF_MEMORY = b"The service is overloaded at the moment."
 
 
-cdef class ResponseSink:
+cdef class ResponseSink(TimerOwner):
     cdef void response_interim(self, Exchange x, const Head *h) noexcept:
         """A 1xx head for the client."""
 

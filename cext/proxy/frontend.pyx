@@ -7,6 +7,7 @@ from cext.net.listener cimport Listener
 from cext.proxy.context cimport Context
 from cext.proxy.downstream cimport Downstream, ListenerSettings
 from cext.proxy.h1_session cimport H1Session
+from cext.proxy.h2_client cimport H2Client
 
 cdef enum:
     QUEUED_AT_ONCE = 64
@@ -51,4 +52,4 @@ cdef class ClientConnection(Downstream):
     """A connection whose protocol is still to be chosen."""
 
     cdef void open_session(self) noexcept:
-        self.session = H1Session(self)
+        self.session = H2Client(self) if self.tls.alpn == b"h2" else H1Session(self)

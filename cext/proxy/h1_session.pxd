@@ -36,6 +36,4 @@ cdef class H1Session(Session):
     cdef void refuse_head(self, int status, const char *text) noexcept
     cdef void respond_simple(self, int status, const char *text) noexcept
     cdef void next_request(self) noexcept
-    cdef void write_log(self, Exchange x, const char *why) noexcept
     cdef int put(self, const uint8_t *p, size_t n) noexcept
-    cdef void write_refusal(self, int status) noexcept

@@ -1,7 +1,6 @@
 """HTTP/1.1 sessions (see the .pxd): a request is read, an Exchange answers it, the next one follows."""
 
 from libc.stdlib cimport free, malloc
-from libc.string cimport strlen
 
 from cext.base.buffer cimport CHUNK_PAYLOAD, Chunk
 from cext.http.h1_reader cimport (
@@ -15,7 +14,7 @@ from cext.http.h1_reader cimport (
     parse_request,
     skip_empty_lines,
 )
-from cext.http.h1_writer cimport Forwarding, response_room, write_chunk_size, write_response, write_simple
+from cext.http.h1_writer cimport response_room, write_chunk_size, write_response, write_simple
 from cext.http.message cimport (
     FRAMING_CHUNKED,
     FRAMING_CLOSE,
@@ -24,15 +23,12 @@ from cext.http.message cimport (
     METHOD_HEAD,
     Head,
 )
-from cext.net.address cimport ADDRESS_TEXT, LOCAL_TEXT, local_text, peer_text
-from cext.proxy.access_log cimport AccessLog
 from cext.proxy.downstream cimport READ_BODY, READ_HEAD, READ_KEEPALIVE
-from cext.proxy.router cimport Route
+from cext.proxy.service cimport log_exchange, log_refusal, new_exchange
 
 cdef enum:
     SIMPLE_MAX = 1024
     DRAIN_IDLE_MS = 1000        # how long a connection without a request is kept when the worker drains
-    HOST_AFTER_TARGET = 17      # " HTTP/1.1\r\nHost: " stands between them in a serialised head
 
 
 cdef class H1Session(Session):
@@ -106,12 +102,7 @@ cdef class H1Session(Session):
     cdef void begin_exchange(self) noexcept:
         cdef Head *h = &self.ctx.request
         cdef Downstream client = self.client
-        cdef char address[ADDRESS_TEXT]
-        cdef char local[LOCAL_TEXT]
-        cdef Forwarding f
-        cdef Route route
         cdef Exchange x
-        cdef size_t path_len = h.path.len
         self.minor = h.minor
         self.keep_alive = h.keep_alive and not self.draining
         self.head_only = h.method == METHOD_HEAD
@@ -119,39 +110,19 @@ cdef class H1Session(Session):
         if h.method == METHOD_CONNECT:
             self.refuse(405, b"CONNECT is not served here.")
             return
-        if h.query.len:
-            path_len = h.query.off - 1 - h.path.off
-        elif path_len and h.base[h.path.off + path_len - 1] == c'?':
-            path_len -= 1
-        route = client.settings.router.find(h.base + h.host.off, h.host.len, h.base + h.path.off, path_len, h.method,
-                                            h.base + h.method_name.off, h.method_name.len)
-        x = Exchange(self.ctx, self, route)
-        f.client_len = peer_text(&client.peer, address)
-        f.client = <const uint8_t *> address
-        f.client_is_v6 = client.peer.v6
-        f.proto = b"https"
-        f.x_forwarded = client.settings.x_forwarded
-        f.forwarded = client.settings.forwarded
-        f.default_host = NULL
-        f.default_host_len = 0
-        if h.host.len == 0:         # HTTP/1.0: the name of the handshake, else the address that was called
-            f.default_host = <const uint8_t *> <const char *> client.tls.server_name
-            f.default_host_len = len(client.tls.server_name)
-            if f.default_host_len == 0:
-                f.default_host = <const uint8_t *> local
-                f.default_host_len = local_text(client.fd, local)
-        if x.prepare(h, &f) < 0:
+        x = new_exchange(client, self, h)
+        if x is None:
             self.refuse(500, b"The request could not be passed on.")
             return
         self.exchange = x
         body_begin(&self.body, h.framing, h.content_length)
         self.phase = REQUEST_DONE if x.request_done else REQUEST_BODY
         client.expect(READ_BODY, 0)
-        if route is None:
+        if x.route is None:
             x.status = 404
             self.response_error(x, 404, b"Nothing is served under this address.")
             return
-        client.write_idle_ms = route.write_idle_ms
+        client.write_idle_ms = x.route.write_idle_ms
         x.start()
 
     cdef void request_wanted(self, Exchange x) noexcept:
@@ -300,7 +271,7 @@ cdef class H1Session(Session):
         if client is None:
             return
         self.exchange = None
-        self.write_log(x, NULL)
+        log_exchange(client, x, self.wire_in, self.wire_out, NULL)
         x.close()
         body_free(&self.body)
         if not self.keep_alive or unread:
@@ -336,7 +307,7 @@ cdef class H1Session(Session):
         self.keep_alive = False
         self.phase = REQUEST_REFUSED
         self.respond_simple(status, text)
-        self.write_refusal(status)
+        log_refusal(self.client, status, self.wire_out)
         if self.client is not None:
             self.client.finish(True)
 
@@ -380,51 +351,6 @@ cdef class H1Session(Session):
             self.ctx.counters.client_aborts += 1
             if x.fault == NULL:
                 x.fault = why
-            self.write_log(x, why)
+            log_exchange(self.client, x, self.wire_in, self.wire_out, why)
             x.close()
         self.client = None
-
-    # ---- the access log ----
-
-    cdef void write_log(self, Exchange x, const char *why) noexcept:
-        """One line for an exchange that is over."""
-        cdef AccessLog log = self.ctx.access_log
-        cdef const uint8_t *head = x.head.data
-        cdef uint64_t now = self.ctx.loop.now_us
-        cdef const char *fault = x.fault if x.fault != NULL else why
-        if log is None:
-            return
-        log.open_line()
-        if self.client is not None:
-            self.client.log_facts(log)
-        log.text(b"method", head, x.method_len)
-        log.text(b"host", head + x.method_len + 1 + x.target_len + HOST_AFTER_TARGET, x.host_len)
-        log.text(b"path", head + x.method_len + 1, x.target_len)
-        log.number(b"status", x.status)
-        log.number(b"bytes_in", self.wire_in)
-        log.number(b"bytes_out", self.wire_out)
-        log.milliseconds(b"duration_ms", now - x.started_us)
-        if x.first_byte_us:
-            log.milliseconds(b"first_byte_ms", x.first_byte_us - x.started_us)
-        if x.server_label is not None:
-            log.text(b"upstream", <const char *> <bytes> x.server_label, len(<bytes> x.server_label))
-            if x.connected_us:
-                log.milliseconds(b"connect_ms", x.connected_us - x.started_us)
-            log.boolean(b"reused", x.reused)
-            if x.retried:
-                log.boolean(b"retried", True)
-        if fault != NULL:
-            log.text(b"error", fault, strlen(fault))
-        log.close_line()
-
-    cdef void write_refusal(self, int status) noexcept:
-        """One line for a request that did not become an exchange."""
-        cdef AccessLog log = self.ctx.access_log
-        if log is None or self.client is None:
-            return
-        log.open_line()
-        self.client.log_facts(log)
-        log.number(b"status", status)
-        log.number(b"bytes_out", self.wire_out)
-        log.text(b"error", b"request refused", 15)
-        log.close_line()

@@ -1,0 +1,128 @@
+"""HTTP/2 (RFC 9113) on one connection, by nghttp2: bytes in, bytes out, and what happens to each stream in between.
+
+A request's head becomes the text that HTTP/1.1 would have for it and is read by h1_reader: one set of rules says what a
+request is, and whatever speaks for it further on is the same Head. The consumer overrides the on_* functions; within
+them it may answer, reset and submit whatever it likes, but bytes go in and out only between them.
+"""
+
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from cext.base.buffer cimport Bytes, Chunk, ChunkQueue
+from cext.http.message cimport Head, Limits
+from cext.lib.nghttp2 cimport nghttp2_nv, nghttp2_session
+
+cdef enum H2Error:                      # RFC 9113, section 7
+    H2_NO_ERROR = 0
+    H2_PROTOCOL_ERROR = 1
+    H2_INTERNAL_ERROR = 2
+    H2_REFUSED_STREAM = 7
+    H2_CANCEL = 8
+    H2_ENHANCE_YOUR_CALM = 11
+
+cdef struct H2Stream:
+    int32_t id
+    void *owner                         # the consumer's, borrowed; NULL before and after
+    Bytes head                          # pseudo-header fields, then field lines, until the head is whole
+    uint32_t method_len, path_len, authority_len, protocol_len      # they stand in head in this order of arrival:
+    uint32_t method_at, path_at, authority_at, protocol_at
+    uint32_t lines_at                   # where the field lines begin
+    Bytes cookie                        # crumbs of it, joined (section 8.2.3)
+    Bytes trailers                      # "Name: value\r\n" lines that may be passed on
+    uint16_t fields
+    uint16_t refused                    # status for a head that is no request
+    bint has_length                     # a content-length field
+    bint has_host
+    bint head_whole
+    bint request_ended                  # END_STREAM has come
+    bint answered                       # the final head is submitted
+    bint body_done                      # nothing is appended to `out` any more
+    bint deferred                       # nghttp2 has found nothing to send
+    bint was_full                       # `out` went over H2_STREAM_HIGH
+    bint drained                        # it is below H2_STREAM_LOW since, and the consumer has not been told
+    ChunkQueue out                      # content that waits for the windows
+    uint64_t sent                       # bytes of content that went out
+    Bytes out_trailers                  # encoded as trailers
+    H2Stream *next                      # all streams of the session
+    H2Stream *previous
+    H2Stream *next_drained
+
+cdef enum:
+    H2_STREAM_HIGH = 128 * 1024         # bytes of content that wait in one stream: then it is full,
+    H2_STREAM_LOW = 32 * 1024           # until it has so many
+
+cdef struct H2Settings:
+    uint32_t max_streams                # open at the same time
+    uint32_t stream_window              # bytes that may come on a stream before they are consumed
+    uint32_t connection_window
+    uint32_t max_header_list            # bytes, told to the peer
+    bint connect_protocol               # extended CONNECT (RFC 8441)
+
+cdef class H2Session:
+    cdef nghttp2_session *session
+    cdef Head *scratch                  # where heads are parsed to; valid within on_request
+    cdef Limits limits
+    cdef H2Stream *streams
+    cdef uint32_t n_streams
+    cdef H2Stream *drained              # whose consumer is to be told
+    cdef H2Stream *reading              # whose header block is being received
+    cdef uint32_t block_bytes           # decoded so far of that block
+    cdef uint32_t block_frames
+    cdef int32_t credit                  # what the peer may still do that costs us more than it
+    cdef uint64_t credit_at             # ms
+    cdef bint calm                      # the peer has used up its credit
+    cdef bint failed                    # the connection can only be closed, once what take_output gives has been sent
+    cdef bint draining
+    cdef bint in_block                  # a header block is being received: its rest must follow
+    cdef bint served                    # a request has come
+    cdef const char *fault              # why it failed, for the log
+
+    cdef int open(self, const H2Settings *settings, const Limits *limits, Head *scratch) except -1
+    # A server's session; its SETTINGS stand in the output. MemoryError.
+
+    cdef void receive(self, const uint8_t *p, size_t n, uint64_t now) noexcept
+    # Takes all of p[:n]; `now` in ms, for rates. Afterwards look at `failed`, then send_all.
+    cdef void send_all(self) noexcept
+    # Writes what is to be sent now through put, as far as there is room; then on_stream_drained where it is due.
+    cdef bint finished(self) noexcept nogil
+    # Nothing more can come or go: close.
+
+    cdef int respond(self, H2Stream *s, const Head *h, const char *date, bint content) noexcept
+    # The final head of an upstream's response; with `content`, bytes follow by append_*. 0 or -1 (the stream is reset).
+    cdef int respond_interim(self, H2Stream *s, const Head *h) noexcept
+    cdef int respond_simple(self, H2Stream *s, int status, const char *date, const char *text, bint head_only) noexcept
+    cdef int append(self, H2Stream *s, const uint8_t *p, size_t n) noexcept
+    cdef void append_chunk(self, H2Stream *s, Chunk *c) noexcept
+    # the chunk becomes the stream's
+    cdef void end(self, H2Stream *s, const uint8_t *trailers, size_t n) noexcept
+    # The content is whole; `trailers`: "Name: value\r\n" lines, n 0 for none.
+    cdef void consumed(self, H2Stream *s, size_t n) noexcept
+    # n bytes of on_data have been passed on: the peer may send as many more on this stream
+    cdef void reset(self, H2Stream *s, uint32_t code) noexcept
+    cdef void drain(self) noexcept
+    # GOAWAY: what is open is still served (section 6.8)
+    cdef void end_all(self) noexcept
+    # The connection is gone: no function of nghttp2 is called any more, and nobody is told anything.
+    cdef void terminate(self, uint32_t code, const char *fault) noexcept
+
+    # --- the consumer's
+    cdef void on_request(self, H2Stream *s, Head *h, bint ended) noexcept
+    cdef void on_refused(self, H2Stream *s, int status) noexcept
+    cdef void on_data(self, H2Stream *s, const uint8_t *p, size_t n) noexcept
+    cdef void on_request_end(self, H2Stream *s) noexcept
+    cdef void on_stream_drained(self, H2Stream *s) noexcept
+    cdef void on_stream_closed(self, H2Stream *s, uint32_t code) noexcept
+    cdef int put(self, const uint8_t *p, size_t n) noexcept
+    cdef bint has_room(self) noexcept
+
+    # --- private
+    cdef int begin_block(self, int32_t id) noexcept
+    cdef int take_field(self, const uint8_t *name, size_t n, const uint8_t *value, size_t m) noexcept
+    cdef int take_pseudo(self, H2Stream *s, const uint8_t *name, size_t n, const uint8_t *value, size_t m) noexcept
+    cdef int take_trailer(self, H2Stream *s, const uint8_t *name, size_t n, const uint8_t *value, size_t m) noexcept
+    cdef void finish_head(self, H2Stream *s) noexcept
+    cdef int write_head(self, H2Stream *s, Bytes *text) noexcept nogil
+    cdef int submit(self, H2Stream *s, const nghttp2_nv *nv, size_t n, bint content) noexcept
+    cdef void more(self, H2Stream *s) noexcept
+    cdef void forget(self, H2Stream *s) noexcept
+    cdef void spend(self, int cost) noexcept
+    cdef void tell_drained(self) noexcept

@@ -1,0 +1,649 @@
+"""HTTP/2 sessions (see the .pxd).
+
+nghttp2 reads and writes the frames, keeps the windows and the state of streams, and refuses what RFC 9113 calls
+malformed. Here are what it leaves to its user: heads to Heads and back, content that waits for a window, and a price on
+all that a peer can ask for at no cost of its own (resets, PINGs, SETTINGS, empty frames).
+"""
+
+cimport cython
+from cpython.object cimport PyObject
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcmp, memcpy, memset, strlen
+
+from cext.base.buffer cimport (
+    Bytes, Chunk, ChunkQueue, bytes_append, bytes_free, bytes_reserve, chunk_release, queue_append, queue_clear,
+    queue_pop, queue_push)
+from cext.http.h1_reader cimport parse_request
+from cext.http.h1_writer cimport reason_phrase
+from cext.http.message cimport FIELD_CONTENT_LENGTH, FRAMING_LENGTH, MAX_FIELDS, Field, Head, Limits
+from cext.http.rules cimport same_name, text_end, trailer_forbidden
+from cext.lib.nghttp2 cimport *
+
+cdef enum:
+    BLOCK_FRAMES_MAX = 16               # HEADERS and CONTINUATION frames of one header block
+    BLOCK_BYTES_TIMES = 4               # what may be decoded of a block, in times of the limit of a head
+    TRAILERS_MAX = 8192                 # bytes
+    # What a peer may ask of us at no cost of its own, and the rate at which it may go on.
+    CREDIT_MAX = 15000
+    CREDIT_PER_SECOND = 500
+    COST_RESET = 15
+    COST_SETTINGS = 15
+    COST_CONTINUATION = 50
+    COST_EMPTY_DATA = 5
+    COST_PING = 5
+    COST_OTHER = 1
+    EARNED_BY_DATA = 2                  # a frame of ours that its WINDOW_UPDATEs are for
+
+cdef nghttp2_session_callbacks *callbacks = NULL
+cdef nghttp2_option *options = NULL
+
+
+cdef class H2Session:
+    """The server's side; made by `open`."""
+
+    def __dealloc__(self):
+        cdef H2Stream *s
+        nghttp2_session_del(self.session)
+        while self.streams != NULL:
+            self.forget(self.streams)
+
+    cdef int open(self, const H2Settings *settings, const Limits *limits, Head *scratch) except -1:
+        cdef nghttp2_settings_entry iv[6]
+        cdef size_t n = 4
+        self.scratch = scratch
+        self.limits = limits[0]
+        self.credit = CREDIT_MAX
+        if nghttp2_session_server_new2(&self.session, callbacks, <PyObject *> self, options) != 0:
+            raise MemoryError
+        iv[0].settings_id = NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS
+        iv[0].value = settings.max_streams
+        iv[1].settings_id = NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE
+        iv[1].value = settings.stream_window
+        iv[2].settings_id = NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE
+        iv[2].value = settings.max_header_list
+        iv[3].settings_id = NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES      # RFC 9218's take their place
+        iv[3].value = 1
+        if settings.connect_protocol:
+            iv[n].settings_id = NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL
+            iv[n].value = 1
+            n += 1
+        if (nghttp2_submit_settings(self.session, NGHTTP2_FLAG_NONE, iv, n) != 0
+                or nghttp2_session_set_local_window_size(self.session, NGHTTP2_FLAG_NONE, 0,
+                                                         <int32_t> settings.connection_window) != 0):
+            raise MemoryError
+        return 0
+
+    # --- in
+
+    cdef void receive(self, const uint8_t *p, size_t n, uint64_t now) noexcept:
+        cdef ssize_t used
+        cdef uint64_t earned = (now - self.credit_at) * CREDIT_PER_SECOND // 1000
+        if earned:
+            self.credit_at = now
+            self.credit = min(self.credit + <int32_t> min(earned, <uint64_t> CREDIT_MAX), <int32_t> CREDIT_MAX)
+        if self.failed:
+            return
+        used = nghttp2_session_mem_recv(self.session, p, n)
+        if used < 0 and not self.failed:
+            if used == NGHTTP2_ERR_BAD_CLIENT_MAGIC:
+                self.failed = True
+                self.fault = b"not HTTP/2"
+            elif used == NGHTTP2_ERR_FLOODED:
+                self.terminate(H2_ENHANCE_YOUR_CALM, b"flood of frames to be answered")
+            else:
+                self.terminate(H2_INTERNAL_ERROR, nghttp2_strerror(<int> used))
+
+    cdef int begin_block(self, int32_t id) noexcept:
+        """A header block begins: a new request's head, or the trailers of one."""
+        cdef H2Stream *s = <H2Stream *> nghttp2_session_get_stream_user_data(self.session, id)
+        self.block_bytes = 0
+        self.block_frames = 1
+        self.in_block = True
+        self.reading = s
+        if s != NULL:
+            return 0
+        s = <H2Stream *> calloc(1, sizeof(H2Stream))
+        if s == NULL or nghttp2_session_set_stream_user_data(self.session, id, s) != 0:
+            free(s)
+            return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
+        s.id = id
+        s.next = self.streams
+        if s.next != NULL:
+            s.next.previous = s
+        self.streams = s
+        self.n_streams += 1
+        self.reading = s
+        return 0
+
+    cdef int take_field(self, const uint8_t *name, size_t n, const uint8_t *value, size_t m) noexcept:
+        cdef H2Stream *s = self.reading
+        cdef int r = 0
+        # A block may decode to thousands of times its length: what is too long to be kept is not even decoded on.
+        self.block_bytes += <uint32_t> (n + m + 32)
+        if self.block_bytes > BLOCK_BYTES_TIMES * max(self.limits.head, <uint32_t> 8192):
+            self.terminate(H2_ENHANCE_YOUR_CALM, b"header block too large")
+            return NGHTTP2_ERR_CALLBACK_FAILURE
+        if s == NULL or s.refused:
+            return 0
+        if text_end(value, 0, m) != m:          # a line of HTTP/1.1 must not become two
+            s.refused = 400
+            return 0
+        if s.head_whole:
+            return self.take_trailer(s, name, n, value, m)
+        if n and name[0] == c":":
+            return self.take_pseudo(s, name, n, value, m)
+        if s.lines_at == 0:
+            s.lines_at = <uint32_t> s.head.len
+        s.fields += 1
+        if (s.fields > self.limits.fields or n + m + 4 > self.limits.line
+                or s.head.len + s.cookie.len + n + m + 4 > self.limits.head):
+            s.refused = 431
+            return 0
+        if n == 6 and memcmp(name, b"cookie", 6) == 0:
+            if s.cookie.len:
+                r |= bytes_append(&s.cookie, b"; ", 2)
+            r |= bytes_append(&s.cookie, value, m)
+        elif n == 4 and memcmp(name, b"host", 4) == 0 and s.authority_len:
+            # Two names of the origin must be the same one (section 8.3.1).
+            if m != s.authority_len or not same_name(value, s.head.data + s.authority_at, m):
+                s.refused = 400
+        else:
+            s.has_host |= n == 4 and memcmp(name, b"host", 4) == 0
+            s.has_length |= n == 14 and memcmp(name, b"content-length", 14) == 0
+            r = append_line(&s.head, name, n, value, m)
+        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE if r < 0 else 0
+
+    cdef int take_pseudo(self, H2Stream *s, const uint8_t *name, size_t n, const uint8_t *value, size_t m) noexcept:
+        cdef uint32_t at = <uint32_t> s.head.len
+        if at + m > self.limits.head:
+            s.refused = 431
+            return 0
+        if n == 7 and memcmp(name, b":method", 7) == 0:
+            s.method_at, s.method_len = at, <uint32_t> m
+        elif n == 5 and memcmp(name, b":path", 5) == 0:
+            s.path_at, s.path_len = at, <uint32_t> m
+        elif n == 10 and memcmp(name, b":authority", 10) == 0:
+            s.authority_at, s.authority_len = at, <uint32_t> m
+        elif n == 9 and memcmp(name, b":protocol", 9) == 0:
+            s.protocol_at, s.protocol_len = at, <uint32_t> m
+        else:                                   # :scheme; nghttp2 has refused all others
+            return 0
+        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE if bytes_append(&s.head, value, m) < 0 else 0
+
+    cdef int take_trailer(self, H2Stream *s, const uint8_t *name, size_t n, const uint8_t *value, size_t m) noexcept:
+        if trailer_forbidden(name, n) or s.trailers.len + n + m + 4 > TRAILERS_MAX:
+            return 0
+        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE if append_line(&s.trailers, name, n, value, m) < 0 else 0
+
+    cdef void finish_head(self, H2Stream *s) noexcept:
+        """The block of a request's head has ended."""
+        cdef Bytes text
+        cdef int r
+        s.head_whole = True
+        self.served = True
+        memset(&text, 0, sizeof(text))
+        r = -<int> s.refused
+        if r == 0:
+            r = self.write_head(s, &text)
+        if r == 0:
+            r = parse_request(text.data, text.len, &self.limits, self.scratch)
+        bytes_free(&s.head)
+        bytes_free(&s.cookie)
+        if r < 0:
+            self.on_refused(s, -r)
+        else:
+            self.on_request(s, self.scratch, s.request_ended)
+        bytes_free(&text)
+
+    cdef int write_head(self, H2Stream *s, Bytes *text) noexcept nogil:
+        """The head as HTTP/1.1 has it; 0 or -500."""
+        cdef size_t lines = s.head.len - s.lines_at if s.lines_at else 0
+        cdef uint8_t *base = s.head.data
+        cdef int r = bytes_reserve(text, s.head.len + s.cookie.len + 128)
+        r |= bytes_append(text, base + s.method_at, s.method_len)
+        r |= bytes_append(text, b" ", 1)
+        if s.path_len:
+            r |= bytes_append(text, base + s.path_at, s.path_len)
+        else:                                   # CONNECT's target is the authority (section 8.5)
+            r |= bytes_append(text, base + s.authority_at, s.authority_len)
+        r |= bytes_append(text, b" HTTP/1.1\r\n", 11)
+        if s.authority_len:
+            r |= append_line(text, b"Host", 4, base + s.authority_at, s.authority_len)
+        r |= bytes_append(text, base + s.lines_at, lines)
+        if s.cookie.len:
+            r |= append_line(text, b"cookie", 6, s.cookie.data, s.cookie.len)
+        if not s.request_ended and not s.has_length:
+            r |= append_line(text, b"Transfer-Encoding", 17, b"chunked", 7)
+        r |= bytes_append(text, b"\r\n", 2)
+        return -500 if r < 0 else 0
+
+    # --- out
+
+    cdef void send_all(self) noexcept:
+        cdef const uint8_t *p = NULL
+        cdef ssize_t n
+        while self.has_room():
+            n = nghttp2_session_mem_send(self.session, &p)
+            if n == 0:
+                break
+            if n < 0 or self.put(p, n) < 0:
+                self.failed = True
+                if self.fault == NULL:
+                    self.fault = b"out of memory"
+                return
+        self.tell_drained()
+
+    cdef void tell_drained(self) noexcept:
+        cdef H2Stream *s
+        while self.drained != NULL:
+            s = self.drained
+            self.drained = s.next_drained
+            s.drained = False
+            self.on_stream_drained(s)
+
+    cdef bint finished(self) noexcept nogil:
+        return not nghttp2_session_want_read(self.session) and not nghttp2_session_want_write(self.session)
+
+    cdef int respond(self, H2Stream *s, const Head *h, const char *date, bint content) noexcept:
+        cdef nghttp2_nv nv[MAX_FIELDS + 3]
+        cdef uint8_t status[3]
+        cdef uint8_t length[20]
+        cdef const Field *f
+        cdef size_t n = 1
+        cdef uint32_t i
+        set_status(&nv[0], status, h.status)
+        for i in range(h.n_fields):
+            f = &h.fields[i]
+            if f.hop_by_hop or f.id == FIELD_CONTENT_LENGTH:
+                continue
+            set_field(&nv[n], h.base + f.name.off, f.name.len, h.base + f.value.off, f.value.len)
+            n += 1
+        if h.content_length >= 0 and h.status != 204:
+            set_field(&nv[n], b"content-length", 14, length, decimal(length, <uint64_t> h.content_length))
+            n += 1
+        if not h.has_date and date != NULL:
+            set_field(&nv[n], b"date", 4, <const uint8_t *> date, strlen(date))
+            n += 1
+        return self.submit(s, nv, n, content)
+
+    cdef int submit(self, H2Stream *s, const nghttp2_nv *nv, size_t n, bint content) noexcept:
+        cdef nghttp2_data_provider provider
+        cdef int r
+        provider.source.ptr = s
+        provider.read_callback = read_content
+        s.answered = True
+        s.body_done = not content
+        r = nghttp2_submit_response(self.session, s.id, nv, n, &provider if content else NULL)
+        if r != 0:
+            self.reset(s, H2_INTERNAL_ERROR)
+            return -1
+        return 0
+
+    cdef int respond_interim(self, H2Stream *s, const Head *h) noexcept:
+        cdef nghttp2_nv nv[MAX_FIELDS + 1]
+        cdef uint8_t status[3]
+        cdef const Field *f
+        cdef size_t n = 1
+        cdef uint32_t i
+        set_status(&nv[0], status, h.status)
+        for i in range(h.n_fields):
+            f = &h.fields[i]
+            if not f.hop_by_hop and f.id != FIELD_CONTENT_LENGTH:
+                set_field(&nv[n], h.base + f.name.off, f.name.len, h.base + f.value.off, f.value.len)
+                n += 1
+        return 0 if nghttp2_submit_headers(self.session, NGHTTP2_FLAG_NONE, s.id, NULL, nv, n, NULL) == 0 else -1
+
+    cdef int respond_simple(self, H2Stream *s, int status, const char *date, const char *text, bint head_only) noexcept:
+        """As h1_writer's write_simple."""
+        cdef nghttp2_nv nv[4]
+        cdef uint8_t digits[3]
+        cdef uint8_t length[20]
+        if text == NULL:
+            text = reason_phrase(status)
+        set_status(&nv[0], digits, status)
+        set_field(&nv[1], b"date", 4, <const uint8_t *> date, strlen(date))
+        set_field(&nv[2], b"content-type", 12, b"text/plain; charset=utf-8", 25)
+        set_field(&nv[3], b"content-length", 14, length, decimal(length, strlen(text) + 1))
+        if not head_only and (queue_append(&s.out, <const uint8_t *> text, strlen(text)) < 0
+                              or queue_append(&s.out, b"\n", 1) < 0):
+            self.reset(s, H2_INTERNAL_ERROR)
+            return -1
+        if self.submit(s, nv, 4, not head_only) < 0:
+            return -1
+        s.body_done = True
+        return 0
+
+    cdef int append(self, H2Stream *s, const uint8_t *p, size_t n) noexcept:
+        if queue_append(&s.out, p, n) < 0:
+            self.reset(s, H2_INTERNAL_ERROR)
+            return -1
+        self.more(s)
+        return 0
+
+    cdef void append_chunk(self, H2Stream *s, Chunk *c) noexcept:
+        queue_push(&s.out, c)
+        self.more(s)
+
+    cdef void more(self, H2Stream *s) noexcept:
+        if s.out.bytes > H2_STREAM_HIGH:
+            s.was_full = True
+        if s.deferred:
+            s.deferred = False
+            nghttp2_session_resume_data(self.session, s.id)
+
+    cdef void end(self, H2Stream *s, const uint8_t *trailers, size_t n) noexcept:
+        s.body_done = True
+        if n and bytes_append(&s.out_trailers, trailers, n) < 0:
+            self.reset(s, H2_INTERNAL_ERROR)
+            return
+        if s.deferred:
+            s.deferred = False
+            nghttp2_session_resume_data(self.session, s.id)
+
+    cdef void consumed(self, H2Stream *s, size_t n) noexcept:
+        if n and nghttp2_session_consume_stream(self.session, s.id, n) != 0:
+            self.terminate(H2_INTERNAL_ERROR, b"out of memory")
+
+    cdef void reset(self, H2Stream *s, uint32_t code) noexcept:
+        s.body_done = True
+        nghttp2_submit_rst_stream(self.session, NGHTTP2_FLAG_NONE, s.id, code)
+
+    cdef void drain(self) noexcept:
+        if not self.draining:
+            self.draining = True
+            nghttp2_submit_goaway(self.session, NGHTTP2_FLAG_NONE,
+                                  nghttp2_session_get_last_proc_stream_id(self.session), H2_NO_ERROR, NULL, 0)
+
+    cdef void terminate(self, uint32_t code, const char *fault) noexcept:
+        if not self.failed:
+            self.failed = True
+            self.fault = fault
+            nghttp2_session_terminate_session(self.session, code)
+
+    cdef void end_all(self) noexcept:
+        self.failed = True
+
+    cdef void spend(self, int cost) noexcept:
+        self.credit -= cost
+        if self.credit < 0:
+            self.terminate(H2_ENHANCE_YOUR_CALM, b"too many frames that ask for nothing")
+
+    cdef void forget(self, H2Stream *s) noexcept:
+        cdef H2Stream **link = &self.drained
+        if s.drained:
+            while link[0] != s:
+                link = &link[0].next_drained
+            link[0] = s.next_drained
+        if self.reading == s:
+            self.reading = NULL
+        if s.next != NULL:
+            s.next.previous = s.previous
+        if s.previous != NULL:
+            s.previous.next = s.next
+        else:
+            self.streams = s.next
+        self.n_streams -= 1
+        bytes_free(&s.head)
+        bytes_free(&s.cookie)
+        bytes_free(&s.trailers)
+        bytes_free(&s.out_trailers)
+        queue_clear(&s.out)
+        free(s)
+
+    # --- for the consumer to override
+
+    cdef void on_request(self, H2Stream *s, Head *h, bint ended) noexcept:
+        """A request; h is valid during the call. With `ended` no content follows."""
+
+    cdef void on_refused(self, H2Stream *s, int status) noexcept:
+        """A head that is no request: to be answered with `status`."""
+
+    cdef void on_data(self, H2Stream *s, const uint8_t *p, size_t n) noexcept:
+        """Content of the request; `consumed` is called when it was passed on."""
+
+    cdef void on_request_end(self, H2Stream *s) noexcept:
+        """All of the request has come; s.trailers is what followed the content."""
+
+    cdef void on_stream_drained(self, H2Stream *s) noexcept:
+        """A stream that was full takes more."""
+
+    cdef void on_stream_closed(self, H2Stream *s, uint32_t code) noexcept:
+        """The stream is over, as it should (H2_NO_ERROR) or by a reset; s is gone afterwards."""
+
+    cdef int put(self, const uint8_t *p, size_t n) noexcept:
+        """Bytes for the peer; 0 or -1."""
+        return -1
+
+    cdef bint has_room(self) noexcept:
+        """Whether `put` should be called now."""
+        return True
+
+
+# --- pieces
+
+cdef int append_line(Bytes *to, const uint8_t *name, size_t n, const uint8_t *value, size_t m) noexcept nogil:
+    if bytes_reserve(to, n + m + 4) < 0:
+        return -1
+    bytes_append(to, name, n)
+    bytes_append(to, b": ", 2)
+    bytes_append(to, value, m)
+    bytes_append(to, b"\r\n", 2)
+    return 0
+
+
+cdef inline void set_field(nghttp2_nv *nv, const uint8_t *name, size_t n, const uint8_t *value,
+                           size_t m) noexcept nogil:
+    nv.name = <uint8_t *> name          # nghttp2 copies both, the name in lower case
+    nv.namelen = n
+    nv.value = <uint8_t *> value
+    nv.valuelen = m
+    nv.flags = NGHTTP2_NV_FLAG_NONE
+
+
+cdef inline void set_status(nghttp2_nv *nv, uint8_t *digits, int status) noexcept nogil:
+    digits[0] = c"0" + <uint8_t> (status // 100)
+    digits[1] = c"0" + <uint8_t> (status // 10 % 10)
+    digits[2] = c"0" + <uint8_t> (status % 10)
+    set_field(nv, b":status", 7, digits, 3)
+
+
+cdef size_t decimal(uint8_t *out, uint64_t v) noexcept nogil:
+    cdef uint8_t digits[20]
+    cdef size_t at = 20
+    while True:
+        at -= 1
+        digits[at] = c"0" + <uint8_t> (v % 10)
+        v //= 10
+        if v == 0:
+            break
+    memcpy(out, digits + at, 20 - at)
+    return 20 - at
+
+
+cdef size_t trailer_fields(const Bytes *lines, nghttp2_nv *nv, size_t most) noexcept nogil:
+    """Fields of "Name: value\\r\\n" lines, which are well-formed."""
+    cdef uint8_t *p = lines.data
+    cdef uint8_t *stop = p + lines.len
+    cdef uint8_t *colon
+    cdef uint8_t *end
+    cdef size_t n = 0
+    while p < stop and n < most:
+        colon = p
+        while colon[0] != c":":
+            colon += 1
+        end = colon
+        while end[0] != c"\r":
+            end += 1
+        set_field(&nv[n], p, colon - p, colon + 2, max(end - colon, 2) - 2)
+        n += 1
+        p = end + 2
+    return n
+
+
+# --- what nghttp2 calls
+
+cdef ssize_t read_content(nghttp2_session *session, int32_t id, uint8_t *buf, size_t length, uint32_t *flags,
+                          nghttp2_data_source *source, void *user) noexcept nogil:
+    cdef H2Stream *s = <H2Stream *> source.ptr
+    cdef nghttp2_nv nv[MAX_FIELDS]
+    cdef size_t n = min(length, s.out.bytes)
+    if n == 0 and not s.body_done:
+        s.deferred = True
+        return NGHTTP2_ERR_DEFERRED
+    flags[0] |= NGHTTP2_DATA_FLAG_NO_COPY
+    if s.body_done and n == s.out.bytes:
+        flags[0] |= NGHTTP2_DATA_FLAG_EOF
+        if s.out_trailers.len:
+            if nghttp2_submit_trailer(session, id, nv, trailer_fields(&s.out_trailers, nv, MAX_FIELDS)) == 0:
+                flags[0] |= NGHTTP2_DATA_FLAG_NO_END_STREAM
+    return <ssize_t> n
+
+
+cdef int send_content(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *header, size_t length,
+                      nghttp2_data_source *source, void *user) noexcept:
+    cdef H2Session self = <H2Session> user
+    cdef H2Stream *s = <H2Stream *> source.ptr
+    cdef Chunk *c
+    cdef size_t part
+    cdef int r = self.put(header, 9)
+    while length and r == 0:
+        c = s.out.head
+        part = min(length, <size_t> (c.end - c.start))
+        r = self.put(c.data + c.start, part)
+        length -= part
+        s.out.bytes -= part
+        s.sent += part
+        c.start += <uint32_t> part
+        if c.start == c.end:
+            chunk_release(queue_pop(&s.out))
+    if r < 0:
+        return NGHTTP2_ERR_CALLBACK_FAILURE
+    self.credit = min(self.credit + EARNED_BY_DATA, CREDIT_MAX)
+    if s.was_full and s.out.bytes <= H2_STREAM_LOW:
+        s.was_full = False
+        if not s.drained:
+            s.drained = True
+            s.next_drained = self.drained
+            self.drained = s
+    return 0
+
+
+cdef int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *user) noexcept:
+    return (<H2Session> user).begin_block(frame.hd.stream_id)
+
+
+cdef int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name, size_t n,
+                   const uint8_t *value, size_t m, uint8_t flags, void *user) noexcept:
+    return (<H2Session> user).take_field(name, n, value, m)
+
+
+cdef int on_invalid_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name, size_t n,
+                           const uint8_t *value, size_t m, uint8_t flags, void *user) noexcept:
+    """A field that makes the message malformed (RFC 9113, section 8.1.1); nghttp2 would pass over it."""
+    return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
+
+
+cdef int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *hd, void *user) noexcept:
+    cdef H2Session self = <H2Session> user
+    if hd.type == NGHTTP2_CONTINUATION:
+        self.block_frames += 1
+        self.spend(COST_CONTINUATION)
+        if self.block_frames > BLOCK_FRAMES_MAX:
+            self.terminate(H2_ENHANCE_YOUR_CALM, b"header block of too many frames")
+        return NGHTTP2_ERR_CALLBACK_FAILURE if self.failed else 0
+    self.in_block = False
+    if hd.type == NGHTTP2_RST_STREAM:
+        self.spend(COST_RESET)
+    elif hd.type == NGHTTP2_SETTINGS and not hd.flags & NGHTTP2_FLAG_ACK:
+        self.spend(COST_SETTINGS)
+    elif hd.type == NGHTTP2_PING and not hd.flags & NGHTTP2_FLAG_ACK:
+        self.spend(COST_PING)
+    elif hd.type == NGHTTP2_DATA:
+        if hd.length == 0 and not hd.flags & NGHTTP2_FLAG_END_STREAM:
+            self.spend(COST_EMPTY_DATA)
+    elif hd.type != NGHTTP2_HEADERS:
+        self.spend(COST_OTHER)
+    return NGHTTP2_ERR_CALLBACK_FAILURE if self.failed else 0
+
+
+cdef int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, void *user) noexcept:
+    cdef H2Session self = <H2Session> user
+    cdef H2Stream *s
+    cdef bint ended
+    if frame.hd.type != NGHTTP2_HEADERS and frame.hd.type != NGHTTP2_DATA:
+        return 0
+    s = <H2Stream *> nghttp2_session_get_stream_user_data(session, frame.hd.stream_id)
+    if s == NULL:
+        return 0
+    ended = frame.hd.flags & NGHTTP2_FLAG_END_STREAM
+    s.request_ended |= ended
+    if frame.hd.type == NGHTTP2_HEADERS:
+        self.in_block = False
+    if frame.hd.type == NGHTTP2_HEADERS and not s.head_whole:
+        self.finish_head(s)
+    elif ended:
+        self.on_request_end(s)
+    return 0
+
+
+cdef int on_invalid_frame(nghttp2_session *session, const nghttp2_frame *frame, int code, void *user) noexcept:
+    """nghttp2 resets the stream: a peer that makes us do so is charged as if it had."""
+    (<H2Session> user).spend(COST_RESET)
+    return 0
+
+
+cdef int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t id, const uint8_t *p, size_t n,
+                       void *user) noexcept:
+    cdef H2Session self = <H2Session> user
+    cdef H2Stream *s = <H2Stream *> nghttp2_session_get_stream_user_data(session, id)
+    # The connection's window is for all streams: one that does not go on must not hold up the others.
+    if nghttp2_session_consume_connection(session, n) != 0:
+        return NGHTTP2_ERR_CALLBACK_FAILURE
+    if s != NULL:
+        self.on_data(s, p, n)
+    return 0
+
+
+cdef int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, void *user) noexcept:
+    """The end of a response to a request that still goes on: the rest of it is not wanted (section 8.1)."""
+    cdef H2Stream *s
+    if frame.hd.type != NGHTTP2_DATA and frame.hd.type != NGHTTP2_HEADERS:
+        return 0
+    if not frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
+        return 0
+    s = <H2Stream *> nghttp2_session_get_stream_user_data(session, frame.hd.stream_id)
+    if s != NULL and not s.request_ended:
+        nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, s.id, H2_NO_ERROR)
+    return 0
+
+
+cdef int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, void *user) noexcept:
+    cdef H2Session self = <H2Session> user
+    cdef H2Stream *s = <H2Stream *> nghttp2_session_get_stream_user_data(session, id)
+    if s != NULL:
+        nghttp2_session_set_stream_user_data(session, id, NULL)
+        self.on_stream_closed(s, code)
+        self.forget(s)
+    return 0
+
+
+cdef int prepare() except -1:
+    global callbacks, options
+    if nghttp2_session_callbacks_new(&callbacks) != 0 or nghttp2_option_new(&options) != 0:
+        raise MemoryError
+    nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks, on_begin_frame)
+    nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, on_begin_headers)
+    nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header)
+    nghttp2_session_callbacks_set_on_invalid_header_callback(callbacks, on_invalid_header)
+    nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame_recv)
+    nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(callbacks, on_invalid_frame)
+    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data_chunk)
+    nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, on_frame_send)
+    nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close)
+    nghttp2_session_callbacks_set_send_data_callback(callbacks, send_content)
+    nghttp2_option_set_no_auto_window_update(options, 1)
+    nghttp2_option_set_no_closed_streams(options, 1)
+    return 0
+
+
+prepare()

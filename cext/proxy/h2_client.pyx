@@ -1,0 +1,372 @@
+"""HTTP/2 towards clients (see the .pxd): frames go through ClientStreams, requests and responses through H2Request.
+
+What upstreams bring within one turn of the loop is gathered and sent at its end: responses that become ready together
+share TLS records and one system call.
+"""
+
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.string cimport memset
+
+from cext.base.buffer cimport Chunk, bytes_append, bytes_consume, bytes_free, chunk_release
+from cext.base.timers cimport timer_init
+from cext.http.h1_reader cimport BodyReader
+from cext.http.h2_session cimport H2_CANCEL, H2_INTERNAL_ERROR, H2_NO_ERROR
+from cext.http.message cimport FRAMING_LENGTH, FRAMING_NONE, METHOD_CONNECT, METHOD_HEAD
+from cext.proxy.downstream cimport READ_BODY, READ_HEAD, READ_KEEPALIVE
+from cext.proxy.service cimport log_exchange, log_refusal, new_exchange
+
+cdef enum:
+    OUT_MAX = 128 * 1024        # sealed bytes that wait for the socket: the rest waits unsealed, where it can be ordered
+    TIMER_READING = 0
+    TIMER_STALLED = 1
+
+
+cdef class H2Client(Session):
+    def __cinit__(self, Downstream client):
+        self.ctx = client.ctx
+        self.client = client
+        self.streams = ClientStreams.__new__(ClientStreams)
+        self.streams.home = <PyObject *> self
+        self.streams.open(&client.settings.h2, &client.settings.limits, &self.ctx.request)
+        if self.ctx.draining:
+            self.streams.drain()
+        client.expect(READ_HEAD, client.settings.header_ms)
+        self.send_later()
+
+    cdef bint wants_plaintext(self) noexcept:
+        return not self.client.congested        # who takes nothing gets no further requests answered
+
+    cdef size_t on_plaintext(self, const uint8_t *p, size_t n) noexcept:
+        self.busy = True
+        self.streams.receive(p, n, self.ctx.loop.now)
+        self.busy = False
+        self.send()
+        return n
+
+    cdef void send(self) noexcept:
+        """Frames that may leave now, to the socket."""
+        if self.client is None or self.busy:
+            return
+        self.busy = True
+        self.streams.send_all()
+        if self.client is not None:
+            self.client.flush()
+        self.busy = False
+        if self.client is None:
+            return
+        if self.streams.failed or self.streams.finished():
+            self.client.finish(self.streams.failed)
+        else:
+            self.await_client()
+
+    cdef void send_later(self) noexcept:
+        self.ctx.loop.at_turn_end(self.client)
+
+    cdef void on_turn_end(self) noexcept:
+        self.send()
+
+    cdef void await_client(self) noexcept:
+        """What the client is to send next, and until when."""
+        cdef Downstream client = self.client
+        if self.streams.in_block:
+            if client.read_phase != READ_HEAD:
+                client.expect(READ_HEAD, client.settings.header_ms)
+        elif self.streams.n_streams:
+            if client.read_phase != READ_BODY:
+                client.expect(READ_BODY, 0)
+        elif self.streams.served:
+            if client.read_phase != READ_KEEPALIVE:
+                client.expect(READ_KEEPALIVE, client.settings.keepalive_ms)
+
+    cdef void on_drained(self) noexcept:
+        self.send()
+        if self.client is not None:
+            self.client.resume()
+
+    cdef void on_read_timeout(self, int phase) noexcept:
+        self.streams.drain()
+        self.send()
+        if self.client is not None:
+            self.client.finish(False)
+
+    cdef void on_peer_finished(self) noexcept:
+        if self.streams.n_streams == 0:
+            self.client.finish(False)
+
+    cdef void on_drain(self) noexcept:
+        self.streams.drain()
+        self.send()
+
+    cdef void on_closed(self, const char *why) noexcept:
+        cdef H2Stream *s = self.streams.streams
+        while s != NULL:
+            if s.owner != NULL:
+                (<H2Request> s.owner).closed(why)
+            s = s.next
+        self.streams.end_all()
+        self.client = None
+
+
+cdef class ClientStreams(H2Session):
+    cdef H2Client client_of(self):
+        return <H2Client> self.home
+
+    cdef int put(self, const uint8_t *p, size_t n) noexcept:
+        cdef Downstream client = self.client_of().client
+        return client.write(p, n) if client is not None else -1
+
+    cdef bint has_room(self) noexcept:
+        cdef Downstream client = self.client_of().client
+        if client is None:
+            return False
+        if client.out.bytes > OUT_MAX:
+            client.congested = True             # on_drained() follows
+        return client.out.bytes <= OUT_MAX
+
+    cdef void on_request(self, H2Stream *s, Head *h, bint ended) noexcept:
+        cdef H2Request request = H2Request.__new__(H2Request)
+        request.home = self.client_of()
+        request.stream = s
+        Py_INCREF(request)
+        s.owner = <void *> <PyObject *> request
+        request.begin(h)
+
+    cdef void on_refused(self, H2Stream *s, int status) noexcept:
+        self.respond_simple(s, status, self.client_of().ctx.date(), NULL, False)
+        log_refusal(self.client_of().client, status, 0)
+
+    cdef void on_data(self, H2Stream *s, const uint8_t *p, size_t n) noexcept:
+        if s.owner != NULL:
+            (<H2Request> s.owner).take(p, n)
+        else:
+            self.consumed(s, n)
+
+    cdef void on_request_end(self, H2Stream *s) noexcept:
+        if s.owner != NULL:
+            (<H2Request> s.owner).request_ended()
+
+    cdef void on_stream_drained(self, H2Stream *s) noexcept:
+        cdef H2Request request
+        if s.owner != NULL:
+            request = <H2Request> s.owner
+            if request.exchange is not None:
+                request.exchange.client_drained()
+
+    cdef void on_stream_closed(self, H2Stream *s, uint32_t code) noexcept:
+        cdef H2Request request
+        if s.owner == NULL:
+            return
+        request = <H2Request> s.owner
+        request.closed(b"stream reset by the client" if code != H2_NO_ERROR else b"stream closed")
+
+
+cdef class H2Request(ResponseSink):
+    def __cinit__(self):
+        timer_init(&self.reading, self, TIMER_READING)
+        timer_init(&self.stalled, self, TIMER_STALLED)
+
+    def __dealloc__(self):
+        bytes_free(&self.held)
+
+    # ---- the request ----
+
+    cdef void begin(self, const Head *h) noexcept:
+        cdef Downstream client = self.home.client
+        cdef Exchange x
+        self.head_only = h.method == METHOD_HEAD
+        self.wire_in = h.length
+        if h.method == METHOD_CONNECT:
+            self.home.streams.respond_simple(self.stream, 405, self.home.ctx.date(), b"CONNECT is not served here.", False)
+            log_refusal(client, 405, 0)
+            return
+        x = new_exchange(client, self, h)
+        if x is None:
+            self.home.streams.reset(self.stream, H2_INTERNAL_ERROR)
+            return
+        self.exchange = x
+        if x.route is None:
+            x.status = 404
+            self.response_error(x, 404, b"Nothing is served under this address.")
+            return
+        x.start()
+
+    cdef void take(self, const uint8_t *p, size_t n) noexcept:
+        """Content: to the upstream, or held until that takes it; only then may the client send as much again."""
+        cdef Exchange x = self.exchange
+        self.wire_in += n
+        if x is None:
+            self.home.streams.consumed(self.stream, n)
+        elif self.held.len or not x.takes_request():
+            if bytes_append(&self.held, p, n) < 0:
+                self.home.streams.reset(self.stream, H2_INTERNAL_ERROR)
+        else:
+            self.home.streams.consumed(self.stream, n)
+            x.request_data(p, n)
+            if self.exchange is x:
+                x.request_flush()
+            self.await_content()
+
+    cdef void pass_on(self) noexcept:
+        """What was held, as far as the upstream takes it."""
+        cdef Exchange x = self.exchange
+        cdef size_t part
+        while x is not None and self.held.len and x.takes_request():
+            part = min(self.held.len, <size_t> 16384)
+            x.request_data(self.held.data, part)
+            if self.exchange is not x:
+                return
+            bytes_consume(&self.held, part)
+            self.home.streams.consumed(self.stream, part)
+        if x is None:
+            return
+        if self.held.len == 0 and self.stream.request_ended:
+            self.end_request()
+        else:
+            x.request_flush()
+
+    cdef void request_wanted(self, Exchange x) noexcept:
+        if self.stream == NULL:
+            return
+        self.await_content()
+        if self.held.len or self.stream.request_ended:
+            self.pass_on()
+        self.home.send_later()
+
+    cdef void request_ended(self) noexcept:
+        if self.held.len == 0 and self.exchange is not None and self.exchange.connected_us:
+            self.end_request()
+
+    cdef void end_request(self) noexcept:
+        cdef BodyReader trailers
+        cdef Exchange x = self.exchange
+        self.home.ctx.loop.timers.disarm(&self.reading)
+        if x.request_done:
+            return
+        memset(&trailers, 0, sizeof(trailers))
+        trailers.trailers = self.stream.trailers.data
+        trailers.trailers_len = <uint32_t> self.stream.trailers.len
+        x.request_end(&trailers)
+
+    cdef void await_content(self) noexcept:
+        cdef Exchange x = self.exchange
+        if self.stream == NULL or x is None or x.request_done or self.stream.request_ended or not x.takes_request():
+            self.home.ctx.loop.timers.disarm(&self.reading)
+        elif x.route.body_idle_ms:
+            self.home.ctx.loop.timers.arm(&self.reading, self.home.ctx.loop.now + x.route.body_idle_ms)
+
+    # ---- the response, told by the exchange ----
+
+    cdef void response_interim(self, Exchange x, const Head *h) noexcept:
+        self.home.streams.respond_interim(self.stream, h)
+        self.home.send_later()
+
+    cdef void response_head(self, Exchange x, const Head *h) noexcept:
+        cdef bint content = not (self.head_only or h.status == 204 or h.status == 304 or h.framing == FRAMING_NONE
+                                 or h.framing == FRAMING_LENGTH and h.content_length == 0)
+        self.wire_out += h.length
+        self.home.streams.respond(self.stream, h, self.home.ctx.date(), content)
+        self.home.send_later()
+
+    cdef void response_data(self, Exchange x, const uint8_t *p, size_t n) noexcept:
+        self.wire_out += n
+        if self.stream != NULL:
+            self.home.streams.append(self.stream, p, n)
+
+    cdef void response_chunk(self, Exchange x, Chunk *c) noexcept:
+        self.wire_out += c.end - c.start
+        if self.stream != NULL:
+            self.home.streams.append_chunk(self.stream, c)
+        else:
+            chunk_release(c)
+
+    cdef void response_flush(self, Exchange x) noexcept:
+        self.watch()
+        self.home.send_later()
+
+    cdef bint response_congested(self, Exchange x) noexcept:
+        return self.stream != NULL and self.stream.was_full
+
+    cdef void response_end(self, Exchange x, const BodyReader *trailers) noexcept:
+        if self.stream != NULL:
+            if trailers != NULL:
+                self.home.streams.end(self.stream, trailers.trailers, trailers.trailers_len)
+            else:
+                self.home.streams.end(self.stream, NULL, 0)
+        self.watch()
+        self.finish(NULL)
+
+    cdef void response_error(self, Exchange x, int status, const char *text) noexcept:
+        if self.stream != NULL:
+            self.home.streams.respond_simple(self.stream, status, self.home.ctx.date(), text, self.head_only)
+        self.finish(NULL)
+
+    cdef void response_abort(self, Exchange x) noexcept:
+        if self.stream != NULL:
+            self.home.streams.reset(self.stream, H2_INTERNAL_ERROR)
+        self.finish(x.fault)
+
+    cdef void finish(self, const char *why) noexcept:
+        """The exchange is over; what it left waits in the stream."""
+        cdef Exchange x = self.exchange
+        if x is None:
+            return
+        self.exchange = None
+        log_exchange(self.home.client, x, self.wire_in, self.wire_out, why)
+        x.close()
+        self.home.ctx.loop.timers.disarm(&self.reading)
+        if self.stream != NULL and self.held.len:
+            self.home.streams.consumed(self.stream, self.held.len)
+        bytes_free(&self.held)
+        if self.home.client is not None:
+            self.home.send_later()
+
+    # ---- time and ends ----
+
+    cdef void watch(self) noexcept:
+        """While content waits, the client must take some of it in time."""
+        cdef int ms = self.exchange.route.write_idle_ms if self.exchange is not None else 0
+        if self.stream != NULL and ms and self.stalled.deadline == 0:
+            self.stall_ms = ms
+            self.taken = self.stream.sent
+            self.home.ctx.loop.timers.arm(&self.stalled, self.home.ctx.loop.now + ms)
+
+    cdef void on_timer(self, int kind) noexcept:
+        cdef Exchange x = self.exchange
+        if self.stream == NULL:
+            return
+        if kind == TIMER_STALLED:
+            if self.stream.out.bytes == 0 or self.stream.sent != self.taken:
+                self.taken = self.stream.sent
+                self.home.ctx.loop.timers.arm(&self.stalled, self.home.ctx.loop.now + self.stall_ms)
+                return
+            self.home.ctx.counters.timeouts += 1
+            self.home.streams.reset(self.stream, H2_CANCEL)
+            self.finish(b"timeout: write_idle")
+        elif x is not None:
+            self.home.ctx.counters.timeouts += 1
+            x.fault = b"timeout: request body_idle"
+            if x.responding:
+                self.response_abort(x)
+            else:
+                x.status = 408
+                self.response_error(x, 408, b"The request body did not arrive in time.")
+        self.home.send_later()
+
+    cdef void closed(self, const char *why) noexcept:
+        """The stream is gone, or the whole connection."""
+        cdef Exchange x = self.exchange
+        self.home.ctx.loop.timers.disarm(&self.reading)
+        self.home.ctx.loop.timers.disarm(&self.stalled)
+        if x is not None:
+            self.home.ctx.counters.client_aborts += 1
+            if x.fault == NULL:
+                x.fault = why
+            self.exchange = None
+            log_exchange(self.home.client, x, self.wire_in, self.wire_out, why)
+            x.close()
+        if self.stream != NULL:
+            self.stream.owner = NULL
+            self.stream = NULL
+            self.home.ctx.loop.keep_until_turn_ends(self)
+            Py_DECREF(self)

@@ -1,0 +1,16 @@
+"""What a request means whatever protocol brought it: its route, what is forwarded of the client, its line in the log."""
+
+from libc.stdint cimport uint64_t
+
+from cext.http.message cimport Head
+from cext.proxy.downstream cimport Downstream
+from cext.proxy.exchange cimport Exchange, ResponseSink
+
+cdef Exchange new_exchange(Downstream client, ResponseSink sink, const Head *h)
+# For a request that is no CONNECT; its `route` is None where nothing is served. None: out of memory.
+
+cdef void log_exchange(Downstream client, Exchange x, uint64_t wire_in, uint64_t wire_out, const char *why) noexcept
+# One line for an exchange that is over; `why` when the exchange itself has no fault.
+
+cdef void log_refusal(Downstream client, int status, uint64_t wire_out) noexcept
+# One line for a request that did not become an exchange.

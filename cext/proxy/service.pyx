@@ -1,0 +1,88 @@
+"""Requests of any protocol (see the .pxd)."""
+
+from libc.stdint cimport uint8_t
+from libc.string cimport strlen
+
+from cext.http.h1_writer cimport Forwarding
+from cext.net.address cimport ADDRESS_TEXT, LOCAL_TEXT, local_text, peer_text
+from cext.proxy.access_log cimport AccessLog
+from cext.proxy.context cimport Context
+from cext.proxy.router cimport Route
+
+cdef enum:
+    HOST_AFTER_TARGET = 17      # " HTTP/1.1\r\nHost: " stands between them in a serialised head
+
+
+cdef Exchange new_exchange(Downstream client, ResponseSink sink, const Head *h):
+    cdef char address[ADDRESS_TEXT]
+    cdef char local[LOCAL_TEXT]
+    cdef Forwarding f
+    cdef Exchange x = Exchange(client.ctx, sink, find_route(client, h))
+    f.client_len = peer_text(&client.peer, address)
+    f.client = <const uint8_t *> address
+    f.client_is_v6 = client.peer.v6
+    f.proto = b"https"
+    f.x_forwarded = client.settings.x_forwarded
+    f.forwarded = client.settings.forwarded
+    f.default_host = NULL
+    f.default_host_len = 0
+    if h.host.len == 0:         # HTTP/1.0: the name of the handshake, else the address that was called
+        f.default_host = <const uint8_t *> <const char *> client.tls.server_name
+        f.default_host_len = len(client.tls.server_name)
+        if f.default_host_len == 0:
+            f.default_host = <const uint8_t *> local
+            f.default_host_len = local_text(client.fd, local)
+    return x if x.prepare(h, &f) == 0 else None
+
+
+cdef Route find_route(Downstream client, const Head *h):
+    cdef size_t path_len = h.path.len
+    if h.query.len:
+        path_len = h.query.off - 1 - h.path.off
+    elif path_len and h.base[h.path.off + path_len - 1] == c'?':
+        path_len -= 1
+    return client.settings.router.find(h.base + h.host.off, h.host.len, h.base + h.path.off, path_len, h.method,
+                                       h.base + h.method_name.off, h.method_name.len)
+
+
+cdef void log_exchange(Downstream client, Exchange x, uint64_t wire_in, uint64_t wire_out, const char *why) noexcept:
+    cdef AccessLog log = x.ctx.access_log
+    cdef const uint8_t *head = x.head.data
+    cdef uint64_t now = x.ctx.loop.now_us
+    cdef const char *fault = x.fault if x.fault != NULL else why
+    if log is None:
+        return
+    log.open_line()
+    if client is not None:
+        client.log_facts(log)
+    log.text(b"method", head, x.method_len)
+    log.text(b"host", head + x.method_len + 1 + x.target_len + HOST_AFTER_TARGET, x.host_len)
+    log.text(b"path", head + x.method_len + 1, x.target_len)
+    log.number(b"status", x.status)
+    log.number(b"bytes_in", wire_in)
+    log.number(b"bytes_out", wire_out)
+    log.milliseconds(b"duration_ms", now - x.started_us)
+    if x.first_byte_us:
+        log.milliseconds(b"first_byte_ms", x.first_byte_us - x.started_us)
+    if x.server_label is not None:
+        log.text(b"upstream", <const char *> <bytes> x.server_label, len(<bytes> x.server_label))
+        if x.connected_us:
+            log.milliseconds(b"connect_ms", x.connected_us - x.started_us)
+        log.boolean(b"reused", x.reused)
+        if x.retried:
+            log.boolean(b"retried", True)
+    if fault != NULL:
+        log.text(b"error", fault, strlen(fault))
+    log.close_line()
+
+
+cdef void log_refusal(Downstream client, int status, uint64_t wire_out) noexcept:
+    cdef AccessLog log = client.ctx.access_log if client is not None else None
+    if log is None:
+        return
+    log.open_line()
+    client.log_facts(log)
+    log.number(b"status", status)
+    log.number(b"bytes_out", wire_out)
+    log.text(b"error", b"request refused", 15)
+    log.close_line()

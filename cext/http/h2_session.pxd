@@ -15,6 +15,7 @@ cdef enum H2Error:                      # RFC 9113, section 7
     H2_NO_ERROR = 0
     H2_PROTOCOL_ERROR = 1
     H2_INTERNAL_ERROR = 2
+    H2_STREAM_CLOSED = 5
     H2_REFUSED_STREAM = 7
     H2_CANCEL = 8
     H2_ENHANCE_YOUR_CALM = 11
@@ -34,6 +35,7 @@ cdef struct H2Stream:
     bint has_host
     bint head_whole
     bint request_ended                  # END_STREAM has come
+    bint reset_by_us
     bint answered                       # the final head is submitted
     bint body_done                      # nothing is appended to `out` any more
     bint deferred                       # nghttp2 has found nothing to send
@@ -45,6 +47,23 @@ cdef struct H2Stream:
     H2Stream *next                      # all streams of the session
     H2Stream *previous
     H2Stream *next_drained
+
+cdef enum:
+    CLOSED_KEPT = 16                    # of the streams that are over, those whose end is remembered
+
+cdef enum ClosedBy:
+    CLOSED_UNKNOWN = 0
+    CLOSED_BY_PEER = 1                  # it has ended or reset the stream: nothing may follow
+    CLOSED_BY_US = 2                    # by a reset that it may not have seen yet
+
+cdef struct ClosedStream:
+    int32_t id
+    uint8_t by                          # ClosedBy
+
+cdef struct FrameWalk:                  # where in its frames the peer's stream of bytes is
+    uint32_t skip                       # bytes of the preface or of a payload that are passed over
+    uint8_t got                         # of the bytes below
+    uint8_t head[14]                    # a frame's header, and a PRIORITY frame's payload
 
 cdef enum:
     H2_STREAM_HIGH = 128 * 1024         # bytes of content that wait in one stream: then it is full,
@@ -69,7 +88,10 @@ cdef class H2Session:
     cdef uint32_t block_frames
     cdef int32_t credit                  # what the peer may still do that costs us more than it
     cdef uint64_t credit_at             # ms
-    cdef bint calm                      # the peer has used up its credit
+    cdef int32_t last_id                # of the peer's streams the newest
+    cdef ClosedStream closed[CLOSED_KEPT]
+    cdef uint8_t closed_at
+    cdef FrameWalk walk
     cdef bint failed                    # the connection can only be closed, once what take_output gives has been sent
     cdef bint draining
     cdef bint in_block                  # a header block is being received: its rest must follow
@@ -115,6 +137,9 @@ cdef class H2Session:
     cdef bint has_room(self) noexcept
 
     # --- private
+    cdef void look_at(self, const uint8_t *p, size_t n) noexcept
+    cdef int closed_by(self, int32_t id) noexcept nogil
+    cdef void check_stream(self, int type, int32_t id) noexcept
     cdef int begin_block(self, int32_t id) noexcept
     cdef int take_field(self, const uint8_t *name, size_t n, const uint8_t *value, size_t m) noexcept
     cdef int take_pseudo(self, H2Stream *s, const uint8_t *name, size_t n, const uint8_t *value, size_t m) noexcept

@@ -23,6 +23,9 @@ cdef enum:
     BLOCK_FRAMES_MAX = 16               # HEADERS and CONTINUATION frames of one header block
     BLOCK_BYTES_TIMES = 4               # what may be decoded of a block, in times of the limit of a head
     TRAILERS_MAX = 8192                 # bytes
+    H2_FRAME_HEADER = 9
+    PREFACE_LENGTH = 24
+    PRIORITY_LENGTH = 5                 # of that frame's payload
     # What a peer may ask of us at no cost of its own, and the rate at which it may go on.
     CREDIT_MAX = 15000
     CREDIT_PER_SECOND = 500
@@ -53,6 +56,7 @@ cdef class H2Session:
         self.scratch = scratch
         self.limits = limits[0]
         self.credit = CREDIT_MAX
+        self.walk.skip = PREFACE_LENGTH
         if nghttp2_session_server_new2(&self.session, callbacks, <PyObject *> self, options) != 0:
             raise MemoryError
         iv[0].settings_id = NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS
@@ -83,6 +87,9 @@ cdef class H2Session:
             self.credit = min(self.credit + <int32_t> min(earned, <uint64_t> CREDIT_MAX), <int32_t> CREDIT_MAX)
         if self.failed:
             return
+        self.look_at(p, n)
+        if self.failed:
+            return
         used = nghttp2_session_mem_recv(self.session, p, n)
         if used < 0 and not self.failed:
             if used == NGHTTP2_ERR_BAD_CLIENT_MAGIC:
@@ -92,6 +99,56 @@ cdef class H2Session:
                 self.terminate(H2_ENHANCE_YOUR_CALM, b"flood of frames to be answered")
             else:
                 self.terminate(H2_INTERNAL_ERROR, nghttp2_strerror(<int> used))
+
+    cdef void look_at(self, const uint8_t *p, size_t n) noexcept:
+        """The frames that nghttp2 passes over without a word where RFC 9218's priorities are used: content for a stream
+        that is over, and a PRIORITY of a stream that depends on itself (RFC 7540, section 5.3.1)."""
+        cdef FrameWalk *w = &self.walk
+        cdef size_t at = 0, part
+        cdef uint32_t length, id
+        while at < n:
+            if w.skip:
+                part = min(<size_t> w.skip, n - at)
+                w.skip -= <uint32_t> part
+                at += part
+                continue
+            w.head[w.got] = p[at]
+            w.got += 1
+            at += 1
+            if w.got < H2_FRAME_HEADER:
+                continue
+            length = <uint32_t> w.head[0] << 16 | <uint32_t> w.head[1] << 8 | w.head[2]
+            id = number31(w.head + 5)
+            if w.got == H2_FRAME_HEADER and w.head[3] == NGHTTP2_DATA:
+                self.check_stream(w.head[3], <int32_t> id)
+            if w.head[3] != NGHTTP2_PRIORITY or length != PRIORITY_LENGTH:
+                w.skip = length
+                w.got = 0
+            elif w.got == H2_FRAME_HEADER + PRIORITY_LENGTH:
+                w.got = 0
+                if id == number31(w.head + 9):
+                    self.terminate(H2_PROTOCOL_ERROR, b"a stream that depends on itself")
+
+    cdef int closed_by(self, int32_t id) noexcept nogil:
+        cdef int i
+        for i in range(CLOSED_KEPT):
+            if self.closed[i].id == id:
+                return self.closed[i].by
+        return CLOSED_UNKNOWN
+
+    cdef void check_stream(self, int type, int32_t id) noexcept:
+        """A frame for a stream that is over (RFC 9113, section 5.1): what was on its way when we reset it is passed over,
+        anything else is the peer's error. nghttp2 has forgotten the stream."""
+        cdef int by
+        if id == 0 or id > self.last_id or not id & 1:
+            return
+        if nghttp2_session_get_stream_user_data(self.session, id) != NULL:
+            return
+        by = self.closed_by(id)
+        if by == CLOSED_BY_PEER:
+            self.terminate(H2_STREAM_CLOSED, b"a frame on a closed stream")
+        elif by == CLOSED_UNKNOWN and type == NGHTTP2_HEADERS:       # it was passed over (section 5.1.1)
+            self.terminate(H2_PROTOCOL_ERROR, b"a stream older than the newest")
 
     cdef int begin_block(self, int32_t id) noexcept:
         """A header block begins: a new request's head, or the trailers of one."""
@@ -107,6 +164,7 @@ cdef class H2Session:
             free(s)
             return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
         s.id = id
+        self.last_id = max(self.last_id, id)
         s.next = self.streams
         if s.next != NULL:
             s.next.previous = s
@@ -346,6 +404,7 @@ cdef class H2Session:
 
     cdef void reset(self, H2Stream *s, uint32_t code) noexcept:
         s.body_done = True
+        s.reset_by_us = True
         nghttp2_submit_rst_stream(self.session, NGHTTP2_FLAG_NONE, s.id, code)
 
     cdef void drain(self) noexcept:
@@ -429,6 +488,10 @@ cdef int append_line(Bytes *to, const uint8_t *name, size_t n, const uint8_t *va
     bytes_append(to, value, m)
     bytes_append(to, b"\r\n", 2)
     return 0
+
+
+cdef inline uint32_t number31(const uint8_t *p) noexcept nogil:
+    return (<uint32_t> p[0] & 0x7F) << 24 | <uint32_t> p[1] << 16 | <uint32_t> p[2] << 8 | p[3]
 
 
 cdef inline void set_field(nghttp2_nv *nv, const uint8_t *name, size_t n, const uint8_t *value,
@@ -552,6 +615,10 @@ cdef int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *hd, vo
             self.terminate(H2_ENHANCE_YOUR_CALM, b"header block of too many frames")
         return NGHTTP2_ERR_CALLBACK_FAILURE if self.failed else 0
     self.in_block = False
+    if hd.type == NGHTTP2_HEADERS:
+        self.check_stream(hd.type, hd.stream_id)
+    elif hd.type == NGHTTP2_PRIORITY and hd.stream_id == 0:         # RFC 9113, section 6.3
+        self.terminate(H2_PROTOCOL_ERROR, b"PRIORITY for the connection")
     if hd.type == NGHTTP2_RST_STREAM:
         self.spend(COST_RESET)
     elif hd.type == NGHTTP2_SETTINGS and not hd.flags & NGHTTP2_FLAG_ACK:
@@ -588,6 +655,9 @@ cdef int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, voi
 
 cdef int on_invalid_frame(nghttp2_session *session, const nghttp2_frame *frame, int code, void *user) noexcept:
     """nghttp2 resets the stream: a peer that makes us do so is charged as if it had."""
+    cdef H2Stream *s = <H2Stream *> nghttp2_session_get_stream_user_data(session, frame.hd.stream_id)
+    if s != NULL:
+        s.reset_by_us = True
     (<H2Session> user).spend(COST_RESET)
     return 0
 
@@ -613,6 +683,7 @@ cdef int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, voi
         return 0
     s = <H2Stream *> nghttp2_session_get_stream_user_data(session, frame.hd.stream_id)
     if s != NULL and not s.request_ended:
+        s.reset_by_us = True
         nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, s.id, H2_NO_ERROR)
     return 0
 
@@ -622,6 +693,9 @@ cdef int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, vo
     cdef H2Stream *s = <H2Stream *> nghttp2_session_get_stream_user_data(session, id)
     if s != NULL:
         nghttp2_session_set_stream_user_data(session, id, NULL)
+        self.closed[self.closed_at].id = id
+        self.closed[self.closed_at].by = CLOSED_BY_US if s.reset_by_us else CLOSED_BY_PEER
+        self.closed_at = (self.closed_at + 1) % CLOSED_KEPT
         self.on_stream_closed(s, code)
         self.forget(s)
     return 0
@@ -642,7 +716,6 @@ cdef int prepare() except -1:
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close)
     nghttp2_session_callbacks_set_send_data_callback(callbacks, send_content)
     nghttp2_option_set_no_auto_window_update(options, 1)
-    nghttp2_option_set_no_closed_streams(options, 1)
     return 0
 
 

@@ -15,7 +15,9 @@ cdef enum H2Error:                      # RFC 9113, section 7
     H2_NO_ERROR = 0
     H2_PROTOCOL_ERROR = 1
     H2_INTERNAL_ERROR = 2
+    H2_FLOW_CONTROL_ERROR = 3
     H2_STREAM_CLOSED = 5
+    H2_FRAME_SIZE_ERROR = 6
     H2_REFUSED_STREAM = 7
     H2_CANCEL = 8
     H2_ENHANCE_YOUR_CALM = 11
@@ -39,10 +41,13 @@ cdef struct H2Stream:
     bint answered                       # the final head is submitted
     bint body_done                      # nothing is appended to `out` any more
     bint deferred                       # nghttp2 has found nothing to send
+    bint head_only                      # the request is a HEAD
+    bint pushed                         # a promise of ours: `head` is the request's text until that is sent
     bint was_full                       # `out` went over H2_STREAM_HIGH
     bint drained                        # it is below H2_STREAM_LOW since, and the consumer has not been told
     ChunkQueue out                      # content that waits for the windows
     uint64_t sent                       # bytes of content that went out
+    size_t held                         # bytes of the request's content that on_data got and nobody consumed yet
     Bytes out_trailers                  # encoded as trailers
     H2Stream *next                      # all streams of the session
     H2Stream *previous
@@ -68,6 +73,12 @@ cdef struct FrameWalk:                  # where in its frames the peer's stream 
 cdef enum:
     H2_STREAM_HIGH = 128 * 1024         # bytes of content that wait in one stream: then it is full,
     H2_STREAM_LOW = 32 * 1024           # until it has so many
+    H2_SESSION_HIGH = 4 * 1024 * 1024   # bytes that wait in all streams: then each that gets more is full
+
+cdef enum H2Stuck:
+    NOT_STUCK = 0
+    STUCK_STREAM = 1
+    STUCK_CONNECTION = 2
 
 cdef struct H2Settings:
     uint32_t max_streams                # open at the same time
@@ -84,8 +95,14 @@ cdef class H2Session:
     cdef uint32_t n_streams
     cdef H2Stream *drained              # whose consumer is to be told
     cdef H2Stream *reading              # whose header block is being received
-    cdef uint32_t block_bytes           # decoded so far of that block
+    cdef uint32_t blocks                # header blocks that have begun
+    cdef uint32_t block_bytes           # decoded so far of the newest
     cdef uint32_t block_frames
+    cdef size_t window                  # the connection's, bytes
+    cdef size_t held                    # of all streams
+    cdef size_t owed                    # bytes that came, by which the connection's window is not opened again yet
+    cdef size_t waiting                 # bytes in `out` of all streams
+    cdef uint64_t sent                  # bytes of content that went out
     cdef int32_t credit                  # what the peer may still do that costs us more than it
     cdef uint64_t credit_at             # ms
     cdef int32_t last_id                # of the peer's streams the newest
@@ -93,7 +110,8 @@ cdef class H2Session:
     cdef uint8_t closed_at
     cdef FrameWalk walk
     cdef bint failed                    # the connection can only be closed, once what take_output gives has been sent
-    cdef bint draining
+    cdef bint draining                  # the last GOAWAY is submitted: later requests are passed over
+    cdef bint warned                    # the one before it is: the peer should open no more streams
     cdef bint in_block                  # a header block is being received: its rest must follow
     cdef bint served                    # a request has come
     cdef const char *fault              # why it failed, for the log
@@ -119,9 +137,18 @@ cdef class H2Session:
     # The content is whole; `trailers`: "Name: value\r\n" lines, n 0 for none.
     cdef void consumed(self, H2Stream *s, size_t n) noexcept
     # n bytes of on_data have been passed on: the peer may send as many more on this stream
+    cdef bint takes_promises(self) noexcept nogil
+    # Whether the peer wants pushes (section 6.5.2).
+    cdef int promise(self, H2Stream *parent, Bytes *text) noexcept
+    # PUSH_PROMISE of a request, told as text of HTTP/1.1, which becomes the stream's; when it has been sent, on_request
+    # follows. 0 or -1: no such request, or no stream for it.
+    cdef int stuck(self, H2Stream *s) noexcept nogil
+    # H2Stuck: which window does not let content go.
     cdef void reset(self, H2Stream *s, uint32_t code) noexcept
+    cdef void warn(self) noexcept
+    # GOAWAY that lets requests on their way be served: the peer should open no more streams (section 6.8).
     cdef void drain(self) noexcept
-    # GOAWAY: what is open is still served (section 6.8)
+    # The last GOAWAY: what is open is still served, what comes later is passed over.
     cdef void end_all(self) noexcept
     # The connection is gone: no function of nghttp2 is called any more, and nobody is told anything.
     cdef void terminate(self, uint32_t code, const char *fault) noexcept
@@ -148,6 +175,9 @@ cdef class H2Session:
     cdef int write_head(self, H2Stream *s, Bytes *text) noexcept nogil
     cdef int submit(self, H2Stream *s, const nghttp2_nv *nv, size_t n, bint content) noexcept
     cdef void more(self, H2Stream *s) noexcept
+    cdef H2Stream *new_stream(self, int32_t id) noexcept nogil
+    cdef void settle(self) noexcept
+    cdef void promised(self, H2Stream *s) noexcept
     cdef void forget(self, H2Stream *s) noexcept
     cdef void spend(self, int cost) noexcept
     cdef void tell_drained(self) noexcept

@@ -15,12 +15,12 @@ from cext.base.buffer cimport (
     queue_pop, queue_push)
 from cext.http.h1_reader cimport parse_request
 from cext.http.h1_writer cimport reason_phrase
-from cext.http.message cimport FIELD_CONTENT_LENGTH, FRAMING_LENGTH, MAX_FIELDS, Field, Head, Limits
+from cext.http.message cimport FIELD_CONTENT_LENGTH, FIELD_HOST, MAX_FIELDS, Field, Head, Limits, Span
 from cext.http.rules cimport same_name, text_end, trailer_forbidden
 from cext.lib.nghttp2 cimport *
 
 cdef enum:
-    BLOCK_FRAMES_MAX = 16               # HEADERS and CONTINUATION frames of one header block
+    BLOCK_FRAMES_MAX = 8                # HEADERS and CONTINUATION frames of one header block
     BLOCK_BYTES_TIMES = 4               # what may be decoded of a block, in times of the limit of a head
     TRAILERS_MAX = 8192                 # bytes
     H2_FRAME_HEADER = 9
@@ -29,12 +29,13 @@ cdef enum:
     # What a peer may ask of us at no cost of its own, and the rate at which it may go on.
     CREDIT_MAX = 15000
     CREDIT_PER_SECOND = 500
-    COST_RESET = 15
+    COST_RESET = 15                     # by the peer, or by us for what it sent
     COST_SETTINGS = 15
     COST_CONTINUATION = 50
     COST_EMPTY_DATA = 5
     COST_PING = 5
     COST_OTHER = 1
+    SEND_BLOCK_MAX = 256 * 1024         # bytes of a response's fields: an upstream's limits are narrower
     EARNED_BY_DATA = 2                  # a frame of ours that its WINDOW_UPDATEs are for
 
 cdef nghttp2_session_callbacks *callbacks = NULL
@@ -56,6 +57,7 @@ cdef class H2Session:
         self.scratch = scratch
         self.limits = limits[0]
         self.credit = CREDIT_MAX
+        self.window = settings.connection_window
         self.walk.skip = PREFACE_LENGTH
         if nghttp2_session_server_new2(&self.session, callbacks, <PyObject *> self, options) != 0:
             raise MemoryError
@@ -153,25 +155,34 @@ cdef class H2Session:
     cdef int begin_block(self, int32_t id) noexcept:
         """A header block begins: a new request's head, or the trailers of one."""
         cdef H2Stream *s = <H2Stream *> nghttp2_session_get_stream_user_data(self.session, id)
+        self.blocks += 1
         self.block_bytes = 0
         self.block_frames = 1
         self.in_block = True
         self.reading = s
         if s != NULL:
             return 0
-        s = <H2Stream *> calloc(1, sizeof(H2Stream))
-        if s == NULL or nghttp2_session_set_stream_user_data(self.session, id, s) != 0:
-            free(s)
+        s = self.new_stream(id)
+        if s == NULL:
             return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
-        s.id = id
+        if nghttp2_session_set_stream_user_data(self.session, id, s) != 0:
+            self.forget(s)
+            return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
         self.last_id = max(self.last_id, id)
+        self.reading = s
+        return 0
+
+    cdef H2Stream *new_stream(self, int32_t id) noexcept nogil:
+        cdef H2Stream *s = <H2Stream *> calloc(1, sizeof(H2Stream))
+        if s == NULL:
+            return NULL
+        s.id = id
         s.next = self.streams
         if s.next != NULL:
             s.next.previous = s
         self.streams = s
         self.n_streams += 1
-        self.reading = s
-        return 0
+        return s
 
     cdef int take_field(self, const uint8_t *name, size_t n, const uint8_t *value, size_t m) noexcept:
         cdef H2Stream *s = self.reading
@@ -241,6 +252,9 @@ cdef class H2Session:
         self.served = True
         memset(&text, 0, sizeof(text))
         r = -<int> s.refused
+        s.head_only = s.method_len == 4 and memcmp(s.head.data + s.method_at, b"HEAD", 4) == 0
+        if r == 0 and s.path_len and s.head.data[s.path_at] != c"/" and s.head.data[s.path_at] != c"*":
+            r = -400                            # an absolute-form would speak of another authority
         if r == 0:
             r = self.write_head(s, &text)
         if r == 0:
@@ -280,7 +294,7 @@ cdef class H2Session:
     cdef void send_all(self) noexcept:
         cdef const uint8_t *p = NULL
         cdef ssize_t n
-        while self.has_room():
+        while self.failed or self.has_room():   # the frames of an end are few
             n = nghttp2_session_mem_send(self.session, &p)
             if n == 0:
                 break
@@ -362,9 +376,8 @@ cdef class H2Session:
         set_field(&nv[1], b"date", 4, <const uint8_t *> date, strlen(date))
         set_field(&nv[2], b"content-type", 12, b"text/plain; charset=utf-8", 25)
         set_field(&nv[3], b"content-length", 14, length, decimal(length, strlen(text) + 1))
-        if not head_only and (queue_append(&s.out, <const uint8_t *> text, strlen(text)) < 0
-                              or queue_append(&s.out, b"\n", 1) < 0):
-            self.reset(s, H2_INTERNAL_ERROR)
+        if not head_only and (self.append(s, <const uint8_t *> text, strlen(text)) < 0
+                              or self.append(s, <const uint8_t *> b"\n", 1) < 0):
             return -1
         if self.submit(s, nv, 4, not head_only) < 0:
             return -1
@@ -372,18 +385,22 @@ cdef class H2Session:
         return 0
 
     cdef int append(self, H2Stream *s, const uint8_t *p, size_t n) noexcept:
-        if queue_append(&s.out, p, n) < 0:
+        cdef size_t before = s.out.bytes
+        cdef int r = queue_append(&s.out, p, n)
+        self.waiting += s.out.bytes - before
+        if r < 0:
             self.reset(s, H2_INTERNAL_ERROR)
             return -1
         self.more(s)
         return 0
 
     cdef void append_chunk(self, H2Stream *s, Chunk *c) noexcept:
+        self.waiting += c.end - c.start
         queue_push(&s.out, c)
         self.more(s)
 
     cdef void more(self, H2Stream *s) noexcept:
-        if s.out.bytes > H2_STREAM_HIGH:
+        if s.out.bytes > H2_STREAM_HIGH or self.waiting > H2_SESSION_HIGH:
             s.was_full = True
         if s.deferred:
             s.deferred = False
@@ -399,13 +416,78 @@ cdef class H2Session:
             nghttp2_session_resume_data(self.session, s.id)
 
     cdef void consumed(self, H2Stream *s, size_t n) noexcept:
+        s.held -= n
+        self.held -= n
         if n and nghttp2_session_consume_stream(self.session, s.id, n) != 0:
             self.terminate(H2_INTERNAL_ERROR, b"out of memory")
+        self.settle()
+
+    cdef void settle(self) noexcept:
+        """The connection's window is for all streams: it opens again at once, so that a stream whose content nobody takes
+        does not hold up the others; unless so many have none taken that they hold another window full."""
+        if self.owed and self.held <= self.window:
+            if nghttp2_session_consume_connection(self.session, self.owed) != 0:
+                self.terminate(H2_INTERNAL_ERROR, b"out of memory")
+            self.owed = 0
 
     cdef void reset(self, H2Stream *s, uint32_t code) noexcept:
         s.body_done = True
         s.reset_by_us = True
         nghttp2_submit_rst_stream(self.session, NGHTTP2_FLAG_NONE, s.id, code)
+
+    cdef int stuck(self, H2Stream *s) noexcept nogil:
+        if s.out.bytes == 0:
+            return NOT_STUCK
+        if nghttp2_session_get_stream_remote_window_size(self.session, s.id) <= 0:
+            return STUCK_STREAM
+        return STUCK_CONNECTION if nghttp2_session_get_remote_window_size(self.session) <= 0 else NOT_STUCK
+
+    cdef bint takes_promises(self) noexcept nogil:
+        return (not self.warned and not self.draining and not self.failed
+                and nghttp2_session_get_remote_settings(self.session, NGHTTP2_SETTINGS_ENABLE_PUSH) == 1)
+
+    cdef int promise(self, H2Stream *parent, Bytes *text) noexcept:
+        cdef nghttp2_nv nv[MAX_FIELDS + 4]
+        cdef Head *h = self.scratch
+        cdef size_t n = 4
+        cdef int32_t id
+        cdef uint32_t i
+        cdef H2Stream *s
+        if parse_request(text.data, text.len, &self.limits, h) < 0:
+            return -1
+        set_span(&nv[0], b":method", 7, h, &h.method_name)
+        set_field(&nv[1], b":scheme", 7, b"https", 5)
+        set_span(&nv[2], b":authority", 10, h, &h.host)
+        set_span(&nv[3], b":path", 5, h, &h.path)
+        for i in range(h.n_fields):
+            if h.fields[i].id != FIELD_HOST:
+                set_span(&nv[n], h.base + h.fields[i].name.off, h.fields[i].name.len, h, &h.fields[i].value)
+                n += 1
+        s = self.new_stream(0)
+        if s == NULL:
+            return -1
+        id = nghttp2_submit_push_promise(self.session, NGHTTP2_FLAG_NONE, parent.id, nv, n, s)
+        if id < 0:
+            self.forget(s)
+            return -1
+        s.id = id
+        s.pushed = s.head_whole = s.request_ended = True
+        s.head = text[0]
+        memset(text, 0, sizeof(Bytes))
+        return 0
+
+    cdef void promised(self, H2Stream *s) noexcept:
+        """The promise has been sent: its request is served as any other."""
+        cdef Bytes text = s.head
+        memset(&s.head, 0, sizeof(Bytes))
+        if parse_request(text.data, text.len, &self.limits, self.scratch) == 0:
+            self.on_request(s, self.scratch, True)
+        bytes_free(&text)
+
+    cdef void warn(self) noexcept:
+        if not self.warned and not self.draining:
+            self.warned = True
+            nghttp2_submit_shutdown_notice(self.session)
 
     cdef void drain(self) noexcept:
         if not self.draining:
@@ -442,6 +524,8 @@ cdef class H2Session:
         else:
             self.streams = s.next
         self.n_streams -= 1
+        self.held -= s.held
+        self.waiting -= s.out.bytes
         bytes_free(&s.head)
         bytes_free(&s.cookie)
         bytes_free(&s.trailers)
@@ -501,6 +585,10 @@ cdef inline void set_field(nghttp2_nv *nv, const uint8_t *name, size_t n, const 
     nv.value = <uint8_t *> value
     nv.valuelen = m
     nv.flags = NGHTTP2_NV_FLAG_NONE
+
+
+cdef inline void set_span(nghttp2_nv *nv, const uint8_t *name, size_t n, const Head *h, const Span *s) noexcept nogil:
+    set_field(nv, name, n, h.base + s.off, s.len)
 
 
 cdef inline void set_status(nghttp2_nv *nv, uint8_t *digits, int status) noexcept nogil:
@@ -576,6 +664,8 @@ cdef int send_content(nghttp2_session *session, nghttp2_frame *frame, const uint
         length -= part
         s.out.bytes -= part
         s.sent += part
+        self.waiting -= part
+        self.sent += part
         c.start += <uint32_t> part
         if c.start == c.end:
             chunk_release(queue_pop(&s.out))
@@ -603,6 +693,7 @@ cdef int on_header(nghttp2_session *session, const nghttp2_frame *frame, const u
 cdef int on_invalid_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name, size_t n,
                            const uint8_t *value, size_t m, uint8_t flags, void *user) noexcept:
     """A field that makes the message malformed (RFC 9113, section 8.1.1); nghttp2 would pass over it."""
+    nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame.hd.stream_id, H2_PROTOCOL_ERROR)
     return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
 
 
@@ -654,11 +745,10 @@ cdef int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, voi
 
 
 cdef int on_invalid_frame(nghttp2_session *session, const nghttp2_frame *frame, int code, void *user) noexcept:
-    """nghttp2 resets the stream: a peer that makes us do so is charged as if it had."""
+    """nghttp2 resets the stream."""
     cdef H2Stream *s = <H2Stream *> nghttp2_session_get_stream_user_data(session, frame.hd.stream_id)
     if s != NULL:
         s.reset_by_us = True
-    (<H2Session> user).spend(COST_RESET)
     return 0
 
 
@@ -666,17 +756,29 @@ cdef int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t id, cons
                        void *user) noexcept:
     cdef H2Session self = <H2Session> user
     cdef H2Stream *s = <H2Stream *> nghttp2_session_get_stream_user_data(session, id)
-    # The connection's window is for all streams: one that does not go on must not hold up the others.
-    if nghttp2_session_consume_connection(session, n) != 0:
-        return NGHTTP2_ERR_CALLBACK_FAILURE
+    self.owed += n
     if s != NULL:
+        s.held += n
+        self.held += n
         self.on_data(s, p, n)
+    self.settle()
     return 0
 
 
 cdef int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, void *user) noexcept:
-    """The end of a response to a request that still goes on: the rest of it is not wanted (section 8.1)."""
+    """The end of a response to a request that still goes on: the rest of it is not wanted (section 8.1). And what a peer
+    does that we have to reset a stream for it is charged as if it had done so."""
+    cdef H2Session self = <H2Session> user
     cdef H2Stream *s
+    if frame.hd.type == NGHTTP2_RST_STREAM:
+        if blames_peer(frame.rst_stream.error_code):
+            self.spend(COST_RESET)
+        return 0
+    if frame.hd.type == NGHTTP2_PUSH_PROMISE:
+        s = <H2Stream *> nghttp2_session_get_stream_user_data(session, frame.push_promise.promised_stream_id)
+        if s != NULL:
+            self.promised(s)
+        return 0
     if frame.hd.type != NGHTTP2_DATA and frame.hd.type != NGHTTP2_HEADERS:
         return 0
     if not frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
@@ -685,6 +787,27 @@ cdef int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, voi
     if s != NULL and not s.request_ended:
         s.reset_by_us = True
         nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, s.id, H2_NO_ERROR)
+    return 0
+
+
+cdef inline bint blames_peer(uint32_t code) noexcept nogil:
+    return (code == H2_PROTOCOL_ERROR or code == H2_FLOW_CONTROL_ERROR or code == H2_STREAM_CLOSED
+            or code == H2_FRAME_SIZE_ERROR or code == H2_REFUSED_STREAM)
+
+
+cdef int on_frame_not_send(nghttp2_session *session, const nghttp2_frame *frame, int code, void *user) noexcept:
+    """A head that nghttp2 cannot send leaves its stream without an end; a promise, one that never begins."""
+    cdef H2Session self = <H2Session> user
+    cdef H2Stream *s = self.streams
+    if frame.hd.type == NGHTTP2_HEADERS:
+        s = <H2Stream *> nghttp2_session_get_stream_user_data(session, frame.hd.stream_id)
+        if s != NULL and not s.reset_by_us:
+            self.reset(s, H2_INTERNAL_ERROR)
+    elif frame.hd.type == NGHTTP2_PUSH_PROMISE:
+        while s != NULL and s.id != frame.push_promise.promised_stream_id:
+            s = s.next
+        if s != NULL:
+            self.forget(s)
     return 0
 
 
@@ -698,6 +821,7 @@ cdef int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, vo
         self.closed_at = (self.closed_at + 1) % CLOSED_KEPT
         self.on_stream_closed(s, code)
         self.forget(s)
+        self.settle()
     return 0
 
 
@@ -713,9 +837,12 @@ cdef int prepare() except -1:
     nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(callbacks, on_invalid_frame)
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data_chunk)
     nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, on_frame_send)
+    nghttp2_session_callbacks_set_on_frame_not_send_callback(callbacks, on_frame_not_send)
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close)
     nghttp2_session_callbacks_set_send_data_callback(callbacks, send_content)
     nghttp2_option_set_no_auto_window_update(options, 1)
+    nghttp2_option_set_max_send_header_block_length(options, SEND_BLOCK_MAX)
+    nghttp2_option_set_builtin_recv_extension_type(options, NGHTTP2_PRIORITY_UPDATE)
     return 0
 
 

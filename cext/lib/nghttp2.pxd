@@ -42,12 +42,20 @@ cdef extern from "<nghttp2/nghttp2.h>" nogil:
         nghttp2_frame_hd hd
         int32_t last_stream_id
         uint32_t error_code
+    ctypedef struct nghttp2_rst_stream:
+        nghttp2_frame_hd hd
+        uint32_t error_code
+    ctypedef struct nghttp2_push_promise:
+        nghttp2_frame_hd hd
+        int32_t promised_stream_id
     ctypedef union nghttp2_frame:
         nghttp2_frame_hd hd
         nghttp2_data data
         nghttp2_headers headers
         nghttp2_settings settings
         nghttp2_goaway goaway
+        nghttp2_rst_stream rst_stream
+        nghttp2_push_promise push_promise
     ctypedef union nghttp2_data_source:
         void *ptr
     ctypedef ssize_t (*nghttp2_data_source_read_callback)(
@@ -68,6 +76,7 @@ cdef extern from "<nghttp2/nghttp2.h>" nogil:
         NGHTTP2_GOAWAY
         NGHTTP2_WINDOW_UPDATE
         NGHTTP2_CONTINUATION
+        NGHTTP2_PRIORITY_UPDATE
         NGHTTP2_FLAG_NONE
         NGHTTP2_FLAG_END_STREAM
         NGHTTP2_FLAG_ACK
@@ -102,6 +111,8 @@ cdef extern from "<nghttp2/nghttp2.h>" nogil:
     void nghttp2_option_set_no_auto_window_update(nghttp2_option *option, int val)
     void nghttp2_option_set_max_outbound_ack(nghttp2_option *option, size_t val)
     void nghttp2_option_set_max_settings(nghttp2_option *option, size_t val)
+    void nghttp2_option_set_max_send_header_block_length(nghttp2_option *option, size_t val)
+    void nghttp2_option_set_builtin_recv_extension_type(nghttp2_option *option, uint8_t type)
 
     int nghttp2_session_server_new2(nghttp2_session **session, const nghttp2_session_callbacks *callbacks,
                                     void *user_data, const nghttp2_option *option)
@@ -120,6 +131,8 @@ cdef extern from "<nghttp2/nghttp2.h>" nogil:
     int nghttp2_session_set_local_window_size(nghttp2_session *session, uint8_t flags, int32_t stream_id,
                                               int32_t window_size)
     int nghttp2_session_terminate_session(nghttp2_session *session, uint32_t error_code)
+    int32_t nghttp2_session_get_remote_window_size(nghttp2_session *session)
+    int32_t nghttp2_session_get_stream_remote_window_size(nghttp2_session *session, int32_t stream_id)
     uint32_t nghttp2_session_get_remote_settings(nghttp2_session *session, int id)
     int32_t nghttp2_session_get_last_proc_stream_id(nghttp2_session *session)
 
@@ -158,6 +171,9 @@ cdef extern from "<nghttp2/nghttp2.h>":
     void nghttp2_session_callbacks_set_on_frame_send_callback(
         nghttp2_session_callbacks *callbacks,
         int (*callback)(nghttp2_session *, const nghttp2_frame *, void *) noexcept)
+    void nghttp2_session_callbacks_set_on_frame_not_send_callback(
+        nghttp2_session_callbacks *callbacks,
+        int (*callback)(nghttp2_session *, const nghttp2_frame *, int, void *) noexcept)
     void nghttp2_session_callbacks_set_on_frame_recv_callback(
         nghttp2_session_callbacks *callbacks,
         int (*callback)(nghttp2_session *, const nghttp2_frame *, void *) noexcept)

@@ -16,13 +16,18 @@ cdef class H2Client(Session):
     cdef Downstream client              # None once the connection is closed
     cdef ClientStreams streams
     cdef bint busy                      # bytes go in or out: what comes of them is sent afterwards
+    cdef uint32_t block                 # the header block that the read timer is for
+    cdef Timer parting                  # until the last GOAWAY, after the one that warns
     cdef void send(self) noexcept
     cdef void send_later(self) noexcept
     cdef void await_client(self) noexcept
+    cdef void part(self) noexcept
+    cdef void end_requests(self, const char *why) noexcept
 
 cdef class ClientStreams(H2Session):
     cdef PyObject *home                 # the H2Client that holds this, borrowed
     cdef H2Client client_of(self)
+    cdef H2Request adopt(self, H2Stream *s)
 
 cdef class H2Request(ResponseSink):
     cdef H2Client home
@@ -31,11 +36,14 @@ cdef class H2Request(ResponseSink):
     cdef Bytes held                     # content that the upstream does not take yet: at most the stream's window
     cdef Timer reading                  # the client is to send more of its content
     cdef Timer stalled                  # the client is to take something of the response
-    cdef uint64_t taken                 # what it had taken when that timer was set
+    cdef int stall_ms
+    cdef uint64_t taken, taken_of_all   # what it had taken when that timer was set, of this stream and of all
     cdef bint head_only                 # the request is a HEAD
+    cdef uint8_t promises               # made for this response
     cdef uint64_t wire_in, wire_out
     cdef void begin(self, const Head *h) noexcept
-    cdef int stall_ms
+    cdef void refuse(self, int status, const char *text) noexcept
+    cdef void push(self, Exchange x, const Head *h) noexcept
     cdef void pass_on(self) noexcept
     cdef void end_request(self) noexcept
     cdef void await_content(self) noexcept
@@ -43,4 +51,6 @@ cdef class H2Request(ResponseSink):
     cdef void request_ended(self) noexcept
     cdef void finish(self, const char *why) noexcept
     cdef void watch(self) noexcept
+    cdef void await_progress(self) noexcept
+    cdef bint takes_nothing(self) noexcept
     cdef void closed(self, const char *why) noexcept

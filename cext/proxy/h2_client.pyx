@@ -8,16 +8,27 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.string cimport memset
 
-from cext.base.buffer cimport Chunk, bytes_append, bytes_consume, bytes_free, chunk_release
+from cext.base.buffer cimport Bytes, Chunk, bytes_append, bytes_consume, bytes_free, chunk_release
 from cext.base.timers cimport timer_init
 from cext.http.h1_reader cimport BodyReader
-from cext.http.h2_session cimport H2_CANCEL, H2_INTERNAL_ERROR, H2_NO_ERROR
-from cext.http.message cimport FRAMING_LENGTH, FRAMING_NONE, METHOD_CONNECT, METHOD_HEAD
+from cext.http.h2_session cimport H2_CANCEL, H2_INTERNAL_ERROR, H2_NO_ERROR, NOT_STUCK, STUCK_CONNECTION
+from cext.http.message cimport (
+    FIELD_LINK,
+    FRAMING_LENGTH,
+    FRAMING_NONE,
+    METHOD_CONNECT,
+    METHOD_GET,
+    METHOD_HEAD,
+)
 from cext.proxy.downstream cimport READ_BODY, READ_HEAD, READ_KEEPALIVE
+from cext.proxy.push cimport Link, next_preload, promised_request
 from cext.proxy.service cimport log_exchange, log_refusal, new_exchange
 
 cdef enum:
     OUT_MAX = 128 * 1024        # sealed bytes that wait for the socket: the rest waits unsealed, where it can be ordered
+    PARTING_MS = 1000           # between the GOAWAY that warns and the last one: requests on their way are served
+    STALL_MS = 30000            # write_idle of answers that no route speaks for
+    PROMISES_MAX = 10           # for one response
     TIMER_READING = 0
     TIMER_STALLED = 1
 
@@ -26,12 +37,13 @@ cdef class H2Client(Session):
     def __cinit__(self, Downstream client):
         self.ctx = client.ctx
         self.client = client
+        timer_init(&self.parting, self, 0)
         self.streams = ClientStreams.__new__(ClientStreams)
         self.streams.home = <PyObject *> self
         self.streams.open(&client.settings.h2, &client.settings.limits, &self.ctx.request)
-        if self.ctx.draining:
-            self.streams.drain()
         client.expect(READ_HEAD, client.settings.header_ms)
+        if self.ctx.draining:
+            self.part()
         self.send_later()
 
     cdef bint wants_plaintext(self) noexcept:
@@ -46,7 +58,7 @@ cdef class H2Client(Session):
 
     cdef void send(self) noexcept:
         """Frames that may leave now, to the socket."""
-        if self.client is None or self.busy:
+        if self.client is None or self.busy or self.client.closing:
             return
         self.busy = True
         self.streams.send_all()
@@ -55,13 +67,18 @@ cdef class H2Client(Session):
         self.busy = False
         if self.client is None:
             return
-        if self.streams.failed or self.streams.finished():
-            self.client.finish(self.streams.failed)
+        if self.streams.failed:
+            self.end_requests(self.streams.fault)
+            self.ctx.log("info", f"{self.client.peer_name()}: HTTP/2: {self.streams.fault.decode()}")
+            self.client.finish(True)
+        elif self.streams.finished() or self.client.peer_finished and self.streams.n_streams == 0:
+            self.client.finish(True)
         else:
             self.await_client()
 
     cdef void send_later(self) noexcept:
-        self.ctx.loop.at_turn_end(self.client)
+        if self.client is not None:
+            self.ctx.loop.at_turn_end(self.client)
 
     cdef void on_turn_end(self) noexcept:
         self.send()
@@ -70,7 +87,8 @@ cdef class H2Client(Session):
         """What the client is to send next, and until when."""
         cdef Downstream client = self.client
         if self.streams.in_block:
-            if client.read_phase != READ_HEAD:
+            if client.read_phase != READ_HEAD or self.block != self.streams.blocks:
+                self.block = self.streams.blocks
                 client.expect(READ_HEAD, client.settings.header_ms)
         elif self.streams.n_streams:
             if client.read_phase != READ_BODY:
@@ -80,30 +98,47 @@ cdef class H2Client(Session):
                 client.expect(READ_KEEPALIVE, client.settings.keepalive_ms)
 
     cdef void on_drained(self) noexcept:
+        if self.busy:                       # the socket took all at once: others are to have their turn
+            self.send_later()
+            return
         self.send()
         if self.client is not None:
             self.client.resume()
 
     cdef void on_read_timeout(self, int phase) noexcept:
+        """Nobody asks any more, or a header block does not end: without that no other can be read either."""
         self.streams.drain()
         self.send()
+        self.end_requests(b"timeout: header")
         if self.client is not None:
-            self.client.finish(False)
+            self.client.finish(True)
 
     cdef void on_peer_finished(self) noexcept:
-        if self.streams.n_streams == 0:
-            self.client.finish(False)
+        self.send_later()
 
     cdef void on_drain(self) noexcept:
+        self.part()
+        self.send()
+
+    cdef void part(self) noexcept:
+        """In two steps: a request may be on its way, and a GOAWAY that crosses it would leave it unserved."""
+        self.streams.warn()
+        self.ctx.loop.timers.arm(&self.parting, self.ctx.loop.now + PARTING_MS)
+
+    cdef void on_timer(self, int kind) noexcept:
         self.streams.drain()
         self.send()
 
-    cdef void on_closed(self, const char *why) noexcept:
+    cdef void end_requests(self, const char *why) noexcept:
         cdef H2Stream *s = self.streams.streams
         while s != NULL:
             if s.owner != NULL:
                 (<H2Request> s.owner).closed(why)
             s = s.next
+
+    cdef void on_closed(self, const char *why) noexcept:
+        self.ctx.loop.timers.disarm(&self.parting)
+        self.end_requests(why)
         self.streams.end_all()
         self.client = None
 
@@ -125,16 +160,20 @@ cdef class ClientStreams(H2Session):
         return client.out.bytes <= OUT_MAX
 
     cdef void on_request(self, H2Stream *s, Head *h, bint ended) noexcept:
+        self.adopt(s).begin(h)
+
+    cdef void on_refused(self, H2Stream *s, int status) noexcept:
+        self.adopt(s).refuse(status, NULL)
+
+    cdef H2Request adopt(self, H2Stream *s):
         cdef H2Request request = H2Request.__new__(H2Request)
         request.home = self.client_of()
         request.stream = s
-        Py_INCREF(request)
+        request.head_only = s.head_only
+        request.stall_ms = STALL_MS
+        Py_INCREF(request)                      # by the stream, until closed()
         s.owner = <void *> <PyObject *> request
-        request.begin(h)
-
-    cdef void on_refused(self, H2Stream *s, int status) noexcept:
-        self.respond_simple(s, status, self.client_of().ctx.date(), NULL, False)
-        log_refusal(self.client_of().client, status, 0)
+        return request
 
     cdef void on_data(self, H2Stream *s, const uint8_t *p, size_t n) noexcept:
         if s.owner != NULL:
@@ -158,7 +197,7 @@ cdef class ClientStreams(H2Session):
         if s.owner == NULL:
             return
         request = <H2Request> s.owner
-        request.closed(b"stream reset by the client" if code != H2_NO_ERROR else b"stream closed")
+        request.closed(b"stream reset" if s.reset_by_us else b"stream reset by the client")
 
 
 cdef class H2Request(ResponseSink):
@@ -174,11 +213,9 @@ cdef class H2Request(ResponseSink):
     cdef void begin(self, const Head *h) noexcept:
         cdef Downstream client = self.home.client
         cdef Exchange x
-        self.head_only = h.method == METHOD_HEAD
         self.wire_in = h.length
         if h.method == METHOD_CONNECT:
-            self.home.streams.respond_simple(self.stream, 405, self.home.ctx.date(), b"CONNECT is not served here.", False)
-            log_refusal(client, 405, 0)
+            self.refuse(405, b"CONNECT is not served here.")
             return
         x = new_exchange(client, self, h)
         if x is None:
@@ -189,7 +226,18 @@ cdef class H2Request(ResponseSink):
             x.status = 404
             self.response_error(x, 404, b"Nothing is served under this address.")
             return
+        self.stall_ms = x.route.write_idle_ms
+        if self.home.streams.n_streams == 1 or self.stall_ms == 0:
+            client.write_idle_ms = self.stall_ms
+        elif client.write_idle_ms:              # of several that share the connection, the most patient
+            client.write_idle_ms = max(client.write_idle_ms, self.stall_ms)
         x.start()
+
+    cdef void refuse(self, int status, const char *text) noexcept:
+        """An answer of our own to what does not become an exchange."""
+        self.home.streams.respond_simple(self.stream, status, self.home.ctx.date(), text, self.head_only)
+        self.watch()
+        log_refusal(self.home.client, status, self.stream.out.bytes)
 
     cdef void take(self, const uint8_t *p, size_t n) noexcept:
         """Content: to the upstream, or held until that takes it; only then may the client send as much again."""
@@ -258,15 +306,42 @@ cdef class H2Request(ResponseSink):
     # ---- the response, told by the exchange ----
 
     cdef void response_interim(self, Exchange x, const Head *h) noexcept:
+        if x.route.push:
+            self.push(x, h)
         self.home.streams.respond_interim(self.stream, h)
         self.home.send_later()
 
     cdef void response_head(self, Exchange x, const Head *h) noexcept:
         cdef bint content = not (self.head_only or h.status == 204 or h.status == 304 or h.framing == FRAMING_NONE
                                  or h.framing == FRAMING_LENGTH and h.content_length == 0)
+        if x.route.push:
+            self.push(x, h)
         self.wire_out += h.length
         self.home.streams.respond(self.stream, h, self.home.ctx.date(), content)
         self.home.send_later()
+
+    cdef void push(self, Exchange x, const Head *h) noexcept:
+        """Promises what the response asks to be preloaded: before its head, so that the client does not ask itself."""
+        cdef Bytes text
+        cdef Link link
+        cdef const uint8_t *value
+        cdef size_t at
+        cdef uint32_t i
+        if x.method != METHOD_GET or self.stream.pushed or not self.home.streams.takes_promises():
+            return
+        for i in range(h.n_fields):
+            if h.fields[i].id != FIELD_LINK:
+                continue
+            value = h.base + h.fields[i].value.off
+            at = 0
+            while self.promises < PROMISES_MAX:
+                at = next_preload(value, h.fields[i].value.len, at, &link)
+                if link.len == 0:
+                    break
+                memset(&text, 0, sizeof(text))
+                if promised_request(x, &link, &text) == 0 and self.home.streams.promise(self.stream, &text) == 0:
+                    self.promises += 1
+                bytes_free(&text)
 
     cdef void response_data(self, Exchange x, const uint8_t *p, size_t n) noexcept:
         self.wire_out += n
@@ -299,6 +374,7 @@ cdef class H2Request(ResponseSink):
     cdef void response_error(self, Exchange x, int status, const char *text) noexcept:
         if self.stream != NULL:
             self.home.streams.respond_simple(self.stream, status, self.home.ctx.date(), text, self.head_only)
+        self.watch()
         self.finish(NULL)
 
     cdef void response_abort(self, Exchange x) noexcept:
@@ -325,20 +401,28 @@ cdef class H2Request(ResponseSink):
 
     cdef void watch(self) noexcept:
         """While content waits, the client must take some of it in time."""
-        cdef int ms = self.exchange.route.write_idle_ms if self.exchange is not None else 0
-        if self.stream != NULL and ms and self.stalled.deadline == 0:
-            self.stall_ms = ms
-            self.taken = self.stream.sent
-            self.home.ctx.loop.timers.arm(&self.stalled, self.home.ctx.loop.now + ms)
+        if self.stream != NULL and self.stall_ms and self.stalled.deadline == 0:
+            self.await_progress()
+
+    cdef void await_progress(self) noexcept:
+        self.taken = self.stream.sent
+        self.taken_of_all = self.home.streams.sent
+        self.home.ctx.loop.timers.arm(&self.stalled, self.home.ctx.loop.now + self.stall_ms)
+
+    cdef bint takes_nothing(self) noexcept:
+        """Not: that a more urgent stream has its turn, or that the connection does (which has a timeout of its own)."""
+        cdef int stuck = self.home.streams.stuck(self.stream)
+        if stuck == NOT_STUCK or self.stream.sent != self.taken:
+            return False
+        return stuck != STUCK_CONNECTION or self.home.streams.sent == self.taken_of_all
 
     cdef void on_timer(self, int kind) noexcept:
         cdef Exchange x = self.exchange
         if self.stream == NULL:
             return
         if kind == TIMER_STALLED:
-            if self.stream.out.bytes == 0 or self.stream.sent != self.taken:
-                self.taken = self.stream.sent
-                self.home.ctx.loop.timers.arm(&self.stalled, self.home.ctx.loop.now + self.stall_ms)
+            if not self.takes_nothing():
+                self.await_progress()
                 return
             self.home.ctx.counters.timeouts += 1
             self.home.streams.reset(self.stream, H2_CANCEL)

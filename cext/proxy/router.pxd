@@ -18,6 +18,7 @@ cdef class Route:
     cdef uint32_t method_mask               # bit per Method; 0: any
     cdef tuple other_methods                # those without a Method of their own
     cdef readonly int connect_ms, first_byte_ms, body_idle_ms, write_idle_ms, total_ms
+    cdef readonly bint push                 # what responses ask to be preloaded is pushed, where HTTP/2 can
     cdef bint accepts(self, const uint8_t *path, size_t path_len, int method,
                       const uint8_t *method_name, size_t method_len) noexcept
 

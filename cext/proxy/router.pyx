@@ -41,7 +41,8 @@ cdef class Route:
     """
 
     def __init__(self, UpstreamGroup upstream, *, hosts=(), path="/*", methods=(), int connect_ms=5000,
-                 int first_byte_ms=60000, int body_idle_ms=60000, int write_idle_ms=60000, int total_ms=0):
+                 int first_byte_ms=60000, int body_idle_ms=60000, int write_idle_ms=60000, int total_ms=0,
+                 bint push=False):
         if not path.startswith(("/", "*")):
             raise ValueError(f"path {path!r}: must begin with '/' or '*'")
         self.upstream = upstream
@@ -60,6 +61,7 @@ cdef class Route:
         self.body_idle_ms = body_idle_ms
         self.write_idle_ms = write_idle_ms
         self.total_ms = total_ms
+        self.push = push
 
     def specificity(self):
         """Sort key within one host: the most specific route is the smallest."""

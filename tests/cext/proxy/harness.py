@@ -20,6 +20,7 @@ from cext.proxy.router import Route, Router
 from cext.worker import DataPlane
 
 from tests.cext.tls.peer import server_config
+from tests.h2_peer import H2Peer
 
 SECONDS = 8
 RESET = struct.pack("ii", 1, 0)     # SO_LINGER: close() sends RST
@@ -211,7 +212,7 @@ class Edge:
         self.port = self.listener.getsockname()[1]
         self.plane = DataPlane(access_log=self._log, error_log=lambda level, text: self.errors.append((level, text)))
         self.plane.listen(self.listener.fileno(),
-                          ListenerSettings(server_config(alpn=(b"http/1.1",)), Router(routes), **(listener or {})))
+                          ListenerSettings(server_config(alpn=(b"h2", b"http/1.1")), Router(routes), **(listener or {})))
         self.obeying = self.plane.every(2, self._obey)
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._run, daemon=True)
@@ -284,30 +285,31 @@ def serving(*scripts, **settings):
     assert [f for b in backends for f in b.failures] == []
 
 
-def client_context():
+def client_context(protocol="http/1.1"):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols([protocol])
     context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF    # Python's default
     return context
 
 
 CONTEXT = client_context()
+H2_CONTEXT = client_context("h2")
 
 
 class Client(Reader):
     """A TLS client. What ends without close_notify raises ssl.SSLError."""
 
-    def __init__(self, edge, *, receive_buffer=0, seconds=SECONDS):
+    def __init__(self, edge, *, receive_buffer=0, seconds=SECONDS, context=CONTEXT):
         raw = socket.socket()
         if receive_buffer:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         raw.settimeout(seconds)
         raw.connect(("127.0.0.1", edge.port))
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        super().__init__(CONTEXT.wrap_socket(raw, server_hostname="example.com", suppress_ragged_eofs=False))
+        super().__init__(context.wrap_socket(raw, server_hostname="example.com", suppress_ragged_eofs=False))
 
     def __enter__(self):
         return self
@@ -336,6 +338,21 @@ class Client(Reader):
 
     def close(self):
         self.sock.close()
+
+
+class H2Client(H2Peer):
+    """A client of HTTP/2."""
+
+    def __init__(self, edge, *, receive_buffer=0, **how):
+        self.client = Client(edge, receive_buffer=receive_buffer, context=H2_CONTEXT)
+        self.sock = self.client.sock
+        super().__init__(self.client.send, lambda: self.sock.recv(65536), **how)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.client.close()
 
 
 class BytesClient(Reader):

@@ -75,9 +75,10 @@ class H2Peer:
 
     def __init__(self, send, receive, *, hold=False, begin=True, **own_settings):
         self.send_bytes, self.receive_bytes = send, receive
-        self.encoder, self.decoder = hpack.Encoder(), hpack.Decoder()
+        self.encoder, self.decoder = hpack.Encoder(), hpack.Decoder(max_header_list_size=1 << 20)
         self.buffer = b""
         self.hold = hold
+        self.uploaded = 0               # bytes of content, of all streams
         self.next_stream = 1
         self.responses = {}
         self.order = []                 # stream of each DATA frame that came
@@ -97,7 +98,13 @@ class H2Peer:
         self.send_bytes(b"".join(frames))
 
     def head(self, stream, fields, *, end=True, flags=0):
-        return frame(HEADERS, END_HEADERS | (END_STREAM if end else 0) | flags, stream, self.encoder.encode(fields))
+        """HEADERS, with CONTINUATION frames for what is larger than a frame."""
+        block = self.encoder.encode(fields)
+        parts = [block[i:i + 16384] for i in range(0, len(block), 16384)] or [b""]
+        flags |= END_STREAM if end else 0
+        frames = [frame(CONTINUATION if i else HEADERS, (0 if i else flags) | (END_HEADERS if i == len(parts) - 1 else 0),
+                        stream, part) for i, part in enumerate(parts)]
+        return b"".join(frames)
 
     def stream(self):
         """A new stream's number."""
@@ -133,6 +140,7 @@ class H2Peer:
             self.send(frame(DATA, 0, stream, body[:room]))
             self.windows[stream] = self.room(stream) - room
             self.windows[0] = self.room(0) - room
+            self.uploaded += room
             body = body[room:]
         if end:
             self.send(frame(DATA, END_STREAM, stream))

@@ -103,8 +103,8 @@ cdef class H2Session:
                 self.terminate(H2_INTERNAL_ERROR, nghttp2_strerror(<int> used))
 
     cdef void look_at(self, const uint8_t *p, size_t n) noexcept:
-        """The frames that nghttp2 passes over without a word where RFC 9218's priorities are used: content for a stream
-        that is over, and a PRIORITY of a stream that depends on itself (RFC 7540, section 5.3.1)."""
+        """The frames that nghttp2 passes over without a word: those of unknown types, content for a stream that is over,
+        and a PRIORITY of a stream that depends on itself (RFC 7540, section 5.3.1)."""
         cdef FrameWalk *w = &self.walk
         cdef size_t at = 0, part
         cdef uint32_t length, id
@@ -123,6 +123,8 @@ cdef class H2Session:
             id = number31(w.head + 5)
             if w.got == H2_FRAME_HEADER and w.head[3] == NGHTTP2_DATA:
                 self.check_stream(w.head[3], <int32_t> id)
+            elif w.head[3] > NGHTTP2_CONTINUATION and w.head[3] != NGHTTP2_PRIORITY_UPDATE:
+                self.spend(COST_OTHER)
             if w.head[3] != NGHTTP2_PRIORITY or length != PRIORITY_LENGTH:
                 w.skip = length
                 w.got = 0

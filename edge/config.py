@@ -246,6 +246,25 @@ class Records:
 
 
 @table
+class Http2:
+    enabled: bool = knob(
+        Boolean(), "Whether HTTP/2 is offered (ALPN `h2`), before HTTP/1.1. Limits of a head and timeouts hold for both.",
+        default=True,
+    )
+    max_streams: int = knob(
+        Integer(1, 65535), "Requests that a connection may have open at the same time.", default=256
+    )
+    stream_window: int = knob(
+        Size("1KiB", "16MiB"), "Content of a request that may come before its upstream takes it.", default="64KiB"
+    )
+    connection_window: int = knob(
+        Size("64KiB", "1GiB"),
+        "The same for all requests of a connection; it opens again as content comes, as long as no more than this waits.",
+        default="1MiB",
+    )
+
+
+@table
 class Listener:
     bind: tuple[Bind, ...] = knob(
         ListOf(Parsed("IP address and port", _bind, 'write "192.0.2.1:443", "0.0.0.0:443" or "[::]:443"')),
@@ -264,6 +283,7 @@ class Listener:
     )
     timeouts: ListenerTimeouts = knob(Section(ListenerTimeouts), "Time limits of the client's side.", default={})
     limits: Limits = knob(Section(Limits), "Size limits of a request's head.", default={})
+    http2: Http2 = knob(Section(Http2), "HTTP/2.", default={})
     records: Records = knob(
         Section(Records),
         "The size of TLS records: a client waits for all packets of a record before it can read any of it.",
@@ -471,6 +491,13 @@ class Route:
     )
     upstream: str = knob(Text("name"), "The `name` of the upstream that gets them.")
     timeouts: RouteTimeouts = knob(Section(RouteTimeouts), "Time limits of the upstream's side.", default={})
+    push: bool = knob(
+        Boolean(),
+        "Whether clients of HTTP/2 that want it get pushed what a response to GET names by `Link: </path>; rel=preload` "
+        "without `nopush`. The promised request has the client's `Accept-Encoding`, `Accept-Language`, `Authorization`, "
+        "`Cookie` and `User-Agent`, and is routed as any other.",
+        default=False,
+    )
 
 
 @table
@@ -486,7 +513,7 @@ class Settings:
     listener: tuple[Listener, ...] = knob(Sections(Listener), "Where clients connect. At least one.")
     tls: Tls = knob(
         Section(Tls),
-        "TLS, for every listener. The protocols (ALPN) are `http/1.1` and `http/1.0`.",
+        "TLS, for every listener. The protocols (ALPN) are `h2` (see `listener.http2`), `http/1.1` and `http/1.0`.",
         default={},
     )
     certificate: tuple[Certificate, ...] = knob(

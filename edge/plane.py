@@ -5,6 +5,7 @@ and the workers inherit the result (keys included) by the fork. `open_plane` run
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol, cast
 
@@ -23,7 +24,7 @@ from edge.keylog import KeyLog
 from edge.schema import Place
 
 # ALPN names that the HTTP/1 session answers to. A client that speaks 1.0 alone says so (curl --http1.0 does).
-PROTOCOLS: Final = (b"h2", b"http/1.1", b"http/1.0")
+HTTP1: Final = (b"http/1.1", b"http/1.0")
 
 
 class Loop(Protocol):
@@ -65,13 +66,13 @@ def prepare(settings: Settings, cookie_secret: bytes, shared: ticket_keys.Shared
     tickets, early_data = settings.tls.tickets, settings.tls.early_data
     at = Place(settings.file).key("tls").key("tickets")
     rotation = shared.rotation(tickets, at) if tickets.enabled else None
-    tls = ServerConfig(
+    tls = functools.partial(
+        ServerConfig,
         [_credential(identity) for identity in identities],
         cipher_suites=settings.tls.cipher_suites,
         min_version=settings.tls.min_version,
         max_version=settings.tls.max_version,
         groups=settings.tls.groups,
-        alpn=PROTOCOLS,
         cookie_secret=cookie_secret,
         tickets=rotation.keys if rotation else None,
         ticket_count=tickets.count,
@@ -83,7 +84,15 @@ def prepare(settings: Settings, cookie_secret: bytes, shared: ticket_keys.Shared
         key_log=_key_log(settings),
     )
     router = _router(settings)
-    made = [(listener, _listener_settings(listener, tls, router)) for listener in settings.listener]
+    # Listeners that offer the same protocols share what is made of the settings.
+    by_protocols = {
+        http2: tls(alpn=(b"h2", *HTTP1) if http2 else HTTP1)
+        for http2 in {listener.http2.enabled for listener in settings.listener}
+    }
+    made = [
+        (listener, _listener_settings(listener, by_protocols[listener.http2.enabled], router))
+        for listener in settings.listener
+    ]
     return Prepared(
         # The keys are with the engine now; their text is not kept.
         settings=settings,
@@ -151,6 +160,7 @@ def _router(settings: Settings) -> object:
                 body_idle_ms=route.timeouts.body_idle,
                 write_idle_ms=route.timeouts.write_idle,
                 total_ms=route.timeouts.total,
+                push=route.push,
             )
             for route in settings.route
         ]
@@ -167,6 +177,9 @@ def _listener_settings(listener: Listener, tls: object, router: object) -> objec
         line_limit=listener.limits.line,
         head_limit=listener.limits.head,
         field_limit=listener.limits.fields,
+        h2_streams=listener.http2.max_streams,
+        h2_stream_window=listener.http2.stream_window,
+        h2_connection_window=listener.http2.connection_window,
         first_record=listener.records.first,
         first_bytes=listener.records.until,
         record_idle_ms=listener.records.idle,

@@ -61,6 +61,8 @@ def test_libraries_per_layer(module):
     assert not [name for name in libraries if name.startswith("libssl")]
     if not str(module.relative_to(ROOT)).startswith("cext/crypto/"):
         assert not [name for name in libraries if name.startswith("libcrypto")]
+    if module.name.split(".")[0] != "h2_session":
+        assert not [name for name in libraries if name.startswith("libnghttp2")]
 
 
 def test_the_crypto_layer_uses_libcrypto():

@@ -65,7 +65,7 @@ def test_page(facts, fact):
 def test_every_resource_came_through(edge, facts):
     for path in ("/index.html", "/page/style.css", "/page/early.js", "/page/image.svg", "/page/late.js", "/10m"):
         record = edge.wait_request(path=path)
-        assert (record["status"], record["tls"], record["alpn"]) == (200, "TLSv1.3", "http/1.1")
+        assert (record["status"], record["tls"], record["alpn"]) == (200, "TLSv1.3", "h2")
 
 
 def test_it_does_verify_certificates(chromium, edge):

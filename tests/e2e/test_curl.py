@@ -178,8 +178,8 @@ def test_tls_1_2_is_refused(curl, nginx, make_edge):
 
 
 def test_alpn(curl):
-    said = ok(curl("/1k", "--verbose", "--http2", "--output", os.devnull))
-    assert "server accepted http/1.1" in said
+    assert "server accepted h2" in ok(curl("/1k", "--verbose", "--http2", "--output", os.devnull))
+    assert "server accepted http/1.1" in ok(curl("/1k", "--verbose", "--http1.1", "--output", os.devnull))
 
 
 def test_ipv4_and_ipv6(make_edge, pki, nginx):

@@ -59,7 +59,7 @@ def test_signature_algorithms_choose_the_certificate(gnutls, signature):
 
 
 def test_alpn(gnutls):
-    assert "Application protocol: http/1.1" in answered(gnutls("NORMAL", "--alpn", "h2", "--alpn", "http/1.1"))
+    assert "Application protocol: http/1.1" in answered(gnutls("NORMAL", "--alpn", "h3", "--alpn", "http/1.1"))
 
 
 def test_record_size_limit(gnutls):

@@ -174,7 +174,7 @@ def test_older_versions_are_refused(s_client, nginx, make_edge, flags):
     edge.wait_error("handshake failed: .*protocol_version", since)
 
 
-@pytest.mark.parametrize(("offered", "chosen"), [("http/1.1", "http/1.1"), ("h2,http/1.1", "http/1.1")])
+@pytest.mark.parametrize(("offered", "chosen"), [("http/1.1", "http/1.1"), ("h3,http/1.1", "http/1.1")])
 def test_alpn(s_client, edge, offered, chosen):
     assert f"ALPN protocol: {chosen}" in answered(s_client(edge, "-alpn", offered))
 

@@ -85,7 +85,7 @@ def test_tls_1_2_is_refused(nginx, make_edge):
 
 def test_alpn(edge):
     context = edge.tls_context()
-    context.set_alpn_protocols(["h2", "http/1.1"])
+    context.set_alpn_protocols(["h3", "http/1.1"])
     with Client(edge, context=context) as client:
         assert client.sock.selected_alpn_protocol() == "http/1.1"
         client.get("/headers?alpn")

@@ -15,6 +15,7 @@ forwarded = "{forwarded}"
 timeouts = {{ handshake = "1s", header = "2s", keepalive = "none" }}
 limits = {{ line = "1KiB", head = "2KiB", fields = 3 }}
 records = {{ first = "100B", until = "2KiB", idle = "3s" }}
+http2 = {{ max_streams = 7, stream_window = "2KiB", connection_window = "128KiB" }}
 [[listener]]
 bind = ["127.0.0.1:3"]
 [tls]
@@ -37,6 +38,7 @@ servers = ["127.0.0.1:10"]
 [[route]]
 match = {{ host = ["x.de"], path = "/x/*", method = ["GET"] }}
 upstream = "b"
+push = true
 timeouts = {{ connect = "1s", first_byte = "2s", body_idle = "3s", write_idle = "4s", total = "5s" }}
 [[route]]
 upstream = "a"
@@ -116,7 +118,11 @@ def test_every_setting_arrives(settings, monkeypatch):
     first, second, third = prepared.listeners.values()
     assert first is second
     tls, router = first.args
-    assert third.args == (tls, router)
+    other_tls, other_router = third.args
+    assert other_router is router
+    assert other_tls.named.pop("alpn") == (b"http/1.1", b"http/1.0")
+    assert other_tls.named == {k: v for k, v in tls.named.items() if k != "alpn"}
+    assert other_tls.args == tls.args
     assert first.named == {
         "handshake_ms": 1000,
         "header_ms": 2000,
@@ -124,6 +130,9 @@ def test_every_setting_arrives(settings, monkeypatch):
         "line_limit": 1024,
         "head_limit": 2048,
         "field_limit": 3,
+        "h2_streams": 7,
+        "h2_stream_window": 2048,
+        "h2_connection_window": 131072,
         "first_record": 100,
         "first_bytes": 2048,
         "record_idle_ms": 3000,
@@ -134,7 +143,7 @@ def test_every_setting_arrives(settings, monkeypatch):
     register = tls.named.pop("replay")
     assert register.keeps == 6000
     assert tls.named == {
-        "alpn": (b"http/1.1", b"http/1.0"),
+        "alpn": (b"h2", b"http/1.1", b"http/1.0"),
         "cipher_suites": (0x1302,),
         "min_version": 0x0304,
         "max_version": 0x0304,
@@ -158,6 +167,7 @@ def test_every_setting_arrives(settings, monkeypatch):
         "body_idle_ms": 3000,
         "write_idle_ms": 4000,
         "total_ms": 5000,
+        "push": True,
     }
     assert to_a.named["total_ms"] == 0
     (a,) = to_a.args

@@ -48,13 +48,13 @@ def test_curl_uploads(curl, edge, tmp_path):
     body = tmp_path / "body"
     body.write_bytes(os.urandom(8 * MIB))
     digest = hashlib.sha256(body.read_bytes()).hexdigest()
-    assert digest in curl(edge, "/app/hash", "--data-binary", f"@{body}")
-    assert digest in curl(edge, "/app/hash", "--upload-file", body, "--request", "POST")
+    assert digest in curl(edge, "/app/sha256", "--data-binary", f"@{body}")
+    assert digest in curl(edge, "/app/sha256", "--upload-file", body, "--request", "POST")
 
 
 def test_curl_many_at_once(curl, edge):
-    said = curl(edge, "/100k?[1-30]", "--parallel", "--write-out", "%{http_version} %{size_download}\n",
-                "--output", os.devnull)
+    said = curl(edge, "/100k?[1-30]", "--parallel", "--no-progress-meter", "--output", os.devnull,
+                "--write-out", "%{http_version} %{size_download}\n")
     assert said.split("\n")[:30] == ["2 102400"] * 30
 
 
@@ -89,7 +89,7 @@ def test_reloads_under_load(make_edge, nginx):
         for n in range(40):
             if stopped.is_set():
                 break
-            results.append(run([peer("curl"), "-sk", "--http2", "--parallel", "--max-time", "20", "--output", os.devnull,
+            results.append(run([peer("curl"), "-sk", "--http2", "--parallel", "--no-progress-meter", "--max-time", "20", "--output", os.devnull,
                                 "--write-out", "%{http_code}\n", f"https://127.0.0.1:{edge.port}/1k?{n}-[1-40]"],
                                seconds=40))
 

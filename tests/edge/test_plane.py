@@ -18,6 +18,7 @@ records = {{ first = "100B", until = "2KiB", idle = "3s" }}
 http2 = {{ max_streams = 7, stream_window = "2KiB", connection_window = "128KiB" }}
 [[listener]]
 bind = ["127.0.0.1:3"]
+http2 = {{ enabled = false }}
 [tls]
 cipher_suites = ["TLS_AES_256_GCM_SHA384"]
 min_version = "1.3"

@@ -808,7 +808,8 @@ cdef int on_frame_not_send(nghttp2_session *session, const nghttp2_frame *frame,
     elif frame.hd.type == NGHTTP2_PUSH_PROMISE:
         while s != NULL and s.id != frame.push_promise.promised_stream_id:
             s = s.next
-        if s != NULL:
+        # Where nghttp2 has opened the stream already, it closes it now.
+        if s != NULL and nghttp2_session_get_stream_user_data(session, s.id) == NULL:
             self.forget(s)
     return 0
 

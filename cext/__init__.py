@@ -6,7 +6,7 @@ The layers, from the ground up, and who may import whom:
     base    wire (bounded reader and writer), buffer (pooled chunks), timers
     crypto  aead, hash_kdf, mlkem, kx, sign, x509: the only importers of lib.libcrypto
     tls     the TLS engine, sans-I/O: messages in, messages and secrets out; records around it
-    http    the HTTP codec, sans-I/O: heads, bodies, framing rules
+    http    the HTTP codec, sans-I/O: heads, bodies, framing rules, HTTP/2 sessions
     net     file descriptors: loop (epoll and timers), stream, listener
     proxy   downstream, router, exchange, pool, upstream: joins tls, http and net
     worker  the composition root

@@ -248,7 +248,8 @@ class Records:
 @table
 class Http2:
     enabled: bool = knob(
-        Boolean(), "Whether HTTP/2 is offered (ALPN `h2`), before HTTP/1.1. Limits of a head and timeouts hold for both.",
+        Boolean(),
+        "Whether HTTP/2 is offered (ALPN `h2`), before HTTP/1.1. Limits of a head and timeouts hold for both.",
         default=True,
     )
     max_streams: int = knob(
@@ -259,7 +260,7 @@ class Http2:
     )
     connection_window: int = knob(
         Size("64KiB", "1GiB"),
-        "The same for all requests of a connection; it opens again as content comes, as long as no more than this waits.",
+        "The same for all requests of a connection; it opens again as content comes, while no more than this waits.",
         default="1MiB",
     )
 
@@ -493,9 +494,9 @@ class Route:
     timeouts: RouteTimeouts = knob(Section(RouteTimeouts), "Time limits of the upstream's side.", default={})
     push: bool = knob(
         Boolean(),
-        "Whether clients of HTTP/2 that want it get pushed what a response to GET names by `Link: </path>; rel=preload` "
-        "without `nopush`. The promised request has the client's `Accept-Encoding`, `Accept-Language`, `Authorization`, "
-        "`Cookie` and `User-Agent`, and is routed as any other.",
+        "Whether clients of HTTP/2 that want it get pushed what a response to GET names by "
+        "`Link: </path>; rel=preload` without `nopush`. The promised request has the client's `Accept-Encoding`, "
+        "`Accept-Language`, `Authorization`, `Cookie` and `User-Agent`, and is routed as any other.",
         default=False,
     )
 

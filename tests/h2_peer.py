@@ -1,6 +1,7 @@
-"""A client of HTTP/2 made of raw frames (RFC 9113), so that a test may send whatever a peer could; hpack does the fields.
+"""A client of HTTP/2 made of raw frames (RFC 9113), to send whatever a peer could; hpack does the fields.
 
-`H2Peer(send, receive)` is given what writes bytes and what reads some (b"" at the end of the connection).
+`H2Peer(send, receive)` is given what writes bytes and what reads some (b"" at the end of the connection, which raises
+EOFError).
 """
 
 import dataclasses
@@ -15,12 +16,20 @@ PRIORITY_UPDATE = 0x10
 END_STREAM = ACK = 1
 END_HEADERS, PADDED = 4, 8
 HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE = 1, 2, 3, 4
-(NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, FLOW_CONTROL_ERROR, _, STREAM_CLOSED, FRAME_SIZE_ERROR, REFUSED_STREAM, CANCEL,
- COMPRESSION_ERROR, _, ENHANCE_YOUR_CALM) = range(12)
-
-
-class Ended(Exception):
-    """The connection has ended."""
+(
+    NO_ERROR,
+    PROTOCOL_ERROR,
+    INTERNAL_ERROR,
+    FLOW_CONTROL_ERROR,
+    _,
+    STREAM_CLOSED,
+    FRAME_SIZE_ERROR,
+    REFUSED_STREAM,
+    CANCEL,
+    COMPRESSION_ERROR,
+    _,
+    ENHANCE_YOUR_CALM,
+) = range(12)
 
 
 @dataclasses.dataclass
@@ -37,11 +46,11 @@ class Response:
 
     interim: list = dataclasses.field(default_factory=list)
     fields: dict | None = None
-    body: bytes = b""
+    body: bytearray = dataclasses.field(default_factory=bytearray)
     trailers: dict | None = None
     ended: bool = False
     reset: int | None = None
-    promises: list = dataclasses.field(default_factory=list)     # (stream, fields)
+    promises: list = dataclasses.field(default_factory=list)  # (stream, fields)
 
     @property
     def status(self):
@@ -76,17 +85,17 @@ class H2Peer:
     def __init__(self, send, receive, *, hold=False, begin=True, **own_settings):
         self.send_bytes, self.receive_bytes = send, receive
         self.encoder, self.decoder = hpack.Encoder(), hpack.Decoder(max_header_list_size=1 << 20)
-        self.buffer = b""
+        self.buffer = bytearray()
         self.hold = hold
-        self.uploaded = 0               # bytes of content, of all streams
+        self.uploaded = 0  # bytes of content, of all streams
         self.next_stream = 1
         self.responses = {}
-        self.order = []                 # stream of each DATA frame that came
+        self.order = []  # stream of each DATA frame that came
         self.settings = None
         self.acks = self.pongs = 0
-        self.goaways = []               # (last stream, code)
+        self.goaways = []  # (last stream, code)
         self.block = b""
-        self.windows = {}               # what we may send, by stream; 0: the connection
+        self.windows = {}  # what we may send, by stream; 0: the connection
         self.initial_window = 65535
         self.connection_window = 65535
         if begin:
@@ -100,11 +109,11 @@ class H2Peer:
     def head(self, stream, fields, *, end=True, flags=0):
         """HEADERS, with CONTINUATION frames for what is larger than a frame."""
         block = self.encoder.encode(fields)
-        parts = [block[i:i + 16384] for i in range(0, len(block), 16384)] or [b""]
+        parts = [block[i : i + 16384] for i in range(0, len(block), 16384)] or [b""]
         flags |= END_STREAM if end else 0
-        frames = [frame(CONTINUATION if i else HEADERS, (0 if i else flags) | (END_HEADERS if i == len(parts) - 1 else 0),
-                        stream, part) for i, part in enumerate(parts)]
-        return b"".join(frames)
+        kinds = [(HEADERS, flags)] + [(CONTINUATION, 0)] * (len(parts) - 1)
+        kinds[-1] = (kinds[-1][0], kinds[-1][1] | END_HEADERS)
+        return b"".join(frame(*kind, stream, part) for kind, part in zip(kinds, parts, strict=True))
 
     def stream(self):
         """A new stream's number."""
@@ -122,7 +131,7 @@ class H2Peer:
         """A request with content, as far as it fits the first windows -> its stream."""
         stream = self.stream()
         out = [self.head(stream, request_fields(path, method, fields=fields, **how), end=False)]
-        out += [frame(DATA, 0, stream, body[i:i + 16384]) for i in range(0, len(body), 16384)]
+        out += [frame(DATA, 0, stream, body[i : i + 16384]) for i in range(0, len(body), 16384)]
         if trailers:
             out.append(self.head(stream, trailers))
         elif end:
@@ -132,12 +141,13 @@ class H2Peer:
 
     def upload(self, stream, body, *, end=True):
         """Content, as the windows allow."""
+        body = memoryview(body)
         while body:
             room = min(self.room(stream), self.room(0), 16384, len(body))
             if room <= 0:
                 self.step()
                 continue
-            self.send(frame(DATA, 0, stream, body[:room]))
+            self.send(frame(DATA, 0, stream, bytes(body[:room])))
             self.windows[stream] = self.room(stream) - room
             self.windows[0] = self.room(0) - room
             self.uploaded += room
@@ -154,10 +164,11 @@ class H2Peer:
         while len(self.buffer) < 9 or len(self.buffer) < 9 + int.from_bytes(self.buffer[:3], "big"):
             got = self.receive_bytes()
             if not got:
-                raise Ended(self.buffer)
+                raise EOFError(self.buffer)
             self.buffer += got
         end = 9 + int.from_bytes(self.buffer[:3], "big")
-        whole, self.buffer = self.buffer[:end], self.buffer[end:]
+        whole = bytes(self.buffer[:end])
+        del self.buffer[:end]
         type_, flags, stream = struct.unpack(">BBI", whole[3:9])
         return Frame(type_, flags, stream, whole[9:])
 
@@ -185,7 +196,7 @@ class H2Peer:
         elif f.type == SETTINGS and f.flags & ACK:
             self.acks += 1
         elif f.type == SETTINGS:
-            pairs = [struct.unpack(">HI", f.payload[i:i + 6]) for i in range(0, len(f.payload), 6)]
+            pairs = [struct.unpack(">HI", f.payload[i : i + 6]) for i in range(0, len(f.payload), 6)]
             self.settings = dict(pairs)
             self.initial_window = self.settings.get(INITIAL_WINDOW_SIZE, 65535)
             self.send(frame(SETTINGS, ACK))
@@ -227,5 +238,5 @@ class H2Peer:
         try:
             while True:
                 self.step()
-        except (Ended, ConnectionError):
+        except (EOFError, ConnectionError):
             return self.goaways[-1] if self.goaways else None

@@ -30,8 +30,9 @@ func check(err error, what string) {
 }
 
 var (
-	address = os.Args[1]
-	pool    = x509.NewCertPool()
+	address  = os.Args[1]
+	protocol = os.Args[3]
+	pool     = x509.NewCertPool()
 )
 
 func client(configure func(*tls.Config)) *http.Client {
@@ -40,7 +41,7 @@ func client(configure func(*tls.Config)) *http.Client {
 		configure(settings)
 	}
 	return &http.Client{
-		Transport: &http.Transport{TLSClientConfig: settings, MaxIdleConnsPerHost: 64, ForceAttemptHTTP2: true,
+		Transport: &http.Transport{TLSClientConfig: settings, MaxIdleConnsPerHost: 64, ForceAttemptHTTP2: protocol == "HTTP/2.0",
 			DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext},
 		Timeout: 20 * time.Second,
 	}
@@ -61,7 +62,7 @@ func main() {
 	shared := client(nil)
 	response, err := shared.Get(address + "/app/echo?go=1")
 	check(err, "GET")
-	if response.StatusCode != 200 || response.Proto != "HTTP/1.1" || response.TLS.Version != tls.VersionTLS13 {
+	if response.StatusCode != 200 || response.Proto != protocol || response.TLS.Version != tls.VersionTLS13 {
 		fail("GET: %v %v %x", response.Status, response.Proto, response.TLS.Version)
 	}
 	if !strings.Contains(string(read(response, "GET")), `"query": "go=1"`) {

@@ -10,8 +10,8 @@ from tests.e2e.processes import ROOT, peer, run
 FACTS = ["get", "post", "chunked", "keepalive", "trailer", "head", "groups", "hrr", "names", "tls12", "concurrency"]
 
 
-@pytest.fixture(scope="module")
-def said(tmp_path_factory, edge, pki):
+@pytest.fixture(scope="module", params=["HTTP/1.1", "HTTP/2.0"])
+def said(request, tmp_path_factory, edge, pki):
     directory = tmp_path_factory.mktemp("go")
     program = directory / "go_client"
     environment = {
@@ -28,7 +28,7 @@ def said(tmp_path_factory, edge, pki):
     go = debian if debian.exists() else peer("go")
     built = run([go, "build", "-o", program, source], seconds=240, env=environment)
     assert built.returncode == 0, built.stdout
-    return run([program, f"https://127.0.0.1:{edge.port}", pki.ca.file], seconds=60).stdout
+    return run([program, f"https://127.0.0.1:{edge.port}", pki.ca.file, request.param], seconds=60).stdout
 
 
 @pytest.mark.parametrize("fact", FACTS)

@@ -17,8 +17,20 @@ def curl(pki):
     program = peer("curl")
 
     def call(edge, path: str, *options: object):
-        command = [program, "--silent", "--show-error", "--http2", "--cacert", pki.ca.file, "--max-time", "50",
-                   "--resolve", f"*:{edge.port}:127.0.0.1", *map(str, options), edge.url(path)]
+        command = [
+            program,
+            "--silent",
+            "--show-error",
+            "--http2",
+            "--cacert",
+            pki.ca.file,
+            "--max-time",
+            "50",
+            "--resolve",
+            f"*:{edge.port}:127.0.0.1",
+            *map(str, options),
+            edge.url(path),
+        ]
         process = run(command, seconds=60)
         assert process.returncode == 0, process.stdout
         return process.stdout
@@ -27,8 +39,19 @@ def curl(pki):
 
 
 def h2load(edge, path: str, requests: int, clients: int, streams: int, *options: object) -> str:
-    command = [peer("h2load"), "-n", requests, "-c", clients, "-m", streams, "-t", "1", *options,
-               f"https://127.0.0.1:{edge.port}{path}"]
+    command = [
+        peer("h2load"),
+        "-n",
+        requests,
+        "-c",
+        clients,
+        "-m",
+        streams,
+        "-t",
+        "1",
+        *options,
+        f"https://127.0.0.1:{edge.port}{path}",
+    ]
     return run([str(c) for c in command], seconds=90).stdout
 
 
@@ -53,14 +76,27 @@ def test_curl_uploads(curl, edge, tmp_path):
 
 
 def test_curl_many_at_once(curl, edge):
-    said = curl(edge, "/100k?[1-30]", "--parallel", "--no-progress-meter", "--output", os.devnull,
-                "--write-out", "%{http_version} %{size_download}\n")
+    said = curl(
+        edge,
+        "/100k?[1-30]",
+        "--parallel",
+        "--no-progress-meter",
+        "--output",
+        os.devnull,
+        "--write-out",
+        "%{http_version} %{size_download}\n",
+    )
     assert said.split("\n")[:30] == ["2 102400"] * 30
 
 
-@pytest.mark.parametrize(("path", "requests", "clients", "streams"), [
-    ("/1k", 6000, 8, 32), ("/100k", 600, 4, 8), ("/1k", 3000, 1, 200),
-])
+@pytest.mark.parametrize(
+    ("path", "requests", "clients", "streams"),
+    [
+        ("/1k", 6000, 8, 32),
+        ("/100k", 600, 4, 8),
+        ("/1k", 3000, 1, 200),
+    ],
+)
 def test_h2load(edge, path, requests, clients, streams):
     said = h2load(edge, path, requests, clients, streams)
     assert "Application protocol: h2" in said
@@ -89,9 +125,25 @@ def test_reloads_under_load(make_edge, nginx):
         for n in range(40):
             if stopped.is_set():
                 break
-            results.append(run([peer("curl"), "-sk", "--http2", "--parallel", "--no-progress-meter", "--max-time", "20", "--output", os.devnull,
-                                "--write-out", "%{http_code}\n", f"https://127.0.0.1:{edge.port}/1k?{n}-[1-40]"],
-                               seconds=40))
+            results.append(
+                run(
+                    [
+                        peer("curl"),
+                        "-sk",
+                        "--http2",
+                        "--parallel",
+                        "--no-progress-meter",
+                        "--max-time",
+                        "20",
+                        "--output",
+                        os.devnull,
+                        "--write-out",
+                        "%{http_code}\n",
+                        f"https://127.0.0.1:{edge.port}/1k?{n}-[1-40]",
+                    ],
+                    seconds=40,
+                )
+            )
 
     stopped = threading.Event()
     loads = [threading.Thread(target=load) for _ in range(2)]
@@ -115,10 +167,13 @@ def test_reloads_under_load(make_edge, nginx):
 
 def test_push(make_edge, backend):
     """nghttp takes pushes, and says what it got."""
+
     def page(connection, request):
         connection.body(request)
-        connection.send(b"HTTP/1.1 103 Early Hints\r\nLink: </x.js>; rel=preload\r\n\r\n"
-                        b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nLink: </style.css>; rel=preload; as=style\r\n\r\npage")
+        connection.send(
+            b"HTTP/1.1 103 Early Hints\r\nLink: </x.js>; rel=preload\r\n\r\n"
+            b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nLink: </style.css>; rel=preload; as=style\r\n\r\npage"
+        )
         return True
 
     def style(connection, request):
@@ -142,8 +197,10 @@ def test_push(make_edge, backend):
 def test_trailers_of_an_http1_backend(make_edge, backend):
     def script(connection, request):
         connection.body(request)
-        connection.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: grpc-status\r\n\r\n"
-                        b"2\r\nok\r\n0\r\ngrpc-status: 0\r\n\r\n")
+        connection.send(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: grpc-status\r\n\r\n"
+            b"2\r\nok\r\n0\r\ngrpc-status: 0\r\n\r\n"
+        )
         return True
 
     backend.on("/t", script)

@@ -85,7 +85,7 @@ def test_content_and_its_windows():
     assert talk.told("data") == [(stream, b"x" * 1000)]
     assert talk.engine.state()["held"] == 1000
     talk.flush()
-    assert stream not in talk.windows               # nobody has taken it
+    assert stream not in talk.windows  # nobody has taken it
     talk.engine.take(stream, 1000)
     talk.flush()
     assert talk.windows[stream] == 2000
@@ -102,7 +102,7 @@ def test_the_window_of_the_connection_opens_at_once_but_not_beyond_itself():
     streams = [talk.post(b"x" * 50_000, end=False) for _ in range(3)]
     talk.flush()
     opened = talk.windows[0]
-    assert opened >= 150_000                        # of three times 50,000, two came while no more was held
+    assert opened >= 150_000  # of three times 50,000, two came while no more was held
     talk.engine.cancel(streams[0], CANCEL)
     talk.engine.take(streams[1], 50_000)
     talk.flush()
@@ -146,7 +146,7 @@ def test_all_streams_are_full_when_too_much_waits_in_them_together():
     for stream in streams:
         talk.engine.answer(stream, OK, True)
         full.append(talk.engine.content(stream, b"x" * 120_000))
-    assert full.index(True) == 34                   # 4 MiB
+    assert full.index(True) == 34  # 4 MiB
 
 
 def test_answers_within_the_callback():
@@ -187,7 +187,7 @@ def test_goaways():
     talk.flush()
     assert talk.goaways == [(2**31 - 1, NO_ERROR), (second, NO_ERROR)]
     talk.get()
-    assert len(talk.told("request")) == 2           # passed over
+    assert len(talk.told("request")) == 2  # passed over
     for stream in (first, second):
         assert not talk.engine.state()["finished"]
         talk.engine.simple(stream, 404)
@@ -205,9 +205,15 @@ def test_a_head_over_many_frames_is_one_that_is_not_read_to_its_end():
     assert len(talk.told("request")) == 1
 
 
-@pytest.mark.parametrize("text", [
-    b"GET /a HTTP/1.1\r\nHost: h\r\ncookie: c\r\n\r\n", b"GET /a b HTTP/1.1\r\nHost: h\r\n\r\n", b"", b"GET /\r\n\r\n",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"GET /a HTTP/1.1\r\nHost: h\r\ncookie: c\r\n\r\n",
+        b"GET /a b HTTP/1.1\r\nHost: h\r\n\r\n",
+        b"",
+        b"GET /\r\n\r\n",
+    ],
+)
 def test_promises(text):
     talk = Talk()
     stream = talk.get()
@@ -216,7 +222,8 @@ def test_promises(text):
     talk.flush()
     if good:
         assert talk.responses[stream].promises == [
-            (2, {":method": "GET", ":scheme": "https", ":authority": "h", ":path": "/a", "cookie": "c"})]
+            (2, {":method": "GET", ":scheme": "https", ":authority": "h", ":path": "/a", "cookie": "c"})
+        ]
         assert talk.told("request")[-1] == (2, b"GET", b"/a", b"h", True)
         talk.engine.simple(2, 404)
         talk.flush()
@@ -260,11 +267,12 @@ def test_content_that_is_sent_earns_credit():
     for _ in range(9000):
         talk.engine.content(stream, b"x")
         talk.flush()
-    assert len(talk.order) == 9000                  # and two WINDOW_UPDATEs for each
+    assert len(talk.order) == 9000  # and two WINDOW_UPDATEs for each
     assert not talk.engine.state()["failed"]
 
 
 # ---- however the bytes are cut
+
 
 def conversation():
     talk = H2Peer(lambda _: None, None)
@@ -319,13 +327,13 @@ def test_byte_by_byte():
 @settings(deadline=None)
 def test_damaged_bytes_do_no_harm(at, noise, actions):
     engine = Engine(answering=bool(actions and actions[0] % 2))
-    data = BYTES[:at] + noise + BYTES[at + len(noise):]
+    data = BYTES[:at] + noise + BYTES[at + len(noise) :]
     step = max(len(data) // (len(actions) + 1), 1)
     for n, action in enumerate([*actions, 0]):
-        for kind, stream, *_ in engine.input(data[n * step:(n + 1) * step]):
+        for kind, stream, *_ in engine.input(data[n * step : (n + 1) * step]):
             if kind != "request" or engine.state()["failed"]:
                 continue
-            with contextlib.suppress(KeyError):             # it may be over by now
+            with contextlib.suppress(KeyError):  # it may be over by now
                 if action == 1:
                     engine.cancel(stream, CANCEL)
                 elif action == 2 and not actions[0] % 2:

@@ -212,7 +212,8 @@ class Edge:
         self.port = self.listener.getsockname()[1]
         self.plane = DataPlane(access_log=self._log, error_log=lambda level, text: self.errors.append((level, text)))
         self.plane.listen(self.listener.fileno(),
-                          ListenerSettings(server_config(alpn=(b"h2", b"http/1.1")), Router(routes), **(listener or {})))
+                          ListenerSettings(server_config(alpn=(b"h2", b"http/1.1")), Router(routes),
+                                           **(listener or {})))
         self.obeying = self.plane.every(2, self._obey)
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._run, daemon=True)

@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+from cext.proxy.router import Route
 
 from tests.cext.proxy.harness import RESET, Backend, H2Client, echo, reply, serving, until
 from tests.h2_peer import (
@@ -17,14 +18,11 @@ from tests.h2_peer import (
     NO_ERROR,
     PRIORITY_UPDATE,
     PROTOCOL_ERROR,
-    Ended,
     frame,
     request_fields,
     reset,
     window,
 )
-
-from cext.proxy.router import Route
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +53,7 @@ def seen(*fields_of_answer):
 
 # ---- requests and responses
 
+
 def test_requests_of_all_kinds(client):
     assert client.ask("/1").body == b"GET /1 "
     for n, method in enumerate(["POST", "PUT", "PATCH", "DELETE"]):
@@ -81,18 +80,22 @@ def test_a_large_upload_and_its_echo(client):
 
 def test_a_large_response_in_one_window_is_sent_without_further_word_of_the_client():
     body = b"x" * 3_000_000
-    with serving(lambda conn: (conn.request(), conn.send(reply(body)))) as edge:
-        with H2Client(edge, hold=True, initial_window_size=1 << 24) as client:
-            client.send(window(0, 1 << 24))
-            assert client.ask().body == body
+    with (
+        serving(lambda conn: (conn.request(), conn.send(reply(body)))) as edge,
+        H2Client(edge, hold=True, initial_window_size=1 << 24) as client,
+    ):
+        client.send(window(0, 1 << 24))
+        assert client.ask().body == body
 
 
 @pytest.mark.parametrize("status", [204, 304])
 def test_without_content(status):
-    with serving(lambda conn: (conn.request(), conn.send(b"HTTP/1.1 %d X\r\nETag: x\r\n\r\n" % status))) as edge:
-        with H2Client(edge) as client:
-            response = client.ask()
-            assert (response.status, response.fields["etag"], response.body) == (status, "x", b"")
+    with (
+        serving(lambda conn: (conn.request(), conn.send(b"HTTP/1.1 %d X\r\nETag: x\r\n\r\n" % status))) as edge,
+        H2Client(edge) as client,
+    ):
+        response = client.ask()
+        assert (response.status, response.fields["etag"], response.body) == (status, "x", b"")
 
 
 def test_the_head_that_a_backend_gets():
@@ -102,7 +105,7 @@ def test_the_head_that_a_backend_gets():
         request = script.got[0]
         assert request.start == "GET / HTTP/1.1"
         assert request.fields["host"] == "example.com"
-        assert request.fields["cookie"] == "a=1; b=2"               # RFC 9113, section 8.2.3
+        assert request.fields["cookie"] == "a=1; b=2"  # RFC 9113, section 8.2.3
         assert request.fields["x"] == "y"
         assert request.fields["x-forwarded-proto"] == "https"
         assert "transfer-encoding" not in request.fields
@@ -111,14 +114,16 @@ def test_the_head_that_a_backend_gets():
 def test_trailers_both_ways():
     def script(conn):
         request = conn.request()
-        conn.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n"
-                  b"2\r\nok\r\n0\r\n" + request.trailers.replace(b"x-in", b"X-Sum") + b"\r\n")
+        conn.send(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n"
+            b"2\r\nok\r\n0\r\n" + request.trailers.replace(b"x-in", b"X-Sum") + b"\r\n"
+        )
 
     with serving(script) as edge, H2Client(edge) as client:
         fields = [("x-in", "7"), ("content-length", "1"), ("host", "evil")]
         response = client.response(client.post(b"abc", trailers=fields[:1], fields=[("te", "trailers")]))
         assert (response.body, response.trailers) == (b"ok", {"x-sum": "7"})
-    with serving(script) as edge, H2Client(edge) as client:         # those that must not come after the content
+    with serving(script) as edge, H2Client(edge) as client:  # those that must not come after the content
         response = client.response(client.post(b"abc", trailers=[fields[0], fields[2]]))
         assert (response.body, response.trailers) == (b"ok", {"x-sum": "7"})
 
@@ -150,15 +155,20 @@ def test_interim_responses():
 
 # ---- what is no request
 
-@pytest.mark.parametrize("fields", [
-    [(":method", "GET"), (":scheme", "https"), (":path", "/")],                             # no authority, no host
-    request_fields(authority="user@example.com"),
-    request_fields(fields=[("host", "other.example")]),
-    request_fields(fields=[("content-length", "x")]),
-    request_fields(fields=[("x_forwarded-for", "1"), ("host", "other")]),
-    [(":method", "GET"), (":scheme", "x"), (":authority", "example.com"), (":path", "http://other/")],
-    [(":method", "GET"), (":scheme", "x"), (":authority", "example.com"), (":path", "/a HTTP/1.1")],
-], ids=str)
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [(":method", "GET"), (":scheme", "https"), (":path", "/")],  # no authority, no host
+        request_fields(authority="user@example.com"),
+        request_fields(fields=[("host", "other.example")]),
+        request_fields(fields=[("content-length", "x")]),
+        request_fields(fields=[("x_forwarded-for", "1"), ("host", "other")]),
+        [(":method", "GET"), (":scheme", "x"), (":authority", "example.com"), (":path", "http://other/")],
+        [(":method", "GET"), (":scheme", "x"), (":authority", "example.com"), (":path", "/a HTTP/1.1")],
+    ],
+    ids=str,
+)
 def test_what_is_no_request_reaches_no_backend(fields):
     script = seen()
     with serving(script) as edge, H2Client(edge) as client:
@@ -166,18 +176,30 @@ def test_what_is_no_request_reaches_no_backend(fields):
         client.send(client.head(stream, fields))
         response = client.response(stream)
         assert response.reset == PROTOCOL_ERROR or response.status == 400
-        assert client.ask("/next").status == 200                # a matter of that stream alone
+        assert client.ask("/next").status == 200  # a matter of that stream alone
         assert [request.start for request in script.got] == ["GET /next HTTP/1.1"]
 
 
-@pytest.mark.parametrize("field", [
-    ("connection", "close"), ("transfer-encoding", "chunked"), ("te", "gzip"), ("Upper", "x"), ("x", "a\r\nb: c"),
-    ("x", "a\0"), (":status", "200"), (":path", "/"), ("x y", "z"), ("upgrade", "h2c"), ("keep-alive", "1"),
-])
+@pytest.mark.parametrize(
+    "field",
+    [
+        ("connection", "close"),
+        ("transfer-encoding", "chunked"),
+        ("te", "gzip"),
+        ("Upper", "x"),
+        ("x", "a\r\nb: c"),
+        ("x", "a\0"),
+        (":status", "200"),
+        (":path", "/"),
+        ("x y", "z"),
+        ("upgrade", "h2c"),
+        ("keep-alive", "1"),
+    ],
+)
 def test_invalid_fields_make_a_request_malformed(client, field):
     stream = client.stream()
     client.send(client.head(stream, request_fields(fields=[field])))
-    assert client.response(stream).reset == PROTOCOL_ERROR      # RFC 9113, section 8.1.1
+    assert client.response(stream).reset == PROTOCOL_ERROR  # RFC 9113, section 8.1.1
     assert client.ask().status == 200
 
 
@@ -223,6 +245,7 @@ def test_errors():
 
 
 # ---- resets
+
 
 def test_a_response_that_is_cut_resets_its_stream():
     def script(conn):
@@ -272,6 +295,7 @@ def test_a_client_that_vanishes_with_streams_open():
 
 def test_a_response_before_the_request_has_ended():
     """The rest of the request is not wanted: RFC 9113, section 8.1."""
+
     def script(conn):
         conn.head()
         conn.send(reply(b"no", status="403 Forbidden"))
@@ -315,6 +339,7 @@ def test_close_notify_after_requests():
 
 # ---- flow control
 
+
 def slow_and_quick(body, asked):
     def script(conn):
         while True:
@@ -345,13 +370,15 @@ def test_a_slow_reader_of_one_stream_stalls_neither_others_nor_memory():
 
 def test_all_streams_together_hold_only_so_much():
     asked = threading.Event()
-    with serving(slow_and_quick(b"x" * 2_000_000, asked)) as edge:
-        with H2Client(edge, hold=True, initial_window_size=0) as client:
-            for _ in range(100):
-                client.get("/large")
-            until(lambda: edge.counters()["requests"] == 100)
-            time.sleep(0.5)
-            assert edge.chunks_in_use() < 100 * 17 + 20
+    with (
+        serving(slow_and_quick(b"x" * 2_000_000, asked)) as edge,
+        H2Client(edge, hold=True, initial_window_size=0) as client,
+    ):
+        for _ in range(100):
+            client.get("/large")
+        until(lambda: edge.counters()["requests"] == 100)
+        time.sleep(0.5)
+        assert edge.chunks_in_use() < 100 * 17 + 20
 
 
 def test_an_upload_goes_at_its_backends_pace():
@@ -371,10 +398,10 @@ def test_an_upload_goes_at_its_backends_pace():
             client.upload(slow, b"x" * 20_000_000, end=False)
         sent = client.uploaded
         client.sock.settimeout(8)
-        assert 200_000 < sent < 12_000_000                      # what sockets hold, and HIGH_WATER
+        assert 200_000 < sent < 12_000_000  # what sockets hold, and HIGH_WATER
         other = client.post(end=False)
         client.upload(other, b"y" * 1_000_000)
-        assert client.response(other).body == b"1000000"        # while the slow one waits
+        assert client.response(other).body == b"1000000"  # while the slow one waits
         release.set()
         client.upload(slow, b"x" * 16384)
         assert client.response(slow).body == b"%d" % (sent + 16384)
@@ -401,10 +428,11 @@ def test_uploads_that_nobody_takes_hold_no_more_than_two_windows_of_the_connecti
         assert client.room(0) == 0
         client.sock.settimeout(8)
         release.set()
-        client.until(lambda: client.room(0) > 0)                # what was held is gone
+        client.until(lambda: client.room(0) > 0)  # what was held is gone
 
 
 # ---- time
+
 
 def test_a_body_that_does_not_arrive():
     with serving(echo, body_idle_ms=80) as edge, H2Client(edge) as client:
@@ -419,7 +447,10 @@ def test_a_body_that_does_not_arrive():
 
 def test_a_client_that_takes_nothing_of_a_stream():
     asked = threading.Event()
-    with serving(slow_and_quick(b"x" * 1_000_000, asked), write_idle_ms=150) as edge, H2Client(edge, hold=True) as client:
+    with (
+        serving(slow_and_quick(b"x" * 1_000_000, asked), write_idle_ms=150) as edge,
+        H2Client(edge, hold=True) as client,
+    ):
         client.send(window(0, 1_000_000))
         large = client.get("/large")
         response = client.response(large)
@@ -430,22 +461,24 @@ def test_a_client_that_takes_nothing_of_a_stream():
 
 
 def test_answers_of_ours_do_not_wait_for_a_window_for_ever():
-    with serving(echo, routes=lambda group: [Route(group, path="/x", write_idle_ms=100)]) as edge:
-        with H2Client(edge, hold=True, initial_window_size=0) as client:
-            stream = client.get("/x")
-            assert client.response(stream).reset == CANCEL
+    with (
+        serving(echo, routes=lambda group: [Route(group, path="/x", write_idle_ms=100)]) as edge,
+        H2Client(edge, hold=True, initial_window_size=0) as client,
+    ):
+        stream = client.get("/x")
+        assert client.response(stream).reset == CANCEL
 
 
 def test_a_head_that_does_not_end(echoing):
     with serving(echo, listener={"header_ms": 150}) as edge, H2Client(edge) as client:
         whole = client.head(1, request_fields())
-        client.send(frame(1, END_STREAM, 1, whole[9:]))         # no END_HEADERS
+        client.send(frame(1, END_STREAM, 1, whole[9:]))  # no END_HEADERS
         began = time.monotonic()
         assert client.end() == (0, NO_ERROR) or client.goaways
         assert time.monotonic() - began < 3
     with serving(echo, listener={"header_ms": 150}) as edge, H2Client(edge, begin=False) as client:
         client.send(b"PRI * HT")
-        with contextlib.suppress(Ended):
+        with contextlib.suppress(EOFError):
             while client.next_frame().type != GOAWAY:
                 pass
         assert client.receive_bytes() == b""
@@ -459,6 +492,7 @@ def test_idle_connections_end_with_a_goaway():
 
 
 # ---- drain
+
 
 def test_drain_serves_what_is_on_its_way():
     release = threading.Event()
@@ -475,7 +509,7 @@ def test_drain_serves_what_is_on_its_way():
         edge.call(lambda: edge.plane.drain(5000))
         client.until(lambda: client.goaways)
         assert client.goaways == [(2**31 - 1, NO_ERROR)]
-        second = client.get()                   # crosses the GOAWAY
+        second = client.get()  # crosses the GOAWAY
         until(lambda: edge.counters()["requests"] == 2)
         client.until(lambda: len(client.goaways) == 2)
         assert client.goaways[1] == (second, NO_ERROR)
@@ -487,13 +521,17 @@ def test_drain_serves_what_is_on_its_way():
 
 # ---- priorities (RFC 9218)
 
+
 @pytest.mark.parametrize("by", ["field", "frame"])
 def test_an_urgent_stream_overtakes(by):
     asked = threading.Event()
-    with serving(slow_and_quick(b"x" * 300_000, asked)) as edge, H2Client(edge, hold=True, initial_window_size=1 << 20) as c:
+    with (
+        serving(slow_and_quick(b"x" * 300_000, asked)) as edge,
+        H2Client(edge, hold=True, initial_window_size=1 << 20) as c,
+    ):
         c.send(window(0, 100_000 - 65535))
         bulk = c.get("/large", fields=[("priority", "u=5")])
-        c.until(lambda: len(c.responses[bulk].body) == 100_000)       # the connection's window is used up
+        c.until(lambda: len(c.responses[bulk].body) == 100_000)  # the connection's window is used up
         urgent = c.stream()
         fields = [("priority", "u=0")] if by == "field" else []
         c.send(c.head(urgent, request_fields("/large", fields=fields)))
@@ -504,15 +542,17 @@ def test_an_urgent_stream_overtakes(by):
         c.order.clear()
         c.send(window(0, 1_000_000))
         c.response(urgent)
-        before = c.order[:len(c.order) - c.order[::-1].index(urgent)]
+        before = c.order[: len(c.order) - c.order[::-1].index(urgent)]
         assert before.count(bulk) < len(before) // 3
         c.response(bulk)
 
 
 # ---- pushes (RFC 9113, section 8.4)
 
-LINKS = ("Link: </s.css>; rel=preload; as=style, </n.js>;rel=preload;nopush, <https://example.com/b.js>; rel=\"x preload\"",
-         "Link: <https://other.example/c>; rel=preload, <//other/d>; rel=preload, <rel/e>; rel=preload, </f>; rel=next")
+LINKS = (
+    'Link: </s.css>; rel=preload; as=style, </n.js>;rel=preload;nopush, <https://example.com/b.js>; rel="x preload"',
+    "Link: <https://other.example/c>; rel=preload, <//other/d>; rel=preload, <rel/e>; rel=preload, </f>; rel=next",
+)
 
 
 def pushing(got):
@@ -531,7 +571,9 @@ def test_what_a_response_preloads_is_pushed():
     with serving(pushing(got), push=True) as edge, H2Client(edge) as client:
         page = client.ask("/page", fields=[("cookie", "a=1"), ("range", "bytes=0-"), ("user-agent", "t")])
         assert [(fields[":path"], fields[":authority"]) for _, fields in page.promises] == [
-            ("/s.css", "example.com"), ("/b.js", "example.com")]
+            ("/s.css", "example.com"),
+            ("/b.js", "example.com"),
+        ]
         for stream, fields in page.promises:
             assert stream % 2 == 0
             assert fields["cookie"] == "a=1"
@@ -547,7 +589,7 @@ def test_what_a_response_preloads_is_pushed():
 def test_pushes_are_for_those_who_want_them():
     with serving(pushing([]), push=True) as edge, H2Client(edge, enable_push=0) as client:
         assert client.ask("/page").promises == []
-    with serving(pushing([])) as edge, H2Client(edge) as client:        # off by default
+    with serving(pushing([])) as edge, H2Client(edge) as client:  # off by default
         assert client.ask("/page").promises == []
     with serving(pushing([]), push=True) as edge, H2Client(edge) as client:
         assert client.response(client.post(b"", "/page")).promises == []

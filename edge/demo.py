@@ -249,6 +249,7 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 60
 
     def do_GET(self) -> None:
+        self._pass_over_content()
         path = self.path.partition("?")[0]
         if path == "/request":
             self._answer(200, "application/json", json.dumps(self._received(), indent=2).encode())
@@ -267,6 +268,16 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(413, "text/plain; charset=utf-8", b"A body of up to 1 MiB, with its length, please.\n")
             return
         self._answer(200, self.headers.get("Content-Type", "application/octet-stream"), self.rfile.read(int(length)))
+
+    def _pass_over_content(self) -> None:
+        """What came with a GET: unread, it would stand in front of the next request."""
+        if "Transfer-Encoding" in self.headers:
+            while size := int(self.rfile.readline(64), 16):
+                self.rfile.read(size + 2)
+            while self.rfile.readline(8192).strip():
+                pass
+        elif "Content-Length" in self.headers:
+            self.close_connection = True
 
     def _received(self) -> dict[str, object]:
         return {"method": self.command, "path": self.path, "headers": dict(self.headers.items())}

@@ -111,7 +111,7 @@ def test_http1_alone(make_edge, nginx, curl):
 
 def test_max_streams(make_edge, nginx):
     edge = make_edge({"nginx": [nginx.server]}, listener={"http2": {"max_streams": 3}})
-    assert "500 succeeded, 0 failed" in h2load(edge, "/1k", 500, 1, 50)
+    assert "500 succeeded, 0 failed" in h2load(edge, "/1k", 500, 1, 3)
     said = run([peer("nghttp"), "-nv", "--no-verify-peer", f"https://127.0.0.1:{edge.port}/1k"], seconds=20).stdout
     assert "SETTINGS_MAX_CONCURRENT_STREAMS(0x03):3" in said
 

@@ -3,7 +3,9 @@
 import datetime
 import ipaddress
 import shutil
+import socket
 import subprocess
+import threading
 
 import pytest
 from cryptography import x509
@@ -68,3 +70,20 @@ def test_openssl_accepts_it(tmp_path, name):
         [*command, tmp_path / "localhost.pem"], check=False, capture_output=True, text=True, timeout=20
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_content_of_a_get_is_not_taken_for_a_request(tmp_path):
+    path = str(tmp_path / "socket")
+    with demo._Origin(path, demo._Handler) as origin:
+        threading.Thread(target=origin.serve_forever, daemon=True).start()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(5)
+            client.connect(path)
+            head = b"GET /edge.svg HTTP/1.1\r\nHost: x\r\nConnection: %b\r\nTransfer-Encoding: chunked\r\n\r\n"
+            content = b"10\r\nGET /evil HTTP/1\r\n0\r\nT: v\r\n\r\n"
+            client.sendall(head % b"keep-alive" + content + head % b"close" + content)
+            with client.makefile("rb") as answers:
+                said = answers.read()
+        origin.shutdown()
+    assert said.count(b"HTTP/1.1 200 OK") == 2
+    assert b"HTTP/1.1 4" not in said

@@ -56,15 +56,15 @@ cdef class Downstream(Stream):
     cdef uint64_t last_sealed           # when, by the loop's clock
     cdef Timer reading                  # see ReadPhase
     cdef Timer writing                  # the client must take something of what is queued
-    cdef uint8_t read_phase
+    cdef uint8_t read_phase             # these three share a word
+    cdef uint8_t parked
+    cdef uint8_t heard                  # a byte has come from the client
     cdef bint pumping
     cdef bint stash_news                # stash holds records that were not wanted when they came
     cdef bint plain_news                # plain holds something the session has not declined yet
     cdef bint closing                   # close when `out` has gone
     cdef bint lingering                 # our side is shut; the client's bytes are discarded for a moment
     cdef bint congested                 # `out` went over HIGH_WATER
-    cdef bint parked
-    cdef bint heard                     # a byte has come from the client
     cdef bint peer_finished             # no more will come from the client
     cdef Peer peer
     cdef int write_idle_ms

@@ -28,7 +28,7 @@ BESIDE = (
     (1 << 11, "certificate"), (1 << 11 | 1 << 13, "certificate"), (1 << 11 | 1 << 13 | 3, "certificate"),
     (1 << 11 | 1 << 13, "client_certificate"), (1 << 4 | 1 << 11, "retry"), (1 << 9 | 1 << 11 | 1 << 14, "request"),
 )  # fmt: skip
-EXTENSIONS = (0, 5, 10, 13, 16, 18, 23, 27, 28, 35, 41, 42, 43, 44, 45, 47, 49, 50, 51, 0xFF01)
+EXTENSIONS = (0, 5, 10, 13, 16, 18, 23, 27, 28, 34, 35, 41, 42, 43, 44, 45, 47, 49, 50, 51, 0xFF01)
 # Of clients that take delegated credentials (RFC 9345), and that name an issuer.
 DELEGATED = ("add_extension", "client_hello", 0, bytes.fromhex("0022 0004 0002 0807"))
 BY_ISSUER = ("add_extension", "client_hello", 0, b"\0\x2f" + issuers())

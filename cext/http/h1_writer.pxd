@@ -29,7 +29,7 @@ cdef inline size_t response_room(const Head *h) noexcept nogil:
 
 cdef ssize_t write_request(const Head *h, const Forwarding *f, int framing, uint8_t *out, size_t cap) noexcept nogil
 """The request head for the upstream: HTTP/1.1, origin-form target, Host first, end-to-end fields in order (Expect
-is one), TE: trailers kept, our own Connection / Content-Length / Transfer-Encoding by `framing`. Never Upgrade.
+is one, where it counts), Max-Forwards one less, TE: trailers kept, our own Connection / Content-Length / Transfer-Encoding by `framing`. Never Upgrade.
 Not for METHOD_CONNECT, which has no path. Length, or -1 when cap is short."""
 
 cdef ssize_t write_response(const Head *h, int framing, int client_minor, bint keep_alive, const char *date,
@@ -44,6 +44,7 @@ cdef size_t write_chunk_size(uint8_t *end, uint64_t n) noexcept nogil
 cdef ssize_t write_simple(int status, int minor, bint keep_alive, bint head_only, const char *date, const char *text,
                           uint8_t *out, size_t cap) noexcept nogil
 """A whole short text/plain response of our own (400, 408, 413, 431, 502, 503, 504 ...), with `text` (NULL: the reason
-phrase) and a line feed for content. 1xx, 204 and 304 have none. Length, or -1 when cap is short."""
+phrase) and a line feed for content. 1xx, 204 and 304 have none. 405 and 204 (an OPTIONS answered) say what methods
+pass here in Allow. Length, or -1 when cap is short."""
 
 cdef const char *reason_phrase(int status) noexcept nogil

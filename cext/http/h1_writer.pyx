@@ -13,7 +13,7 @@ from libc.string cimport memchr, memcpy, strlen
 from cext.base.wire cimport Writer, write_bytes, write_room, writer_init, written
 from cext.http.h1_reader cimport parse_request, parse_response
 from cext.http.message cimport (
-    FIELD_CONTENT_LENGTH, FIELD_FORWARDED, FIELD_HOST, FIELD_OTHER, FIELD_TRAILER, FIELD_X_FORWARDED_FOR,
+    FIELD_CONTENT_LENGTH, FIELD_FORWARDED, FIELD_HOST, FIELD_MAX_FORWARDS, FIELD_OTHER, FIELD_TRAILER, FIELD_X_FORWARDED_FOR,
     FIELD_X_FORWARDED_HOST, FIELD_X_FORWARDED_PROTO, FRAMING_CHUNKED, FRAMING_CLOSE, FRAMING_LENGTH, FRAMING_NONE,
     Field, Head, Limits)
 from cext.http.rules cimport claims_origin
@@ -44,6 +44,11 @@ cdef ssize_t write_request(const Head *h, const Forwarding *f, int framing, uint
             if f.x_forwarded and claims_origin(h.base + field.name.off, field.name.len):
                 continue
         elif _replaced(field.id, f, framing):
+            continue
+        elif field.id == FIELD_MAX_FORWARDS and h.max_forwards > 0:     # RFC 9110, section 7.6.2
+            _literal(&w, b"Max-Forwards: ")
+            _write_number(&w, <uint64_t> h.max_forwards - 1)
+            _literal(&w, b"\r\n")
             continue
         _write_field(&w, h, field)
     # Trailers are passed on, so the upstream may send them (RFC 9110, section 6.5.1); TE concerns this hop alone.
@@ -219,6 +224,8 @@ cdef ssize_t write_simple(int status, int minor, bint keep_alive, bint head_only
     if status >= 200:
         if date != NULL:
             _write_date(&w, date)
+        if status == 405 or status == 204:      # RFC 9110, section 15.5.6; our 204 is the answer to an OPTIONS
+            _literal(&w, b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n")
         if status != 204 and status != 304:
             _literal(&w, b"Content-Type: text/plain; charset=utf-8\r\n")
             _write_framing(&w, FRAMING_LENGTH, n + 1)

@@ -27,7 +27,7 @@ from cext.http.message cimport (
 from cext.net.address cimport ADDRESS_TEXT, LOCAL_TEXT, local_text, peer_text
 from cext.proxy.access_log cimport AccessLog
 from cext.proxy.downstream cimport READ_BODY, READ_HEAD, READ_KEEPALIVE
-from cext.proxy.router cimport Route
+from cext.proxy.router cimport Route, answered_here
 
 cdef enum:
     SIMPLE_MAX = 1024
@@ -112,6 +112,8 @@ cdef class H1Session(Session):
         cdef Route route
         cdef Exchange x
         cdef size_t path_len = h.path.len
+        cdef const char *text = NULL
+        cdef int status
         self.minor = h.minor
         self.keep_alive = h.keep_alive and not self.draining
         self.head_only = h.method == METHOD_HEAD
@@ -147,9 +149,12 @@ cdef class H1Session(Session):
         body_begin(&self.body, h.framing, h.content_length)
         self.phase = REQUEST_DONE if x.request_done else REQUEST_BODY
         client.expect(READ_BODY, 0)
-        if route is None:
-            x.status = 404
-            self.response_error(x, 404, b"Nothing is served under this address.")
+        status = answered_here(route, h)
+        if status:
+            x.status = status
+            if status == 404:
+                text = b"Nothing is served under this address."
+            self.response_error(x, status, text)
             return
         client.write_idle_ms = route.write_idle_ms
         x.start()

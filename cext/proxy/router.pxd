@@ -2,6 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t
 
+from cext.http.message cimport Head
 from cext.proxy.pool cimport UpstreamGroup
 
 cdef enum:
@@ -20,6 +21,11 @@ cdef class Route:
     cdef readonly int connect_ms, first_byte_ms, body_idle_ms, write_idle_ms, total_ms
     cdef bint accepts(self, const uint8_t *path, size_t path_len, int method,
                       const uint8_t *method_name, size_t method_len) noexcept
+
+cdef int answered_here(Route route, const Head *h) noexcept
+"""The status that the edge answers a request by itself with, for which `route` (None: none) was found; 0: forward it.
+CONNECT and TRACE get 405 (RFC 9110 sections 9.3.6 and 9.3.8), but for a TRACE whose route names that method; OPTIONS
+at its last hop, and OPTIONS *, 204; what has no route otherwise 404."""
 
 cdef class Router:
     cdef dict exact                         # host -> list of Route, most specific first

@@ -207,4 +207,4 @@ def test_simple_response_says_whether_it_stays():
 
 def test_simple_response_without_content():
     assert simple_response(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
-    assert simple_response(204) == b"HTTP/1.1 204 No Content\r\n\r\n"
+    assert simple_response(304) == b"HTTP/1.1 304 Not Modified\r\n\r\n"

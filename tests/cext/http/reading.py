@@ -1,5 +1,6 @@
 """What a proxy does with a stream of bytes, by the reader and the writer alone, in the canonical form of the cases."""
 
+import dataclasses
 import re
 
 from cext.http.h1_reader import BodyDecoder, HeadFinder, parse_request_bytes, parse_response_bytes, skip_empty
@@ -10,6 +11,43 @@ from tests.vectors import cases
 METHODS = {"GET": 1, "HEAD": 2, "POST": 3, "CONNECT": 9}
 NONE, LENGTH, CHUNKED, CLOSE = 0, 1, 2, 3
 MORE, DATA, END, ERROR = 0, 1, 2, -1
+RESPONSE_LIMITS = {"line": 16384, "head": 65536, "fields": 256}
+
+
+@dataclasses.dataclass
+class Message:
+    """What a reader understood: of a request the method and target, of a response the status and phrase."""
+
+    start: tuple
+    fields: list                # (name in lower case, value)
+    content: bytes
+    trailers: list
+    upgrade: bool = False
+
+    def __eq__(self, other):
+        """The same message, but for the trailers. Some readers hand out lengths and codings as they understood them,
+        not as they came: these values do not count, the content does."""
+        return (self.start == other.start and self.content == other.content
+                and [_counted(f) for f in self.fields] == [_counted(f) for f in other.fields])
+
+
+def _counted(field):
+    return (field[0], None) if field[0] in (b"content-length", b"transfer-encoding") else field
+
+
+@dataclasses.dataclass
+class Passage:
+    """What went through: a status for each whole message, how it ended, the other side's bytes, what was understood."""
+
+    answers: list = dataclasses.field(default_factory=list)
+    end: str = ""               # "close": no more is read; "cut": a response broke off
+    sent: bytes = b""
+    messages: list = dataclasses.field(default_factory=list)
+
+    def refuse(self, status):
+        self.answers.append(status)
+        self.end = "close"
+        return self
 
 
 class Stream:
@@ -30,7 +68,7 @@ class Stream:
 
     def head(self, request):
         """The next head; None when the stream ends before it, or the negative status."""
-        finder = HeadFinder(request) if request else HeadFinder(request, line=16384, head=65536, fields=256)
+        finder = HeadFinder() if request else HeadFinder(request=False, **RESPONSE_LIMITS)
         begun = False
         while True:
             if request and not begun:
@@ -44,8 +82,8 @@ class Stream:
                 return None
 
     def body(self, head):
-        """The content and trailers in the form of the framing, and the last BodyStep: MORE when the stream is short."""
-        decoder = BodyDecoder(head.framing, max(head.content_length, 0) if head.framing == LENGTH else 0)
+        """The content, the trailer section and the last BodyStep: MORE when the stream is short."""
+        decoder = BodyDecoder(head.framing, head.content_length if head.framing == LENGTH else 0)
         parts = b""
         step = MORE
         while step == MORE:
@@ -56,49 +94,67 @@ class Stream:
                 if decoder.eof() == END:
                     step = END
                 break
-        chunked = head.framing in (CHUNKED, CLOSE)
-        return cases.content(parts, decoder.trailers) if chunked else parts, step
+        return parts, decoder.trailers, step
 
 
-def proxied_requests(pieces, **limits):
-    """-> (statuses, "close" or "", what went upstream). A request that is not whole has no status."""
-    stream = Stream(pieces)
-    answers, upstream = [], b""
+def _fields(pairs):
+    return [(name.lower(), value) for name, value in pairs]
+
+
+def _trailers(section):
+    return [tuple(line.split(b": ", 1)) for line in section.split(b"\r\n")[:-1]]
+
+
+def _message(parsed, start, content, trailers):
+    return Message(start, _fields(parsed.fields), content, _fields(_trailers(trailers)), bool(parsed.upgrade))
+
+
+def proxied_requests(pieces):
+    """A client's stream -> Passage to the upstream. A request that is not whole leaves no trace."""
+    stream, passage = Stream(pieces), Passage()
     while True:
         head = stream.head(True)
         if head is None:
-            return answers, "", upstream
-        parsed = parse_request_bytes(head, **limits) if isinstance(head, bytes) else head
+            return passage
+        parsed = parse_request_bytes(head) if isinstance(head, bytes) else head
         if isinstance(parsed, int):
-            return [*answers, -parsed], "close", upstream
+            return passage.refuse(-parsed)
         if parsed.method == b"CONNECT":
-            return [*answers, 405], "close", upstream
-        content, step = stream.body(parsed)
+            return passage.refuse(405)
+        content, trailers, step = stream.body(parsed)
         if step == MORE:
-            return answers, "", upstream
+            return passage
         if step == ERROR:
-            return [*answers, 400], "close", upstream
+            return passage.refuse(400)
         sent = serialise_request(head, x_forwarded=True, default_host=b"example.com")
-        upstream += re.sub(cases.ADDED_TO_REQUESTS, b"", sent) + content
-        answers.append(200)
+        passage.sent += re.sub(cases.ADDED_TO_REQUESTS, b"", sent)
+        passage.sent += cases.content(content, trailers) if parsed.framing == CHUNKED else content
+        passage.answers.append(200)
+        passage.messages.append(_message(parsed, (parsed.method, parsed.target), content, trailers))
         if not parsed.keep_alive:
-            return answers, "close", upstream
+            passage.end = "close"
+            return passage
 
 
 def proxied_responses(pieces, method=1):
-    """-> (statuses, "cut" or "", what went to a client of HTTP/1.1)."""
-    stream = Stream(pieces)
-    answers, client = [], b""
-    while True:
+    """A backend's stream -> Passage to a client of HTTP/1.1, up to the final response."""
+    stream, passage = Stream(pieces), Passage()
+    parsed = None
+    while parsed is None or parsed.status < 200:
         head = stream.head(False)
-        parsed = parse_response_bytes(head, method, line=16384, head=65536, fields=256) \
-            if isinstance(head, bytes) else None
+        parsed = parse_response_bytes(head, method, **RESPONSE_LIMITS) if isinstance(head, bytes) else None
         if parsed is None or isinstance(parsed, int) or parsed.status == 101:
-            return [*answers, 502], "", client
-        answers.append(parsed.status)
-        if parsed.status >= 200:
-            break
-        client += serialise_response(head, method)
-    client += serialise_response(head, method, framing=CHUNKED if parsed.framing == CLOSE else parsed.framing)
-    content, step = stream.body(parsed)
-    return (answers, "", client + content) if step == END else (answers, "cut", client)
+            passage.answers.append(502)
+            return passage
+        passage.answers.append(parsed.status)
+        framing = CHUNKED if parsed.framing == CLOSE else parsed.framing
+        passage.sent += serialise_response(head, method, framing=framing)
+        if parsed.status < 200:
+            passage.messages.append(_message(parsed, (parsed.status, parsed.reason), b"", b""))
+    content, trailers, step = stream.body(parsed)
+    if step != END:
+        passage.end = "cut"
+        return passage
+    passage.sent += cases.content(content, trailers) if framing == CHUNKED else content
+    passage.messages.append(_message(parsed, (parsed.status, parsed.reason), content, trailers))
+    return passage

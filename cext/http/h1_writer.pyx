@@ -53,7 +53,11 @@ cdef ssize_t write_request(const Head *h, const Forwarding *f, int framing, uint
         _write_field(&w, h, field)
     # Trailers are passed on, so the upstream may send them (RFC 9110, section 6.5.1); TE concerns this hop alone.
     if h.te_trailers:
-        _literal(&w, b"TE: trailers\r\nConnection: TE\r\n")
+        _literal(&w, b"TE: trailers\r\n")
+    if ends_upstream(h, framing):
+        _literal(&w, b"Connection: TE, close\r\n" if h.te_trailers else b"Connection: close\r\n")
+    elif h.te_trailers:
+        _literal(&w, b"Connection: TE\r\n")
     _write_framing(&w, framing, h.content_length)
     if f.x_forwarded:
         _write_x_forwarded(&w, f, host, host_len)

@@ -24,8 +24,7 @@ cdef class Route:
 
 cdef int answered_here(Route route, const Head *h) noexcept
 """The status that the edge answers a request by itself with, for which `route` (None: none) was found; 0: forward it.
-CONNECT and TRACE get 405 (RFC 9110 sections 9.3.6 and 9.3.8), but for a TRACE whose route names that method; OPTIONS
-at its last hop, and OPTIONS *, 204; what has no route otherwise 404."""
+TRACE gets 405 (RFC 9110 section 9.3.8) unless its route names that method; OPTIONS at its last hop, and OPTIONS *, 204; what has no route otherwise 404."""
 
 cdef class Router:
     cdef dict exact                         # host -> list of Route, most specific first

@@ -76,8 +76,6 @@ cdef class Route:
 
 
 cdef int answered_here(Route route, const Head *h) noexcept:
-    if h.method == METHOD_CONNECT:
-        return 405
     if h.method == METHOD_TRACE:
         # It sends back what a page's scripts may not read, cookies among it: only on demand, and never by ourselves.
         if route is None or not route.method_mask >> METHOD_TRACE & 1 or h.max_forwards == 0:

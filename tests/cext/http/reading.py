@@ -24,6 +24,8 @@ class Message:
     trailers: list
     upgrade: bool = False
 
+    __hash__ = None
+
     def __eq__(self, other):
         """The same message, but for the trailers. Some readers hand out lengths and codings as they understood them,
         not as they came: these values do not count, the content does."""
@@ -37,12 +39,17 @@ def _counted(field):
 
 @dataclasses.dataclass
 class Passage:
-    """What went through: a status for each whole message, how it ended, the other side's bytes, what was understood."""
+    """What went through: a status for each whole message, how it ended, what was understood, and for each of these
+    messages the bytes that the other side gets."""
 
     answers: list = dataclasses.field(default_factory=list)
     end: str = ""               # "close": no more is read; "cut": a response broke off
-    sent: bytes = b""
     messages: list = dataclasses.field(default_factory=list)
+    passed_on: list = dataclasses.field(default_factory=list)
+
+    @property
+    def sent(self):
+        return b"".join(self.passed_on)
 
     def refuse(self, status):
         self.answers.append(status)
@@ -127,8 +134,8 @@ def proxied_requests(pieces):
         if step == ERROR:
             return passage.refuse(400)
         sent = serialise_request(head, x_forwarded=True, default_host=b"example.com")
-        passage.sent += re.sub(cases.ADDED_TO_REQUESTS, b"", sent)
-        passage.sent += cases.content(content, trailers) if parsed.framing == CHUNKED else content
+        passage.passed_on.append(re.sub(cases.ADDED_TO_REQUESTS, b"", sent)
+                                 + (cases.content(content, trailers) if parsed.framing == CHUNKED else content))
         passage.answers.append(200)
         passage.messages.append(_message(parsed, (parsed.method, parsed.target), content, trailers))
         if not parsed.keep_alive:
@@ -148,13 +155,13 @@ def proxied_responses(pieces, method=1):
             return passage
         passage.answers.append(parsed.status)
         framing = CHUNKED if parsed.framing == CLOSE else parsed.framing
-        passage.sent += serialise_response(head, method, framing=framing)
+        passage.passed_on.append(serialise_response(head, method, framing=framing))
         if parsed.status < 200:
             passage.messages.append(_message(parsed, (parsed.status, parsed.reason), b"", b""))
     content, trailers, step = stream.body(parsed)
     if step != END:
         passage.end = "cut"
         return passage
-    passage.sent += cases.content(content, trailers) if framing == CHUNKED else content
+    passage.passed_on[-1] += cases.content(content, trailers) if framing == CHUNKED else content
     passage.messages.append(_message(parsed, (parsed.status, parsed.reason), content, trailers))
     return passage

@@ -228,3 +228,40 @@ def test_max_forwards():
         assert client.ask(get("/", "Max-Forwards: 0", method="OPTIONS")).status == 204
         assert client.ask(get("/", "Max-Forwards: 0")).body == b"0"
         assert client.ask(get("/", "Max-Forwards: x", method="OPTIONS")).status == 400
+
+
+# ---- content that a backend may not read (CL.0, TE.0)
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_unread_content_is_no_request(method, chunked):
+    """A backend that reads no content with these methods takes it for the next request; told to close, it does not."""
+    heard = []
+
+    def script(conn):
+        while True:
+            head = conn.head()
+            heard.append(head.start)
+            body = head.start.encode() if not head.start.startswith("HEAD") else b""
+            conn.send(reply(body))
+            if "close" in head.fields.get("connection", ""):
+                return
+
+    smuggled = get("/smuggled")
+    content = b"%x\r\n%s\r\n0\r\n\r\n" % (len(smuggled), smuggled) if chunked else smuggled
+    framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(content)}"
+    with serving(script) as edge, Client(edge) as client, Client(edge) as victim:
+        for _ in range(3):
+            client.send(get("/a", framing, "TE: trailers", method=method) + content)
+            assert client.response(head_only=method == "HEAD").status == 200
+            assert victim.ask(get("/victim")).body == b"GET /victim HTTP/1.1"
+    assert set(heard) == {f"{method} /a HTTP/1.1", "GET /victim HTTP/1.1"}
+
+
+def test_content_that_means_something_keeps_the_connection(echoing):
+    accepted = echoing.backends[0].accepted
+    with Client(echoing) as client:
+        for method in ("POST", "PUT", "PATCH", "OPTIONS", "PROPFIND"):
+            assert client.ask(post(b"x", method=method)).status == 200
+        assert client.ask(get("/", "Content-Length: 0")).status == 200
+    assert echoing.backends[0].accepted <= accepted + 1

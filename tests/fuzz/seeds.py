@@ -6,7 +6,7 @@ from tests import tls_corrupt
 from tests.fuzz.peers import issuers
 from tests.fuzz.script import KINDS, SLOTS, encode
 from tests.fuzz.targets import ENTROPY, MESSAGES, MESSAGES12, Watched, client_config, resumption, server_config
-from tests.vectors import client_hellos, http1_chunks, http1_requests, http1_responses
+from tests.vectors import cases, client_hellos, http1_chunks, http1_requests, http1_responses
 
 # Settings that between them turn every bit, for either role.
 HANDSHAKES = (
@@ -159,7 +159,9 @@ SEEDS = {
     "session_state": lambda: [
         resumption().session.to_bytes(), resumption().session.to_bytes()[8 + len(resumption().ticket) :]],
     "http1_heads": lambda: [
-        *(b"\0" + data for data in values(http1_requests)), *(b"\1" + data for data in values(http1_responses))],
+        *(b"\0" + data for data in values(http1_requests)), *(b"\1" + data for data in values(http1_responses)),
+        *(b"\0" + case.client for case in cases.load("requests", "valid") + cases.load("requests", "invalid")),
+        *(b"\1" + case.upstream for case in cases.load("responses", "valid") + cases.load("responses", "invalid"))],
     "http1_bodies": lambda: [bytes((framing, 5)) + data for data in values(http1_chunks) for framing in (2, 1)],
 }  # fmt: skip
 

@@ -81,7 +81,7 @@ cdef int answered_here(Route route, const Head *h) noexcept:
         if route is None or not route.method_mask >> METHOD_TRACE & 1 or h.max_forwards == 0:
             return 405
     elif h.method == METHOD_OPTIONS:
-        if h.max_forwards == 0 or h.base[h.path.off] == c'*':
+        if h.max_forwards == 0 or (h.path.len == 1 and h.base[h.path.off] == c'*'):
             return 204
     return 404 if route is None else 0
 

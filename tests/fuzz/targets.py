@@ -1,9 +1,9 @@
 """What is fuzzed: TARGETS, each a function of one input. It returns, or an invariant is broken.
 
 The invariants of an engine: whatever comes, receive_bytes raises nothing; a failure is a TlsAlert that tells a
-reason, and internal_error only if it is the peer's; after a failure nothing is taken or said; no application data before the handshake is
-done, but for early data where it was allowed; output bounded by input; and an established handshake has a peer with the
-same keys.
+reason, and internal_error only if it is the peer's; after a failure nothing is taken or said; no application data
+before the handshake is done, but for early data where it was allowed; output bounded by input; and an established
+handshake has a peer with the same keys.
 """
 
 import dataclasses

@@ -229,7 +229,7 @@ cdef class Server12(Handshake12):
             return self.fail(internal_error, "no randomness")
         # Room for the whole flight at once: the messages below only fill it.
         if not self.resumed:
-            status = self.hello.status_request and len(self.credential.certificate_status) > 0
+            status = self.hello.status_request and self.credential.shows_status()
             if self.hello.signed_certificate_timestamp:
                 timestamps = self.credential.signed_certificate_timestamps
                 timestamps_length = len(self.credential.signed_certificate_timestamps)

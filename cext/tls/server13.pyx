@@ -347,7 +347,8 @@ cdef class Server13(Handshake):
         if self.credential is None:
             return self.fail(selection.alert, selection.reason)
         self.certificate = self.credential.certificate_message(
-            variant_for(self.hello.status_request, self.hello.signed_certificate_timestamp),
+            variant_for(self.hello.status_request and self.credential.shows_status(),
+                        self.hello.signed_certificate_timestamp),
             self.hello.compress_certificate)
         self.signature_scheme = selection.scheme
         self.acknowledge_name = selection.matched

@@ -35,6 +35,8 @@ class Identity:
     """DER, the server's certificate first."""
     key_pem: bytes = dataclasses.field(repr=False)
     ocsp_response: bytes
+    ocsp_expires: float
+    """Seconds since 1970; 0: never."""
     """DER; b"" when there is none that is good."""
     timestamps: tuple[bytes, ...]
     kind: str
@@ -91,12 +93,13 @@ def _identity(entry: Certificate, at: Place) -> Identity:
     _check_order(entry, chain, at.key("chain"))
     certified = _dns_names(chain[0])
     names = entry.names if entry.names is not None else certified
-    staple, stale = _read_ocsp(entry.ocsp, chain, at.key("ocsp")) if entry.ocsp else (b"", ())
+    staple, expires, stale = _read_ocsp(entry.ocsp, chain, at.key("ocsp")) if entry.ocsp else (b"", 0.0, ())
     return Identity(
         names=names,
         chain=tuple(c.public_bytes(Encoding.DER) for c in chain),
         key_pem=pem,
         ocsp_response=staple,
+        ocsp_expires=expires,
         timestamps=tuple(_read_timestamp(path, at.key("scts").item(i)) for i, path in enumerate(entry.scts)),
         kind=kind,
         expires=chain[0].not_valid_after_utc,
@@ -139,7 +142,7 @@ def _read_key(entry: Certificate, pem: bytes, at: Place) -> tuple[bytes, str]:
     return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo), kind
 
 
-def _read_ocsp(path: Path, chain: Sequence[x509.Certificate], at: Place) -> tuple[bytes, tuple[str, ...]]:
+def _read_ocsp(path: Path, chain: Sequence[x509.Certificate], at: Place) -> tuple[bytes, float, tuple[str, ...]]:
     """An OCSPResponse for the server's certificate, and warnings: one out of date is left out, since clients refuse it
     where they would take none. Who signed it is the clients' to judge."""
     remedy = 'name a file with an OCSP response for this certificate, in DER ("openssl ocsp -respout" writes one)'
@@ -162,10 +165,10 @@ def _read_ocsp(path: Path, chain: Sequence[x509.Certificate], at: Place) -> tupl
     begins, ends = found[0].this_update_utc, found[0].next_update_utc
     where = f"{at.file}: {at.path}: {path}: the OCSP response"
     if begins > now:
-        return b"", (f"{where} is not valid before {begins:%Y-%m-%d %H:%M} UTC, and not shown",)
+        return b"", 0.0, (f"{where} is not valid before {begins:%Y-%m-%d %H:%M} UTC, and not shown",)
     if ends is not None and ends <= now:
-        return b"", (f"{where} expired on {ends:%Y-%m-%d %H:%M} UTC, and is not shown",)
-    return der, ()
+        return b"", 0.0, (f"{where} expired on {ends:%Y-%m-%d %H:%M} UTC, and is not shown",)
+    return der, ends.timestamp() if ends is not None else 0.0, ()
 
 
 def _is_for(single: ocsp.OCSPSingleResponse, chain: Sequence[x509.Certificate]) -> bool:

@@ -459,7 +459,7 @@ class Match:
     )
     method: tuple[str, ...] | None = knob(
         ListOf(Text("method", r"[A-Z][A-Z0-9-]*", 'write a method in capitals, such as "POST"')),
-        "The method is one of these. Every method without it.",
+        "The method is one of these. Every method but TRACE without it: that one passes only where it is named.",
         default=None,
     )
 

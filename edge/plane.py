@@ -132,6 +132,7 @@ def _credential(identity: certs.Identity) -> object:
             PrivateKey.from_pem(identity.key_pem),
             identity.names,
             ocsp_response=identity.ocsp_response,
+            ocsp_expires=identity.ocsp_expires,
             signed_certificate_timestamps=identity.timestamps,
             certificate_compression=compression.AVAILABLE,
         )

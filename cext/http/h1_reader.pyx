@@ -493,6 +493,7 @@ cdef object _describe(const Head *h, bint request):
         out.method, out.method_id = _text(h, h.method_name), h.method
         out.target, out.path, out.query = _text(h, h.target), _text(h, h.path), _text(h, h.query)
         out.host, out.expect_continue = _text(h, h.host), bool(h.expect_continue)
+        out.max_forwards = h.max_forwards
     else:
         out.status, out.reason = h.status, _text(h, h.status_text)
         out.has_date, out.has_server = bool(h.has_date), bool(h.has_server)

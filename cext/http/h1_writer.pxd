@@ -4,7 +4,7 @@ head, never passed through raw; hop-by-hop fields end here."""
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport strlen
 
-from cext.http.message cimport Head, Span
+from cext.http.message cimport FRAMING_LENGTH, FRAMING_NONE, METHOD_DELETE, METHOD_GET, METHOD_HEAD, Head
 
 cdef struct Forwarding:                 # what a proxy adds to a request
     const uint8_t *client               # textual address, without brackets or port
@@ -27,9 +27,16 @@ cdef inline size_t response_room(const Head *h) noexcept nogil:
     return h.length + h.n_fields + 128
 
 
+cdef inline bint ends_upstream(const Head *h, int framing) noexcept nogil:
+    """Whether a request must be the last on its connection: content of GET, HEAD and DELETE means nothing (RFC 9110,
+    sections 9.3.1, 9.3.2, 9.3.5), and a backend that leaves it unread takes it for the next request (CL.0)."""
+    return ((h.method == METHOD_GET or h.method == METHOD_HEAD or h.method == METHOD_DELETE)
+            and framing != FRAMING_NONE and not (framing == FRAMING_LENGTH and h.content_length == 0))
+
+
 cdef ssize_t write_request(const Head *h, const Forwarding *f, int framing, uint8_t *out, size_t cap) noexcept nogil
 """The request head for the upstream: HTTP/1.1, origin-form target, Host first, end-to-end fields in order (Expect
-is one), TE: trailers kept, our own Connection / Content-Length / Transfer-Encoding by `framing`. Never Upgrade.
+is one, where it counts), Max-Forwards one less, close where ends_upstream, TE: trailers kept, our own Connection / Content-Length / Transfer-Encoding by `framing`. Never Upgrade.
 Not for METHOD_CONNECT, which has no path. Length, or -1 when cap is short."""
 
 cdef ssize_t write_response(const Head *h, int framing, int client_minor, bint keep_alive, const char *date,
@@ -44,6 +51,9 @@ cdef size_t write_chunk_size(uint8_t *end, uint64_t n) noexcept nogil
 cdef ssize_t write_simple(int status, int minor, bint keep_alive, bint head_only, const char *date, const char *text,
                           uint8_t *out, size_t cap) noexcept nogil
 """A whole short text/plain response of our own (400, 408, 413, 431, 502, 503, 504 ...), with `text` (NULL: the reason
-phrase) and a line feed for content. 1xx, 204 and 304 have none. Length, or -1 when cap is short."""
+phrase) and a line feed for content. 1xx, 204 and 304 have none. 405 and 204 (an OPTIONS answered) say what methods
+pass here in Allow. Length, or -1 when cap is short."""
+
+cdef const char *ALLOWED                 # methods, as Allow lists them
 
 cdef const char *reason_phrase(int status) noexcept nogil

@@ -13,10 +13,12 @@ from libc.string cimport memchr, memcpy, strlen
 from cext.base.wire cimport Writer, write_bytes, write_room, writer_init, written
 from cext.http.h1_reader cimport parse_request, parse_response
 from cext.http.message cimport (
-    FIELD_CONTENT_LENGTH, FIELD_FORWARDED, FIELD_HOST, FIELD_OTHER, FIELD_TRAILER, FIELD_X_FORWARDED_FOR,
+    FIELD_CONTENT_LENGTH, FIELD_FORWARDED, FIELD_HOST, FIELD_MAX_FORWARDS, FIELD_OTHER, FIELD_TRAILER, FIELD_X_FORWARDED_FOR,
     FIELD_X_FORWARDED_HOST, FIELD_X_FORWARDED_PROTO, FRAMING_CHUNKED, FRAMING_CLOSE, FRAMING_LENGTH, FRAMING_NONE,
     Field, Head, Limits)
 from cext.http.rules cimport claims_origin
+
+cdef const char *ALLOWED = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
 
 cdef ssize_t write_request(const Head *h, const Forwarding *f, int framing, uint8_t *out, size_t cap) noexcept nogil:
@@ -45,10 +47,19 @@ cdef ssize_t write_request(const Head *h, const Forwarding *f, int framing, uint
                 continue
         elif _replaced(field.id, f, framing):
             continue
+        elif field.id == FIELD_MAX_FORWARDS and h.max_forwards > 0:     # RFC 9110, section 7.6.2
+            _literal(&w, b"Max-Forwards: ")
+            _write_number(&w, <uint64_t> h.max_forwards - 1)
+            _literal(&w, b"\r\n")
+            continue
         _write_field(&w, h, field)
     # Trailers are passed on, so the upstream may send them (RFC 9110, section 6.5.1); TE concerns this hop alone.
     if h.te_trailers:
-        _literal(&w, b"TE: trailers\r\nConnection: TE\r\n")
+        _literal(&w, b"TE: trailers\r\n")
+    if ends_upstream(h, framing):
+        _literal(&w, b"Connection: TE, close\r\n" if h.te_trailers else b"Connection: close\r\n")
+    elif h.te_trailers:
+        _literal(&w, b"Connection: TE\r\n")
     _write_framing(&w, framing, h.content_length)
     if f.x_forwarded:
         _write_x_forwarded(&w, f, host, host_len)
@@ -219,6 +230,10 @@ cdef ssize_t write_simple(int status, int minor, bint keep_alive, bint head_only
     if status >= 200:
         if date != NULL:
             _write_date(&w, date)
+        if status == 405 or status == 204:      # RFC 9110, section 15.5.6; our 204 is the answer to an OPTIONS
+            _literal(&w, b"Allow: ")
+            _literal(&w, ALLOWED)
+            _literal(&w, b"\r\n")
         if status != 204 and status != 304:
             _literal(&w, b"Content-Type: text/plain; charset=utf-8\r\n")
             _write_framing(&w, FRAMING_LENGTH, n + 1)

@@ -14,7 +14,7 @@ from cext.base.buffer cimport (
     Bytes, Chunk, ChunkQueue, bytes_append, bytes_free, bytes_reserve, chunk_release, queue_append, queue_clear,
     queue_pop, queue_push)
 from cext.http.h1_reader cimport parse_request
-from cext.http.h1_writer cimport reason_phrase
+from cext.http.h1_writer cimport ALLOWED, reason_phrase
 from cext.http.message cimport FIELD_CONTENT_LENGTH, FIELD_HOST, MAX_FIELDS, Field, Head, Limits, Span
 from cext.http.rules cimport same_name, text_end, trailer_forbidden
 from cext.lib.nghttp2 cimport *
@@ -369,19 +369,26 @@ cdef class H2Session:
 
     cdef int respond_simple(self, H2Stream *s, int status, const char *date, const char *text, bint head_only) noexcept:
         """As h1_writer's write_simple."""
-        cdef nghttp2_nv nv[4]
+        cdef nghttp2_nv nv[5]
         cdef uint8_t digits[3]
         cdef uint8_t length[20]
+        cdef size_t n = 2
+        cdef bint content = not head_only and status != 204
         if text == NULL:
             text = reason_phrase(status)
         set_status(&nv[0], digits, status)
         set_field(&nv[1], b"date", 4, <const uint8_t *> date, strlen(date))
-        set_field(&nv[2], b"content-type", 12, b"text/plain; charset=utf-8", 25)
-        set_field(&nv[3], b"content-length", 14, length, decimal(length, strlen(text) + 1))
-        if not head_only and (self.append(s, <const uint8_t *> text, strlen(text)) < 0
-                              or self.append(s, <const uint8_t *> b"\n", 1) < 0):
+        if status == 405 or status == 204:      # CONNECT and TRACE refused, OPTIONS answered
+            set_field(&nv[n], b"allow", 5, <const uint8_t *> ALLOWED, strlen(ALLOWED))
+            n += 1
+        if status != 204:
+            set_field(&nv[n], b"content-type", 12, b"text/plain; charset=utf-8", 25)
+            set_field(&nv[n + 1], b"content-length", 14, length, decimal(length, strlen(text) + 1))
+            n += 2
+        if content and (self.append(s, <const uint8_t *> text, strlen(text)) < 0
+                        or self.append(s, <const uint8_t *> b"\n", 1) < 0):
             return -1
-        if self.submit(s, nv, 4, not head_only) < 0:
+        if self.submit(s, nv, n, content) < 0:
             return -1
         s.body_done = True
         return 0

@@ -28,6 +28,7 @@ cdef enum FieldId:                      # names that some rule speaks of; every 
     FIELD_LINK
     FIELD_VIA
     FIELD_EARLY_DATA
+    FIELD_MAX_FORWARDS
     FIELD_PROXY                         # no field of HTTP: CGI would hand it to a program as HTTP_PROXY
 
 cdef enum Method:
@@ -73,6 +74,7 @@ cdef struct Head:                       # of a request or a response; one per wo
     Span query                          # without "?"; len 0 when none
     Span host                           # from absolute-form, else Host; with port as given; len 0: none (HTTP/1.0)
     bint expect_continue
+    int64_t max_forwards                # of OPTIONS and TRACE; -1: none, or not theirs to count
     # response
     uint16_t status
     Span status_text

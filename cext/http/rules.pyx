@@ -22,10 +22,10 @@ from libc.string cimport memchr, memcmp, strlen
 
 from cext.http.message cimport (
     FIELD_CONNECTION, FIELD_CONTENT_LENGTH, FIELD_DATE, FIELD_EARLY_DATA, FIELD_EXPECT, FIELD_FORWARDED, FIELD_HOST,
-    FIELD_KEEP_ALIVE, FIELD_LINK, FIELD_OTHER, FIELD_PROXY, FIELD_PROXY_AUTHENTICATE, FIELD_PROXY_AUTHORIZATION,
+    FIELD_KEEP_ALIVE, FIELD_LINK, FIELD_MAX_FORWARDS, FIELD_OTHER, FIELD_PROXY, FIELD_PROXY_AUTHENTICATE, FIELD_PROXY_AUTHORIZATION,
     FIELD_PROXY_CONNECTION, FIELD_SERVER, FIELD_TE, FIELD_TRAILER, FIELD_TRANSFER_ENCODING, FIELD_UPGRADE, FIELD_VIA,
     FIELD_X_FORWARDED_FOR, FIELD_X_FORWARDED_HOST, FIELD_X_FORWARDED_PROTO, FRAMING_CHUNKED, FRAMING_CLOSE,
-    FRAMING_LENGTH, FRAMING_NONE, METHOD_CONNECT, METHOD_HEAD, METHOD_OPTIONS, Field, Head, Span)
+    FRAMING_LENGTH, FRAMING_NONE, METHOD_CONNECT, METHOD_HEAD, METHOD_OPTIONS, METHOD_TRACE, Field, Head, Span)
 
 cdef enum:
     MAX_OPTIONS = 64            # connection options looked up in the field list: keeps the product small
@@ -41,7 +41,7 @@ cdef struct Seen:               # what one pass over the fields found
     uint32_t chunked            # of them "chunked"
     bint chunked_last
     bint malformed_coding
-    bint expect_continue
+    uint32_t expectations
     bint expect_other
     bint close
     bint keep_alive
@@ -61,12 +61,23 @@ cdef int settle_request(Head *h) noexcept nogil:
     status = _settle_request_framing(h, &seen)
     if status < 0:
         return status
-    if seen.expect_other:
+    if seen.expect_other or seen.expectations > 1:
         return -417
-    # A 1.0 client's expectation is ignored (RFC 9110, section 10.1.1), so it is not forwarded either.
-    h.expect_continue = seen.expect_continue and h.minor > 0
+    # An expectation of a 1.0 client is ignored, one without content MUST NOT be sent (RFC 9110, section 10.1.1).
+    h.expect_continue = seen.expectations and h.minor > 0 and h.framing != FRAMING_NONE and h.content_length != 0
+    if seen.expectations and not h.expect_continue:
+        _end_expectation(h)
+    if h.method == METHOD_TRACE and h.framing != FRAMING_NONE:
+        return -400                         # a MUST NOT for its client (RFC 9110, section 9.3.8)
     _settle_connection(h, &seen)
     return 0
+
+
+cdef void _end_expectation(Head *h) noexcept nogil:
+    cdef uint32_t i
+    for i in range(h.n_fields):
+        if h.fields[i].id == FIELD_EXPECT:
+            h.fields[i].hop_by_hop = 1
 
 
 cdef int settle_response(Head *h, int request_method) noexcept nogil:
@@ -92,9 +103,10 @@ cdef int _look(Head *h, Seen *s) noexcept nogil:
     s.hosts = s.lengths = s.codings = s.chunked = s.options = 0
     s.length = -1
     s.transfer_encoding = s.chunked_last = s.malformed_coding = 0
-    s.expect_continue = s.expect_other = s.close = s.keep_alive = s.upgrade = 0
+    s.expectations = s.expect_other = s.close = s.keep_alive = s.upgrade = 0
     s.upgrade_value.off = s.upgrade_value.len = 0
     h.te_trailers = h.has_date = h.has_server = h.expect_continue = 0
+    h.max_forwards = -1
     for i in range(h.n_fields):
         f = &h.fields[i]
         if f.id == FIELD_OTHER:
@@ -115,10 +127,8 @@ cdef int _look(Head *h, Seen *s) noexcept nogil:
             s.transfer_encoding = 1
             _look_at_codings(h, f, s)
         elif f.id == FIELD_EXPECT:
-            if f.value.len == 12 and same_name(h.base + f.value.off, b"100-continue", 12):
-                s.expect_continue = 1
-                f.hop_by_hop = h.minor == 0
-            else:
+            s.expectations += 1
+            if f.value.len != 12 or not same_name(h.base + f.value.off, b"100-continue", 12):
                 s.expect_other = 1
         elif f.id == FIELD_UPGRADE:
             f.hop_by_hop = 1
@@ -126,6 +136,13 @@ cdef int _look(Head *h, Seen *s) noexcept nogil:
         elif f.id == FIELD_TE:
             f.hop_by_hop = 1
             _look_at_te(h, f)
+        elif f.id == FIELD_MAX_FORWARDS:
+            if h.method == METHOD_OPTIONS or h.method == METHOD_TRACE:
+                if h.max_forwards >= 0:
+                    return -400
+                h.max_forwards = parse_content_length(h.base + f.value.off, f.value.len)
+                if h.max_forwards < 0:
+                    return -400
         elif f.id == FIELD_DATE:
             h.has_date = 1
         elif f.id == FIELD_SERVER:
@@ -234,7 +251,7 @@ cdef int _look_at_options(Head *h, const Field *f, Seen *s) noexcept nogil:
 cdef bint _protected(int field) noexcept nogil:
     """Fields a connection option cannot strip."""
     return (field == FIELD_HOST or field == FIELD_CONTENT_LENGTH or field == FIELD_EXPECT or field == FIELD_DATE
-            or field == FIELD_VIA or field == FIELD_EARLY_DATA or field == FIELD_FORWARDED
+            or field == FIELD_VIA or field == FIELD_MAX_FORWARDS or field == FIELD_EARLY_DATA or field == FIELD_FORWARDED
             or field == FIELD_X_FORWARDED_FOR or field == FIELD_X_FORWARDED_PROTO or field == FIELD_X_FORWARDED_HOST)
 
 
@@ -342,6 +359,8 @@ cdef int _absolute_form(Head *h, const Seen *s) noexcept nogil:
         return -400
     h.host = authority
     if at == n:                             # an empty path means "/": the one before the authority will do
+        if h.method == METHOD_OPTIONS:      # ... but "*" here (section 3.2.4), which stands nowhere in the bytes
+            return -400
         h.path.off = authority.off - 1
         h.path.len = 1
         return 0
@@ -537,6 +556,9 @@ cdef int field_id(const uint8_t *name, size_t n) noexcept nogil:
     elif n == 5:
         if first == c"p":
             return _named(name, n, b"proxy", FIELD_PROXY)
+    elif n == 12:
+        if first == c"m":
+            return _named(name, n, b"max-forwards", FIELD_MAX_FORWARDS)
     elif n == 2:
         if first == c"t":
             return _named(name, n, b"te", FIELD_TE)
@@ -566,12 +588,12 @@ cdef bint claims_origin(const uint8_t *name, size_t n) noexcept nogil:
 # RFC 9110, section 6.5.1: fields for framing, routing, authentication, request modifiers, response control and
 # content format. Those with a FieldId are forbidden by it; these are the others.
 cdef enum:
-    N_FORBIDDEN = 22
+    N_FORBIDDEN = 21
 cdef const char *FORBIDDEN_TRAILERS[N_FORBIDDEN]
 FORBIDDEN_TRAILERS[:] = [
     b"age", b"authorization", b"cache-control", b"content-encoding", b"content-range", b"content-type", b"cookie",
     b"expires", b"if-match", b"if-modified-since", b"if-none-match", b"if-range", b"if-unmodified-since", b"location",
-    b"max-forwards", b"pragma", b"range", b"retry-after", b"set-cookie", b"vary", b"warning", b"www-authenticate"]
+    b"pragma", b"range", b"retry-after", b"set-cookie", b"vary", b"warning", b"www-authenticate"]
 
 
 cdef bint trailer_forbidden(const uint8_t *name, size_t n) noexcept nogil:

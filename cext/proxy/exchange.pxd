@@ -39,6 +39,7 @@ cdef class Exchange(UpstreamUser):
     cdef int method
     cdef uint8_t request_framing
     cdef bint request_done              # the client's body is complete
+    cdef bint last_upstream             # its connection serves no request after it: see ends_upstream
     cdef bint body_begun                # something of it went upstream: it cannot be sent again
     cdef bint responding                # the client has a response head
     cdef bint retried

@@ -10,7 +10,7 @@ from libc.string cimport memcpy
 
 from cext.base.buffer cimport bytes_free, bytes_reserve
 from cext.base.timers cimport timer_init
-from cext.http.h1_writer cimport request_room, write_chunk_size, write_request
+from cext.http.h1_writer cimport ends_upstream, request_room, write_chunk_size, write_request
 from cext.http.message cimport (
     FRAMING_CHUNKED,
     FRAMING_LENGTH,
@@ -97,6 +97,7 @@ cdef class Exchange(UpstreamUser):
         self.target_len = h.path.len
         self.host_len = h.host.len
         self.request_framing = h.framing
+        self.last_upstream = ends_upstream(h, h.framing)
         self.request_done = h.framing == FRAMING_NONE or (h.framing == FRAMING_LENGTH and h.content_length == 0)
         return 0
 
@@ -250,7 +251,7 @@ cdef class Exchange(UpstreamUser):
 
     cdef void settle(self, Upstream u) noexcept:
         """The connection goes back to the pool if it can serve again."""
-        if u.keep_alive and self.request_done and u.out.bytes == 0:
+        if u.keep_alive and not self.last_upstream and self.request_done and u.out.bytes == 0:
             self.route.upstream.release(u)
         else:
             u.drop()

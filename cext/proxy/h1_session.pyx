@@ -24,7 +24,8 @@ from cext.http.message cimport (
     Head,
 )
 from cext.proxy.downstream cimport READ_BODY, READ_HEAD, READ_KEEPALIVE
-from cext.proxy.service cimport log_exchange, log_refusal, new_exchange
+from cext.proxy.router cimport answered_here
+from cext.proxy.service cimport NOTHING_HERE, log_exchange, log_refusal, new_exchange
 
 cdef enum:
     SIMPLE_MAX = 1024
@@ -103,6 +104,7 @@ cdef class H1Session(Session):
         cdef Head *h = &self.ctx.request
         cdef Downstream client = self.client
         cdef Exchange x
+        cdef int status
         self.minor = h.minor
         self.keep_alive = h.keep_alive and not self.draining
         self.head_only = h.method == METHOD_HEAD
@@ -118,9 +120,10 @@ cdef class H1Session(Session):
         body_begin(&self.body, h.framing, h.content_length)
         self.phase = REQUEST_DONE if x.request_done else REQUEST_BODY
         client.expect(READ_BODY, 0)
-        if x.route is None:
-            x.status = 404
-            self.response_error(x, 404, b"Nothing is served under this address.")
+        status = answered_here(x.route, h)
+        if status:
+            x.status = status
+            self.response_error(x, status, NOTHING_HERE if status == 404 else NULL)
             return
         client.write_idle_ms = x.route.write_idle_ms
         x.start()

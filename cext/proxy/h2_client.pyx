@@ -22,7 +22,8 @@ from cext.http.message cimport (
 )
 from cext.proxy.downstream cimport READ_BODY, READ_HEAD, READ_KEEPALIVE
 from cext.proxy.push cimport Link, next_preload, promised_request
-from cext.proxy.service cimport log_exchange, log_refusal, new_exchange
+from cext.proxy.router cimport answered_here
+from cext.proxy.service cimport NOTHING_HERE, log_exchange, log_refusal, new_exchange
 
 cdef enum:
     OUT_MAX = 128 * 1024        # sealed bytes that wait for the socket: the rest waits unsealed, where it can be ordered
@@ -213,6 +214,7 @@ cdef class H2Request(ResponseSink):
     cdef void begin(self, const Head *h) noexcept:
         cdef Downstream client = self.home.client
         cdef Exchange x
+        cdef int status
         self.wire_in = h.length
         if h.method == METHOD_CONNECT:
             self.refuse(405, b"CONNECT is not served here.")
@@ -222,9 +224,10 @@ cdef class H2Request(ResponseSink):
             self.home.streams.reset(self.stream, H2_INTERNAL_ERROR)
             return
         self.exchange = x
-        if x.route is None:
-            x.status = 404
-            self.response_error(x, 404, b"Nothing is served under this address.")
+        status = answered_here(x.route, h)
+        if status:
+            x.status = status
+            self.response_error(x, status, NOTHING_HERE if status == 404 else NULL)
             return
         self.stall_ms = x.route.write_idle_ms
         if self.home.streams.n_streams == 1 or self.stall_ms == 0:

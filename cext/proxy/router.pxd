@@ -2,6 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t
 
+from cext.http.message cimport Head
 from cext.proxy.pool cimport UpstreamGroup
 
 cdef enum:
@@ -21,6 +22,10 @@ cdef class Route:
     cdef readonly bint push                 # what responses ask to be preloaded is pushed, where HTTP/2 can
     cdef bint accepts(self, const uint8_t *path, size_t path_len, int method,
                       const uint8_t *method_name, size_t method_len) noexcept
+
+cdef int answered_here(Route route, const Head *h) noexcept
+"""The status that the edge answers a request by itself with, for which `route` (None: none) was found; 0: forward it.
+TRACE gets 405 (RFC 9110 section 9.3.8) unless its route names that method; OPTIONS at its last hop, and OPTIONS *, 204; what has no route otherwise 404."""
 
 cdef class Router:
     cdef dict exact                         # host -> list of Route, most specific first

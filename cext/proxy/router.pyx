@@ -77,6 +77,17 @@ cdef class Route:
         return glob(self.pattern_p, self.pattern_len, path, path_len)
 
 
+cdef int answered_here(Route route, const Head *h) noexcept:
+    if h.method == METHOD_TRACE:
+        # It sends back what a page's scripts may not read, cookies among it: only on demand, and never by ourselves.
+        if route is None or not route.method_mask >> METHOD_TRACE & 1 or h.max_forwards == 0:
+            return 405
+    elif h.method == METHOD_OPTIONS:
+        if h.max_forwards == 0 or (h.path.len == 1 and h.base[h.path.off] == c'*'):
+            return 204
+    return 404 if route is None else 0
+
+
 cdef bint glob(const uint8_t *pattern, size_t pattern_len, const uint8_t *s, size_t n) noexcept nogil:
     """Whether s fits the pattern; linear but for restarts at the last "*"."""
     cdef size_t i = 0

@@ -6,6 +6,8 @@ from cext.http.message cimport Head
 from cext.proxy.downstream cimport Downstream
 from cext.proxy.exchange cimport Exchange, ResponseSink
 
+cdef const char *NOTHING_HERE            # said with a 404
+
 cdef Exchange new_exchange(Downstream client, ResponseSink sink, const Head *h)
 # For a request that is no CONNECT; its `route` is None where nothing is served. None: out of memory.
 

@@ -12,6 +12,8 @@ from cext.proxy.router cimport Route
 cdef enum:
     HOST_AFTER_TARGET = 17      # " HTTP/1.1\r\nHost: " stands between them in a serialised head
 
+cdef const char *NOTHING_HERE = b"Nothing is served under this address."
+
 
 cdef Exchange new_exchange(Downstream client, ResponseSink sink, const Head *h):
     cdef char address[ADDRESS_TEXT]

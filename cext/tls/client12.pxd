@@ -50,8 +50,8 @@ cdef class Client12(Handshake12):
     cdef int do_read_server_hello(self) except -1
     cdef int do_read_certificate(self) except -1
     cdef int do_read_certificate_status(self) except -1
-    cdef int do_read_server_key_exchange(self) noexcept
-    cdef int do_read_certificate_request(self) noexcept
+    cdef int do_read_server_key_exchange(self) except -1
+    cdef int do_read_certificate_request(self) except -1
     cdef int do_read_server_hello_done(self) noexcept nogil
     cdef int do_send_certificate(self) except -1
     cdef int do_send_client_key_exchange(self) except -1

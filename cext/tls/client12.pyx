@@ -248,7 +248,7 @@ cdef class Client12(Handshake12):
         return ask_trust(self, self.config.verify_status, (list(self.peer_certificates), self.ocsp_response),
                          bad_certificate_status_response)
 
-    cdef int do_read_server_key_exchange(self) noexcept:
+    cdef int do_read_server_key_exchange(self) except -1:
         """ServerKeyExchange (RFC 8422, section 5.4): the server's proof that it holds the certificate's key."""
         cdef ServerKeyExchange ske
         cdef uint8_t signed[2 * RANDOM_LENGTH + ECDHE_PARAMS_MAX]
@@ -277,7 +277,7 @@ cdef class Client12(Handshake12):
         memcpy(self.server_point, ske.point.p, self.server_point_length)
         return self.taken(C12_READ_CERTIFICATE_REQUEST)
 
-    cdef int do_read_certificate_request(self) noexcept:
+    cdef int do_read_certificate_request(self) except -1:
         """CertificateRequest (section 7.4.4), the one optional message of the flight: without it this is the
         ServerHelloDone, for the next state to read."""
         cdef CertificateRequest12 cr

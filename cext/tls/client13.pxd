@@ -67,7 +67,7 @@ cdef class Client13(Handshake):
     cdef int do_read_encrypted_extensions(self) except -1
     cdef int do_read_certificate_request(self) except -1
     cdef int do_read_certificate(self) except -1
-    cdef int do_read_certificate_verify(self) noexcept
+    cdef int do_read_certificate_verify(self) except -1
     cdef int do_read_finished(self) except -1
     cdef int do_send_end_of_early_data(self) noexcept nogil
     cdef int do_send_certificate(self) except -1

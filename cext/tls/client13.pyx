@@ -581,7 +581,7 @@ cdef class Client13(Handshake):
         self.state = CLIENT_READ_CERTIFICATE_VERIFY
         return STEP_OK
 
-    cdef int do_read_certificate_verify(self) noexcept:
+    cdef int do_read_certificate_verify(self) except -1:
         cdef CertificateVerify cv
         cdef uint8_t digest[HASH_MAX]
         cdef uint8_t signed[CERTIFICATE_VERIFY_INPUT_MAX]

@@ -1,6 +1,6 @@
 """A certificate chain and its key, encoded once for every handshake that shows it."""
 
-from libc.stdint cimport uint16_t
+from libc.stdint cimport uint16_t, uint64_t
 
 from cext.base.wire cimport Reader
 from cext.crypto.sign cimport PrivateKey, PublicKey
@@ -33,12 +33,14 @@ cdef class Credential:
     cdef readonly bytes certificate_body            # of the Certificate message, with an empty request context
     cdef readonly bytes certificate_body12          # the same of TLS 1.2
     cdef readonly bytes ocsp_response               # DER; b"": none
+    cdef readonly uint64_t ocsp_expires             # milliseconds since 1970: it is not shown any more; 0: never
     cdef readonly bytes signed_certificate_timestamps   # the encoded list; b"": none
     cdef tuple certificates                         # whole Certificate messages, by CertificateVariant
     cdef tuple compressed                           # for each of `compressions` CompressedCertificates likewise, or None
     cdef uint16_t compressions[COMPRESSIONS_MAX]    # CertificateCompressionAlgorithms, preferred first
     cdef size_t n_compressions
     cdef bytes certificate_status                   # TLS 1.2's whole message; b"": none
+    cdef bint has_status
     cdef uint16_t schemes[CONFIG_LIST_MAX]          # what its key signs by, preferred first
     cdef size_t n_schemes
     cdef uint16_t schemes12[CONFIG_LIST_MAX]        # key.schemes12
@@ -46,6 +48,8 @@ cdef class Credential:
     cdef bint ecdsa                                 # goes with TLS 1.2's ECDHE_ECDSA suites, else with ECDHE_RSA
     cdef uint16_t curve                             # NamedGroup of an ECDSA key, else 0
     cdef int encode(self, tuple algorithms) except -1
+    cdef bint shows_status(self) noexcept nogil
+    # Whether there is an OCSP response that has not expired.
     cdef bytes certificate_message(self, int variant, Reader algorithms)
     # The message of TLS 1.3 for a peer that asked for what `variant` says and takes these algorithms (a list of u16),
     # whole: Certificate or CompressedCertificate. Encoded before: nothing is built here.

@@ -12,6 +12,7 @@ from cext.tls.constants cimport (
     HS_CERTIFICATE_STATUS, STATUS_OCSP)
 from cext.tls.fields cimport is_timestamp_list
 from cext.tls.negotiate cimport list_has
+from cext.tls.session cimport wall_clock
 
 from cext.tls.compression import compressed_certificate, known_algorithms
 
@@ -31,7 +32,8 @@ cdef class Credential:
     handshake then stops with TLS_WAIT_SIGN and the connection's owner has it signed. `names`: what SNI may ask for;
     "*.example.com" stands for one label. `schemes`: SignatureSchemes to sign by, preferred first; None: all that fit the
     key.
-    For peers that ask: `ocsp_response` in DER; `signed_certificate_timestamps`, encoded as RFC 6962, section 3.3 has the
+    For peers that ask: `ocsp_response` in DER, until `ocsp_expires` (seconds since 1970; 0: for ever);
+    `signed_certificate_timestamps`, encoded as RFC 6962, section 3.3 has the
     list, or a sequence of them; `certificate_compression`, algorithms (cext.tls.compression), preferred first, that the
     certificates are compressed by, here and now.
     `delegated_credential`: the structure of RFC 9345; `key` is then the one it delegates to, and the credential for
@@ -41,7 +43,7 @@ cdef class Credential:
     not fit it, a name is none, there is too much to stand beside the leaf, or see DelegatedCredential.
     """
 
-    def __init__(self, chain, key not None, names=(), schemes=None, *, ocsp_response=b"",
+    def __init__(self, chain, key not None, names=(), schemes=None, *, ocsp_response=b"", ocsp_expires=0,
                  signed_certificate_timestamps=b"", certificate_compression=(), bytes delegated_credential=None,
                  bint match_issuer=False):
         self.chain = tuple(bytes(der) for der in chain)
@@ -52,6 +54,7 @@ cdef class Credential:
             self.delegated = DelegatedCredential(delegated_credential, self.chain[0])
             public_key = self.delegated.public_key
         self.ocsp_response = bytes(ocsp_response)
+        self.ocsp_expires = <uint64_t> max(int(ocsp_expires), 0) * 1000
         self.signed_certificate_timestamps = timestamp_list(signed_certificate_timestamps)
         self.encode(known_algorithms(certificate_compression))
         self.names = tuple(normal_name(name) for name in names)
@@ -95,12 +98,16 @@ cdef class Credential:
                   for variant in range(<int> VARIANTS)]
         self.certificate_body = bodies[0]
         self.certificate_body12 = vector(3, b"".join(vector(3, der) for der in self.chain))
+        self.has_status = len(status) > 0
         self.certificate_status = bytes([HS_CERTIFICATE_STATUS]) + vector(3, status) if status else b""
         self.certificates = shared(lambda body: bytes([HS_CERTIFICATE]) + vector(3, body), bodies)
         self.n_compressions = fill(self.compressions, [algorithm.number for algorithm in algorithms], "compression")
         self.compressed = tuple(shared(lambda body: compressed_certificate(algorithm, body), bodies)
                                 for algorithm in algorithms)
         return 0
+
+    cdef bint shows_status(self) noexcept nogil:
+        return self.has_status and (self.ocsp_expires == 0 or wall_clock() < self.ocsp_expires)
 
     cdef bytes certificate_message(self, int variant, Reader algorithms):
         cdef size_t i

@@ -54,14 +54,14 @@ cdef class Server12(Handshake12):
     cdef int resume(self) except -1
     cdef int choose_protocol(self) except -1
     cdef int do_select_credential(self) except -1
-    cdef int do_send_server_hello(self) noexcept
-    cdef int do_send_certificate(self) noexcept
+    cdef int do_send_server_hello(self) except -1
+    cdef int do_send_certificate(self) except -1
     cdef int do_send_server_key_exchange(self) except -1
-    cdef int do_send_certificate_request(self) noexcept
+    cdef int do_send_certificate_request(self) except -1
     cdef int do_send_server_hello_done(self) noexcept nogil
     cdef int do_read_client_certificate(self) except -1
-    cdef int do_read_client_key_exchange(self) noexcept
+    cdef int do_read_client_key_exchange(self) except -1
     cdef int do_read_certificate_verify(self) noexcept nogil
     cdef int do_read_finished(self) noexcept nogil
-    cdef int do_send_new_session_ticket(self) noexcept
+    cdef int do_send_new_session_ticket(self) except -1
     cdef int do_send_finished(self) noexcept nogil

@@ -216,7 +216,7 @@ cdef class Server12(Handshake12):
         self.keeps_messages = self.config.client_auth != CLIENT_AUTH_NONE and not self.resumed
         return self.begin_transcript(self.message, self.message_length)
 
-    cdef int do_send_server_hello(self) noexcept:
+    cdef int do_send_server_hello(self) except -1:
         """ServerHello (section 7.4.1.3). Its session_id is empty, since nothing is kept to resume by it; where a ticket
         is honoured it is the client's (RFC 5077, section 3.4)."""
         cdef Writer w
@@ -229,7 +229,7 @@ cdef class Server12(Handshake12):
             return self.fail(internal_error, "no randomness")
         # Room for the whole flight at once: the messages below only fill it.
         if not self.resumed:
-            status = self.hello.status_request and len(self.credential.certificate_status) > 0
+            status = self.hello.status_request and self.credential.shows_status()
             if self.hello.signed_certificate_timestamp:
                 timestamps = self.credential.signed_certificate_timestamps
                 timestamps_length = len(self.credential.signed_certificate_timestamps)
@@ -272,7 +272,7 @@ cdef class Server12(Handshake12):
             memcpy(self.server_random + RANDOM_LENGTH - DOWNGRADE_LENGTH, DOWNGRADE, DOWNGRADE_LENGTH)
         return 0
 
-    cdef int do_send_certificate(self) noexcept:
+    cdef int do_send_certificate(self) except -1:
         """Certificate (section 7.4.2), and CertificateStatus (RFC 6066, section 8) for a client that asked: encoded once,
         when the configuration was made."""
         cdef Writer w
@@ -323,7 +323,7 @@ cdef class Server12(Handshake12):
         self.params_length = ecdhe_params(<uint16_t> self.group, public, n, self.params)
         return 0
 
-    cdef int do_send_certificate_request(self) noexcept:
+    cdef int do_send_certificate_request(self) except -1:
         """CertificateRequest (section 7.4.4): encoded once, when the configuration was made."""
         cdef const uint8_t *message
         self.state = S12_SEND_SERVER_HELLO_DONE
@@ -368,7 +368,7 @@ cdef class Server12(Handshake12):
         self.peer_certificates = chain
         return self.taken(S12_READ_CLIENT_KEY_EXCHANGE)
 
-    cdef int do_read_client_key_exchange(self) noexcept:
+    cdef int do_read_client_key_exchange(self) except -1:
         """ClientKeyExchange (RFC 8422, section 5.7), and with it all keys."""
         cdef Reader point
         cdef uint8_t premaster[KX_SHARED_MAX]
@@ -419,7 +419,7 @@ cdef class Server12(Handshake12):
             return step
         return self.taken(S12_CONFIRMED if self.resumed else S12_SEND_NEW_SESSION_TICKET)
 
-    cdef int do_send_new_session_ticket(self) noexcept:
+    cdef int do_send_new_session_ticket(self) except -1:
         """NewSessionTicket (RFC 5077, section 3.3), when the ServerHello promised it."""
         if self.gives_ticket and add_ticket12(self, self.config, self.master_secret, self.session_began) < 0:
             return -internal_error

@@ -67,20 +67,20 @@ cdef class Server13(Handshake):
     cdef void foresee_finished(self) noexcept nogil
 
     cdef int do_read_client_hello(self) except -1
-    cdef int do_send_hello_retry_request(self) noexcept
+    cdef int do_send_hello_retry_request(self) except -1
     cdef int do_read_second_client_hello(self) except -1
     cdef int do_select_psk(self) except -1
     cdef int do_select_group(self) noexcept nogil
     cdef int do_select_credential(self) except -1
     cdef int do_send_server_hello(self) except -1
-    cdef int do_send_encrypted_extensions(self) noexcept
-    cdef int do_send_certificate_request(self) noexcept
-    cdef int do_send_certificate(self) noexcept
+    cdef int do_send_encrypted_extensions(self) except -1
+    cdef int do_send_certificate_request(self) except -1
+    cdef int do_send_certificate(self) except -1
     cdef int do_send_certificate_verify(self) except -1
     cdef int do_send_finished(self) noexcept nogil
-    cdef int do_send_tickets(self) noexcept
+    cdef int do_send_tickets(self) except -1
     cdef int do_read_end_of_early_data(self) noexcept nogil
     cdef int do_read_client_certificate(self) except -1
-    cdef int do_read_client_certificate_verify(self) noexcept
+    cdef int do_read_client_certificate_verify(self) except -1
     cdef int do_read_finished(self) noexcept nogil
-    cdef int do_send_late_tickets(self) noexcept
+    cdef int do_send_late_tickets(self) except -1

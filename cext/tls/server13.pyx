@@ -210,7 +210,7 @@ cdef class Server13(Handshake):
             return self.fail(internal_error, "a cipher suite without an AEAD")
         return 0
 
-    cdef int do_send_hello_retry_request(self) noexcept:
+    cdef int do_send_hello_retry_request(self) except -1:
         """HelloRetryRequest (section 4.1.4). All that the next ClientHello is checked against goes into the cookie:
         the suite, the group and the hash of ClientHello1, under a MAC that also covers what must not change."""
         cdef Writer w
@@ -347,7 +347,8 @@ cdef class Server13(Handshake):
         if self.credential is None:
             return self.fail(selection.alert, selection.reason)
         self.certificate = self.credential.certificate_message(
-            variant_for(self.hello.status_request, self.hello.signed_certificate_timestamp),
+            variant_for(self.hello.status_request and self.credential.shows_status(),
+                        self.hello.signed_certificate_timestamp),
             self.hello.compress_certificate)
         self.signature_scheme = selection.scheme
         self.acknowledge_name = selection.matched
@@ -427,7 +428,7 @@ cdef class Server13(Handshake):
             return 0
         return self.add_action(ACTION_CCS, LEVEL_INITIAL)
 
-    cdef int do_send_encrypted_extensions(self) noexcept:
+    cdef int do_send_encrypted_extensions(self) except -1:
         """EncryptedExtensions (section 4.3.1)."""
         cdef Writer w
         cdef const uint8_t *alpn = self.alpn
@@ -440,7 +441,7 @@ cdef class Server13(Handshake):
         self.state = SEND_FINISHED if self.resumed else SEND_CERTIFICATE_REQUEST
         return STEP_OK
 
-    cdef int do_send_certificate_request(self) noexcept:
+    cdef int do_send_certificate_request(self) except -1:
         """CertificateRequest (section 4.3.2): encoded once, when the configuration was made."""
         cdef const uint8_t *message
         self.state = SEND_CERTIFICATE
@@ -450,7 +451,7 @@ cdef class Server13(Handshake):
         message = self.config.certificate_request
         return self.add_message(message, len(self.config.certificate_request), LEVEL_HANDSHAKE)
 
-    cdef int do_send_certificate(self) noexcept:
+    cdef int do_send_certificate(self) except -1:
         """Certificate (section 4.4.2), or CompressedCertificate: encoded when the configuration was made."""
         cdef const uint8_t *message = self.certificate
         self.state = SEND_CERTIFICATE_VERIFY
@@ -528,7 +529,7 @@ cdef class Server13(Handshake):
             derive_secret(&self.schedule, LABEL_RESUMPTION_MASTER, digest, self.resumption_secret)
         schedule_wipe(&self.schedule)
 
-    cdef int do_send_tickets(self) noexcept:
+    cdef int do_send_tickets(self) except -1:
         """NewSessionTickets, in the same flight as our Finished: they cost the connection no packet of their own
         (section 4.6.1 allows it where the client's Finished can be foreseen)."""
         if self.gives_tickets and add_tickets(self, self.config, &self.psk, self.resumption_secret) < 0:
@@ -591,7 +592,7 @@ cdef class Server13(Handshake):
         self.state = READ_CLIENT_CERTIFICATE_VERIFY
         return STEP_OK
 
-    cdef int do_read_client_certificate_verify(self) noexcept:
+    cdef int do_read_client_certificate_verify(self) except -1:
         """The client's CertificateVerify (section 4.4.3): that the certificate is its own."""
         cdef CertificateVerify cv
         cdef uint8_t digest[HASH_MAX]
@@ -639,7 +640,7 @@ cdef class Server13(Handshake):
         self.state = SEND_LATE_TICKETS if self.certificate_requested else CONFIRMED
         return STEP_OK
 
-    cdef int do_send_late_tickets(self) noexcept:
+    cdef int do_send_late_tickets(self) except -1:
         """NewSessionTickets that say who the client is (section 4.6.1)."""
         if self.gives_tickets and add_tickets(self, self.config, &self.psk, self.resumption_secret) < 0:
             return -internal_error

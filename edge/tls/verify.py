@@ -14,6 +14,8 @@ from typing import Final
 
 from cext.tls.alert import TlsAlert
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -23,6 +25,8 @@ from edge.tls.errors import Refuse
 _SYSTEM_STORES: Final = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 """Of Debian, Red Hat, and the rest."""
 _CERTIFICATE: Final = re.compile(b"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+_CHAIN_MAX: Final = 16
+_EXPONENT_MAX: Final = (1 << 32) - 1
 
 Roots = str | Path | Sequence[x509.Certificate]
 Store = verification.Store
@@ -130,11 +134,18 @@ def verify_client(roots: Store, chain: Sequence[bytes]) -> None:
 
 
 def _parse(chain: Sequence[bytes]) -> tuple[x509.Certificate, list[x509.Certificate]]:
+    """A peer's chain, within what it may cost to look at: a public exponent as long as its modulus makes a verification
+    two hundred times as dear."""
+    if len(chain) > _CHAIN_MAX:
+        raise Refuse("bad_certificate", f"a chain of more than {_CHAIN_MAX} certificates")
     try:
-        leaf, *others = [x509.load_der_x509_certificate(der) for der in chain]
-    except ValueError as error:
+        certificates = [x509.load_der_x509_certificate(der) for der in chain]
+        keys = [certificate.public_key() for certificate in certificates]
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise Refuse("bad_certificate", f"a certificate cannot be read: {error}") from error
-    return leaf, others
+    if any(isinstance(key, rsa.RSAPublicKey) and key.public_numbers().e > _EXPONENT_MAX for key in keys):
+        raise Refuse("bad_certificate", "an RSA key with a public exponent of more than 32 bits")
+    return certificates[0], certificates[1:]
 
 
 def _builder(roots: Store, purpose: x509.ObjectIdentifier) -> verification.PolicyBuilder:

@@ -100,9 +100,10 @@ def test_absolute_form(routed):
         assert client.response().body == b"hostpath"
 
 
-def test_asterisk_form_has_no_route_by_path(routed):
+def test_the_asterisk_form_has_no_route_by_path(routed):
+    """It asks about the server: the edge itself."""
     with Client(routed) as client:
-        assert client.request("OPTIONS", "*", host="x.test").status == 404
+        assert client.request("OPTIONS", "*", host="x.test").status == 204
 
 
 def test_connect_is_refused(routed):

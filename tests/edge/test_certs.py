@@ -288,6 +288,7 @@ def test_an_ocsp_response(load_beside, issued, whole_chain):
     der = staple(leaf, ca, ca_key)
     identity = load_beside(der, whole_chain=whole_chain)
     assert (identity.ocsp_response, identity.warnings) == (der, ())
+    assert identity.ocsp_expires > NOW.timestamp()
     assert load_beside().ocsp_response == b""
 
 
@@ -305,7 +306,7 @@ def test_an_ocsp_response_out_of_its_time_is_not_shown(load_beside, issued, begi
 def test_an_ocsp_response_without_an_end(load_beside, issued):
     leaf, _, ca, ca_key = issued
     der = staple(leaf, ca, ca_key, end=None)
-    assert load_beside(der).ocsp_response == der
+    assert (load_beside(der).ocsp_response, load_beside(der).ocsp_expires) == (der, 0)
 
 
 def test_ocsp_responses_that_are_refused(load_beside, issued):

@@ -5,7 +5,7 @@ import datetime
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -123,6 +123,17 @@ def test_a_chain_of_many_paths_costs_no_more_than_one(authority):
     assert "check limit" not in str(caught.value)
     # The right one among them is still found: it is among the authorities.
     clients.ClientTrust([other.certificate])([der(certificate) for certificate in chain])
+
+
+def test_what_would_be_dear_to_look_at_is_refused(authority):
+    trust = clients.ClientTrust([authority.certificate])
+    with pytest.raises(Refuse, match="a chain of more than 16 certificates"):
+        trust([der(authority.client())] * 17)
+    modulus = rsa.generate_private_key(65537, 2048).public_key().public_numbers().n
+    dear = rsa.RSAPublicNumbers((1 << 2000) + 1, modulus).public_key()
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "someone")])
+    with pytest.raises(Refuse, match="public exponent of more than 32 bits"):
+        trust([der(authority.sign(subject, dear, 3600, []))])
 
 
 def test_two_chains_of_the_same_bytes_are_two(authority):

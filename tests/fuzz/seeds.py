@@ -6,7 +6,7 @@ from tests import tls_corrupt
 from tests.fuzz.peers import issuers
 from tests.fuzz.script import KINDS, SLOTS, encode
 from tests.fuzz.targets import ENTROPY, MESSAGES, MESSAGES12, Watched, client_config, resumption, server_config
-from tests.vectors import client_hellos, http1_chunks, http1_requests, http1_responses
+from tests.vectors import cases, client_hellos, http1_chunks, http1_requests, http1_responses
 
 # Settings that between them turn every bit, for either role.
 HANDSHAKES = (
@@ -28,7 +28,7 @@ BESIDE = (
     (1 << 11, "certificate"), (1 << 11 | 1 << 13, "certificate"), (1 << 11 | 1 << 13 | 3, "certificate"),
     (1 << 11 | 1 << 13, "client_certificate"), (1 << 4 | 1 << 11, "retry"), (1 << 9 | 1 << 11 | 1 << 14, "request"),
 )  # fmt: skip
-EXTENSIONS = (0, 5, 10, 13, 16, 18, 23, 27, 28, 35, 41, 42, 43, 44, 45, 47, 49, 50, 51, 0xFF01)
+EXTENSIONS = (0, 5, 10, 13, 16, 18, 23, 27, 28, 34, 35, 41, 42, 43, 44, 45, 47, 49, 50, 51, 0xFF01)
 # Of clients that take delegated credentials (RFC 9345), and that name an issuer.
 DELEGATED = ("add_extension", "client_hello", 0, bytes.fromhex("0022 0004 0002 0807"))
 BY_ISSUER = ("add_extension", "client_hello", 0, b"\0\x2f" + issuers())
@@ -159,7 +159,9 @@ SEEDS = {
     "session_state": lambda: [
         resumption().session.to_bytes(), resumption().session.to_bytes()[8 + len(resumption().ticket) :]],
     "http1_heads": lambda: [
-        *(b"\0" + data for data in values(http1_requests)), *(b"\1" + data for data in values(http1_responses))],
+        *(b"\0" + data for data in values(http1_requests)), *(b"\1" + data for data in values(http1_responses)),
+        *(b"\0" + case.client for case in cases.load("requests", "valid") + cases.load("requests", "invalid")),
+        *(b"\1" + case.upstream for case in cases.load("responses", "valid") + cases.load("responses", "invalid"))],
     "http1_bodies": lambda: [bytes((framing, 5)) + data for data in values(http1_chunks) for framing in (2, 1)],
 }  # fmt: skip
 

@@ -182,6 +182,11 @@ def test_a_fault_is_refused(name, server, client, fault):
     assert peer.engine.failure and peer.engine.failure.sent
 
 
+def test_a_peer_may_fail_by_itself():
+    engine = targets.client_records(bytes.fromhex("03 15 0303 0002 0250"))
+    assert (engine.failure.name, engine.failure.sent) == ("internal_error", False)
+
+
 def test_scripts():
     whole = b"\1\0\0\x08" + b"\3\3" + b"\0\4" + b"\0\x0a\0\0"
     assert Script(encode(0)).messages("client_hello", whole) == [whole]

@@ -1,144 +1,204 @@
-"""The reader beside h11 and httptools, and under bytes from nowhere.
+"""The reader beside h11 and llhttp (httptools), and under bytes from nowhere.
 
 The property that keeps requests from being smuggled: whatever our reader accepts, another reader that accepts it too
-sees the same message, and the next one beginning at the same byte.
+sees the same messages, cut at the same bytes; and what goes on is read by all three, whole, as we understood it. Where
+ours refuses, the others may go on. Where one of them refuses what ours accepts, the reason is in a table below.
 """
 
 import runpy
-from contextlib import suppress
 from pathlib import Path
 
-import h11
-import httptools
+import pytest
 from cext.http.h1_reader import BodyDecoder, HeadFinder, parse_request_bytes, parse_response_bytes
 from cext.http.h1_writer import serialise_request, serialise_response
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.cext.http import others
+from tests.cext.http.reading import CHUNKED, END, ERROR, METHODS, MORE, proxied_requests, proxied_responses
+from tests.vectors import cases
+
 VECTORS = Path(__file__).resolve().parents[2] / "vectors"
 REQUESTS = runpy.run_path(str(VECTORS / "http1_requests.py"))
 RESPONSES = runpy.run_path(str(VECTORS / "http1_responses.py"))
 CHUNKS = runpy.run_path(str(VECTORS / "http1_chunks.py"))
-NONE, LENGTH, CHUNKED, CLOSE = 0, 1, 2, 3
-MORE, DATA, END, ERROR = 0, 1, 2, -1
+STREAMS = cases.load("requests", "valid") + cases.load("requests", "invalid")
+ANSWERS = cases.load("responses", "valid") + cases.load("responses", "invalid")
 REQUEST_STATUSES = {-400, -414, -417, -431, -501, -505}
 NEXT = b"GET /next HTTP/1.1\r\nHost: next\r\n\r\n"
 CHUNKED_BODY = b"5;a=b\r\nhello\r\n3\r\n!!!\r\n0\r\nX-T: 1\r\n\r\n"
 
-
-def with_body(head, parsed):
-    """The bytes of a message with this head and its content, or None when the content is too long to make up."""
-    if parsed.framing == LENGTH:
-        return head + b"x" * parsed.content_length if parsed.content_length < 1000 else None
-    return head + CHUNKED_BODY if parsed.framing == CHUNKED else head
-
-
-def content(parsed):
-    return b"hello!!!" if parsed.framing == CHUNKED else b"x" * max(parsed.content_length, 0)
-
-
-def ours(parsed):
-    return parsed.method, parsed.target, [(n.lower(), v) for n, v in parsed.fields], content(parsed)
-
-
-def seen_by_h11(message):
-    """What h11 reads: (method, target, fields, content) and the bytes it leaves, or None when it refuses."""
-    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
-    connection.receive_data(message + NEXT)
-    head, body = None, b""
-    try:
-        while True:
-            event = connection.next_event()
-            if isinstance(event, h11.Request):
-                head = event
-            elif isinstance(event, h11.Data):
-                body += bytes(event.data)
-            else:
-                break
-    except h11.RemoteProtocolError:
-        return None
-    assert isinstance(event, h11.EndOfMessage), event
-    fields = [(bytes(n), bytes(v)) for n, v in head.headers]
-    return (bytes(head.method), bytes(head.target), fields, body), bytes(connection.trailing_data[0])
+# Valid cases that another reader refuses.
+REFUSED_REQUESTS = {
+    others.h11_requests: {
+        "cl-leading-zeros": "it takes 20 digits at most, the value being small or not",
+        "empty-lines-before": "it skips no empty lines (RFC 9112, section 2.2, is a SHOULD)",
+        "empty-line-between": "likewise",
+        "http10-keep-alive": "it ends every connection of HTTP/1.0",
+    },
+    others.llhttp_requests: {
+        "chunked-case": "it takes no whitespace behind the coding",
+        "method-unknown": "it has a list of methods; ours is open (RFC 9110, section 16.1)",
+        "trailers-forbidden": "it refuses the trailers that we drop",
+        "upgrade-h2c": "it hands the connection over where a client asks for an upgrade; ours does not go on",
+        "upgrade-body": "likewise",
+        "version-minor": "it knows 1.0 and 1.1 (RFC 9110, section 2.5, asks for the highest minor version known)",
+    },
+}
+REFUSED_RESPONSES = {
+    others.h11_responses: {},
+    others.llhttp_responses: {
+        "chunked-trailers": "it refuses the trailers that we drop",
+        "until-close": "nobody tells it that the connection ended",
+        "until-close-empty": "likewise",
+    },
+}
 
 
-class Collector:
-    def __init__(self):
-        self.messages = []
-
-    def on_message_begin(self):
-        self.url, self.fields, self.body, self.in_head = b"", [], b"", True
-
-    def on_url(self, url):
-        self.url += url
-
-    def on_header(self, name, value):
-        if self.in_head:                    # trailers come the same way
-            self.fields.append((name.lower(), value.rstrip(b" \t")))
-
-    def on_headers_complete(self):
-        self.in_head = False
-
-    def on_body(self, body):
-        self.body += body
-
-    def on_message_complete(self):
-        self.messages.append((self.parser.get_method(), self.url, self.fields, self.body))
+def understood(reader, messages):
+    """The messages that this reader can be compared by: of a client's upgrade, and of methods it has never heard of,
+    llhttp makes something of its own."""
+    if reader is others.llhttp_requests:
+        for n, message in enumerate(messages):
+            if message.upgrade or message.start[0] not in others.KNOWN_METHODS:
+                return messages[:n], False
+    return messages, True
 
 
-def seen_by_httptools(message):
-    """The messages httptools reads before it stops, with the one behind; None when it refuses the first."""
-    collector = Collector()
-    collector.parser = httptools.HttpRequestParser(collector)
-    with suppress(httptools.HttpParserError, httptools.HttpParserUpgrade):
-        collector.parser.feed_data(message + NEXT)
-    return collector.messages or None
-
-
-def compare(head):
-    """Asserts that the others, where they accept it, read this head as we do -> how many of them did."""
-    parsed = parse_request_bytes(head)
-    message = None if isinstance(parsed, int) else with_body(head, parsed)
-    if message is None:
-        return 0
-    agreed = 0
-    theirs = seen_by_h11(message)
-    # h11 reads Content-Length as Python's int and hands out what it made of it, so the field is compared as a number.
-    if theirs is not None and parsed.method != b"CONNECT":
-        (method, target, fields, body), left = theirs
-        expected = ours(parsed)
-        assert (method, target, body) == (expected[0], expected[1], expected[3])
-        assert [n for n, _ in fields] == [n for n, _ in expected[2]]
-        assert all(a == b or n in {b"content-length", b"transfer-encoding"}
-                   for (n, a), (_, b) in zip(fields, expected[2], strict=True))
-        assert left == NEXT
-        agreed += 1
-    messages = seen_by_httptools(message)
-    if messages is not None and parsed.method != b"CONNECT" and not parsed.upgrade:
-        assert messages[0] == ours(parsed)
-        if parsed.keep_alive:               # httptools reads no request behind one that closes
-            assert [m[1] for m in messages[1:]] == [b"/next"]
-        agreed += 1
+def compare(data):
+    """Asserts that the others read a client's bytes, where they accept them, as we do, and what we send upstream in any
+    case -> the readers that read every message we did."""
+    passage = proxied_requests([data])
+    for sent, message in zip(passage.passed_on, passage.messages, strict=True):
+        compare_upstream(sent, message)
+    agreed = []
+    for reader in REFUSED_REQUESTS:
+        ours, all_of_them = understood(reader, passage.messages)
+        theirs, why = reader(data)
+        for mine, other in zip(ours, theirs, strict=False):
+            assert mine == other, reader.__name__
+        if not passage.end and all_of_them and not why:
+            assert len(theirs) <= len(ours)             # where we wait for more, nobody sees a whole message
+        if len(theirs) >= len(ours) and all_of_them:
+            agreed.append(reader)
     return agreed
 
 
+def compare_upstream(sent, received):
+    """Every reader reads what we send for a request whole, ends it where we do, and has its method and content."""
+    again = proxied_requests([sent + NEXT])
+    assert again.answers == [200] * (1 if again.end else 2)
+    message = again.messages[0]
+    assert (message.start[0], message.content, message.trailers) == (received.start[0], received.content,
+                                                                     received.trailers)
+    if not any(name == b"max-forwards" for name, _ in message.fields):      # which may count
+        assert again.passed_on[0] == sent
+    for reader in REFUSED_REQUESTS:
+        if not understood(reader, [message])[1]:
+            continue
+        theirs, why = reader(sent + (b"" if again.end else NEXT))
+        assert (theirs, why) == (again.messages, "")
+        assert theirs[0].trailers == message.trailers
+
+
+def compare_responses(data, method):
+    """Likewise for a backend's bytes and what we make of them for a client."""
+    passage = proxied_responses([data], METHODS[method])
+    agreed = []
+    for reader in REFUSED_RESPONSES:
+        if reader is others.llhttp_responses and method == "HEAD":
+            continue                                    # it cannot be told
+        theirs, _ = read_responses(reader, data, method)
+        for mine, other in zip(passage.messages, theirs, strict=False):
+            assert mine == other, reader.__name__
+        if len(theirs) >= len(passage.messages):
+            agreed.append(reader)
+        if passage.end or 502 in passage.answers:
+            continue
+        sent = proxied_responses([passage.sent], METHODS[method])
+        theirs, why = read_responses(reader, passage.sent, method)
+        assert (theirs, why) == (sent.messages, "")
+        assert [m.trailers for m in theirs] == [m.trailers for m in sent.messages]
+    return agreed
+
+
+def read_responses(reader, data, method):
+    return reader(data, method) if reader is others.h11_responses else reader(data)
+
+
+@pytest.mark.parametrize("case", STREAMS, ids=str)
+def test_requests_of_the_corpus(case):
+    agreed = compare(case.client + NEXT)
+    if case.answers[-1] < 400:
+        assert {r for r in REFUSED_REQUESTS if case.name in REFUSED_REQUESTS[r]} == REFUSED_REQUESTS.keys() - agreed
+
+
+@pytest.mark.parametrize("case", ANSWERS, ids=str)
+def test_responses_of_the_corpus(case):
+    agreed = compare_responses(case.upstream, case.method)
+    if case.answers[-1] != 502 and not case.end and case.method != "HEAD":
+        assert {r for r in REFUSED_RESPONSES if case.name in REFUSED_RESPONSES[r]} == REFUSED_RESPONSES.keys() - agreed
+
+
+def with_body(head):
+    """The bytes of a message with this head and some content."""
+    parsed = parse_request_bytes(head)
+    if isinstance(parsed, int) or parsed.content_length > 1000:
+        return head
+    return head + (CHUNKED_BODY if parsed.framing == CHUNKED else b"x" * max(parsed.content_length, 0))
+
+
 def test_valid_requests_are_framed_alike():
-    assert sum(map(compare, (case[1] for case in REQUESTS["VALID"]))) > len(REQUESTS["VALID"])
+    assert sum(len(compare(with_body(case[1]) + NEXT)) for case in REQUESTS["VALID"]) > len(REQUESTS["VALID"])
 
 
 def test_valid_chunks_are_read_alike():
     head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
-    agreed = 0
-    for _, data, body, _ in CHUNKS["VALID"]:
-        theirs = seen_by_h11(head + data)
-        if theirs is not None:
-            assert (theirs[0][3], theirs[1]) == (body, NEXT)
-            agreed += 1
-        messages = seen_by_httptools(head + data)
-        if messages is not None:
-            assert [(m[1], m[3]) for m in messages] == [(b"/", body), (b"/next", b"")]
-            agreed += 1
-    assert agreed > len(CHUNKS["VALID"])
+    assert sum(len(compare(head + case[1] + NEXT)) for case in CHUNKS["VALID"]) > len(CHUNKS["VALID"])
+
+
+# -- the corpus, mutated
+
+PIECES = st.sampled_from([
+    b"", b" ", b"\t", b"\r", b"\n", b"\r\n", b"\r\n\r\n", b"\0", b":", b",", b";", b'"', b"0", b"5", b"\x80", b"\x0b",
+    b"chunked", b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"0\r\n\r\n", b"HTTP/1.1", b"Host: b\r\n",
+    b"Connection: close\r\n", b"Expect: 100-continue\r\n", NEXT]) | st.binary(max_size=3)
+
+
+@st.composite
+def mutated(draw, streams):
+    """A case with some of its bytes replaced, lines repeated, left out or swapped, or another case's end."""
+    data = draw(st.sampled_from(streams))
+    for _ in range(draw(st.integers(1, 3))):
+        how = draw(st.integers(0, 4))
+        lines = data.splitlines(keepends=True) or [b""]
+        a, b = draw(st.integers(0, len(lines) - 1)), draw(st.integers(0, len(lines) - 1))
+        if how == 0:
+            lines[a:a] = [lines[b]]
+        elif how == 1:
+            lines[a], lines[b] = lines[b], lines[a]
+        elif how == 2:
+            other = draw(st.sampled_from(streams)).splitlines(keepends=True)
+            lines[a:] = other[draw(st.integers(0, len(other))):]
+        else:
+            at = draw(st.integers(0, len(data)))
+            lines = [data[:at], draw(PIECES), data[at + draw(st.integers(0, 3)):]]
+        data = b"".join(lines)
+    return data
+
+
+@settings(max_examples=800, deadline=None)
+@given(mutated([case.client for case in STREAMS if len(case.client) < 2000]))
+def test_mutated_requests(data):
+    compare(data + NEXT)
+    compare(data)
+
+
+@settings(max_examples=500, deadline=None)
+@given(mutated([case.upstream for case in ANSWERS if len(case.upstream) < 2000]),
+       st.sampled_from(["GET", "POST", "HEAD"]))
+def test_mutated_responses(data, method):
+    compare_responses(data, method)
 
 
 # -- heads made of the pieces attacks are made of
@@ -204,9 +264,9 @@ def check_request(head):
     assert found == len(head) == parsed.length      # the parser accepts nothing that the scanner would cut elsewhere
     for text in (parsed.method, parsed.target, parsed.path, parsed.host, *sum(parsed.fields, ())):
         assert not {0, 10, 13} & set(text)
-    compare(head)
     if parsed.method == b"CONNECT":
         return
+    compare(with_body(head) + NEXT)
     sent = serialise_request(head, x_forwarded=True, forwarded=True)
     again = parse_request_bytes(sent)
     if parsed.host:
@@ -281,9 +341,7 @@ def test_chunks_in_any_pieces(data, draw):
         assert pieces.trailers == whole.trailers
         assert all(b": " in line for line in whole.trailers.split(b"\r\n")[:-1])
     # Another reader that finds an end finds the same one.
-    if result == END:
-        theirs = seen_by_h11(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + data[:taken])
-        assert theirs is None or (theirs[0][3], theirs[1]) == (body, NEXT)
+    compare(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + data + NEXT)
 
 
 @settings(max_examples=200, deadline=None)

@@ -229,6 +229,17 @@ def test_connect_is_refused(client):
     assert response.reset == NO_ERROR
 
 
+def test_what_is_answered_here(client):
+    for method, path, status in (("TRACE", "/", 405), ("OPTIONS", "*", 204)):
+        stream = client.stream()
+        head = [(":method", method), (":scheme", "https"), (":authority", "example.com"), (":path", path)]
+        client.send(client.head(stream, head, end=True))
+        response = client.response(stream)
+        assert response.status == status
+        assert dict(response.fields)["allow"] == "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+        assert (b"Method Not Allowed\n" if status == 405 else b"") == response.body
+
+
 def test_errors():
     with serving(lambda conn: conn.request()) as edge, H2Client(edge) as client:
         assert client.ask().status == 502

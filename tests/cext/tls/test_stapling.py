@@ -1,6 +1,8 @@
 """What stands beside a server's certificate: OCSP responses and timestamps (RFC 6066 section 8, RFC 6962 section 3.3,
 RFC 8446 section 4.4.2.1), to those alone who ask, in both versions of the protocol."""
 
+import time
+
 import pytest
 from cext.crypto.sign import PrivateKey
 from cext.tls.alert import TlsAlert
@@ -9,7 +11,7 @@ from cext.tls.credential import Credential
 from cext.tls.engine import ESTABLISHED, Engine
 from cext.tls.inspect import parse
 from cext.tls.messages12 import parse as parse12
-from cext.tls.session import TicketKeys
+from cext.tls.session import TicketKeys, shift_clock
 from cryptography.hazmat.primitives import serialization
 
 from tests.cext.tls.peer import RawClient, certified, extension, pump, u16s, vector
@@ -25,13 +27,13 @@ ASKS_TIMESTAMPS = extension(TIMESTAMP)
 TICKETS = TicketKeys([(bytes(16), bytes(32))])
 
 
-def stapled(response=RESPONSE, timestamps=TIMESTAMPS, kind="ecdsa-p256", chain=1):
+def stapled(response=RESPONSE, timestamps=TIMESTAMPS, kind="ecdsa-p256", chain=1, expires=0):
     certificate, key = certified(kind)
     der = certificate.public_bytes(serialization.Encoding.DER)
     pem = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     return Credential([der] * chain, PrivateKey.from_pem(pem), ["example.com"], ocsp_response=response,
-                      signed_certificate_timestamps=timestamps)
+                      ocsp_expires=expires, signed_certificate_timestamps=timestamps)
 
 
 def connect(server, client, session=None):
@@ -56,6 +58,18 @@ def test_a_server_without_them(version):
     client = {"status_request": True, "signed_certificate_timestamp": True, "max_version": version}
     a, _ = connect(ServerConfig([stapled(b"", b"")]), client)
     assert (a.established, a.ocsp_response, a.signed_certificate_timestamps) == (True, b"", b"")
+
+
+@pytest.mark.parametrize("version", [TLS13, TLS12])
+def test_a_response_is_shown_until_it_expires(version):
+    config = ServerConfig([stapled(expires=time.time() + 60)])
+    client = {"status_request": True, "max_version": version}
+    assert connect(config, client)[0].ocsp_response == RESPONSE
+    try:
+        shift_clock(61_000)
+        assert connect(config, client)[0].ocsp_response == b""
+    finally:
+        shift_clock(0)
 
 
 @pytest.mark.parametrize("version", [TLS13, TLS12])

@@ -45,6 +45,12 @@ cdef ssize_t write_response(const Head *h, int framing, int client_minor, bint k
 becomes FRAMING_CLOSE). `date` (29 bytes, IMF-fixdate) when the
 response has none. `Connection: close` when not keep_alive, `keep-alive` to an HTTP/1.0 client that stays."""
 
+cdef enum:
+    DECIMAL_MAX = 20                    # digits of a uint64_t
+
+cdef size_t write_decimal(uint8_t *end, uint64_t v) noexcept nogil
+"""Writes v so that it ends at `end`; returns how many digits it has."""
+
 cdef size_t write_chunk_size(uint8_t *end, uint64_t n) noexcept nogil
 """Writes "<hex>\\r\\n" so that it ends at `end`; returns its length (at most 18)."""
 

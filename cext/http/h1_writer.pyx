@@ -108,15 +108,19 @@ cdef void _write_framing(Writer *w, int framing, int64_t content_length) noexcep
 
 
 cdef void _write_number(Writer *w, uint64_t v) noexcept nogil:
-    cdef uint8_t digits[20]
-    cdef int at = 20
+    cdef uint8_t digits[DECIMAL_MAX]
+    cdef size_t n = write_decimal(digits + DECIMAL_MAX, v)
+    write_bytes(w, digits + DECIMAL_MAX - n, n)
+
+
+cdef size_t write_decimal(uint8_t *end, uint64_t v) noexcept nogil:
+    cdef uint8_t *p = end
     while True:
-        at -= 1
-        digits[at] = c"0" + <uint8_t> (v % 10)
+        p -= 1
+        p[0] = c"0" + <uint8_t> (v % 10)
         v //= 10
         if v == 0:
-            break
-    write_bytes(w, digits + at, 20 - at)
+            return end - p
 
 
 cdef void _write_x_forwarded(Writer *w, const Forwarding *f, const uint8_t *host, size_t host_len) noexcept nogil:

@@ -8,13 +8,13 @@ all that a peer can ask for at no cost of its own (resets, PINGs, SETTINGS, empt
 cimport cython
 from cpython.object cimport PyObject
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp, memcpy, memset, strlen
+from libc.string cimport memcmp, memset, strlen
 
 from cext.base.buffer cimport (
-    Bytes, Chunk, ChunkQueue, bytes_append, bytes_free, bytes_reserve, chunk_release, queue_append, queue_clear,
+    Bytes, Chunk, bytes_append, bytes_free, bytes_reserve, chunk_release, queue_append, queue_clear,
     queue_pop, queue_push)
 from cext.http.h1_reader cimport parse_request
-from cext.http.h1_writer cimport ALLOWED, reason_phrase
+from cext.http.h1_writer cimport ALLOWED, DECIMAL_MAX, reason_phrase, write_decimal
 from cext.http.message cimport FIELD_CONTENT_LENGTH, FIELD_HOST, MAX_FIELDS, Field, Head, Limits, Span
 from cext.http.rules cimport same_name, text_end, trailer_forbidden
 from cext.lib.nghttp2 cimport *
@@ -321,19 +321,10 @@ cdef class H2Session:
     cdef int respond(self, H2Stream *s, const Head *h, const char *date, bint content) noexcept:
         cdef nghttp2_nv nv[MAX_FIELDS + 3]
         cdef uint8_t status[3]
-        cdef uint8_t length[20]
-        cdef const Field *f
-        cdef size_t n = 1
-        cdef uint32_t i
-        set_status(&nv[0], status, h.status)
-        for i in range(h.n_fields):
-            f = &h.fields[i]
-            if f.hop_by_hop or f.id == FIELD_CONTENT_LENGTH:
-                continue
-            set_field(&nv[n], h.base + f.name.off, f.name.len, h.base + f.value.off, f.value.len)
-            n += 1
+        cdef uint8_t length[DECIMAL_MAX]
+        cdef size_t n = set_head(nv, status, h)
         if h.content_length >= 0 and h.status != 204:
-            set_field(&nv[n], b"content-length", 14, length, decimal(length, <uint64_t> h.content_length))
+            set_length(&nv[n], length, <uint64_t> h.content_length)
             n += 1
         if not h.has_date and date != NULL:
             set_field(&nv[n], b"date", 4, <const uint8_t *> date, strlen(date))
@@ -356,22 +347,14 @@ cdef class H2Session:
     cdef int respond_interim(self, H2Stream *s, const Head *h) noexcept:
         cdef nghttp2_nv nv[MAX_FIELDS + 1]
         cdef uint8_t status[3]
-        cdef const Field *f
-        cdef size_t n = 1
-        cdef uint32_t i
-        set_status(&nv[0], status, h.status)
-        for i in range(h.n_fields):
-            f = &h.fields[i]
-            if not f.hop_by_hop and f.id != FIELD_CONTENT_LENGTH:
-                set_field(&nv[n], h.base + f.name.off, f.name.len, h.base + f.value.off, f.value.len)
-                n += 1
+        cdef size_t n = set_head(nv, status, h)
         return 0 if nghttp2_submit_headers(self.session, NGHTTP2_FLAG_NONE, s.id, NULL, nv, n, NULL) == 0 else -1
 
     cdef int respond_simple(self, H2Stream *s, int status, const char *date, const char *text, bint head_only) noexcept:
         """As h1_writer's write_simple."""
         cdef nghttp2_nv nv[5]
         cdef uint8_t digits[3]
-        cdef uint8_t length[20]
+        cdef uint8_t length[DECIMAL_MAX]
         cdef size_t n = 2
         cdef bint content = not head_only and status != 204
         if text == NULL:
@@ -383,7 +366,7 @@ cdef class H2Session:
             n += 1
         if status != 204:
             set_field(&nv[n], b"content-type", 12, b"text/plain; charset=utf-8", 25)
-            set_field(&nv[n + 1], b"content-length", 14, length, decimal(length, strlen(text) + 1))
+            set_length(&nv[n + 1], length, strlen(text) + 1)
             n += 2
         if content and (self.append(s, <const uint8_t *> text, strlen(text)) < 0
                         or self.append(s, <const uint8_t *> b"\n", 1) < 0):
@@ -607,17 +590,24 @@ cdef inline void set_status(nghttp2_nv *nv, uint8_t *digits, int status) noexcep
     set_field(nv, b":status", 7, digits, 3)
 
 
-cdef size_t decimal(uint8_t *out, uint64_t v) noexcept nogil:
-    cdef uint8_t digits[20]
-    cdef size_t at = 20
-    while True:
-        at -= 1
-        digits[at] = c"0" + <uint8_t> (v % 10)
-        v //= 10
-        if v == 0:
-            break
-    memcpy(out, digits + at, 20 - at)
-    return 20 - at
+cdef void set_length(nghttp2_nv *nv, uint8_t *digits, uint64_t v) noexcept nogil:
+    """content-length; `digits`: DECIMAL_MAX bytes that stay as long as nv."""
+    cdef size_t n = write_decimal(digits + DECIMAL_MAX, v)
+    set_field(nv, b"content-length", 14, digits + DECIMAL_MAX - n, n)
+
+
+cdef size_t set_head(nghttp2_nv *nv, uint8_t *status, const Head *h) noexcept nogil:
+    """:status, and the fields of a response's head that go on; how many."""
+    cdef const Field *f
+    cdef size_t n = 1
+    cdef uint32_t i
+    set_status(&nv[0], status, h.status)
+    for i in range(h.n_fields):
+        f = &h.fields[i]
+        if not f.hop_by_hop and f.id != FIELD_CONTENT_LENGTH:
+            set_field(&nv[n], h.base + f.name.off, f.name.len, h.base + f.value.off, f.value.len)
+            n += 1
+    return n
 
 
 cdef size_t trailer_fields(const Bytes *lines, nghttp2_nv *nv, size_t most) noexcept nogil:

@@ -53,12 +53,9 @@ cdef class Client13(Handshake):
     cdef uint8_t server_finished[HASH_MAX]              # the transcript's hash up to the server's Finished
     cdef uint8_t client_secret[HASH_MAX]                # client_handshake_traffic_secret
 
-    # valid during one advance() only: the message given to it, or what the last one left for the next state
-    cdef const uint8_t *message
-    cdef size_t message_length
+    # valid during one advance() only
     cdef Reader cookie                  # of the HelloRetryRequest; .p NULL: none
 
-    cdef int run(self) except -1
 
     cdef int do_send_client_hello(self) except -1
     cdef int do_read_server_hello(self) except -1

@@ -119,16 +119,9 @@ cdef class Client13(Handshake):
             and not self.decided
         ):
             return self.fail(internal_error, "advance without a whole message")
-        self.message = message
-        self.message_length = n
-        try:
-            step = self.run()
-        except BaseException as exception:      # an interrupt, too: what it stopped has not been done
-            step = self.fail_exception(exception)
-        self.message = NULL
+        step = Handshake.advance(self, message, n)
         self.cookie.p = NULL
         if step < 0:
-            self.clear_flight()                 # nothing of a failed step leaves
             self.exchanges = None
         return step
 

@@ -35,6 +35,7 @@ cdef bint optional_algorithms(Reader body, Reader *out) noexcept nogil
 """CertificateCompressionAlgorithms (RFC 8879 section 3), none of them twice."""
 cdef bint optional_authorities(Reader body, Reader *out) noexcept nogil
 """CertificateAuthoritiesExtension (section 4.2.4): at least one name, and none empty."""
+cdef bint holds_vec16s(Reader list) noexcept nogil
 cdef bint is_timestamp_list(Reader body) noexcept nogil
 """SignedCertificateTimestampList (RFC 6962, section 3.3): neither the list nor a timestamp in it is empty."""
 cdef void write_vec(Writer *w, size_t width, const uint8_t *p, size_t n) noexcept nogil

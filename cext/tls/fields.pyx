@@ -57,25 +57,23 @@ cdef bint optional_algorithms(Reader body, Reader *out) noexcept nogil:
 
 cdef bint optional_authorities(Reader body, Reader *out) noexcept nogil:
     """CertificateAuthoritiesExtension (section 4.2.4): at least one name, and none empty."""
-    cdef Reader walk, name
     if body.p == NULL:
         return 1
     out[0] = body
-    if not whole_vec16(out) or not left(out):
-        return 0
-    walk = out[0]
-    while left(&walk):
-        if not read_vec16(&walk, &name) or not left(&name):
-            return 0
-    return 1
+    return whole_vec16(out) and holds_vec16s(out[0])
 
 
 cdef bint is_timestamp_list(Reader body) noexcept nogil:
-    cdef Reader timestamp
-    if not whole_vec16(&body) or not left(&body):
+    return whole_vec16(&body) and holds_vec16s(body)
+
+
+cdef bint holds_vec16s(Reader list) noexcept nogil:
+    """Whether a list is of one vector at least, and of none that is empty."""
+    cdef Reader one
+    if not left(&list):
         return 0
-    while left(&body):
-        if not read_vec16(&body, &timestamp) or not left(&timestamp):
+    while left(&list):
+        if not read_vec16(&list, &one) or not left(&one):
             return 0
     return 1
 

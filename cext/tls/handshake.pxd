@@ -106,6 +106,10 @@ cdef class Handshake:
     cdef bytes signed_certificate_timestamps    # likewise; the encoded list
     cdef bytes fingerprint      # of early data that a server takes: hex, the same for a replay alone; b"" without
 
+    # valid during one advance() only: the message given to it
+    cdef const uint8_t *message
+    cdef size_t message_length
+
     # --- for the consumer; overridden by each handshake -------------------------------------------
     cdef int advance(self, const uint8_t *message, size_t n) noexcept
     # One whole message, header included (NULL, 0: begin; a client then makes its ClientHello).
@@ -120,6 +124,9 @@ cdef class Handshake:
     # STEP_NEED_MESSAGE: there are keys to change (TLS 1.2); -unexpected_message.
 
     # --- for the subclasses ----------------------------------------------------------------------
+    cdef int run(self) except -1
+    # The subclass's loop over its states; what advance calls.
+
     cdef int fail(self, int description, const char *reason) noexcept nogil
     # Notes the reason and returns -description: `return self.fail(illegal_parameter, "…")`.
 

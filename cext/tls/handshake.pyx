@@ -32,7 +32,20 @@ cdef class Handshake:
         cleanse(self.exporter_secret, sizeof(self.exporter_secret))
 
     cdef int advance(self, const uint8_t *message, size_t n) noexcept:
-        return self.fail(internal_error, "advance is not overridden")
+        cdef int step
+        self.message = message
+        self.message_length = n
+        try:
+            step = self.run()
+        except BaseException as e:      # an interrupt, too: what it stopped has not been done
+            step = self.fail_exception(e)
+        self.message = NULL
+        if step < 0:
+            self.clear_flight()         # nothing of a failed step leaves
+        return step
+
+    cdef int run(self) except -1:
+        return self.fail(internal_error, "run is not overridden")
 
     cdef int admit(self, int type, size_t length) noexcept nogil:
         return self.fail(internal_error, "admit is not overridden")

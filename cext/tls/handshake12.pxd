@@ -32,13 +32,6 @@ cdef class Handshake12(Handshake):
     cdef bint keeps_messages            # a CertificateVerify may come: it signs the messages, by a hash of its own
     cdef Bytes messages                 # all so far, while keeps_messages
 
-    # valid during one advance() only
-    cdef const uint8_t *message
-    cdef size_t message_length
-
-    cdef int run(self) except -1
-    # The subclass's loop over its states; what advance calls.
-
     cdef int begin_transcript(self, const uint8_t *client_hello, size_t n) noexcept nogil
     # The hash is known: the transcript begins with the ClientHello.
 

@@ -36,22 +36,6 @@ cdef class Handshake12(Handshake):
         cleanse(self.server_keys, sizeof(self.server_keys))
         bytes_free(&self.messages)
 
-    cdef int run(self) except -1:
-        return self.fail(internal_error, "run is not overridden")
-
-    cdef int advance(self, const uint8_t *message, size_t n) noexcept:
-        cdef int step
-        self.message = message
-        self.message_length = n
-        try:
-            step = self.run()
-        except BaseException as e:      # an interrupt, too: what it stopped has not been done
-            step = self.fail_exception(e)
-        self.message = NULL
-        if step < 0:
-            self.clear_flight()
-        return step
-
     # --- the transcript
 
     cdef int begin_transcript(self, const uint8_t *client_hello, size_t n) noexcept nogil:

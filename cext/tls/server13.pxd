@@ -52,13 +52,10 @@ cdef class Server13(Handshake):
     cdef uint8_t client_verify_data[HASH_MAX]           # what the client's Finished must hold
     cdef uint8_t client_application_secret[HASH_MAX]    # until the client's Finished
 
-    # valid during one advance() only: the message given to it, and what points into it
-    cdef const uint8_t *message
-    cdef size_t message_length
+    # valid during one advance() only: what points into its message
     cdef ClientHello hello
     cdef KeyShare share                 # the client's, of the group that was chosen
 
-    cdef int run(self) except -1
     cdef int set_cipher_suite(self, int suite) noexcept nogil
     cdef int choose_parameters(self) except -1
     cdef int choose_credential(self) except -1

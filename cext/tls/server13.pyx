@@ -99,18 +99,9 @@ cdef class Server13(Handshake):
         return 0
 
     cdef int advance(self, const uint8_t *message, size_t n) noexcept:
-        cdef int step
-        self.message = message
-        self.message_length = n
-        try:
-            step = self.run()
-        except BaseException as e:      # an interrupt, too: what it stopped has not been done
-            step = self.fail_exception(e)
-        self.message = NULL
+        cdef int step = Handshake.advance(self, message, n)
         memset(&self.hello, 0, sizeof(self.hello))
         memset(&self.share, 0, sizeof(self.share))
-        if step < 0:
-            self.clear_flight()
         return step
 
     cdef int run(self) except -1:

@@ -44,6 +44,7 @@ cdef class Exchange(UpstreamUser):
     cdef bint responding                # the client has a response head
     cdef bint retried
     cdef bint reused
+    cdef bint pushed                    # nobody asked: the client was promised it
     cdef unsigned int round             # where the choice of a server began
     cdef unsigned int attempts          # servers asked so far
     cdef Timer wait                     # connect, first byte or response idle: see `waiting_for`

@@ -25,7 +25,7 @@ from cext.http.message cimport (
 )
 from cext.proxy.downstream cimport READ_BODY, READ_HEAD, READ_KEEPALIVE
 from cext.proxy.router cimport answered_here
-from cext.proxy.service cimport NOTHING_HERE, log_exchange, log_refusal, new_exchange
+from cext.proxy.service cimport NOTHING_HERE, launch, log_exchange, log_refusal, new_exchange
 
 cdef enum:
     SIMPLE_MAX = 1024
@@ -126,7 +126,7 @@ cdef class H1Session(Session):
             self.response_error(x, status, NOTHING_HERE if status == 404 else NULL)
             return
         client.write_idle_ms = x.route.write_idle_ms
-        x.start()
+        launch(client, x, h)
 
     cdef void request_wanted(self, Exchange x) noexcept:
         if self.phase == REQUEST_BODY:

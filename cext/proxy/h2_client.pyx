@@ -23,7 +23,7 @@ from cext.http.message cimport (
 from cext.proxy.downstream cimport READ_BODY, READ_HEAD, READ_KEEPALIVE
 from cext.proxy.push cimport Link, next_preload, promised_request
 from cext.proxy.router cimport answered_here
-from cext.proxy.service cimport NOTHING_HERE, log_exchange, log_refusal, new_exchange
+from cext.proxy.service cimport NOTHING_HERE, launch, log_exchange, log_refusal, new_exchange
 
 cdef enum:
     OUT_MAX = 128 * 1024        # sealed bytes that wait for the socket: the rest waits unsealed, where it can be ordered
@@ -224,6 +224,7 @@ cdef class H2Request(ResponseSink):
             self.home.streams.reset(self.stream, H2_INTERNAL_ERROR)
             return
         self.exchange = x
+        x.pushed = self.stream.pushed
         status = answered_here(x.route, h)
         if status:
             x.status = status
@@ -234,7 +235,7 @@ cdef class H2Request(ResponseSink):
             client.write_idle_ms = self.stall_ms
         elif client.write_idle_ms:              # of several that share the connection, the most patient
             client.write_idle_ms = max(client.write_idle_ms, self.stall_ms)
-        x.start()
+        launch(client, x, h)
 
     cdef void refuse(self, int status, const char *text) noexcept:
         """An answer of our own to what does not become an exchange."""

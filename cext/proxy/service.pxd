@@ -11,6 +11,9 @@ cdef const char *NOTHING_HERE            # said with a 404
 cdef Exchange new_exchange(Downstream client, ResponseSink sink, const Head *h)
 # For a request that is no CONNECT; its `route` is None where nothing is served. None: out of memory.
 
+cdef void launch(Downstream client, Exchange x, const Head *h) noexcept
+# Starts the exchange of a request that its route answers, while h is valid.
+
 cdef void log_exchange(Downstream client, Exchange x, uint64_t wire_in, uint64_t wire_out, const char *why) noexcept
 # One line for an exchange that is over; `why` when the exchange itself has no fault.
 

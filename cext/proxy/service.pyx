@@ -47,6 +47,10 @@ cdef Route find_route(Downstream client, const Head *h):
                                        h.base + h.method_name.off, h.method_name.len)
 
 
+cdef void launch(Downstream client, Exchange x, const Head *h) noexcept:
+    x.start()
+
+
 cdef void log_exchange(Downstream client, Exchange x, uint64_t wire_in, uint64_t wire_out, const char *why) noexcept:
     cdef AccessLog log = x.ctx.access_log
     cdef const uint8_t *head = x.head.data
@@ -61,6 +65,8 @@ cdef void log_exchange(Downstream client, Exchange x, uint64_t wire_in, uint64_t
     log.text(b"host", head + x.method_len + 1 + x.target_len + HOST_AFTER_TARGET, x.host_len)
     log.text(b"path", head + x.method_len + 1, x.target_len)
     log.number(b"status", x.status)
+    if x.pushed:
+        log.boolean(b"pushed", True)
     log.number(b"bytes_in", wire_in)
     log.number(b"bytes_out", wire_out)
     log.milliseconds(b"duration_ms", now - x.started_us)

@@ -596,6 +596,14 @@ def test_what_a_response_preloads_is_pushed():
         assert edge.counters()["requests"] == 3
 
 
+def test_the_log_marks_what_nobody_asked_for():
+    with serving(pushing([]), push=True) as edge, H2Client(edge) as client:
+        for stream, _ in client.ask("/page").promises:
+            client.response(stream)
+    marked = {entry["path"]: entry.get("pushed") for entry in edge.log()}
+    assert marked == {"/page": None, "/s.css": True, "/b.js": True}
+
+
 def test_pushes_are_for_those_who_want_them():
     with serving(pushing([]), push=True) as edge, H2Client(edge, enable_push=0) as client:
         assert client.ask("/page").promises == []

@@ -15,7 +15,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from bench.peers import PEERS, Server, make_site, peer_version, start_backend
-from bench.probes import GROUP, PROBES, SUITE, Load, Probe, load_generator_built, negotiated
+from bench.probes import (
+    GROUP,
+    PROBES,
+    SUITE,
+    Load,
+    Probe,
+    load_generator_built,
+    negotiated,
+    settle_rate,
+)
 from bench.processes import BenchError, allow_files, stopping_on_signals
 from bench.report import Comparison, as_json, chart, machine_facts, markdown, remarks
 from bench.svg import number
@@ -46,6 +55,7 @@ class Settings:
     rounds: int
     seconds: float
     connections: int
+    h2_connections: int
     handshakes: str
     proxy_cpu: int
     load_cpu: int
@@ -56,7 +66,7 @@ class Settings:
 
     def as_json(self) -> dict[str, Any]:
         """What shapes the figures, without the files they go to."""
-        kept = ("rounds", "seconds", "connections", "handshakes", "proxy_cpu", "load_cpu")
+        kept = ("rounds", "seconds", "connections", "h2_connections", "handshakes", "proxy_cpu", "load_cpu")
         return {name: getattr(self, name) for name in kept} | EXPECTED
 
 
@@ -69,6 +79,13 @@ PATH = click.Path(path_type=Path)
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Readings; medians are shown.")
 @click.option("--seconds", type=click.FloatRange(0.5), default=3.0, show_default=True, help="Length of a reading.")
 @click.option("--connections", type=click.IntRange(10), default=3000, show_default=True, help="Held in the idle test.")
+@click.option(
+    "--h2-connections",
+    type=click.IntRange(10),
+    default=10000,
+    show_default=True,
+    help="Held in the idle test of HTTP/2.",
+)
 @click.option(
     "--handshakes",
     type=click.Choice(["auto", "edge", "openssl"]),
@@ -157,7 +174,7 @@ def show(comparison: Comparison, settings: Settings) -> None:
 def measure(comparison: Comparison, settings: Settings, directory: Path, console: Console) -> None:
     """Fills the comparison; leaves nothing running."""
     site = make_site(directory, allow_files())
-    load = Load(settings.load_cpu, directory, settings.seconds, settings.handshakes, settings.connections)
+    load = Load(settings.load_cpu, directory, settings.seconds, settings.handshakes, settings.connections, settings.h2_connections)
     with contextlib.ExitStack() as running:
         running.enter_context(start_backend(site, load.cpu))
         servers: dict[str, Server] = {}
@@ -175,6 +192,9 @@ def measure(comparison: Comparison, settings: Settings, directory: Path, console
                 server.stop()
                 comparison.left_out[name] = str(e)
                 console.print(f"[yellow]{name} left out: {e}")
+        if "latency" in settings.tests:
+            with console.status("looking for the top rate"):
+                load = settle_rate(servers.values(), load)
         if servers:
             take_readings(comparison, servers, load, settings.rounds, console)
 

@@ -251,6 +251,7 @@ workers = 1
 
 [[listener]]
 bind = ["127.0.0.1:{port}"]
+timeouts = {{ keepalive = "{KEEP_ALIVE}s" }}
 
 [[certificate]]
 names = ["localhost"]

@@ -13,8 +13,8 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.peers import BODIES, ROOT, Server
@@ -35,6 +35,8 @@ class Load:
     seconds: float
     handshakes: str  # the client that makes them: "edge" (bench load) or "openssl" (s_time)
     idle: int  # connections that are held
+    idle_h2: int  # likewise, of HTTP/2
+    rate: float = 0.0  # requests per second of the latency probe; 0 until it is settled
 
     def run(self, *command: str) -> Process:
         """A client on the load's CPU; OpenSSL, wherever it is in, offers SUITE and GROUP alone."""
@@ -147,6 +149,12 @@ def proxied_h1(server: Server, load: Load) -> Reading:
     return Reading(cpu / count * 1e6, count, rate, foreign)
 
 
+def proxied_h2(server: Server, load: Load) -> Reading:
+    """CPU microseconds per request of 1 KiB in 16 streams each of 16 kept HTTP/2 connections."""
+    cpu, count, rate, foreign = h2load(server, load, ["-c", "16", "-m", "16"], "1k", warm_up=16 * 160)
+    return Reading(cpu / count * 1e6, count, rate, foreign)
+
+
 def bulk(server: Server, load: Load) -> Reading:
     """Gigabytes of response body per CPU second, in bodies of 10 MiB on 4 connections."""
     cpu, count, rate, foreign = h2load(server, load, ["--h1", "-c", "4"], BULK, warm_up=16)
@@ -178,17 +186,61 @@ def h2load(server: Server, load: Load, options: list[str], body: str, warm_up: i
     return long.cpu - short.cpu, count - warm_up, count / long.seconds, long.foreign
 
 
+LATENCY_CONNECTIONS = 32
+
+
+def settle_rate(servers: Iterable[Server], load: Load) -> Load:
+    """The load with half of the top rate of its first server for the latency probe: all peers get the same."""
+    for server in servers:
+        top = max(proxied_h1(server, load).per_second or 0.0 for _ in range(2))
+        return replace(load, rate=top / 2)
+    return load
+
+
+def latency(server: Server, load: Load) -> Reading:
+    """The 99th percentile of a request's time, in microseconds, at a rate that the connections keep by the clock."""
+    if not load.rate:
+        load = settle_rate([server], load)
+    log = load.directory / f"latency-{time.monotonic_ns()}.tsv"
+    each = load.rate / LATENCY_CONNECTIONS
+    command = ["h2load", "--h1", "-c", str(LATENCY_CONNECTIONS), "--rps", f"{each:.3f}", f"--log-file={log}"]
+    command += ["--tls13-ciphers", SUITE, "--groups", GROUP]
+    command += ["-n", str(round(load.rate * max(load.seconds, 2.0)))]
+    with metering(server) as meter:
+        load.finish(load.run(*command, f"https://127.0.0.1:{server.port}/1k"), load.seconds)
+    rows = [line.split("\t") for line in log.read_text().splitlines()]
+    log.unlink()
+    if any(row[1] != "200" for row in rows):
+        raise BenchError("not every request was answered with 200")
+    begun = min(int(row[0]) for row in rows) + 500_000  # the handshakes and what waited for them are over
+    times = sorted(int(row[2]) for row in rows if int(row[0]) >= begun)
+    if len(times) < 1000:
+        raise BenchError(f"only {len(times)} requests were measured: give it more --seconds")
+    return Reading(float(times[len(times) * 99 // 100]), len(times), len(rows) / meter.seconds, meter.foreign)
+
+
 def idle_memory(server: Server, load: Load) -> Reading:
     """KiB (PSS) that each kept connection adds after one request."""
+    hold = held_by_generator if load.handshakes == "edge" else held_by_python
+    return memory_of_held(server, load.idle, lambda: hold(server, load))
+
+
+def idle_memory_h2(server: Server, load: Load) -> Reading:
+    """The same of HTTP/2."""
+    return memory_of_held(server, load.idle_h2, lambda: held_h2(server, load))
+
+
+def memory_of_held(
+    server: Server, count: int, hold: Callable[[], contextlib.AbstractContextManager[None]]
+) -> Reading:
     trust = ssl.create_default_context(cafile=str(server.site.chain))
     exchange_one(trust, server.port).close()  # what is allocated once, for the first connection, is not counted
     time.sleep(0.5)
     before = memory_kib(server.pid)
-    hold = held_by_generator if load.handshakes == "edge" else held_by_python
-    with metering(server) as meter, hold(server, load):
+    with metering(server) as meter, hold():
         time.sleep(1.0)
         after = memory_kib(server.pid)
-    return Reading((after - before) / load.idle, load.idle, foreign=meter.foreign)
+    return Reading((after - before) / count, count, foreign=meter.foreign)
 
 
 @contextlib.contextmanager
@@ -215,6 +267,48 @@ def held_by_python(server: Server, load: Load) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def held_h2(server: Server, load: Load) -> Iterator[None]:
+    offer = ssl.create_default_context(cafile=str(server.site.chain))
+    offer.minimum_version = ssl.TLSVersion.TLSv1_3
+    offer.set_alpn_protocols(["h2"])
+    with contextlib.ExitStack() as held:
+        for _ in range(load.idle_h2):
+            held.enter_context(exchange_one_h2(offer, server.port))
+        yield
+
+
+# RFC 9113: the preface, empty SETTINGS, and HEADERS of stream 1 that end it: GET https://localhost/1k (RFC 7541).
+H2_FIELDS = b"\x82\x87\x04\x03/1k\x01\x09localhost"
+H2_REQUEST = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\4\0" + bytes(4)
+H2_REQUEST += len(H2_FIELDS).to_bytes(3, "big") + b"\1\5\0\0\0\1" + H2_FIELDS
+H2_SETTINGS_ACK = bytes(3) + b"\4\1" + bytes(4)
+H2_DATA, H2_END_STREAM = 0, 1
+
+
+def exchange_one_h2(offer: ssl.SSLContext, port: int) -> ssl.SSLSocket:
+    """A connection of HTTP/2 that has had one response of 1 KiB and stays open."""
+    connection = offer.wrap_socket(socket.create_connection(("127.0.0.1", port), 10), server_hostname="localhost")
+    if connection.selected_alpn_protocol() != "h2":
+        connection.close()
+        raise BenchError("does not speak HTTP/2")
+    connection.sendall(H2_REQUEST + H2_SETTINGS_ACK)
+    received, body = b"", 0
+    while True:
+        while len(received) >= 9 and len(received) >= 9 + (size := int.from_bytes(received[:3], "big")):
+            kind, flags = received[3], received[4]
+            received = received[9 + size :]
+            body += size if kind == H2_DATA else 0
+            if kind == H2_DATA and flags & H2_END_STREAM:
+                if body != BODIES["1k"]:
+                    raise BenchError(f"a response had {body} bytes of content")
+                return connection
+        more = connection.recv(16384)
+        if not more:
+            raise BenchError("a connection was closed before its response")
+        received += more
+
+
 def exchange_one(offer: ssl.SSLContext, port: int) -> ssl.SSLSocket:
     """A connection that has had one response of 1 KiB and stays open."""
     connection = offer.wrap_socket(socket.create_connection(("127.0.0.1", port), 10), server_hostname="localhost")
@@ -234,8 +328,11 @@ PROBES = {
         Probe("handshake", "Full handshake with one request", "CPU µs", False, full_handshake),
         Probe("resume", "Resumed handshake with one request", "CPU µs", False, resumed_handshake),
         Probe("h1", "HTTP/1.1 request, proxied, 1 KiB", "CPU µs", False, proxied_h1),
+        Probe("h2", "HTTP/2 request, proxied, 1 KiB", "CPU µs", False, proxied_h2),
+        Probe("latency", "99th percentile at half of nginx's top rate", "µs", False, latency),
         Probe("bulk", "Download of 10 MiB bodies", "GB per CPU second", True, bulk),
         Probe("idle", "Memory of an idle connection", "KiB (PSS)", False, idle_memory, fresh=True),
+        Probe("idle_h2", "Memory of an idle HTTP/2 connection", "KiB (PSS)", False, idle_memory_h2, fresh=True),
     )
 }
 

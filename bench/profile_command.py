@@ -94,7 +94,7 @@ def record(
 ) -> list[str]:
     """Runs the load with the tool attached -> the report's lines."""
     site = make_site(directory, allow_files())
-    load = Load(load_cpu, directory, seconds, "edge" if load_generator_built() else "openssl", 1000)
+    load = Load(load_cpu, directory, seconds, "edge" if load_generator_built() else "openssl", 1000, 1000)
     server = Server(PEERS[peer], site, proxy_cpu)
     if tool == "callgrind":
         out = directory / "callgrind.out.%p"

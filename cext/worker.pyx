@@ -7,7 +7,7 @@ from cext.net.stream cimport set_nodelay
 from cext.proxy.access_log cimport AccessLog
 from cext.proxy.context cimport Context
 from cext.proxy.downstream cimport Downstream, ListenerSettings
-from cext.proxy.upstream cimport LOST_CLOSED, Upstream
+from cext.proxy.upstream cimport LOST_CLOSED, UpstreamConnection
 
 from cext.proxy.frontend import Frontend
 
@@ -106,5 +106,5 @@ cdef class DataPlane:
 
     def close_idle(self):
         """Closes the upstream connections, of which none is in use any more, and takes them out of their pools."""
-        for upstream in self.watched(Upstream):
-            (<Upstream> upstream).lose(LOST_CLOSED, 0)
+        for upstream in self.watched(UpstreamConnection):
+            (<UpstreamConnection> upstream).lose(LOST_CLOSED, 0)

@@ -4,9 +4,10 @@ from libc.stdint cimport uint8_t
 
 from cext.http.message cimport METHOD_GET
 from cext.proxy.context cimport Context
+from cext.proxy.h1_upstream cimport H1Request
 from cext.proxy.pool cimport UpstreamGroup
 from cext.proxy.router cimport Route, Router
-from cext.proxy.upstream cimport Upstream, UpstreamUser
+from cext.proxy.upstream cimport UpstreamUser
 
 
 def find_routes(Router router not None, bytes host not None, bytes path not None, int times):
@@ -37,16 +38,17 @@ cdef class Pooled:
     def cycle(self, int connections, int times):
         """`connections` taken, then all released, `times` times -> how many are idle in the end."""
         cdef list taken = []
-        cdef Upstream u
+        cdef H1Request u
         cdef int i
         for i in range(times):
             while len(taken) < connections:
                 taken.append(self.group.take(self.ctx, self.user, METHOD_GET, self.group.start(), False))
             while taken:
-                u = <Upstream> taken.pop()
-                if u.fd < 0:
+                u = <H1Request> taken.pop()
+                if u.closed:
                     raise OSError(u.error, "connect")
-                self.group.release(u)
+                u.user = None
+                self.group.keep(u.connection)
         return self.group.idle_connections()
 
     def close(self):

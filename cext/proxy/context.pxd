@@ -34,6 +34,7 @@ cdef class Context:
     cdef Counters counters
     cdef uint8_t *client_scratch        # SCRATCH bytes: what is being read from a client, for one turn
     cdef uint8_t *upstream_scratch      # likewise from an upstream
+    cdef bint upstream_reading          # it is in use
     cdef Head request                   # the head being read; its spans point into the reader's memory
     cdef Head response
     cdef char date_text[30]             # IMF-fixdate, NUL-terminated

@@ -9,7 +9,7 @@ from cext.http.h1_writer cimport Forwarding
 from cext.http.message cimport Head
 from cext.proxy.context cimport Context
 from cext.proxy.router cimport Route
-from cext.proxy.upstream cimport Upstream, UpstreamUser
+from cext.proxy.upstream cimport UpstreamRequest, UpstreamUser
 
 cdef class Exchange
 
@@ -30,7 +30,7 @@ cdef class Exchange(UpstreamUser):
     cdef Context ctx
     cdef ResponseSink sink              # None once the exchange is over
     cdef Route route
-    cdef Upstream upstream
+    cdef UpstreamRequest upstream
     cdef object server_label            # bytes of the server that was asked last
     cdef Bytes head                     # the request head as it goes upstream; kept for a retry and the log
     cdef uint32_t method_len            # the method stands at head[0], the target behind it, then the host
@@ -64,7 +64,7 @@ cdef class Exchange(UpstreamUser):
     cdef void close(self) noexcept
     cdef void connect(self, bint fresh) noexcept
     cdef void send_head(self) noexcept
-    cdef void settle(self, Upstream u) noexcept
+    cdef void settle(self, UpstreamRequest u) noexcept
     cdef void wait_for(self, int what, int ms) noexcept
     cdef void fail(self, int status, const char *text, const char *fault) noexcept
     cdef void report(self, str what, int error) noexcept

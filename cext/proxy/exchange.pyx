@@ -10,9 +10,8 @@ from libc.string cimport memcpy
 
 from cext.base.buffer cimport bytes_free, bytes_reserve
 from cext.base.timers cimport timer_init
-from cext.http.h1_writer cimport ends_upstream, request_room, write_chunk_size, write_request
+from cext.http.h1_writer cimport ends_upstream, request_room, write_request
 from cext.http.message cimport (
-    FRAMING_CHUNKED,
     FRAMING_LENGTH,
     FRAMING_NONE,
     METHOD_DELETE,
@@ -22,7 +21,6 @@ from cext.http.message cimport (
     METHOD_PUT,
     METHOD_TRACE,
 )
-from cext.proxy.context cimport HIGH_WATER, LOW_WATER
 from cext.proxy.pool cimport Server, avoid
 from cext.proxy.upstream cimport LOST_BAD_RESPONSE, LOST_CONNECT
 
@@ -112,12 +110,12 @@ cdef class Exchange(UpstreamUser):
     cdef void connect(self, bint fresh) noexcept:
         """Takes a connection from the pool, going on to the next server while connects fail at once."""
         cdef unsigned int servers = <unsigned int> len(self.route.upstream.servers)
-        cdef Upstream u
+        cdef UpstreamRequest u
         while self.attempts < servers:
             u = self.route.upstream.take(self.ctx, self, self.method, self.round + self.attempts, fresh)
             self.attempts += 1
             self.server_label = (<Server> u.home).label_bytes
-            if u.fd < 0:
+            if u.closed:
                 avoid(u, self.ctx.loop.now)
                 self.report("connect", u.error)
                 continue
@@ -130,13 +128,13 @@ cdef class Exchange(UpstreamUser):
             return
         self.fail(503, b"The service is not reachable at the moment.", b"connect failed")
 
-    cdef void on_connected(self, Upstream u) noexcept:
+    cdef void on_connected(self, UpstreamRequest u) noexcept:
         self.send_head()
 
     cdef void send_head(self) noexcept:
-        cdef Upstream u = self.upstream
+        cdef UpstreamRequest u = self.upstream
         self.connected_us = self.ctx.loop.now_us
-        if u.queue(self.head.data, self.head.len) < 0:
+        if u.send_head(self.head.data, self.head.len, self.request_framing, self.request_done) < 0:
             self.fail(503, OUT_OF_MEMORY, b"out of memory")
             return
         self.wait_for(WAIT_FIRST_BYTE, self.route.first_byte_ms if self.request_done else 0)
@@ -146,24 +144,14 @@ cdef class Exchange(UpstreamUser):
 
     cdef bint takes_request(self) noexcept nogil:
         """Whether the sink may pass on request content now."""
-        return self.connected_us != 0 and self.upstream is not None and self.upstream.out.bytes < HIGH_WATER
+        return self.connected_us != 0 and self.upstream is not None and self.upstream.takes_more()
 
     cdef void request_data(self, const uint8_t *p, size_t n) noexcept:
-        cdef uint8_t size[20]
-        cdef size_t k
-        cdef int r = 0
         self.bytes_in += n
         self.body_begun = True
         if self.upstream is None or n == 0:
             return
-        if self.request_framing == FRAMING_CHUNKED:
-            k = write_chunk_size(size + sizeof(size), n)
-            r |= self.upstream.queue(size + sizeof(size) - k, k)
-            r |= self.upstream.queue(p, n)
-            r |= self.upstream.queue(b"\r\n", 2)
-        else:
-            r = self.upstream.queue(p, n)
-        if r < 0:
+        if self.upstream.send(p, n) < 0:
             self.fail(503, OUT_OF_MEMORY, b"out of memory")
 
     cdef void request_flush(self) noexcept:
@@ -178,33 +166,27 @@ cdef class Exchange(UpstreamUser):
             self.wait_for(WAIT_BODY, self.route.body_idle_ms)           # it may need more of the request first
 
     cdef void request_end(self, const BodyReader *trailers) noexcept:
-        cdef int r = 0
         self.request_done = True
         if self.upstream is None:
             return
-        if self.request_framing == FRAMING_CHUNKED:
-            self.body_begun = True                  # its last chunk is a part of it
-            r |= self.upstream.queue(b"0\r\n", 3)
-            if trailers.trailers_len:
-                r |= self.upstream.queue(trailers.trailers, trailers.trailers_len)
-            r |= self.upstream.queue(b"\r\n", 2)
-            if r < 0:
-                self.fail(503, OUT_OF_MEMORY, b"out of memory")
-                return
+        self.body_begun = True                      # its end is a part of it
+        if self.upstream.send_end(trailers) < 0:
+            self.fail(503, OUT_OF_MEMORY, b"out of memory")
+            return
         if not self.responding:
             self.wait_for(WAIT_FIRST_BYTE, self.route.first_byte_ms)
         self.upstream.flush()
 
-    cdef void on_drained(self, Upstream u) noexcept:
+    cdef void on_drained(self, UpstreamRequest u) noexcept:
         if not self.request_done and self.sink is not None and self.connected_us:
             if not self.responding:
                 self.wait_for(WAIT_FIRST_BYTE, 0)
             self.sink.request_wanted(self)
 
-    cdef void on_interim(self, Upstream u, const Head *h) noexcept:
+    cdef void on_interim(self, UpstreamRequest u, const Head *h) noexcept:
         self.sink.response_interim(self, h)
 
-    cdef void on_head(self, Upstream u, const Head *h) noexcept:
+    cdef void on_head(self, UpstreamRequest u, const Head *h) noexcept:
         self.status = h.status
         self.first_byte_us = self.ctx.loop.now_us
         self.responding = True
@@ -213,20 +195,20 @@ cdef class Exchange(UpstreamUser):
         self.wait_for(WAIT_BODY, self.route.body_idle_ms)
         self.sink.response_head(self, h)
 
-    cdef void on_data(self, Upstream u, const uint8_t *p, size_t n) noexcept:
+    cdef void on_data(self, UpstreamRequest u, const uint8_t *p, size_t n) noexcept:
         self.bytes_out += n
         self.sink.response_data(self, p, n)
 
-    cdef void on_chunk(self, Upstream u, Chunk *c) noexcept:
+    cdef void on_chunk(self, UpstreamRequest u, Chunk *c) noexcept:
         self.bytes_out += c.end - c.start
         self.sink.response_chunk(self, c)
 
-    cdef void on_batch(self, Upstream u) noexcept:
+    cdef void on_batch(self, UpstreamRequest u) noexcept:
         self.sink.response_flush(self)
         if self.upstream is not u:
             return
         if self.sink.response_congested(self):
-            u.paused = True
+            u.pause()
             self.wait_for(WAIT_BODY, 0)             # the client's write timeout is running now
         elif self.responding:
             self.wait_for(WAIT_BODY, self.route.body_idle_ms)
@@ -237,26 +219,26 @@ cdef class Exchange(UpstreamUser):
             self.wait_for(WAIT_BODY, self.route.body_idle_ms)
             self.upstream.resume()
 
-    cdef void on_end(self, Upstream u) noexcept:
+    cdef void on_end(self, UpstreamRequest u, const BodyReader *trailers) noexcept:
         cdef ResponseSink sink = self.sink
         self.upstream = None
         self.wait_for(WAIT_BODY, 0)
         u.user = None
-        if u.body.trailers_len:
-            sink.response_end(self, &u.body)
+        if trailers != NULL:
+            sink.response_end(self, trailers)
             self.settle(u)
         else:                       # first of all back to the pool: a pipelined request may follow at once
             self.settle(u)
             sink.response_end(self, NULL)
 
-    cdef void settle(self, Upstream u) noexcept:
+    cdef void settle(self, UpstreamRequest u) noexcept:
         """The connection goes back to the pool if it can serve again."""
-        if u.keep_alive and not self.last_upstream and self.request_done and u.out.bytes == 0:
-            self.route.upstream.release(u)
+        if self.request_done and not self.last_upstream:
+            u.release()
         else:
             u.drop()
 
-    cdef void on_lost(self, Upstream u, int loss, int error) noexcept:
+    cdef void on_lost(self, UpstreamRequest u, int loss, int error) noexcept:
         self.upstream = None
         if loss == LOST_CONNECT:
             avoid(u, self.ctx.loop.now)
@@ -293,7 +275,7 @@ cdef class Exchange(UpstreamUser):
             self.ctx.loop.timers.disarm(&self.wait)
 
     cdef void on_timer(self, int kind) noexcept:
-        cdef Upstream u = self.upstream
+        cdef UpstreamRequest u = self.upstream
         cdef const char *fault
         self.ctx.counters.timeouts += 1
         if kind == TIMER_TOTAL:
@@ -330,7 +312,7 @@ cdef class Exchange(UpstreamUser):
 
     cdef void close(self) noexcept:
         """The end: timers and connection are given back. Idempotent."""
-        cdef Upstream u = self.upstream
+        cdef UpstreamRequest u = self.upstream
         if self.sink is not None:
             self.sink = None
             self.ctx.loop.keep_until_turn_ends(self)

@@ -4,16 +4,16 @@ from libc.stdint cimport uint64_t
 
 from cext.net.address cimport Address
 from cext.proxy.context cimport Context
-from cext.proxy.upstream cimport Upstream, UpstreamUser
+from cext.proxy.upstream cimport UpstreamConnection, UpstreamHome, UpstreamRequest, UpstreamUser
 
 cdef class UpstreamGroup
 
-cdef class Server(UpstreamUser):
+cdef class Server(UpstreamHome):
     """One address of a group."""
     cdef readonly str label                 # "127.0.0.1:9000", "unix:/run/app.sock"
     cdef bytes label_bytes
     cdef Address address
-    cdef list idle                          # of Upstream, oldest first
+    cdef list idle                          # of H1Upstream, oldest first
     cdef uint64_t avoid_until               # loop ms; a failed connect sends others elsewhere for a while
     cdef uint64_t refused                   # its place in the order of failed connects; higher is later
     cdef UpstreamGroup group
@@ -27,7 +27,7 @@ cdef class UpstreamGroup:
     cdef unsigned int turn                  # round robin
     cdef uint64_t refusals
     cdef unsigned int start(self) noexcept nogil
-    cdef Upstream take(self, Context ctx, UpstreamUser user, int method, unsigned int attempt, bint fresh)
-    cdef void release(self, Upstream u) noexcept
+    cdef UpstreamRequest take(self, Context ctx, UpstreamUser user, int method, unsigned int attempt, bint fresh)
+    cdef void keep(self, UpstreamConnection c) noexcept
 
-cdef void avoid(Upstream u, uint64_t now) noexcept
+cdef void avoid(UpstreamRequest u, uint64_t now) noexcept

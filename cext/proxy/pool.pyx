@@ -1,12 +1,13 @@
 """The pool (see the .pxd). One per worker: nothing is shared, nothing is locked."""
 
 from cext.net.address cimport address_set
+from cext.proxy.h1_upstream cimport H1Upstream
 
 cdef enum:
     AVOID_MS = 1000
 
 
-cdef class Server(UpstreamUser):
+cdef class Server(UpstreamHome):
     """Server(group, ("tcp", "127.0.0.1", 9000)) or Server(group, ("unix", "/run/app.sock")); ValueError on others."""
 
     def __init__(self, UpstreamGroup group, tuple where):
@@ -21,10 +22,12 @@ cdef class Server(UpstreamUser):
             self.label = f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
         self.label_bytes = self.label.encode()
 
-    cdef void on_lost(self, Upstream u, int loss, int error) noexcept:
-        """An idle connection has ended."""
-        if u in self.idle:
-            self.idle.remove(u)
+    cdef void take_back(self, UpstreamConnection c) noexcept:
+        self.group.keep(c)
+
+    cdef void on_gone(self, UpstreamConnection c) noexcept:
+        if c in self.idle:
+            self.idle.remove(c)
             self.group.n_idle -= 1
 
 
@@ -44,10 +47,11 @@ cdef class UpstreamGroup:
         self.turn += 1
         return self.turn
 
-    cdef Upstream take(self, Context ctx, UpstreamUser user, int method, unsigned int attempt, bint fresh):
-        """A connection to the attempt-th server of the round, idle if there is one (never when `fresh`), else new.
+    cdef UpstreamRequest take(self, Context ctx, UpstreamUser user, int method, unsigned int attempt, bint fresh):
+        """A request to the attempt-th server of the round, on an idle connection if there is one (never when `fresh`),
+        else on a new one.
 
-        It may still be connecting. One whose connect() fails at once comes back closed (fd -1) with its error.
+        It may still be connecting. One whose connect() fails at once comes back closed, with its error.
         An idle one is given only after a look (0.2 us) that it is open and silent: a request that can't be repeated
         must not be lost on it, and no surplus of the last response be taken for the next one.
         """
@@ -55,7 +59,8 @@ cdef class UpstreamGroup:
         cdef unsigned int i
         cdef Server server = <Server> self.servers[attempt % n]
         cdef Server other
-        cdef Upstream u
+        cdef H1Upstream c
+        cdef UpstreamRequest request
         # One that refused lately gives way to the next; when all did, to the one that refused longest ago.
         for i in range(1, n):
             if server.avoid_until <= ctx.loop.now:
@@ -64,46 +69,43 @@ cdef class UpstreamGroup:
             if other.avoid_until <= ctx.loop.now or other.refused < server.refused:
                 server = other
         while server.idle and not fresh:
-            u = <Upstream> server.idle.pop()
+            c = <H1Upstream> server.idle.pop()
             self.n_idle -= 1
-            if u.nothing_to_read():
+            if c.nothing_to_read():
                 ctx.counters.upstream_reuses += 1
-                u.begin(user, method)
-                return u
-            u.drop()
-        u = Upstream(ctx, server)
+                return c.begin(user, method)
+            c.close()
+        c = H1Upstream(ctx, server)
         ctx.counters.upstream_connects += 1
-        if u.open(&server.address) < 0:
-            u.drop()
-            return u
-        u.begin(user, method)
-        return u
+        if c.open(&server.address) < 0:
+            request = c.request
+            c.close()
+            return request
+        return c.begin(user, method)
 
-    cdef void release(self, Upstream u) noexcept:
+    cdef void keep(self, UpstreamConnection c) noexcept:
         """A connection that has answered and may serve again; the oldest idle one makes room."""
-        cdef Server server = <Server> u.home
-        cdef Upstream oldest
+        cdef Server server = <Server> c.home
         if self.max_idle <= 0:
-            u.drop()
+            c.close()
             return
         if self.n_idle >= self.max_idle:
             if not server.idle:
-                u.drop()
+                c.close()
                 return
-            oldest = <Upstream> server.idle.pop(0)
+            (<UpstreamConnection> server.idle.pop(0)).close()
             self.n_idle -= 1
-            oldest.drop()
-        server.idle.append(u)
+        server.idle.append(c)
         self.n_idle += 1
-        u.park(u.loop.now + self.idle_ms)
+        (<H1Upstream> c).park(c.loop.now + self.idle_ms)
 
     def close_idle(self):
         """Closes every idle connection (a worker that ends)."""
         cdef Server server
-        cdef Upstream u
+        cdef UpstreamConnection c
         for server in self.servers:
-            for u in server.idle:
-                u.drop()
+            for c in server.idle:
+                c.close()
             server.idle.clear()
         self.n_idle = 0
 
@@ -112,7 +114,7 @@ cdef class UpstreamGroup:
         return self.n_idle
 
 
-cdef void avoid(Upstream u, uint64_t now) noexcept:
+cdef void avoid(UpstreamRequest u, uint64_t now) noexcept:
     """The server refused a connection: for a second, others are asked first."""
     cdef Server server = <Server> u.home
     server.avoid_until = now + AVOID_MS

@@ -1,4 +1,14 @@
-"""One HTTP/1.1 connection to a backend: sends request bytes, reads responses."""
+"""The side of the servers: what one request is sent through (UpstreamRequest), who sends it (UpstreamUser), and the
+connection beneath (UpstreamConnection), of which each protocol is a subclass: H1Upstream, in h1_upstream.
+
+    UpstreamUser (an exchange)  --calls-->  UpstreamRequest  --writes to-->  UpstreamConnection
+                                <--on_*---                   <--parses for--
+
+A user gets a request from the pool (UpstreamGroup.take), waits for on_connected while `connecting`, and then calls
+send_head, send and send_end, each followed by flush; it is told of the response by on_interim, on_head, on_data,
+on_chunk, on_batch and on_end. After on_end it calls release; to give up at any time before, drop; after on_lost nothing.
+Every callback may release or drop the request: who calls one looks at `user` again afterwards.
+"""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -13,54 +23,98 @@ from cext.proxy.context cimport Context
 cdef enum UpstreamLoss:
     LOST_CONNECT = 1            # no connection came about: nothing was sent
     LOST_CLOSED = 2             # ended or broke before the response was whole
-    LOST_BAD_RESPONSE = 3       # what came is no HTTP/1.1 response
+    LOST_BAD_RESPONSE = 3       # what came is no response
 
-cdef enum UpstreamPhase:
-    UPSTREAM_IDLE = 0           # in the pool: whatever comes now ends it
-    UPSTREAM_HEAD = 1           # waiting for (the rest of) a response head
-    UPSTREAM_BODY = 2
-
-cdef class Upstream
+cdef class UpstreamRequest
+cdef class UpstreamConnection
 
 cdef class UpstreamUser(TimerOwner):
-    """Who a connection works for: an exchange, or its server's pool while it is idle."""
-    cdef void on_connected(self, Upstream u) noexcept
-    cdef void on_lost(self, Upstream u, int loss, int error) noexcept
-    cdef void on_interim(self, Upstream u, const Head *h) noexcept
-    cdef void on_head(self, Upstream u, const Head *h) noexcept
-    cdef void on_data(self, Upstream u, const uint8_t *p, size_t n) noexcept
-    cdef void on_chunk(self, Upstream u, Chunk *c) noexcept
-    cdef void on_end(self, Upstream u) noexcept
-    cdef void on_batch(self, Upstream u) noexcept
-    cdef void on_drained(self, Upstream u) noexcept
+    """Who a request is for. Memory passed in is valid during the call."""
+    cdef void on_connected(self, UpstreamRequest u) noexcept
+    cdef void on_lost(self, UpstreamRequest u, int loss, int error) noexcept
+    cdef void on_interim(self, UpstreamRequest u, const Head *h) noexcept
+    cdef void on_switched(self, UpstreamRequest u, const Head *h) noexcept
+    cdef void on_head(self, UpstreamRequest u, const Head *h) noexcept
+    cdef void on_data(self, UpstreamRequest u, const uint8_t *p, size_t n) noexcept
+    cdef void on_chunk(self, UpstreamRequest u, Chunk *c) noexcept
+    cdef void on_end(self, UpstreamRequest u, const BodyReader *trailers) noexcept
+    cdef void on_batch(self, UpstreamRequest u) noexcept
+    cdef void on_drained(self, UpstreamRequest u) noexcept
 
-cdef class Upstream(Stream):
-    cdef Context ctx
-    cdef UpstreamUser user
-    cdef UpstreamUser home          # the Server in the pool
-    cdef bint connecting
-    cdef bint reused                # has answered a request before
-    cdef bint paused                # its user's client is slow: do not read
-    cdef bint pumping
-    cdef bint keep_alive            # after the current response
-    cdef bint answered              # a byte of the current response has come
-    cdef int phase                  # UpstreamPhase
-    cdef int request_method
-    cdef uint32_t scanned           # of a head that is not whole yet
-    cdef Bytes pending              # read, but not yet enough to parse
-    cdef BodyReader body
-    cdef Timer idle
-    cdef int open(self, const Address *where) noexcept
-    cdef void begin(self, UpstreamUser user, int request_method) noexcept
-    cdef int queue(self, const uint8_t *p, size_t n) noexcept nogil
+cdef class UpstreamHome:
+    """Where a connection belongs: its server in the pool."""
+    cdef void take_back(self, UpstreamConnection c) noexcept
+    cdef void on_gone(self, UpstreamConnection c) noexcept
+
+cdef class UpstreamRequest:
+    """One request at a server, and the response to it.
+
+    A tunnel: the user sets `switching` before send_head when the head asks for an upgrade. A 101 is then told by
+    on_switched (without it, it is LOST_BAD_RESPONSE), within which the user calls begin_tunnel. From then on bytes
+    pass as they are: what comes by on_data and on_batch, what goes by send and flush, with the same backpressure.
+    on_end says that the server will send no more; our direction stays open until shut_writing, and the request until
+    drop. An error is told by on_lost. A final head instead of the 101 is an ordinary response.
+    """
+    cdef UpstreamUser user          # who is told; None: nobody any more
+    cdef UpstreamHome home          # the Server in the pool
+    cdef bint connecting            # on_connected is to come: nothing may be sent before
+    cdef bint closed                # nothing can be sent any more; from take: it could not begin, see `error`
+    cdef bint reused                # its connection has answered others before
+    cdef bint answered              # a byte of the response has come
+    cdef bint paused                # its user's client is slow: nothing more of the response is reported
+    cdef bint switching             # set by the user: a 101 is awaited
+    cdef int error                  # errno of a connect that failed at once
+    cdef int method                 # Method of the request
+
+    cdef int send_head(self, const uint8_t *p, size_t n, int framing, bint ended) noexcept
+    # The request's head, as write_request wrote it; `framing` of its content, of which with `ended` there is none.
+    # 0, or -1 when out of memory, as the next two.
+    cdef int send(self, const uint8_t *p, size_t n) noexcept
+    # Content, n > 0: its framing is added here. In a tunnel, bytes.
+    cdef int send_end(self, const BodyReader *trailers) noexcept
+    # The content is whole: not called when send_head said `ended`.
     cdef void flush(self) noexcept
+    # What was given goes out. on_drained, or on_lost, may come before this returns.
+    cdef bint takes_more(self) noexcept nogil
+    # Whether content should be sent now; when it is not, on_drained follows once it may be.
+    cdef void pause(self) noexcept
+    # No more of the response is reported than what one read brought; the server is held up once buffers are full.
     cdef void resume(self) noexcept
-    cdef void park(self, uint64_t deadline) noexcept
+    cdef void release(self) noexcept
+    # After on_end, when the whole request was sent: the connection may serve others.
     cdef void drop(self) noexcept
+    # Gives up, without a word to the user: the connection (HTTP/1.1) is closed.
+    cdef int begin_tunnel(self) noexcept
+    # Within on_switched; 0, or -1: this protocol has no tunnels.
+    cdef void shut_writing(self) noexcept
+    # Of a tunnel: no more will be sent, once what was given has gone; the server may still send.
+
+cdef class UpstreamConnection(Stream):
+    """A socket to a server. What is spoken on it is a subclass's business."""
+    cdef Context ctx
+    cdef UpstreamHome home
+    cdef bint connecting
+    cdef bint pumping
+    cdef bint broken                # sending has failed: what came before that is still read
+    cdef bint shut_when_sent        # our side is to be shut once `out` has gone
+    cdef Bytes pending              # read, but not yet enough to parse
+    cdef Timer idle
+    # for the protocol
+    cdef int open(self, const Address *where) noexcept
+    cdef int write(self, const uint8_t *p, size_t n) noexcept
+    cdef void flush(self) noexcept
     cdef void pump(self) noexcept
+    cdef void finish_writing(self) noexcept
+    cdef void close(self) noexcept
+    # the protocol's own
+    cdef void on_ready(self) noexcept
+    cdef bint wants_input(self) noexcept
+    cdef size_t on_bytes(self, const uint8_t *p, size_t n) noexcept
+    cdef size_t wants_chunks(self) noexcept
+    cdef void on_chunks(self, Chunk **chunks, int n, size_t size) noexcept
+    cdef void on_sent(self) noexcept
+    cdef void on_ended(self, int error) noexcept
+    cdef void lose(self, int loss, int error) noexcept
+    # its own
     cdef ssize_t read_scratch(self) noexcept
     cdef ssize_t read_chunks(self) noexcept
-    cdef void consume(self, const uint8_t *p, size_t n) noexcept
-    cdef void finish_response(self) noexcept
-    cdef void lose(self, int loss, int error) noexcept
-    cdef void ended(self, int error) noexcept

@@ -5,7 +5,7 @@ from pathlib import Path
 from cext.proxy.exchange import Exchange
 from cext.proxy.frontend import ClientConnection
 from cext.proxy.h1_session import H1Session
-from cext.proxy.upstream import Upstream
+from cext.proxy.h1_upstream import H1Request, H1Upstream
 from cext.tls.connection import Connection
 
 from tests.cext.proxy.harness import Client, get, reply, serving
@@ -16,7 +16,7 @@ REQUESTS = 12_000
 def test_an_idle_connection_is_three_small_objects():
     assert sum(kind.__basicsize__ for kind in (ClientConnection, H1Session, Connection)) <= 1100
     assert Exchange.__basicsize__ <= 320
-    assert Upstream.__basicsize__ <= 320
+    assert H1Upstream.__basicsize__ + H1Request.__basicsize__ <= 440
 
 
 def private_kib():

@@ -39,6 +39,30 @@ cdef ssize_t write_request(const Head *h, const Forwarding *f, int framing, uint
 is one, where it counts), Max-Forwards one less, close where ends_upstream, TE: trailers kept, our own Connection / Content-Length / Transfer-Encoding by `framing`. Never Upgrade.
 Not for METHOD_CONNECT, which has no path. Length, or -1 when cap is short."""
 
+cdef struct RequestText:                # what stands in a head that write_request made
+    const uint8_t *method
+    size_t method_len
+    const uint8_t *target
+    size_t target_len
+    const uint8_t *host
+    size_t host_len
+    const uint8_t *lines                # the other fields, each with its CRLF, and the last CRLF
+    size_t lines_len
+
+cdef inline RequestText request_text(const uint8_t *p, size_t n, size_t method_len, size_t target_len,
+                                     size_t host_len) noexcept nogil:
+    cdef RequestText t
+    t.method = p
+    t.method_len = method_len
+    t.target = p + method_len + 1
+    t.target_len = target_len
+    t.host = t.target + target_len + 17         # " HTTP/1.1\r\nHost: "
+    t.host_len = host_len
+    t.lines = t.host + host_len + 2
+    t.lines_len = p + n - t.lines
+    return t
+
+
 cdef ssize_t write_response(const Head *h, int framing, int client_minor, bint keep_alive, const char *date,
                             uint8_t *out, size_t cap) noexcept nogil
 """The response head for the client. FRAMING_CHUNKED only to HTTP/1.1 clients (to others it

@@ -39,11 +39,13 @@ cdef class H2Request(ResponseSink):
     cdef int stall_ms
     cdef uint64_t taken, taken_of_all   # what it had taken when that timer was set, of this stream and of all
     cdef bint head_only                 # the request is a HEAD
-    cdef uint8_t promises               # made for this response
+    cdef uint8_t promises               # made for this response,
+    cdef Bytes promised                 # and their request lines
     cdef uint64_t wire_in, wire_out
     cdef void begin(self, const Head *h) noexcept
     cdef void refuse(self, int status, const char *text) noexcept
     cdef void push(self, Exchange x, const Head *h) noexcept
+    cdef bint note_promise(self, const Bytes *text) noexcept
     cdef void pass_on(self) noexcept
     cdef void end_request(self) noexcept
     cdef void await_content(self) noexcept

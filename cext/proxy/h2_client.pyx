@@ -6,12 +6,13 @@ share TLS records and one system call.
 
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.string cimport memset
+from libc.string cimport memchr, memset
 
 from cext.base.buffer cimport Bytes, Chunk, bytes_append, bytes_consume, bytes_free, chunk_release
 from cext.base.timers cimport timer_init
 from cext.http.h1_reader cimport BodyReader
 from cext.http.h2_session cimport H2_CANCEL, H2_INTERNAL_ERROR, H2_NO_ERROR, NOT_STUCK, STUCK_CONNECTION
+from cext.http.links cimport Link, next_link
 from cext.http.message cimport (
     FIELD_LINK,
     FRAMING_LENGTH,
@@ -21,9 +22,12 @@ from cext.http.message cimport (
     METHOD_HEAD,
 )
 from cext.proxy.downstream cimport READ_BODY, READ_HEAD, READ_KEEPALIVE
-from cext.proxy.push cimport Link, next_preload, promised_request
+from cext.proxy.push cimport promised_request
 from cext.proxy.router cimport answered_here
 from cext.proxy.service cimport NOTHING_HERE, launch, log_exchange, log_refusal, new_exchange
+
+cdef extern from "<string.h>" nogil:
+    void *memmem(const void *p, size_t n, const void *part, size_t m)
 
 cdef enum:
     OUT_MAX = 128 * 1024        # sealed bytes that wait for the socket: the rest waits unsealed, where it can be ordered
@@ -208,6 +212,7 @@ cdef class H2Request(ResponseSink):
 
     def __dealloc__(self):
         bytes_free(&self.held)
+        bytes_free(&self.promised)
 
     # ---- the request ----
 
@@ -339,13 +344,22 @@ cdef class H2Request(ResponseSink):
             value = h.base + h.fields[i].value.off
             at = 0
             while self.promises < PROMISES_MAX:
-                at = next_preload(value, h.fields[i].value.len, at, &link)
+                at = next_link(value, h.fields[i].value.len, at, &link)
                 if link.len == 0:
                     break
                 memset(&text, 0, sizeof(text))
-                if promised_request(x, &link, &text) == 0 and self.home.streams.promise(self.stream, &text) == 0:
-                    self.promises += 1
+                if promised_request(x, &link, &text) == 0 and self.note_promise(&text):
+                    self.home.streams.promise(self.stream, &text)
                 bytes_free(&text)
+
+    cdef bint note_promise(self, const Bytes *text) noexcept:
+        """False when it was made before: an early hint and the response it hints at name the same links."""
+        cdef const uint8_t *end = <const uint8_t *> memchr(text.data, c"\n", text.len)
+        cdef size_t n = end + 1 - text.data
+        if memmem(self.promised.data, self.promised.len, text.data, n) != NULL:
+            return False
+        self.promises += 1
+        return bytes_append(&self.promised, text.data, n) == 0
 
     cdef void response_data(self, Exchange x, const uint8_t *p, size_t n) noexcept:
         self.wire_out += n

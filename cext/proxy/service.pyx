@@ -3,14 +3,11 @@
 from libc.stdint cimport uint8_t
 from libc.string cimport strlen
 
-from cext.http.h1_writer cimport Forwarding
+from cext.http.h1_writer cimport Forwarding, RequestText, request_text
 from cext.net.address cimport ADDRESS_TEXT, LOCAL_TEXT, local_text, peer_text
 from cext.proxy.access_log cimport AccessLog
 from cext.proxy.context cimport Context
 from cext.proxy.router cimport Route
-
-cdef enum:
-    HOST_AFTER_TARGET = 17      # " HTTP/1.1\r\nHost: " stands between them in a serialised head
 
 cdef const char *NOTHING_HERE = b"Nothing is served under this address."
 
@@ -53,7 +50,7 @@ cdef void launch(Downstream client, Exchange x, const Head *h) noexcept:
 
 cdef void log_exchange(Downstream client, Exchange x, uint64_t wire_in, uint64_t wire_out, const char *why) noexcept:
     cdef AccessLog log = x.ctx.access_log
-    cdef const uint8_t *head = x.head.data
+    cdef RequestText asked = request_text(x.head.data, x.head.len, x.method_len, x.target_len, x.host_len)
     cdef uint64_t now = x.ctx.loop.now_us
     cdef const char *fault = x.fault if x.fault != NULL else why
     if log is None:
@@ -61,9 +58,9 @@ cdef void log_exchange(Downstream client, Exchange x, uint64_t wire_in, uint64_t
     log.open_line()
     if client is not None:
         client.log_facts(log)
-    log.text(b"method", head, x.method_len)
-    log.text(b"host", head + x.method_len + 1 + x.target_len + HOST_AFTER_TARGET, x.host_len)
-    log.text(b"path", head + x.method_len + 1, x.target_len)
+    log.text(b"method", asked.method, asked.method_len)
+    log.text(b"host", asked.host, asked.host_len)
+    log.text(b"path", asked.target, asked.target_len)
     log.number(b"status", x.status)
     if x.pushed:
         log.boolean(b"pushed", True)

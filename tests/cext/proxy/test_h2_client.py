@@ -561,7 +561,7 @@ def test_an_urgent_stream_overtakes(by):
 
 LINKS = (
     'Link: </s.css>; rel=preload; as=style, </n.js>;rel=preload;nopush, <https://example.com/b.js>; rel="x preload"',
-    "Link: <https://other.example/c>; rel=preload, <//other/d>; rel=preload, <rel/e>; rel=preload, </f>; rel=next",
+    "Link: <https://other.example/c>; rel=preload, <//other/d>; rel=preload, <data:e>; rel=preload, </f>; rel=next",
 )
 
 
@@ -623,14 +623,26 @@ def test_a_push_that_the_client_refuses():
         assert client.ask("/x").status == 200
 
 
+def test_relative_targets_are_resolved_against_the_page():
+    def script(conn):
+        while True:
+            page = conn.request().start.startswith("GET /a/b/page?x=/y/ ")
+            links = ["Link: <c.css>; rel=preload, <../d.js>; rel=preload", "Link: <?q>; rel=preload, <#e>; rel=preload"]
+            conn.send(reply(fields=links if page else ()))
+
+    with serving(script, push=True) as edge, H2Client(edge) as client:
+        page = client.ask("/a/b/page?x=/y/")
+        assert [fields[":path"] for _, fields in page.promises] == ["/a/b/c.css", "/a/d.js", "/a/b/page?q"]
+
+
 def test_early_hints_push_too():
     def script(conn):
         while True:
             if conn.request().start.startswith("GET /page"):
                 conn.send(b"HTTP/1.1 103 Early Hints\r\nLink: </s.css>; rel=preload\r\n\r\n")
-            conn.send(reply())
+            conn.send(reply(fields=["Link: <s.css>; rel=preload, </t.js>; rel=preload"]))
 
     with serving(script, push=True) as edge, H2Client(edge) as client:
         page = client.ask("/page")
-        assert [fields[":path"] for _, fields in page.promises] == ["/s.css"]
+        assert [fields[":path"] for _, fields in page.promises] == ["/s.css", "/t.js"]
         assert [i[":status"] for i in page.interim] == ["103"]

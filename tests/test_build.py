@@ -61,7 +61,7 @@ def test_libraries_per_layer(module):
     assert not [name for name in libraries if name.startswith("libssl")]
     if not str(module.relative_to(ROOT)).startswith("cext/crypto/"):
         assert not [name for name in libraries if name.startswith("libcrypto")]
-    if module.name.split(".")[0] != "h2_session":
+    if not str(module.relative_to(ROOT)).startswith("cext/http/h2_"):
         assert not [name for name in libraries if name.startswith("libnghttp2")]
 
 

@@ -1,4 +1,4 @@
-"""An HTTP/2 session from Python, in memory: for tests and fuzzing; the data plane uses H2Session itself.
+"""An HTTP/2 session from Python, in memory: for tests and fuzzing; the data plane uses H2Server itself.
 
 What happens is told as tuples: ("request", stream, method, path, host, ended), ("refused", stream, status),
 ("data", stream, bytes), ("end", stream, trailer lines), ("drained", stream), ("closed", stream, code).
@@ -9,13 +9,14 @@ from libc.string cimport memset
 
 from cext.base.buffer cimport Bytes, bytes_append, bytes_free
 from cext.http.h1_reader cimport parse_response
-from cext.http.h2_session cimport H2Session, H2Settings, H2Stream
+from cext.http.h2_server cimport H2Server
+from cext.http.h2_session cimport H2Settings, H2Stream
 from cext.http.message cimport METHOD_GET, Head, Limits, Span
 
 cdef const char *DATE = b"Thu, 01 Jan 1970 00:00:00 GMT"
 
 
-cdef class Engine(H2Session):
+cdef class Engine(H2Server):
     """Engine(max_streams=100, ...): bytes from the peer go to `receive`, bytes for it come from `output`.
 
     A stream is named by its number; KeyError for one that is over. Content that `receive` tells of opens the stream's

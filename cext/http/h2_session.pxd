@@ -1,15 +1,18 @@
-"""HTTP/2 (RFC 9113) on one connection, by nghttp2: bytes in, bytes out, and what happens to each stream in between.
+"""HTTP/2 (RFC 9113) on one connection, by nghttp2: what both ends have in common. The server's part is h2_server's, that
+of who asks h2_requester's.
 
-A request's head becomes the text that HTTP/1.1 would have for it and is read by h1_reader: one set of rules says what a
-request is, and whatever speaks for it further on is the same Head. The consumer overrides the on_* functions; within
-them it may answer, reset and submit whatever it likes, but bytes go in and out only between them.
+Bytes in, bytes out, and what happens to each stream in between. A head becomes the text that HTTP/1.1 would have for it
+and is read by h1_reader: one set of rules says what a request or a response is, and whatever speaks for it further on is
+the same Head. The consumer overrides the on_* functions; within them it may answer, reset and submit whatever it likes,
+but bytes go in and out only between them.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from cext.base.buffer cimport Bytes, Chunk, ChunkQueue
 from cext.http.message cimport Head, Limits
-from cext.lib.nghttp2 cimport nghttp2_nv, nghttp2_session
+from cext.lib.nghttp2 cimport (
+    nghttp2_data_provider, nghttp2_frame, nghttp2_frame_hd, nghttp2_session, nghttp2_settings_entry)
 
 cdef enum H2Error:                      # RFC 9113, section 7
     H2_NO_ERROR = 0
@@ -25,31 +28,33 @@ cdef enum H2Error:                      # RFC 9113, section 7
 cdef struct H2Stream:
     int32_t id
     void *owner                         # the consumer's, borrowed; NULL before and after
+    # what comes
     Bytes head                          # pseudo-header fields, then field lines, until the head is whole
-    uint32_t method_len, path_len, authority_len, protocol_len      # they stand in head in this order of arrival:
-    uint32_t method_at, path_at, authority_at, protocol_at
     uint32_t lines_at                   # where the field lines begin
-    Bytes cookie                        # crumbs of it, joined (section 8.2.3)
     Bytes trailers                      # "Name: value\r\n" lines that may be passed on
     uint16_t fields
-    uint16_t refused                    # status for a head that is no request
+    uint16_t refused                    # status for a head that is none
     bint has_length                     # a content-length field
-    bint has_host
     bint head_whole
-    bint request_ended                  # END_STREAM has come
+    bint peer_ended                     # END_STREAM has come
     bint reset_by_us
-    bint answered                       # the final head is submitted
+    size_t held                         # bytes of content that on_data got and nobody consumed yet
+    # what goes
+    bint head_only                      # the request is a HEAD
     bint body_done                      # nothing is appended to `out` any more
     bint deferred                       # nghttp2 has found nothing to send
-    bint head_only                      # the request is a HEAD
-    bint pushed                         # a promise of ours: `head` is the request's text until that is sent
     bint was_full                       # `out` went over H2_STREAM_HIGH
     bint drained                        # it is below H2_STREAM_LOW since, and the consumer has not been told
     ChunkQueue out                      # content that waits for the windows
     uint64_t sent                       # bytes of content that went out
-    size_t held                         # bytes of the request's content that on_data got and nobody consumed yet
     Bytes out_trailers                  # encoded as trailers
-    H2Stream *next                      # all streams of the session
+    # a server's
+    uint32_t method_len, path_len, authority_len, protocol_len      # they stand in head in this order of arrival:
+    uint32_t method_at, path_at, authority_at, protocol_at
+    Bytes cookie                        # crumbs of it, joined (section 8.2.3)
+    bint pushed                         # a promise of ours: `head` is the request's text until that is sent
+    # of the session
+    H2Stream *next                      # all its streams
     H2Stream *previous
     H2Stream *next_drained
 
@@ -89,7 +94,7 @@ cdef struct H2Settings:
 
 cdef class H2Session:
     cdef nghttp2_session *session
-    cdef Head *scratch                  # where heads are parsed to; valid within on_request
+    cdef Head *scratch                  # where heads are parsed to; valid within the call that tells of one
     cdef Limits limits
     cdef H2Stream *streams
     cdef uint32_t n_streams
@@ -103,21 +108,16 @@ cdef class H2Session:
     cdef size_t owed                    # bytes that came, by which the connection's window is not opened again yet
     cdef size_t waiting                 # bytes in `out` of all streams
     cdef uint64_t sent                  # bytes of content that went out
-    cdef int32_t credit                  # what the peer may still do that costs us more than it
+    cdef int32_t credit                 # what the peer may still do that costs us more than it
     cdef uint64_t credit_at             # ms
-    cdef int32_t last_id                # of the peer's streams the newest
+    cdef int32_t last_id                # of the streams that requests opened the newest
     cdef ClosedStream closed[CLOSED_KEPT]
     cdef uint8_t closed_at
     cdef FrameWalk walk
     cdef bint failed                    # the connection can only be closed, once what take_output gives has been sent
-    cdef bint draining                  # the last GOAWAY is submitted: later requests are passed over
-    cdef bint warned                    # the one before it is: the peer should open no more streams
+    cdef bint draining                  # the last GOAWAY is submitted: what the peer opens later is passed over
     cdef bint in_block                  # a header block is being received: its rest must follow
-    cdef bint served                    # a request has come
     cdef const char *fault              # why it failed, for the log
-
-    cdef int open(self, const H2Settings *settings, const Limits *limits, Head *scratch) except -1
-    # A server's session; its SETTINGS stand in the output. MemoryError.
 
     cdef void receive(self, const uint8_t *p, size_t n, uint64_t now) noexcept
     # Takes all of p[:n]; `now` in ms, for rates. Afterwards look at `failed`, then send_all.
@@ -126,42 +126,41 @@ cdef class H2Session:
     cdef bint finished(self) noexcept nogil
     # Nothing more can come or go: close.
 
-    cdef int respond(self, H2Stream *s, const Head *h, const char *date, bint content) noexcept
-    # The final head of an upstream's response; with `content`, bytes follow by append_*. 0 or -1 (the stream is reset).
-    cdef int respond_interim(self, H2Stream *s, const Head *h) noexcept
-    cdef int respond_simple(self, H2Stream *s, int status, const char *date, const char *text, bint head_only) noexcept
     cdef int append(self, H2Stream *s, const uint8_t *p, size_t n) noexcept
+    # Content; 0, or -1 when out of memory (the stream is reset).
     cdef void append_chunk(self, H2Stream *s, Chunk *c) noexcept
     # the chunk becomes the stream's
     cdef void end(self, H2Stream *s, const uint8_t *trailers, size_t n) noexcept
     # The content is whole; `trailers`: "Name: value\r\n" lines, n 0 for none.
     cdef void consumed(self, H2Stream *s, size_t n) noexcept
     # n bytes of on_data have been passed on: the peer may send as many more on this stream
-    cdef bint takes_promises(self) noexcept nogil
-    # Whether the peer wants pushes (section 6.5.2).
-    cdef int promise(self, H2Stream *parent, Bytes *text) noexcept
-    # PUSH_PROMISE of a request, told as text of HTTP/1.1, which becomes the stream's; when it has been sent, on_request
-    # follows. 0 or -1: no such request, or no stream for it.
     cdef int stuck(self, H2Stream *s) noexcept nogil
     # H2Stuck: which window does not let content go.
     cdef void reset(self, H2Stream *s, uint32_t code) noexcept
-    cdef void warn(self) noexcept
-    # GOAWAY that lets requests on their way be served: the peer should open no more streams (section 6.8).
     cdef void drain(self) noexcept
-    # The last GOAWAY: what is open is still served, what comes later is passed over.
+    # The last GOAWAY: what is open goes on, what the peer opens later is passed over.
     cdef void end_all(self) noexcept
     # The connection is gone: no function of nghttp2 is called any more, and nobody is told anything.
     cdef void terminate(self, uint32_t code, const char *fault) noexcept
 
     # --- the consumer's
-    cdef void on_request(self, H2Stream *s, Head *h, bint ended) noexcept
-    cdef void on_refused(self, H2Stream *s, int status) noexcept
     cdef void on_data(self, H2Stream *s, const uint8_t *p, size_t n) noexcept
-    cdef void on_request_end(self, H2Stream *s) noexcept
     cdef void on_stream_drained(self, H2Stream *s) noexcept
     cdef void on_stream_closed(self, H2Stream *s, uint32_t code) noexcept
     cdef int put(self, const uint8_t *p, size_t n) noexcept
     cdef bint has_room(self) noexcept
+
+    # --- the role's
+    cdef int start(self, bint server, const nghttp2_settings_entry *iv, size_t n, const H2Settings *settings,
+                   const Limits *limits, Head *scratch) except -1
+    cdef int price(self, const nghttp2_frame_hd *hd) noexcept
+    cdef H2Stream *opened(self, int32_t id) noexcept
+    cdef int take_pseudo(self, H2Stream *s, const uint8_t *name, size_t n, const uint8_t *value, size_t m) noexcept
+    cdef int take_line(self, H2Stream *s, const uint8_t *name, size_t n, const uint8_t *value, size_t m) noexcept
+    cdef void finish_head(self, H2Stream *s) noexcept
+    cdef void finish_message(self, H2Stream *s) noexcept
+    cdef void frame_sent(self, const nghttp2_frame *frame) noexcept
+    cdef void frame_not_sent(self, const nghttp2_frame *frame) noexcept
 
     # --- private
     cdef void look_at(self, const uint8_t *p, size_t n) noexcept
@@ -169,15 +168,16 @@ cdef class H2Session:
     cdef void check_stream(self, int type, int32_t id) noexcept
     cdef int begin_block(self, int32_t id) noexcept
     cdef int take_field(self, const uint8_t *name, size_t n, const uint8_t *value, size_t m) noexcept
-    cdef int take_pseudo(self, H2Stream *s, const uint8_t *name, size_t n, const uint8_t *value, size_t m) noexcept
     cdef int take_trailer(self, H2Stream *s, const uint8_t *name, size_t n, const uint8_t *value, size_t m) noexcept
-    cdef void finish_head(self, H2Stream *s) noexcept
-    cdef int write_head(self, H2Stream *s, Bytes *text) noexcept nogil
-    cdef int submit(self, H2Stream *s, const nghttp2_nv *nv, size_t n, bint content) noexcept
     cdef void more(self, H2Stream *s) noexcept
     cdef H2Stream *new_stream(self, int32_t id) noexcept nogil
     cdef void settle(self) noexcept
-    cdef void promised(self, H2Stream *s) noexcept
     cdef void forget(self, H2Stream *s) noexcept
     cdef void spend(self, int cost) noexcept
     cdef void tell_drained(self) noexcept
+
+cdef int append_line(Bytes *to, const uint8_t *name, size_t n, const uint8_t *value, size_t m) noexcept nogil
+# A field line of HTTP/1.1; 0 or -1.
+
+cdef nghttp2_data_provider content_of(H2Stream *s) noexcept nogil
+# Of a stream's `out`, for what nghttp2 submits.

@@ -1,4 +1,4 @@
-"""HTTP/2 sessions (see the .pxd).
+"""HTTP/2 sessions, what both ends have in common (see the .pxd).
 
 nghttp2 reads and writes the frames, keeps the windows and the state of streams, and refuses what RFC 9113 calls
 malformed. Here are what it leaves to its user: heads to Heads and back, content that waits for a window, and a price on
@@ -8,15 +8,13 @@ all that a peer can ask for at no cost of its own (resets, PINGs, SETTINGS, empt
 cimport cython
 from cpython.object cimport PyObject
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp, memset, strlen
 
 from cext.base.buffer cimport (
     Bytes, Chunk, bytes_append, bytes_free, bytes_reserve, chunk_release, queue_append, queue_clear,
     queue_pop, queue_push)
-from cext.http.h1_reader cimport parse_request
-from cext.http.h1_writer cimport ALLOWED, DECIMAL_MAX, reason_phrase, write_decimal
-from cext.http.message cimport FIELD_CONTENT_LENGTH, FIELD_HOST, MAX_FIELDS, Field, Head, Limits, Span
-from cext.http.rules cimport same_name, text_end, trailer_forbidden
+from cext.http.h2_fields cimport set_trailers
+from cext.http.message cimport MAX_FIELDS, Head, Limits
+from cext.http.rules cimport text_end, trailer_forbidden
 from cext.lib.nghttp2 cimport *
 
 cdef enum:
@@ -35,7 +33,7 @@ cdef enum:
     COST_EMPTY_DATA = 5
     COST_PING = 5
     COST_OTHER = 1
-    SEND_BLOCK_MAX = 256 * 1024         # bytes of a response's fields: an upstream's limits are narrower
+    SEND_BLOCK_MAX = 256 * 1024         # bytes of a head's fields: the limits it was read by are narrower
     EARNED_BY_DATA = 2                  # a frame of ours that its WINDOW_UPDATEs are for
 
 cdef nghttp2_session_callbacks *callbacks = NULL
@@ -43,7 +41,7 @@ cdef nghttp2_option *options = NULL
 
 
 cdef class H2Session:
-    """The server's side; made by `open`."""
+    """One end of a connection; a role begins it by `start`."""
 
     def __dealloc__(self):
         cdef H2Stream *s
@@ -51,29 +49,20 @@ cdef class H2Session:
         while self.streams != NULL:
             self.forget(self.streams)
 
-    cdef int open(self, const H2Settings *settings, const Limits *limits, Head *scratch) except -1:
-        cdef nghttp2_settings_entry iv[6]
-        cdef size_t n = 4
+    cdef int start(self, bint server, const nghttp2_settings_entry *iv, size_t n, const H2Settings *settings,
+                   const Limits *limits, Head *scratch) except -1:
+        """Our SETTINGS stand in the output afterwards."""
+        cdef int r
         self.scratch = scratch
         self.limits = limits[0]
         self.credit = CREDIT_MAX
         self.window = settings.connection_window
-        self.walk.skip = PREFACE_LENGTH
-        if nghttp2_session_server_new2(&self.session, callbacks, <PyObject *> self, options) != 0:
-            raise MemoryError
-        iv[0].settings_id = NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS
-        iv[0].value = settings.max_streams
-        iv[1].settings_id = NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE
-        iv[1].value = settings.stream_window
-        iv[2].settings_id = NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE
-        iv[2].value = settings.max_header_list
-        iv[3].settings_id = NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES      # RFC 9218's take their place
-        iv[3].value = 1
-        if settings.connect_protocol:
-            iv[n].settings_id = NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL
-            iv[n].value = 1
-            n += 1
-        if (nghttp2_submit_settings(self.session, NGHTTP2_FLAG_NONE, iv, n) != 0
+        if server:
+            self.walk.skip = PREFACE_LENGTH
+            r = nghttp2_session_server_new2(&self.session, callbacks, <PyObject *> self, options)
+        else:
+            r = nghttp2_session_client_new2(&self.session, callbacks, <PyObject *> self, options)
+        if (r != 0 or nghttp2_submit_settings(self.session, NGHTTP2_FLAG_NONE, iv, n) != 0
                 or nghttp2_session_set_local_window_size(self.session, NGHTTP2_FLAG_NONE, 0,
                                                          <int32_t> settings.connection_window) != 0):
             raise MemoryError
@@ -155,24 +144,16 @@ cdef class H2Session:
             self.terminate(H2_PROTOCOL_ERROR, b"a stream older than the newest")
 
     cdef int begin_block(self, int32_t id) noexcept:
-        """A header block begins: a new request's head, or the trailers of one."""
+        """A header block begins: a head, or the trailers of a message."""
         cdef H2Stream *s = <H2Stream *> nghttp2_session_get_stream_user_data(self.session, id)
         self.blocks += 1
         self.block_bytes = 0
         self.block_frames = 1
         self.in_block = True
-        self.reading = s
-        if s != NULL:
-            return 0
-        s = self.new_stream(id)
         if s == NULL:
-            return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
-        if nghttp2_session_set_stream_user_data(self.session, id, s) != 0:
-            self.forget(s)
-            return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
-        self.last_id = max(self.last_id, id)
+            s = self.opened(id)
         self.reading = s
-        return 0
+        return 0 if s != NULL else NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
 
     cdef H2Stream *new_stream(self, int32_t id) noexcept nogil:
         cdef H2Stream *s = <H2Stream *> calloc(1, sizeof(H2Stream))
@@ -188,7 +169,6 @@ cdef class H2Session:
 
     cdef int take_field(self, const uint8_t *name, size_t n, const uint8_t *value, size_t m) noexcept:
         cdef H2Stream *s = self.reading
-        cdef int r = 0
         # A block may decode to thousands of times its length: what is too long to be kept is not even decoded on.
         self.block_bytes += <uint32_t> (n + m + 32)
         if self.block_bytes > BLOCK_BYTES_TIMES * max(self.limits.head, <uint32_t> 8192):
@@ -210,86 +190,12 @@ cdef class H2Session:
                 or s.head.len + s.cookie.len + n + m + 4 > self.limits.head):
             s.refused = 431
             return 0
-        if n == 6 and memcmp(name, b"cookie", 6) == 0:
-            if s.cookie.len:
-                r |= bytes_append(&s.cookie, b"; ", 2)
-            r |= bytes_append(&s.cookie, value, m)
-        elif n == 4 and memcmp(name, b"host", 4) == 0 and s.authority_len:
-            # Two names of the origin must be the same one (section 8.3.1).
-            if m != s.authority_len or not same_name(value, s.head.data + s.authority_at, m):
-                s.refused = 400
-        else:
-            s.has_host |= n == 4 and memcmp(name, b"host", 4) == 0
-            s.has_length |= n == 14 and memcmp(name, b"content-length", 14) == 0
-            r = append_line(&s.head, name, n, value, m)
-        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE if r < 0 else 0
-
-    cdef int take_pseudo(self, H2Stream *s, const uint8_t *name, size_t n, const uint8_t *value, size_t m) noexcept:
-        cdef uint32_t at = <uint32_t> s.head.len
-        if at + m > self.limits.head:
-            s.refused = 431
-            return 0
-        if n == 7 and memcmp(name, b":method", 7) == 0:
-            s.method_at, s.method_len = at, <uint32_t> m
-        elif n == 5 and memcmp(name, b":path", 5) == 0:
-            s.path_at, s.path_len = at, <uint32_t> m
-        elif n == 10 and memcmp(name, b":authority", 10) == 0:
-            s.authority_at, s.authority_len = at, <uint32_t> m
-        elif n == 9 and memcmp(name, b":protocol", 9) == 0:
-            s.protocol_at, s.protocol_len = at, <uint32_t> m
-        else:                                   # :scheme; nghttp2 has refused all others
-            return 0
-        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE if bytes_append(&s.head, value, m) < 0 else 0
+        return self.take_line(s, name, n, value, m)
 
     cdef int take_trailer(self, H2Stream *s, const uint8_t *name, size_t n, const uint8_t *value, size_t m) noexcept:
         if trailer_forbidden(name, n) or s.trailers.len + n + m + 4 > TRAILERS_MAX:
             return 0
         return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE if append_line(&s.trailers, name, n, value, m) < 0 else 0
-
-    cdef void finish_head(self, H2Stream *s) noexcept:
-        """The block of a request's head has ended."""
-        cdef Bytes text
-        cdef int r
-        s.head_whole = True
-        self.served = True
-        memset(&text, 0, sizeof(text))
-        r = -<int> s.refused
-        s.head_only = s.method_len == 4 and memcmp(s.head.data + s.method_at, b"HEAD", 4) == 0
-        if r == 0 and s.path_len and s.head.data[s.path_at] != c"/" and s.head.data[s.path_at] != c"*":
-            r = -400                            # an absolute-form would speak of another authority
-        if r == 0:
-            r = self.write_head(s, &text)
-        if r == 0:
-            r = parse_request(text.data, text.len, &self.limits, self.scratch)
-        bytes_free(&s.head)
-        bytes_free(&s.cookie)
-        if r < 0:
-            self.on_refused(s, -r)
-        else:
-            self.on_request(s, self.scratch, s.request_ended)
-        bytes_free(&text)
-
-    cdef int write_head(self, H2Stream *s, Bytes *text) noexcept nogil:
-        """The head as HTTP/1.1 has it; 0 or -500."""
-        cdef size_t lines = s.head.len - s.lines_at if s.lines_at else 0
-        cdef uint8_t *base = s.head.data
-        cdef int r = bytes_reserve(text, s.head.len + s.cookie.len + 128)
-        r |= bytes_append(text, base + s.method_at, s.method_len)
-        r |= bytes_append(text, b" ", 1)
-        if s.path_len:
-            r |= bytes_append(text, base + s.path_at, s.path_len)
-        else:                                   # CONNECT's target is the authority (section 8.5)
-            r |= bytes_append(text, base + s.authority_at, s.authority_len)
-        r |= bytes_append(text, b" HTTP/1.1\r\n", 11)
-        if s.authority_len:
-            r |= append_line(text, b"Host", 4, base + s.authority_at, s.authority_len)
-        r |= bytes_append(text, base + s.lines_at, lines)
-        if s.cookie.len:
-            r |= append_line(text, b"cookie", 6, s.cookie.data, s.cookie.len)
-        if not s.request_ended and not s.has_length:
-            r |= append_line(text, b"Transfer-Encoding", 17, b"chunked", 7)
-        r |= bytes_append(text, b"\r\n", 2)
-        return -500 if r < 0 else 0
 
     # --- out
 
@@ -317,64 +223,6 @@ cdef class H2Session:
 
     cdef bint finished(self) noexcept nogil:
         return not nghttp2_session_want_read(self.session) and not nghttp2_session_want_write(self.session)
-
-    cdef int respond(self, H2Stream *s, const Head *h, const char *date, bint content) noexcept:
-        cdef nghttp2_nv nv[MAX_FIELDS + 3]
-        cdef uint8_t status[3]
-        cdef uint8_t length[DECIMAL_MAX]
-        cdef size_t n = set_head(nv, status, h)
-        if h.content_length >= 0 and h.status != 204:
-            set_length(&nv[n], length, <uint64_t> h.content_length)
-            n += 1
-        if not h.has_date and date != NULL:
-            set_field(&nv[n], b"date", 4, <const uint8_t *> date, strlen(date))
-            n += 1
-        return self.submit(s, nv, n, content)
-
-    cdef int submit(self, H2Stream *s, const nghttp2_nv *nv, size_t n, bint content) noexcept:
-        cdef nghttp2_data_provider provider
-        cdef int r
-        provider.source.ptr = s
-        provider.read_callback = read_content
-        s.answered = True
-        s.body_done = not content
-        r = nghttp2_submit_response(self.session, s.id, nv, n, &provider if content else NULL)
-        if r != 0:
-            self.reset(s, H2_INTERNAL_ERROR)
-            return -1
-        return 0
-
-    cdef int respond_interim(self, H2Stream *s, const Head *h) noexcept:
-        cdef nghttp2_nv nv[MAX_FIELDS + 1]
-        cdef uint8_t status[3]
-        cdef size_t n = set_head(nv, status, h)
-        return 0 if nghttp2_submit_headers(self.session, NGHTTP2_FLAG_NONE, s.id, NULL, nv, n, NULL) == 0 else -1
-
-    cdef int respond_simple(self, H2Stream *s, int status, const char *date, const char *text, bint head_only) noexcept:
-        """As h1_writer's write_simple."""
-        cdef nghttp2_nv nv[5]
-        cdef uint8_t digits[3]
-        cdef uint8_t length[DECIMAL_MAX]
-        cdef size_t n = 2
-        cdef bint content = not head_only and status != 204
-        if text == NULL:
-            text = reason_phrase(status)
-        set_status(&nv[0], digits, status)
-        set_field(&nv[1], b"date", 4, <const uint8_t *> date, strlen(date))
-        if status == 405 or status == 204:      # CONNECT and TRACE refused, OPTIONS answered
-            set_field(&nv[n], b"allow", 5, <const uint8_t *> ALLOWED, strlen(ALLOWED))
-            n += 1
-        if status != 204:
-            set_field(&nv[n], b"content-type", 12, b"text/plain; charset=utf-8", 25)
-            set_length(&nv[n + 1], length, strlen(text) + 1)
-            n += 2
-        if content and (self.append(s, <const uint8_t *> text, strlen(text)) < 0
-                        or self.append(s, <const uint8_t *> b"\n", 1) < 0):
-            return -1
-        if self.submit(s, nv, n, content) < 0:
-            return -1
-        s.body_done = True
-        return 0
 
     cdef int append(self, H2Stream *s, const uint8_t *p, size_t n) noexcept:
         cdef size_t before = s.out.bytes
@@ -434,53 +282,6 @@ cdef class H2Session:
             return STUCK_STREAM
         return STUCK_CONNECTION if nghttp2_session_get_remote_window_size(self.session) <= 0 else NOT_STUCK
 
-    cdef bint takes_promises(self) noexcept nogil:
-        return (not self.warned and not self.draining and not self.failed
-                and nghttp2_session_get_remote_settings(self.session, NGHTTP2_SETTINGS_ENABLE_PUSH) == 1)
-
-    cdef int promise(self, H2Stream *parent, Bytes *text) noexcept:
-        cdef nghttp2_nv nv[MAX_FIELDS + 4]
-        cdef Head *h = self.scratch
-        cdef size_t n = 4
-        cdef int32_t id
-        cdef uint32_t i
-        cdef H2Stream *s
-        if parse_request(text.data, text.len, &self.limits, h) < 0:
-            return -1
-        set_span(&nv[0], b":method", 7, h, &h.method_name)
-        set_field(&nv[1], b":scheme", 7, b"https", 5)
-        set_span(&nv[2], b":authority", 10, h, &h.host)
-        set_span(&nv[3], b":path", 5, h, &h.path)
-        for i in range(h.n_fields):
-            if h.fields[i].id != FIELD_HOST:
-                set_span(&nv[n], h.base + h.fields[i].name.off, h.fields[i].name.len, h, &h.fields[i].value)
-                n += 1
-        s = self.new_stream(0)
-        if s == NULL:
-            return -1
-        id = nghttp2_submit_push_promise(self.session, NGHTTP2_FLAG_NONE, parent.id, nv, n, s)
-        if id < 0:
-            self.forget(s)
-            return -1
-        s.id = id
-        s.pushed = s.head_whole = s.request_ended = True
-        s.head = text[0]
-        memset(text, 0, sizeof(Bytes))
-        return 0
-
-    cdef void promised(self, H2Stream *s) noexcept:
-        """The promise has been sent: its request is served as any other."""
-        cdef Bytes text = s.head
-        memset(&s.head, 0, sizeof(Bytes))
-        if parse_request(text.data, text.len, &self.limits, self.scratch) == 0:
-            self.on_request(s, self.scratch, True)
-        bytes_free(&text)
-
-    cdef void warn(self) noexcept:
-        if not self.warned and not self.draining:
-            self.warned = True
-            nghttp2_submit_shutdown_notice(self.session)
-
     cdef void drain(self) noexcept:
         if not self.draining:
             self.draining = True
@@ -527,17 +328,8 @@ cdef class H2Session:
 
     # --- for the consumer to override
 
-    cdef void on_request(self, H2Stream *s, Head *h, bint ended) noexcept:
-        """A request; h is valid during the call. With `ended` no content follows."""
-
-    cdef void on_refused(self, H2Stream *s, int status) noexcept:
-        """A head that is no request: to be answered with `status`."""
-
     cdef void on_data(self, H2Stream *s, const uint8_t *p, size_t n) noexcept:
-        """Content of the request; `consumed` is called when it was passed on."""
-
-    cdef void on_request_end(self, H2Stream *s) noexcept:
-        """All of the request has come; s.trailers is what followed the content."""
+        """Content; `consumed` is called when it was passed on."""
 
     cdef void on_stream_drained(self, H2Stream *s) noexcept:
         """A stream that was full takes more."""
@@ -552,6 +344,44 @@ cdef class H2Session:
     cdef bint has_room(self) noexcept:
         """Whether `put` should be called now."""
         return True
+
+    # --- for the role to override
+
+    cdef int price(self, const nghttp2_frame_hd *hd) noexcept:
+        """What a frame costs that begins to come."""
+        if hd.type == NGHTTP2_RST_STREAM:
+            return COST_RESET
+        if hd.type == NGHTTP2_SETTINGS and not hd.flags & NGHTTP2_FLAG_ACK:
+            return COST_SETTINGS
+        if hd.type == NGHTTP2_PING and not hd.flags & NGHTTP2_FLAG_ACK:
+            return COST_PING
+        if hd.type == NGHTTP2_DATA:
+            return COST_EMPTY_DATA if hd.length == 0 and not hd.flags & NGHTTP2_FLAG_END_STREAM else 0
+        return COST_OTHER if hd.type != NGHTTP2_HEADERS else 0
+
+    cdef H2Stream *opened(self, int32_t id) noexcept:
+        """The peer opens a stream: its H2Stream, or NULL to refuse it."""
+        return NULL
+
+    cdef int take_pseudo(self, H2Stream *s, const uint8_t *name, size_t n, const uint8_t *value, size_t m) noexcept:
+        """A pseudo-header field of a head; 0 or nghttp2's error."""
+        return 0
+
+    cdef int take_line(self, H2Stream *s, const uint8_t *name, size_t n, const uint8_t *value, size_t m) noexcept:
+        """A field of a head."""
+        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE if append_line(&s.head, name, n, value, m) < 0 else 0
+
+    cdef void finish_head(self, H2Stream *s) noexcept:
+        """The block of a head has ended."""
+
+    cdef void finish_message(self, H2Stream *s) noexcept:
+        """All has come; s.trailers is what followed the content."""
+
+    cdef void frame_sent(self, const nghttp2_frame *frame) noexcept:
+        """Any but RST_STREAM."""
+
+    cdef void frame_not_sent(self, const nghttp2_frame *frame) noexcept:
+        """nghttp2 could not."""
 
 
 # --- pieces
@@ -570,64 +400,11 @@ cdef inline uint32_t number31(const uint8_t *p) noexcept nogil:
     return (<uint32_t> p[0] & 0x7F) << 24 | <uint32_t> p[1] << 16 | <uint32_t> p[2] << 8 | p[3]
 
 
-cdef inline void set_field(nghttp2_nv *nv, const uint8_t *name, size_t n, const uint8_t *value,
-                           size_t m) noexcept nogil:
-    nv.name = <uint8_t *> name          # nghttp2 copies both, the name in lower case
-    nv.namelen = n
-    nv.value = <uint8_t *> value
-    nv.valuelen = m
-    nv.flags = NGHTTP2_NV_FLAG_NONE
-
-
-cdef inline void set_span(nghttp2_nv *nv, const uint8_t *name, size_t n, const Head *h, const Span *s) noexcept nogil:
-    set_field(nv, name, n, h.base + s.off, s.len)
-
-
-cdef inline void set_status(nghttp2_nv *nv, uint8_t *digits, int status) noexcept nogil:
-    digits[0] = c"0" + <uint8_t> (status // 100)
-    digits[1] = c"0" + <uint8_t> (status // 10 % 10)
-    digits[2] = c"0" + <uint8_t> (status % 10)
-    set_field(nv, b":status", 7, digits, 3)
-
-
-cdef void set_length(nghttp2_nv *nv, uint8_t *digits, uint64_t v) noexcept nogil:
-    """content-length; `digits`: DECIMAL_MAX bytes that stay as long as nv."""
-    cdef size_t n = write_decimal(digits + DECIMAL_MAX, v)
-    set_field(nv, b"content-length", 14, digits + DECIMAL_MAX - n, n)
-
-
-cdef size_t set_head(nghttp2_nv *nv, uint8_t *status, const Head *h) noexcept nogil:
-    """:status, and the fields of a response's head that go on; how many."""
-    cdef const Field *f
-    cdef size_t n = 1
-    cdef uint32_t i
-    set_status(&nv[0], status, h.status)
-    for i in range(h.n_fields):
-        f = &h.fields[i]
-        if not f.hop_by_hop and f.id != FIELD_CONTENT_LENGTH:
-            set_field(&nv[n], h.base + f.name.off, f.name.len, h.base + f.value.off, f.value.len)
-            n += 1
-    return n
-
-
-cdef size_t trailer_fields(const Bytes *lines, nghttp2_nv *nv, size_t most) noexcept nogil:
-    """Fields of "Name: value\\r\\n" lines, which are well-formed."""
-    cdef uint8_t *p = lines.data
-    cdef uint8_t *stop = p + lines.len
-    cdef uint8_t *colon
-    cdef uint8_t *end
-    cdef size_t n = 0
-    while p < stop and n < most:
-        colon = p
-        while colon[0] != c":":
-            colon += 1
-        end = colon
-        while end[0] != c"\r":
-            end += 1
-        set_field(&nv[n], p, colon - p, colon + 2, max(end - colon, 2) - 2)
-        n += 1
-        p = end + 2
-    return n
+cdef nghttp2_data_provider content_of(H2Stream *s) noexcept nogil:
+    cdef nghttp2_data_provider provider
+    provider.source.ptr = s
+    provider.read_callback = read_content
+    return provider
 
 
 # --- what nghttp2 calls
@@ -644,7 +421,7 @@ cdef ssize_t read_content(nghttp2_session *session, int32_t id, uint8_t *buf, si
     if s.body_done and n == s.out.bytes:
         flags[0] |= NGHTTP2_DATA_FLAG_EOF
         if s.out_trailers.len:
-            if nghttp2_submit_trailer(session, id, nv, trailer_fields(&s.out_trailers, nv, MAX_FIELDS)) == 0:
+            if nghttp2_submit_trailer(session, id, nv, set_trailers(nv, &s.out_trailers, MAX_FIELDS)) == 0:
                 flags[0] |= NGHTTP2_DATA_FLAG_NO_END_STREAM
     return <ssize_t> n
 
@@ -709,17 +486,7 @@ cdef int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *hd, vo
         self.check_stream(hd.type, hd.stream_id)
     elif hd.type == NGHTTP2_PRIORITY and hd.stream_id == 0:         # RFC 9113, section 6.3
         self.terminate(H2_PROTOCOL_ERROR, b"PRIORITY for the connection")
-    if hd.type == NGHTTP2_RST_STREAM:
-        self.spend(COST_RESET)
-    elif hd.type == NGHTTP2_SETTINGS and not hd.flags & NGHTTP2_FLAG_ACK:
-        self.spend(COST_SETTINGS)
-    elif hd.type == NGHTTP2_PING and not hd.flags & NGHTTP2_FLAG_ACK:
-        self.spend(COST_PING)
-    elif hd.type == NGHTTP2_DATA:
-        if hd.length == 0 and not hd.flags & NGHTTP2_FLAG_END_STREAM:
-            self.spend(COST_EMPTY_DATA)
-    elif hd.type != NGHTTP2_HEADERS:
-        self.spend(COST_OTHER)
+    self.spend(self.price(hd))
     return NGHTTP2_ERR_CALLBACK_FAILURE if self.failed else 0
 
 
@@ -733,13 +500,13 @@ cdef int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, voi
     if s == NULL:
         return 0
     ended = frame.hd.flags & NGHTTP2_FLAG_END_STREAM
-    s.request_ended |= ended
+    s.peer_ended |= ended
     if frame.hd.type == NGHTTP2_HEADERS:
         self.in_block = False
     if frame.hd.type == NGHTTP2_HEADERS and not s.head_whole:
         self.finish_head(s)
     elif ended:
-        self.on_request_end(s)
+        self.finish_message(s)
     return 0
 
 
@@ -765,27 +532,12 @@ cdef int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t id, cons
 
 
 cdef int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, void *user) noexcept:
-    """The end of a response to a request that still goes on: the rest of it is not wanted (section 8.1). And what a peer
-    does that we have to reset a stream for it is charged as if it had done so."""
+    """What a peer does that we have to reset a stream for it is charged as if it had done so."""
     cdef H2Session self = <H2Session> user
-    cdef H2Stream *s
-    if frame.hd.type == NGHTTP2_RST_STREAM:
-        if blames_peer(frame.rst_stream.error_code):
-            self.spend(COST_RESET)
-        return 0
-    if frame.hd.type == NGHTTP2_PUSH_PROMISE:
-        s = <H2Stream *> nghttp2_session_get_stream_user_data(session, frame.push_promise.promised_stream_id)
-        if s != NULL:
-            self.promised(s)
-        return 0
-    if frame.hd.type != NGHTTP2_DATA and frame.hd.type != NGHTTP2_HEADERS:
-        return 0
-    if not frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
-        return 0
-    s = <H2Stream *> nghttp2_session_get_stream_user_data(session, frame.hd.stream_id)
-    if s != NULL and not s.request_ended:
-        s.reset_by_us = True
-        nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, s.id, H2_NO_ERROR)
+    if frame.hd.type != NGHTTP2_RST_STREAM:
+        self.frame_sent(frame)
+    elif blames_peer(frame.rst_stream.error_code):
+        self.spend(COST_RESET)
     return 0
 
 
@@ -795,19 +547,7 @@ cdef inline bint blames_peer(uint32_t code) noexcept nogil:
 
 
 cdef int on_frame_not_send(nghttp2_session *session, const nghttp2_frame *frame, int code, void *user) noexcept:
-    """A head that nghttp2 cannot send leaves its stream without an end; a promise, one that never begins."""
-    cdef H2Session self = <H2Session> user
-    cdef H2Stream *s = self.streams
-    if frame.hd.type == NGHTTP2_HEADERS:
-        s = <H2Stream *> nghttp2_session_get_stream_user_data(session, frame.hd.stream_id)
-        if s != NULL and not s.reset_by_us:
-            self.reset(s, H2_INTERNAL_ERROR)
-    elif frame.hd.type == NGHTTP2_PUSH_PROMISE:
-        while s != NULL and s.id != frame.push_promise.promised_stream_id:
-            s = s.next
-        # Where nghttp2 has opened the stream already, it closes it now.
-        if s != NULL and nghttp2_session_get_stream_user_data(session, s.id) == NULL:
-            self.forget(s)
+    (<H2Session> user).frame_not_sent(frame)
     return 0
 
 

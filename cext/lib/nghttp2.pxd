@@ -1,4 +1,4 @@
-"""nghttp2 (1.52 and later): only what cext.http.h2_session uses."""
+"""nghttp2 (1.52 and later): only what cext.http.h2_* use."""
 
 from libc.stdint cimport int32_t, uint8_t, uint32_t
 

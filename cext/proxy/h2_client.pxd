@@ -5,7 +5,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from cext.base.buffer cimport Bytes
 from cext.base.timers cimport Timer
-from cext.http.h2_session cimport H2Session, H2Stream
+from cext.http.h2_server cimport H2Server
+from cext.http.h2_session cimport H2Stream
 from cext.http.message cimport Head
 from cext.proxy.context cimport Context
 from cext.proxy.downstream cimport Downstream, Session
@@ -24,7 +25,7 @@ cdef class H2Client(Session):
     cdef void part(self) noexcept
     cdef void end_requests(self, const char *why) noexcept
 
-cdef class ClientStreams(H2Session):
+cdef class ClientStreams(H2Server):
     cdef PyObject *home                 # the H2Client that holds this, borrowed
     cdef H2Client client_of(self)
     cdef H2Request adopt(self, H2Stream *s)

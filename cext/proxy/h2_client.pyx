@@ -148,7 +148,7 @@ cdef class H2Client(Session):
         self.client = None
 
 
-cdef class ClientStreams(H2Session):
+cdef class ClientStreams(H2Server):
     cdef H2Client client_of(self):
         return <H2Client> self.home
 
@@ -277,7 +277,7 @@ cdef class H2Request(ResponseSink):
             self.home.streams.consumed(self.stream, part)
         if x is None:
             return
-        if self.held.len == 0 and self.stream.request_ended:
+        if self.held.len == 0 and self.stream.peer_ended:
             self.end_request()
         else:
             x.request_flush()
@@ -286,7 +286,7 @@ cdef class H2Request(ResponseSink):
         if self.stream == NULL:
             return
         self.await_content()
-        if self.held.len or self.stream.request_ended:
+        if self.held.len or self.stream.peer_ended:
             self.pass_on()
         self.home.send_later()
 
@@ -307,7 +307,7 @@ cdef class H2Request(ResponseSink):
 
     cdef void await_content(self) noexcept:
         cdef Exchange x = self.exchange
-        if self.stream == NULL or x is None or x.request_done or self.stream.request_ended or not x.takes_request():
+        if self.stream == NULL or x is None or x.request_done or self.stream.peer_ended or not x.takes_request():
             self.home.ctx.loop.timers.disarm(&self.reading)
         elif x.route.body_idle_ms:
             self.home.ctx.loop.timers.arm(&self.reading, self.home.ctx.loop.now + x.route.body_idle_ms)

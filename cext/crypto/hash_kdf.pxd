@@ -33,6 +33,9 @@ cdef void hash_final(const Hash *h, uint8_t *out) noexcept nogil
 """The digest so far; h itself goes on (the state is copied)."""
 cdef void hash_once(int id, const void *p, size_t n, uint8_t *out) noexcept nogil
 
+cdef void sha1_once(const void *p, size_t n, uint8_t *out) noexcept nogil
+"""20 bytes. For what RFC 6455 makes of it alone: a checksum that secures nothing."""
+
 cdef void hmac_key(Hmac *m, int id, const uint8_t *key, size_t n) noexcept nogil
 cdef void hmac_sign(const Hmac *m, const void *p, size_t n, uint8_t *out) noexcept nogil
 cdef void hmac_once(int id, const uint8_t *key, size_t key_len, const void *p, size_t n, uint8_t *out) noexcept nogil

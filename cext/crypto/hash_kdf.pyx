@@ -6,6 +6,7 @@ from cext.lib.libcrypto cimport (
     CRYPTO_memcmp,
     OPENSSL_cleanse,
     RAND_bytes,
+    SHA1,
     SHA256_Final,
     SHA256_Init,
     SHA256_Update,
@@ -69,6 +70,10 @@ cdef void hash_once(int id, const void *p, size_t n, uint8_t *out) noexcept nogi
     hash_init(&h, id)
     hash_update(&h, p, n)
     hash_final(&h, out)
+
+
+cdef void sha1_once(const void *p, size_t n, uint8_t *out) noexcept nogil:
+    SHA1(<const uint8_t *> p, n, out)
 
 
 cdef void hmac_key(Hmac *m, int id, const uint8_t *key, size_t n) noexcept nogil:

@@ -15,11 +15,14 @@ cdef struct Forwarding:                 # what a proxy adds to a request
     bint forwarded                      # Forwarded (RFC 7239): likewise
     const uint8_t *default_host         # Host for a request that has none (HTTP/1.0); may be NULL
     size_t default_host_len
+    bint upgrade                        # h.upgrade, one protocol, is asked for
+    const uint8_t *websocket_key        # Sec-WebSocket-Key of our own, for a request that came as CONNECT (RFC 8441);
+                                        # NULL: that of the request, if any
 
 cdef inline size_t request_room(const Head *h, const Forwarding *f) noexcept nogil:
     """Bytes that write_request needs at most: what it adds, one space per field, the host twice more."""
     cdef size_t host = h.host.len if h.host.len else f.default_host_len
-    return h.length + h.n_fields + 3 * host + 2 * (f.client_len + strlen(f.proto)) + 256
+    return h.length + h.n_fields + 3 * host + 2 * (f.client_len + strlen(f.proto)) + 320
 
 
 cdef inline size_t response_room(const Head *h) noexcept nogil:
@@ -36,8 +39,8 @@ cdef inline bint ends_upstream(const Head *h, int framing) noexcept nogil:
 
 cdef ssize_t write_request(const Head *h, const Forwarding *f, int framing, uint8_t *out, size_t cap) noexcept nogil
 """The request head for the upstream: HTTP/1.1, origin-form target, Host first, end-to-end fields in order (Expect
-is one, where it counts), Max-Forwards one less, close where ends_upstream, TE: trailers kept, our own Connection / Content-Length / Transfer-Encoding by `framing`. Never Upgrade.
-Not for METHOD_CONNECT, which has no path. Length, or -1 when cap is short."""
+is one, where it counts), Max-Forwards one less, close where ends_upstream, TE: trailers kept, our own Connection / Content-Length / Transfer-Encoding by `framing`. Upgrade where `f` says so.
+METHOD_CONNECT, which must have a path, becomes GET (RFC 8441, section 5). Length, or -1 when cap is short."""
 
 cdef struct RequestText:                # what stands in a head that write_request made
     const uint8_t *method
@@ -67,7 +70,7 @@ cdef ssize_t write_response(const Head *h, int framing, int client_minor, bint k
                             uint8_t *out, size_t cap) noexcept nogil
 """The response head for the client. FRAMING_CHUNKED only to HTTP/1.1 clients (to others it
 becomes FRAMING_CLOSE). `date` (29 bytes, IMF-fixdate) when the
-response has none. `Connection: close` when not keep_alive, `keep-alive` to an HTTP/1.0 client that stays."""
+response has none. A 101 goes with its Upgrade. `Connection: close` when not keep_alive, `keep-alive` to an HTTP/1.0 client that stays."""
 
 cdef enum:
     DECIMAL_MAX = 20                    # digits of a uint64_t

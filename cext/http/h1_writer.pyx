@@ -15,8 +15,9 @@ from cext.http.h1_reader cimport parse_request, parse_response
 from cext.http.message cimport (
     FIELD_CONTENT_LENGTH, FIELD_FORWARDED, FIELD_HOST, FIELD_MAX_FORWARDS, FIELD_OTHER, FIELD_TRAILER, FIELD_X_FORWARDED_FOR,
     FIELD_X_FORWARDED_HOST, FIELD_X_FORWARDED_PROTO, FRAMING_CHUNKED, FRAMING_CLOSE, FRAMING_LENGTH, FRAMING_NONE,
-    Field, Head, Limits)
+    METHOD_CONNECT, Field, Head, Limits)
 from cext.http.rules cimport claims_origin
+from cext.http.upgrade cimport WEBSOCKET_KEY, WEBSOCKET_KEY_FIELD, is_named
 
 cdef const char *ALLOWED = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
@@ -32,7 +33,10 @@ cdef ssize_t write_request(const Head *h, const Forwarding *f, int framing, uint
         host = f.default_host
         host_len = f.default_host_len
 
-    write_bytes(&w, h.base + h.method_name.off, h.method_name.len)
+    if h.method == METHOD_CONNECT:
+        _literal(&w, b"GET")
+    else:
+        write_bytes(&w, h.base + h.method_name.off, h.method_name.len)
     _literal(&w, b" ")
     write_bytes(&w, h.base + h.path.off, h.path.len)
     _literal(&w, b" HTTP/1.1\r\nHost: ")
@@ -45,6 +49,8 @@ cdef ssize_t write_request(const Head *h, const Forwarding *f, int framing, uint
         if field.id == FIELD_OTHER:
             if f.x_forwarded and claims_origin(h.base + field.name.off, field.name.len):
                 continue
+            if f.websocket_key != NULL and is_named(h, field, WEBSOCKET_KEY_FIELD):
+                continue
         elif _replaced(field.id, f, framing):
             continue
         elif field.id == FIELD_MAX_FORWARDS and h.max_forwards > 0:     # RFC 9110, section 7.6.2
@@ -56,7 +62,13 @@ cdef ssize_t write_request(const Head *h, const Forwarding *f, int framing, uint
     # Trailers are passed on, so the upstream may send them (RFC 9110, section 6.5.1); TE concerns this hop alone.
     if h.te_trailers:
         _literal(&w, b"TE: trailers\r\n")
-    if ends_upstream(h, framing):
+    if f.upgrade:
+        _write_upgrade(&w, h, h.te_trailers)
+        if f.websocket_key != NULL:
+            _literal(&w, b"Sec-WebSocket-Key: ")
+            write_bytes(&w, f.websocket_key, WEBSOCKET_KEY)
+            _literal(&w, b"\r\n")
+    elif ends_upstream(h, framing):
         _literal(&w, b"Connection: TE, close\r\n" if h.te_trailers else b"Connection: close\r\n")
     elif h.te_trailers:
         _literal(&w, b"Connection: TE\r\n")
@@ -96,6 +108,12 @@ cdef void _write_field(Writer *w, const Head *h, const Field *field) noexcept no
     w.p[n] = c"\r"
     w.p[n + 1] = c"\n"
     w.p += n + 2
+
+
+cdef void _write_upgrade(Writer *w, const Head *h, bint te) noexcept nogil:
+    _literal(w, b"Upgrade: ")
+    write_bytes(w, h.base + h.upgrade.off, h.upgrade.len)
+    _literal(w, b"\r\nConnection: TE, upgrade\r\n" if te else b"\r\nConnection: upgrade\r\n")
 
 
 cdef void _write_framing(Writer *w, int framing, int64_t content_length) noexcept nogil:
@@ -185,6 +203,8 @@ cdef ssize_t write_response(const Head *h, int framing, int client_minor, bint k
             framing = FRAMING_LENGTH        # of HEAD and 304: the length announced, no content
         _write_framing(&w, framing, h.content_length)
         _write_persistence(&w, client_minor, keep_alive)
+    elif h.status == 101:
+        _write_upgrade(&w, h, False)
     _literal(&w, b"\r\n")
     return -1 if w.overflow else <ssize_t> written(&w)
 
@@ -295,7 +315,7 @@ WIDE.line, WIDE.head, WIDE.fields = HEAD_SPACE, HEAD_SPACE, 256
 
 def serialise_request(bytes data not None, bytes client not None=b"192.0.2.1", bint client_is_v6=False,
                       bytes proto not None=b"https", bint x_forwarded=False, bint forwarded=False,
-                      bytes default_host=None, framing=None, cap=None):
+                      bytes default_host=None, bint upgrade=False, framing=None, cap=None):
     """Parses a request head and writes it for an upstream: bytes, the parser's negative status, or -1 when it does
     not fit cap (None: request_room, at most 65536). framing None: as received."""
     cdef Head head
@@ -306,6 +326,7 @@ def serialise_request(bytes data not None, bytes client not None=b"192.0.2.1", b
         return n
     f.client, f.client_len, f.client_is_v6 = client, len(client), client_is_v6
     f.proto, f.x_forwarded, f.forwarded = proto, x_forwarded, forwarded
+    f.upgrade, f.websocket_key = upgrade, NULL
     f.default_host, f.default_host_len = NULL, 0
     if default_host is not None:
         f.default_host, f.default_host_len = default_host, len(default_host)

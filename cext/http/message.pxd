@@ -79,7 +79,7 @@ cdef struct Head:                       # of a request or a response; one per wo
     uint16_t status
     Span status_text
     # both
-    Span upgrade                        # value of Upgrade when Connection lists it
+    Span upgrade                        # value of Upgrade when Connection lists it; of a request without content
     bint te_trailers
     bint has_date
     bint has_server

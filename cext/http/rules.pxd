@@ -3,7 +3,7 @@ connection options concern; and the character classes all of cext.http reads by.
 
 from libc.stdint cimport int64_t, uint8_t
 
-from cext.http.message cimport Head
+from cext.http.message cimport Head, Span
 
 cdef extern from *:
     """
@@ -101,6 +101,9 @@ cdef int64_t parse_content_length(const uint8_t *p, size_t n) noexcept nogil
 cdef bint claims_origin(const uint8_t *name, size_t n) noexcept nogil
 """Whether a field without a FieldId speaks for a proxy in front: X-Forwarded-* (-Port, -Prefix, -Ssl ...), X-Real-IP,
 with "_" for "-" too."""
+
+cdef bint next_member(const uint8_t *p, Span *rest, Span *member) noexcept nogil
+"""Takes the next member of the comma-separated list in `rest`, without the whitespace around it; 0 at the list's end."""
 
 cdef bint trailer_forbidden(const uint8_t *name, size_t n) noexcept nogil
 """Whether a field must not come after the content: RFC 9110 section 6.5.1."""

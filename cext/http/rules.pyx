@@ -46,6 +46,7 @@ cdef struct Seen:               # what one pass over the fields found
     bint close
     bint keep_alive
     bint upgrade                # Connection lists it
+    uint32_t upgrades           # fields
     uint32_t options
     Span upgrade_value
 
@@ -70,6 +71,9 @@ cdef int settle_request(Head *h) noexcept nogil:
     if h.method == METHOD_TRACE and h.framing != FRAMING_NONE:
         return -400                         # a MUST NOT for its client (RFC 9110, section 9.3.8)
     _settle_connection(h, &seen)
+    # With content in between nobody could say where the new protocol begins: then it is a request as any other.
+    if h.framing != FRAMING_NONE and h.content_length != 0:
+        h.upgrade.len = 0
     return 0
 
 
@@ -100,7 +104,7 @@ cdef int _look(Head *h, Seen *s) noexcept nogil:
     cdef uint32_t i
     cdef Field *f
     cdef bint connection = 0
-    s.hosts = s.lengths = s.codings = s.chunked = s.options = 0
+    s.hosts = s.lengths = s.codings = s.chunked = s.options = s.upgrades = 0
     s.length = -1
     s.transfer_encoding = s.chunked_last = s.malformed_coding = 0
     s.expectations = s.expect_other = s.close = s.keep_alive = s.upgrade = 0
@@ -132,6 +136,7 @@ cdef int _look(Head *h, Seen *s) noexcept nogil:
                 s.expect_other = 1
         elif f.id == FIELD_UPGRADE:
             f.hop_by_hop = 1
+            s.upgrades += 1
             s.upgrade_value = f.value
         elif f.id == FIELD_TE:
             f.hop_by_hop = 1
@@ -158,8 +163,7 @@ cdef int _look(Head *h, Seen *s) noexcept nogil:
     return 0
 
 
-cdef bint _next_member(const uint8_t *p, Span *rest, Span *member) noexcept nogil:
-    """Takes the next member of a comma-separated list, without the whitespace around it; 0 at the list's end."""
+cdef bint next_member(const uint8_t *p, Span *rest, Span *member) noexcept nogil:
     cdef uint32_t end
     if rest.len == 0:
         return 0
@@ -197,7 +201,7 @@ cdef void _look_at_codings(const Head *h, const Field *f, Seen *s) noexcept nogi
     cdef bint any_member = 0
     if f.value.len and h.base[f.value.off + f.value.len - 1] == c",":
         s.malformed_coding = 1
-    while _next_member(h.base, &rest, &member):
+    while next_member(h.base, &rest, &member):
         any_member = 1
         s.codings += 1
         s.chunked_last = member.len == 7 and same_name(h.base + member.off, b"chunked", 7)
@@ -212,7 +216,7 @@ cdef void _look_at_codings(const Head *h, const Field *f, Seen *s) noexcept nogi
 cdef void _look_at_te(Head *h, const Field *f) noexcept nogil:
     cdef Span rest = f.value
     cdef Span member
-    while _next_member(h.base, &rest, &member):
+    while next_member(h.base, &rest, &member):
         if member.len == 8 and same_name(h.base + member.off, b"trailers", 8):
             h.te_trailers = 1
 
@@ -223,7 +227,7 @@ cdef int _look_at_options(Head *h, const Field *f, Seen *s) noexcept nogil:
     cdef Span option
     cdef const uint8_t *p
     cdef uint32_t i
-    while _next_member(h.base, &rest, &option):
+    while next_member(h.base, &rest, &option):
         if option.len == 0:
             continue
         p = h.base + option.off
@@ -298,7 +302,7 @@ cdef void _settle_connection(Head *h, const Seen *s) noexcept nogil:
     """RFC 9112, section 9.3; Upgrade counts only where Connection lists it (RFC 9110, section 7.8)."""
     h.keep_alive = not s.close and (h.minor > 0 or s.keep_alive)
     h.upgrade.off = h.upgrade.len = 0
-    if s.upgrade and h.minor > 0:
+    if s.upgrade and s.upgrades == 1 and h.minor > 0:
         h.upgrade = s.upgrade_value
 
 

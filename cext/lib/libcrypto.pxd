@@ -38,6 +38,7 @@ cdef extern from "<openssl/sha.h>" nogil:
         pass
     ctypedef struct SHA512_CTX:
         pass
+    unsigned char *SHA1(const unsigned char *data, size_t n, unsigned char *md)
     int SHA256_Init(SHA256_CTX *c)
     int SHA256_Update(SHA256_CTX *c, const void *data, size_t n)
     int SHA256_Final(unsigned char *md, SHA256_CTX *c)

@@ -23,6 +23,8 @@ cdef Exchange new_exchange(Downstream client, ResponseSink sink, const Head *h):
     f.proto = b"https"
     f.x_forwarded = client.settings.x_forwarded
     f.forwarded = client.settings.forwarded
+    f.upgrade = False
+    f.websocket_key = NULL
     f.default_host = NULL
     f.default_host_len = 0
     if h.host.len == 0:         # HTTP/1.0: the name of the handshake, else the address that was called

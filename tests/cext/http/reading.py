@@ -22,7 +22,7 @@ class Message:
     fields: list                # (name in lower case, value)
     content: bytes
     trailers: list
-    upgrade: bool = False
+    upgrade: bool = False       # both fields of one are there
 
     __hash__ = None
 
@@ -113,7 +113,14 @@ def _trailers(section):
 
 
 def _message(parsed, start, content, trailers):
-    return Message(start, _fields(parsed.fields), content, _fields(_trailers(trailers)), bool(parsed.upgrade))
+    fields = _fields(parsed.fields)
+    return Message(start, fields, content, _fields(_trailers(trailers)), _names_upgrade(fields))
+
+
+def _names_upgrade(fields):
+    """Whether a reader that looks at nothing further might take it for an upgrade."""
+    return (any(name == b"upgrade" for name, _ in fields)
+            and any(name == b"connection" and b"upgrade" in value.lower() for name, value in fields))
 
 
 def proxied_requests(pieces):

@@ -82,6 +82,16 @@ cdef class DataPlane:
         """Counts since the start (and connections_open), by name."""
         return self.ctx.counter_values()
 
+    @property
+    def state_observer(self):
+        """None, or called at each step of a client's connection with (connection, old, new): names of states, `old` None
+        for a new one. It looks on: the connection must not be touched within it."""
+        return self.ctx.state_observer
+
+    @state_observer.setter
+    def state_observer(self, observer):
+        self.ctx.state_observer = observer
+
     def stop_accepting(self):
         """The sockets stay open, with what is queued in them, for their owner."""
         for frontend in self.frontends:

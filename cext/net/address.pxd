@@ -15,8 +15,8 @@ cdef struct Address:
 cdef struct Peer:                   # a client, in 20 bytes
     uint8_t ip[16]
     uint16_t port
-    bint v6
-    bint known                      # False for a Unix socket's
+    uint8_t v6
+    uint8_t known                   # False for a Unix socket's
 
 cdef int address_set(Address *a, str kind, str name, int port) except -1
 cdef void peer_set(Peer *p, const sockaddr_storage *from_kernel) noexcept nogil

@@ -14,6 +14,14 @@ cdef enum:
     # One connection reads this much in a turn; then the others have theirs.
     BYTES_PER_TURN = 1024 * 1024
 
+cdef enum:                              # states of a client's connection, as Go's http.ConnState has them
+    STATE_NEW = 0               # accepted: until the first byte of a request
+    STATE_ACTIVE = 1            # until the response is written; in HTTP/2 while there are streams
+    STATE_IDLE = 2              # kept for the next request
+    STATE_HIJACKED = 3          # a tunnel (HTTP/1.1): no request will come any more
+    STATE_CLOSED = 4
+    STATES = 5
+
 cdef struct Counters:
     uint64_t connections
     uint64_t connections_open
@@ -28,10 +36,14 @@ cdef struct Counters:
     uint64_t upstream_failures
     uint64_t upstream_retries
     uint64_t accept_pauses
+    uint64_t aborts                     # requests that a hook or a fault of ours ended by a cut
 
 cdef class Context:
     cdef readonly Loop loop
     cdef Counters counters
+    cdef uint64_t in_state[STATES]      # connections by STATE_*; those of STATE_CLOSED since the start
+    cdef uint64_t entered[STATES]       # how often connections have come to each
+    cdef object state_observer          # None, or called with (Downstream, old state or None, new state) by name
     cdef uint8_t *client_scratch        # SCRATCH bytes: what is being read from a client, for one turn
     cdef uint8_t *upstream_scratch      # likewise from an upstream
     cdef bint upstream_reading          # it is in use

@@ -3,6 +3,9 @@
 from libc.stdlib cimport free, malloc
 from libc.time cimport gmtime_r, strftime, time, time_t, tm
 
+# By STATE_*.
+STATE_NAMES = ("new", "active", "idle", "hijacked", "closed")
+
 
 cdef class Context:
     def __cinit__(self, Loop loop, access_log, error_log):
@@ -34,5 +37,10 @@ cdef class Context:
         self.error_log(level, message)
 
     def counter_values(self):
-        """The counters by name."""
-        return self.counters
+        """The counters by name: of connections' states how many are in each now, and how often each was entered."""
+        values = dict(self.counters)
+        for state, name in enumerate(STATE_NAMES[:STATE_CLOSED]):
+            values[f"connections_{name}"] = self.in_state[state]
+        for state, name in enumerate(STATE_NAMES):
+            values[f"became_{name}"] = self.entered[state]
+        return values

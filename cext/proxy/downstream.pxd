@@ -52,20 +52,22 @@ cdef class Downstream(Stream):
     cdef Bytes stash                    # ciphertext: part of a record, or records not yet wanted
     cdef Bytes plain                    # plaintext the session has not taken yet
     cdef Chunk *filling                 # plaintext of the next record
-    cdef uint32_t ramp                  # bytes sent since the connection began or was idle, up to first_bytes
     cdef uint64_t last_sealed           # when, by the loop's clock
     cdef Timer reading                  # see ReadPhase
     cdef Timer writing                  # the client must take something of what is queued
-    cdef uint8_t read_phase             # these three share a word
+    cdef uint32_t ramp                  # bytes sent since the connection began or was idle, up to first_bytes
+    # small fields share words: an idle connection is this object
+    cdef uint8_t state                  # STATE_*; only set_state changes it
+    cdef uint8_t read_phase
     cdef uint8_t parked
     cdef uint8_t heard                  # a byte has come from the client
-    cdef bint pumping
-    cdef bint stash_news                # stash holds records that were not wanted when they came
-    cdef bint plain_news                # plain holds something the session has not declined yet
-    cdef bint closing                   # close when `out` has gone
-    cdef bint lingering                 # our side is shut; the client's bytes are discarded for a moment
-    cdef bint congested                 # `out` went over HIGH_WATER
-    cdef bint peer_finished             # no more will come from the client
+    cdef uint8_t pumping
+    cdef uint8_t stash_news             # stash holds records that were not wanted when they came
+    cdef uint8_t plain_news             # plain holds something the session has not declined yet
+    cdef uint8_t closing                # close when `out` has gone
+    cdef uint8_t lingering              # our side is shut; the client's bytes are discarded for a moment
+    cdef uint8_t congested              # `out` went over HIGH_WATER
+    cdef uint8_t peer_finished          # no more will come from the client
     cdef Peer peer
     cdef int write_idle_ms
     # for the session
@@ -81,6 +83,8 @@ cdef class Downstream(Stream):
     # its own
     cdef void serve(self, int fd, const Peer *peer) noexcept
     cdef void open_session(self) noexcept
+    cdef void set_state(self, int new) noexcept
+    cdef void tell_state(self, str old) noexcept
     cdef void drain(self) noexcept
     cdef bint wants_input(self) noexcept
     cdef void pump(self) noexcept

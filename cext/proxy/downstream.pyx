@@ -25,7 +25,18 @@ from cext.base.buffer cimport (
 from cext.base.timers cimport timer_init
 from cext.net.address cimport ADDRESS_TEXT, peer_text
 from cext.net.stream cimport IO_AGAIN, IO_ERROR
-from cext.proxy.context cimport BYTES_PER_TURN, HIGH_WATER, LOW_WATER, SCRATCH
+from cext.proxy.context cimport (
+    BYTES_PER_TURN,
+    HIGH_WATER,
+    LOW_WATER,
+    SCRATCH,
+    STATE_ACTIVE,
+    STATE_CLOSED,
+    STATE_HIJACKED,
+    STATE_IDLE,
+    STATE_NEW,
+    STATES,
+)
 from cext.tls.connection cimport (
     EARLY_ACCEPTED,
     RECORD_HEADER,
@@ -38,6 +49,8 @@ from cext.tls.connection cimport (
 )
 from cext.tls.names cimport cipher_suite_name, group_name, version_name
 
+from cext.proxy.context import STATE_NAMES
+
 cdef enum:
     TIMER_READ = 0
     TIMER_WRITE = 1
@@ -47,6 +60,14 @@ cdef enum:
     LINGER_BYTES = 256 * 1024   # in one turn
     RECEIVE = 64 * 1024
     PLAIN_MAX = 64 * 1024       # pipelined requests kept while one is answered
+
+# The states that may follow each one, as bits.
+cdef uint8_t[STATES] FOLLOWERS
+FOLLOWERS[STATE_NEW] = 1 << STATE_ACTIVE | 1 << STATE_CLOSED
+FOLLOWERS[STATE_ACTIVE] = 1 << STATE_IDLE | 1 << STATE_HIJACKED | 1 << STATE_CLOSED
+FOLLOWERS[STATE_IDLE] = 1 << STATE_ACTIVE | 1 << STATE_CLOSED
+FOLLOWERS[STATE_HIJACKED] = 1 << STATE_CLOSED
+FOLLOWERS[STATE_CLOSED] = 0
 
 
 cdef class ListenerSettings:
@@ -126,6 +147,10 @@ cdef class Downstream(Stream):
         self.peer = peer[0]
         self.ctx.counters.connections += 1
         self.ctx.counters.connections_open += 1
+        self.ctx.in_state[STATE_NEW] += 1
+        self.ctx.entered[STATE_NEW] += 1
+        if self.ctx.state_observer is not None:
+            self.tell_state(None)
         self.readable = True
         self.writable = True
         self.write_idle_ms = CLOSING_MS
@@ -142,6 +167,24 @@ cdef class Downstream(Stream):
 
     cdef void open_session(self) noexcept:
         """The handshake is done: the protocol that ALPN chose begins."""
+
+    cdef void set_state(self, int new) noexcept:
+        """The only way from state to state. Where `new` may not follow, as on itself, nothing happens."""
+        cdef int old = self.state
+        if not FOLLOWERS[old] >> new & 1:
+            return
+        self.state = <uint8_t> new
+        self.ctx.in_state[old] -= 1
+        self.ctx.in_state[new] += 1
+        self.ctx.entered[new] += 1
+        if self.ctx.state_observer is not None:
+            self.tell_state(STATE_NAMES[old])
+
+    cdef void tell_state(self, str old) noexcept:
+        try:
+            self.ctx.state_observer(self, old, STATE_NAMES[self.state])
+        except Exception as e:
+            self.ctx.log("error", f"connection_state: {e!r}")
 
     cdef void drain(self) noexcept:
         """One in its handshake is served: its session is opened draining, and closes after the first response."""
@@ -187,6 +230,7 @@ cdef class Downstream(Stream):
         if session is not None:
             self.loop.keep_until_turn_ends(session)
             session.on_closed(why)
+        self.set_state(STATE_CLOSED)
         self.tls = None
 
     cdef void on_event(self, uint32_t events) noexcept:

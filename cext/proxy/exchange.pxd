@@ -38,13 +38,13 @@ cdef class Exchange(UpstreamUser):
     cdef uint32_t host_len
     cdef int method
     cdef uint8_t request_framing
-    cdef bint request_done              # the client's body is complete
-    cdef bint last_upstream             # its connection serves no request after it: see ends_upstream
-    cdef bint body_begun                # something of it went upstream: it cannot be sent again
-    cdef bint responding                # the client has a response head
-    cdef bint retried
-    cdef bint reused
-    cdef bint pushed                    # nobody asked: the client was promised it
+    cdef uint8_t request_done           # the client's body is complete
+    cdef uint8_t last_upstream          # its connection serves no request after it: see ends_upstream
+    cdef uint8_t body_begun             # something of it went upstream: it cannot be sent again
+    cdef uint8_t responding             # the client has a response head
+    cdef uint8_t retried
+    cdef uint8_t reused
+    cdef uint8_t pushed                 # nobody asked: the client was promised it
     cdef unsigned int round             # where the choice of a server began
     cdef unsigned int attempts          # servers asked so far
     cdef Timer wait                     # connect, first byte or response idle: see `waiting_for`
@@ -61,6 +61,7 @@ cdef class Exchange(UpstreamUser):
     cdef void request_end(self, const BodyReader *trailers) noexcept
     cdef bint takes_request(self) noexcept nogil
     cdef void client_drained(self) noexcept
+    cdef void abort(self, const char *why) noexcept
     cdef void close(self) noexcept
     cdef void connect(self, bint fresh) noexcept
     cdef void send_head(self) noexcept

@@ -310,6 +310,15 @@ cdef class Exchange(UpstreamUser):
             self.ctx.counters.responses_5xx += 1
             self.sink.response_error(self, status, text)
 
+    cdef void abort(self, const char *why) noexcept:
+        """A hook, or a fault of ours, ends the request without a word of an answer: the client sees a cut (the
+        connection in HTTP/1.1, the stream in HTTP/2), the log `why` (static). The sink may be gone when this returns."""
+        if self.sink is None:
+            return
+        self.fault = why
+        self.ctx.counters.aborts += 1
+        self.sink.response_abort(self)
+
     cdef void close(self) noexcept:
         """The end: timers and connection are given back. Idempotent."""
         cdef UpstreamRequest u = self.upstream

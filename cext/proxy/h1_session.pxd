@@ -21,12 +21,11 @@ cdef class H1Session(Session):
     cdef uint8_t phase                  # RequestPhase
     cdef uint8_t minor                  # of the client's HTTP/1.x
     cdef uint8_t response_framing
-    cdef bint keep_alive
-    cdef bint head_begun                # bytes of the next head are there
-    cdef bint taking                    # on_plaintext runs: it goes on with the next request by itself
-    cdef bint draining
-    cdef bint head_only                 # the request is a HEAD
-    cdef bint body_wanted               # the client was told (or did not ask) to send its body
+    cdef uint8_t keep_alive
+    cdef uint8_t head_begun             # bytes of the next head are there
+    cdef uint8_t taking                 # on_plaintext runs: it goes on with the next request by itself
+    cdef uint8_t draining
+    cdef uint8_t head_only              # the request is a HEAD
     cdef uint32_t scanned               # of a head that is not whole yet
     cdef uint64_t wire_in, wire_out     # heads and framing included
     cdef size_t read_head(self, const uint8_t *p, size_t n) noexcept

@@ -23,6 +23,7 @@ from cext.http.message cimport (
     METHOD_HEAD,
     Head,
 )
+from cext.proxy.context cimport STATE_ACTIVE, STATE_IDLE
 from cext.proxy.downstream cimport READ_BODY, READ_HEAD, READ_KEEPALIVE
 from cext.proxy.router cimport answered_here
 from cext.proxy.service cimport NOTHING_HERE, launch, log_exchange, log_refusal, new_exchange
@@ -79,6 +80,7 @@ cdef class H1Session(Session):
             skipped = skip_empty_lines(p, n)
             if skipped == n:
                 return n
+            client.set_state(STATE_ACTIVE)
         r = find_head_end(p + skipped, n - skipped, &self.scanned, &client.settings.limits, True)
         if r == 0:
             if not self.head_begun:
@@ -286,6 +288,7 @@ cdef class H1Session(Session):
         client.flush()
         if self.client is None:
             return
+        client.set_state(STATE_IDLE)
         if self.draining:
             client.expect(READ_HEAD, DRAIN_IDLE_MS)     # its last response did not say close: as in on_drain
         else:
@@ -351,8 +354,8 @@ cdef class H1Session(Session):
         cdef Exchange x = self.exchange
         self.exchange = None
         if x is not None:
-            self.ctx.counters.client_aborts += 1
             if x.fault == NULL:
+                self.ctx.counters.client_aborts += 1
                 x.fault = why
             log_exchange(self.client, x, self.wire_in, self.wire_out, why)
             x.close()

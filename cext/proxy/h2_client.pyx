@@ -21,6 +21,7 @@ from cext.http.message cimport (
     METHOD_GET,
     METHOD_HEAD,
 )
+from cext.proxy.context cimport STATE_ACTIVE, STATE_IDLE
 from cext.proxy.downstream cimport READ_BODY, READ_HEAD, READ_KEEPALIVE
 from cext.proxy.push cimport promised_request
 from cext.proxy.router cimport answered_here
@@ -91,6 +92,11 @@ cdef class H2Client(Session):
     cdef void await_client(self) noexcept:
         """What the client is to send next, and until when."""
         cdef Downstream client = self.client
+        if self.streams.in_block or self.streams.n_streams:
+            client.set_state(STATE_ACTIVE)
+        elif self.streams.served and client.state != STATE_IDLE:
+            client.set_state(STATE_ACTIVE)      # what came may have been no request
+            client.set_state(STATE_IDLE)
         if self.streams.in_block:
             if client.read_phase != READ_HEAD or self.block != self.streams.blocks:
                 self.block = self.streams.blocks
@@ -173,6 +179,7 @@ cdef class ClientStreams(H2Server):
     cdef H2Request adopt(self, H2Stream *s):
         cdef H2Request request = H2Request.__new__(H2Request)
         request.home = self.client_of()
+        request.home.client.set_state(STATE_ACTIVE)
         request.stream = s
         request.head_only = s.head_only
         request.stall_ms = STALL_MS
@@ -461,8 +468,8 @@ cdef class H2Request(ResponseSink):
         self.home.ctx.loop.timers.disarm(&self.reading)
         self.home.ctx.loop.timers.disarm(&self.stalled)
         if x is not None:
-            self.home.ctx.counters.client_aborts += 1
             if x.fault == NULL:
+                self.home.ctx.counters.client_aborts += 1
                 x.fault = why
             self.exchange = None
             log_exchange(self.home.client, x, self.wire_in, self.wire_out, why)

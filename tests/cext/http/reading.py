@@ -114,7 +114,8 @@ def _trailers(section):
 
 def _message(parsed, start, content, trailers):
     fields = _fields(parsed.fields)
-    return Message(start, fields, content, _fields(_trailers(trailers)), _names_upgrade(fields))
+    return Message(start, fields, content, _fields(_trailers(trailers)),
+                   parsed.minor > 0 and _names_upgrade(fields))
 
 
 def _names_upgrade(fields):

@@ -1,4 +1,4 @@
-"""A closed-loop HTTPS load generator on the project's own loop, TLS client and HTTP reader.
+"""An HTTPS load generator, closed-loop or at a rate, on the project's own loop, TLS client and HTTP reader.
 
 A Generator keeps a number of Sessions busy; a Session is one connection. What is counted is an operation: in the
 mode "handshake" a whole connection (connect, full handshake, one request, its response, the server's close), in
@@ -14,6 +14,7 @@ from libc.errno cimport EINPROGRESS, EINTR, errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
+from posix.unistd cimport read
 
 from bench.histogram cimport Histogram
 from cext.base.buffer cimport Bytes, bytes_append, bytes_consume, bytes_free, queue_append
@@ -58,7 +59,7 @@ from cext.lib.linux cimport (
     socklen_t,
     timespec,
 )
-from cext.net.loop cimport Loop
+from cext.net.loop cimport Loop, Watcher
 from cext.net.stream cimport IO_AGAIN, IO_ERROR, Stream
 from cext.tls.config cimport ClientConfig
 from cext.tls.connection cimport (
@@ -76,11 +77,22 @@ cdef extern from "<sys/socket.h>" nogil:
     enum:
         SO_RCVBUF
 
+cdef extern from "<sys/timerfd.h>" nogil:
+    enum:
+        TFD_NONBLOCK
+        TFD_CLOEXEC
+    struct itimerspec:
+        timespec it_interval
+        timespec it_value
+    int timerfd_create(int clock, int flags)
+    int timerfd_settime(int fd, int flags, const itimerspec *value, itimerspec *old)
+
 cdef enum:
     SCRATCH = 256 * 1024
     RECORD_MAX = 5 + 16384 + 256        # a part of one may wait for its rest
     REQUEST_MAX = 8192
     TICK_MS = 20
+    PACE_US = 50                        # how often a clocked run looks for requests that are due
     SLOW_READ = 1024                    # bytes at a time
     SLOW_BUFFER = 4096                  # what the kernel may take of a slow reader's input
     ERROR_KINDS_MAX = 50
@@ -471,13 +483,42 @@ cdef class Session(Stream):
         return 0
 
 
+cdef class Clock(Watcher):
+    """Tells a Generator every PACE_US that time has gone on: the loop's own timers are too coarse for that."""
+
+    cdef Generator owner
+
+    def __init__(self, Generator owner):
+        cdef itimerspec every
+        memset(&every, 0, sizeof(every))
+        every.it_interval.tv_nsec = every.it_value.tv_nsec = PACE_US * 1000
+        self.owner = owner
+        self.loop = owner.loop
+        self.fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)
+        if self.fd < 0 or timerfd_settime(self.fd, 0, &every, NULL) < 0 or self.loop.register(self, EPOLLIN | <uint32_t> EPOLLET) < 0:
+            raise OSError(errno, "timerfd")
+
+    cdef void on_event(self, uint32_t events) noexcept:
+        cdef uint64_t expiries
+        if read(self.fd, &expiries, sizeof(expiries)) > 0:      # it goes on once it is read
+            self.owner.begin_due()
+
+    def stop(self):
+        if self.fd >= 0:
+            self.loop.unregister(self)
+            os.close(self.fd)
+            self.fd = -1
+
+
 cdef class Generator:
     """Generator(address, port, config, request, ...).run() -> what was found, as a dictionary.
 
     `address`: a numeric IPv4 or IPv6 address. `request`: the bytes of a GET. `count`, `seconds`: whichever is reached
     first ends the run (0: no such bound). `timeout`: seconds one operation may take. After `max_errors` the run is
     given up. In the mode "idle" `count` connections are opened, `concurrency` at a time, then held for `seconds`;
-    `on_held(n)` is called when they stand. `resume`: handshakes go on from the newest session the server has given. `interval`: seconds between the steps of a slow client.
+    `on_held(n)` is called when they stand. `resume`: handshakes go on from the newest session the server has given. `interval`: seconds between the steps of a slow client. `rate` (mode "requests"): requests
+    begin by the clock, so many in a second; one for which no connection is free waits, and its latency counts from
+    when it was due.
     """
 
     cdef Loop loop
@@ -494,6 +535,7 @@ cdef class Generator:
     cdef uint64_t duration_us
     cdef uint64_t timeout_ms
     cdef uint64_t interval_ms
+    cdef double period_us               # REQUESTS: from the beginning of one to the next; 0: as fast as they are answered
     cdef bint one_request               # on each connection, which the server then closes
     cdef uint64_t max_errors
     cdef object on_held
@@ -503,6 +545,9 @@ cdef class Generator:
     # the run
     cdef set live                       # sessions with a connection
     cdef list waiting                   # REQUESTS: sessions that are warm before the measurement begins
+    cdef list free                      # REQUESTS at a rate: sessions that wait for the clock, longest first
+    cdef double due                     # µs, when the next request begins
+    cdef Clock clock
     cdef int busy                       # operations under way
     cdef int missing                    # sessions that failed and are replaced at the next tick
     cdef uint64_t begun                 # operations, the failed ones not counted
@@ -541,7 +586,7 @@ cdef class Generator:
 
     def __init__(self, str address, int port, ClientConfig config not None, bytes request, *, mode="handshake",
                  int concurrency=16, uint64_t count=0, double seconds=0, double timeout=10, double interval=1,
-                 uint64_t max_errors=1000, on_held=None, bint resume=False):
+                 uint64_t max_errors=1000, on_held=None, bint resume=False, double rate=0):
         if mode not in MODES:
             raise ValueError(f"mode {mode!r} is none of {', '.join(MODES)}")
         if not 0 < len(request) <= REQUEST_MAX:
@@ -550,6 +595,8 @@ cdef class Generator:
             raise ValueError("concurrency, timeout and interval are positive")
         if not (count or seconds):
             raise ValueError("a run is bounded by count or seconds")
+        if rate < 0 or (rate and mode != "requests"):
+            raise ValueError("a rate is of requests per second, in the mode requests")
         if mode == "idle" and not count:
             raise ValueError("count: how many connections to hold")
         self.set_address(address, port)
@@ -562,6 +609,7 @@ cdef class Generator:
         self.duration_us = <uint64_t> (seconds * 1e6)
         self.timeout_ms = <uint64_t> (timeout * 1e3)
         self.interval_ms = <uint64_t> (interval * 1e3)
+        self.period_us = 1e6 / rate if rate else 0
         self.one_request = self.mode != REQUESTS and self.mode != IDLE
         self.max_errors = max_errors
         self.on_held = on_held
@@ -569,6 +617,7 @@ cdef class Generator:
         self.loop = Loop()
         self.live = set()
         self.waiting = []
+        self.free = []
         self.errors = {}
         self.latency_us = Histogram()
         self.handshake_us = Histogram()
@@ -606,6 +655,8 @@ cdef class Generator:
             self.loop.run()
         finally:
             periodic.cancel()
+            if self.clock is not None:
+                self.clock.stop()
             self.close_all()
             self.loop.close()
         return self.result()
@@ -671,10 +722,28 @@ cdef class Generator:
             self.live.discard(s)
             s.leave()
             self.stop_if_idle()
-            return
-        self.begun += 1
-        self.busy += 1
-        s.request(now)
+        elif self.period_us:
+            self.free.append(s)
+            self.begin_due()
+        else:
+            self.begun += 1
+            self.busy += 1
+            s.request(now)
+
+    cdef void begin_due(self) noexcept:
+        """The requests that the clock asks for by now, as far as connections are free."""
+        cdef uint64_t now = now_us()
+        cdef Session s
+        while self.due <= now and self.free and self.may_begin():
+            s = <Session> self.free.pop(0)
+            if s.phase != RESTING:
+                continue
+            self.begun += 1
+            self.busy += 1
+            s.request(<uint64_t> self.due)
+            self.due += self.period_us
+        if not self.may_begin() or self.busy == 0:
+            self.stop_if_idle()
 
     def _begin_requests(self):
         """Once every connection has had a response, the measurement begins."""
@@ -682,12 +751,17 @@ cdef class Generator:
         if self.measuring or len(self.waiting) < self.concurrency:
             return
         self.begin_measuring()
+        if self.period_us:
+            self.due = self.started
+            self.clock = Clock(self)
         ready, self.waiting = self.waiting, []
         for s in ready:
             if s.phase != RESTING:
                 continue
             s.warm = True
-            if self.may_begin():
+            if self.period_us:
+                self.free.append(s)
+            elif self.may_begin():
                 self.begun += 1
                 self.busy += 1
                 s.request(now_us())
@@ -709,8 +783,8 @@ cdef class Generator:
     cdef void on_error(self, Session s, str why) noexcept:
         """s has ended, not as it should."""
         self.live.discard(s)
-        if s in self.waiting:
-            self.waiting.remove(s)
+        if s in self.waiting or s in self.free:
+            (self.waiting if s in self.waiting else self.free).remove(s)
         elif not self.held:
             self.busy -= 1
             self.begun -= 1
@@ -731,7 +805,7 @@ cdef class Generator:
             if self.ending:
                 self.loop.stop()
             return
-        if self.busy == 0 and (self.ending or not (self.missing and self.may_begin())) and not self.waiting:
+        if self.busy == 0 and (self.ending or not ((self.missing or self.free) and self.may_begin())) and not self.waiting:
             self.note_end()
             self.loop.stop()
 

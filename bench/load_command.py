@@ -38,6 +38,13 @@ HELD = "held"
 @click.option(
     "-t", "--seconds", type=click.FloatRange(0), default=0.0, help="End after this time (10 s without --count)."
 )
+@click.option(
+    "--rate",
+    type=click.FloatRange(0),
+    default=0.0,
+    help="With --mode requests: begin so many in a second, by the clock. A request that finds no free connection "
+    "waits, and its latency counts from when it was due.",
+)
 @click.option("--timeout", type=click.FloatRange(0.01), default=10.0, show_default=True, help="For one operation, s.")
 @click.option("--interval", type=click.FloatRange(0.02), default=1.0, show_default=True, help="Of a slow client, s.")
 @click.option("--max-errors", type=click.IntRange(1), default=1000, show_default=True, help="Give up after so many.")
@@ -50,7 +57,7 @@ HELD = "held"
 def load(**options: Any) -> None:
     """Load an HTTPS server with GETs of URL and report what it did.
 
-    A closed loop: each of the connections begins its next operation when the last one has ended. Reported are
+    A closed loop (unless --rate is given): each of the connections begins its next operation when the last one has ended. Reported are
     operations per second, latency percentiles, the CPU time of this process for each operation, and errors by
     kind; the exit status is 1 when there were any. Certificates are not checked for trust, everything else that
     TLS 1.3 demands of a client is.
@@ -59,6 +66,7 @@ def load(**options: Any) -> None:
     Examples:
       python -m bench load https://localhost:8443/ --seconds 5
       python -m bench load https://localhost:8443/ --mode requests -c 64 -n 100000
+      python -m bench load https://localhost:8443/ --mode requests -c 32 --rate 5000 -t 10
       python -m bench load https://localhost:8443/ --mode idle -n 5000 --seconds 30
     """
     from bench.load import Generator
@@ -80,6 +88,7 @@ def generator_arguments(
     concurrency: int,
     count: int,
     seconds: float,
+    rate: float,
     timeout: float,
     interval: float,
     max_errors: int,
@@ -102,6 +111,8 @@ def generator_arguments(
         concurrency = min(count, max(concurrency, IDLE_CONCURRENCY))
     if not seconds and (mode == "idle" or not count):
         seconds = 10.0
+    if rate and mode != "requests":
+        raise click.UsageError("--rate needs --mode requests")
     config = ClientConfig(
         server_name=parts.hostname, alpn=(b"http/1.1",), cipher_suites=(SUITES[suite],), groups=(GROUPS[group],)
     )
@@ -114,6 +125,7 @@ def generator_arguments(
         "concurrency": concurrency,
         "count": count,
         "seconds": seconds,
+        "rate": rate,
         "timeout": timeout,
         "interval": interval,
         "max_errors": max_errors,

@@ -186,7 +186,7 @@ def h2load(server: Server, load: Load, options: list[str], body: str, warm_up: i
     return long.cpu - short.cpu, count - warm_up, count / long.seconds, long.foreign
 
 
-LATENCY_CONNECTIONS = 32
+LATENCY_CONNECTIONS = 64
 
 
 def settle_rate(servers: Iterable[Server], load: Load) -> Load:
@@ -198,25 +198,20 @@ def settle_rate(servers: Iterable[Server], load: Load) -> Load:
 
 
 def latency(server: Server, load: Load) -> Reading:
-    """The 99th percentile of a request's time, in microseconds, at a rate that the connections keep by the clock."""
+    """The 99th percentile of a request's time, in microseconds; requests begin by the clock, evenly."""
     if not load.rate:
         load = settle_rate([server], load)
-    log = load.directory / f"latency-{time.monotonic_ns()}.tsv"
-    each = load.rate / LATENCY_CONNECTIONS
-    command = ["h2load", "--h1", "-c", str(LATENCY_CONNECTIONS), "--rps", f"{each:.3f}", f"--log-file={log}"]
-    command += ["--tls13-ciphers", SUITE, "--groups", GROUP]
-    command += ["-n", str(round(load.rate * max(load.seconds, 2.0)))]
+    url = f"https://localhost:{server.port}/1k"
+    command = [sys.executable, "-m", "bench", "load", url, "--address", "127.0.0.1", "--json", "--mode", "requests"]
+    command += ["--concurrency", str(LATENCY_CONNECTIONS), "--rate", f"{load.rate:.1f}"]
+    command += ["--seconds", str(load.seconds)]
     with metering(server) as meter:
-        load.finish(load.run(*command, f"https://127.0.0.1:{server.port}/1k"), load.seconds)
-    rows = [line.split("\t") for line in log.read_text().splitlines()]
-    log.unlink()
-    if any(row[1] != "200" for row in rows):
-        raise BenchError("not every request was answered with 200")
-    begun = min(int(row[0]) for row in rows) + 500_000  # the handshakes and what waited for them are over
-    times = sorted(int(row[2]) for row in rows if int(row[0]) >= begun)
-    if len(times) < 1000:
-        raise BenchError(f"only {len(times)} requests were measured: give it more --seconds")
-    return Reading(float(times[len(times) * 99 // 100]), len(times), len(rows) / meter.seconds, meter.foreign)
+        result = json.loads(load.finish(load.run(*command), load.seconds))
+    if result["errors"]:
+        raise BenchError(f"requests failed: {result['errors']}")
+    if result["per_second"] < 0.95 * load.rate:
+        raise BenchError(f"{result['per_second']:,.0f} requests a second were answered, {load.rate:,.0f} were due")
+    return Reading(result["latency_us"]["p99"], result["done"], result["per_second"], meter.foreign)
 
 
 def idle_memory(server: Server, load: Load) -> Reading:

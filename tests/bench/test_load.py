@@ -141,6 +141,23 @@ def test_a_run_is_bounded_by_time(serve):
     assert time.monotonic() - start < 5
 
 
+def test_requests_begin_by_the_clock(serve):
+    result = run(serve(well), "requests", rate=200, seconds=1)
+    assert result["errors"] == {}
+    assert 150 <= result["done"] <= 220  # the end is looked for every 20 ms
+
+
+def test_latency_at_a_rate_counts_from_when_a_request_was_due(serve):
+    def slowly(connection, request):
+        time.sleep(0.05)
+        return well(connection, request)
+
+    result = run(serve(slowly), "requests", rate=100, count=40, concurrency=1)
+    assert result["done"] == 40
+    assert result["latency_us"]["max"] > 40 * 35_000, "one connection does 20 a second: the last waits for the others"
+    assert result["latency_us"]["p50"] < result["latency_us"]["max"] / 1.5
+
+
 def test_idle_connections_are_held(serve):
     server = serve(well)
     held = []
@@ -321,6 +338,8 @@ def test_a_slow_client_that_is_cut_off_tells_when(serve):
         {"interval": 0},
         {"port": 70000},
         {"mode": "idle", "count": 0, "seconds": 1},
+        {"mode": "handshake", "rate": 5},
+        {"mode": "requests", "rate": -1},
     ],
 )
 def test_wrong_arguments(wrong):

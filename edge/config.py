@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, cast
 
+from edge import timeouts
 from edge.errors import ConfigError
 from edge.schema import (
     Boolean,
@@ -41,6 +42,7 @@ from edge.schema import (
     show,
     table,
 )
+from edge.timeouts import ListenerTimeouts, RouteTimeouts
 
 # RFC 9846, sections B.4 and 4.2.7; RFC 5289 and 7905 for those of TLS 1.2.
 CIPHER_SUITES: Final = {
@@ -205,19 +207,6 @@ class ServerTable:
 
 
 @table
-class ListenerTimeouts:
-    handshake: Milliseconds = knob(
-        Duration(none=True), "From accepting a connection to the end of its TLS handshake.", default="5s"
-    )
-    header: Milliseconds = knob(
-        Duration(none=True), "From the first byte of a request's head to its last.", default="10s"
-    )
-    keepalive: Milliseconds = knob(
-        Duration(none=True), "How long a connection may wait for its next request.", default="75s"
-    )
-
-
-@table
 class Limits:
     line: int = knob(
         Size("64B", "48KiB"),
@@ -282,7 +271,11 @@ class Listener:
         "`Forwarded` (RFC 7239), both or none.",
         default="x-forwarded",
     )
-    timeouts: ListenerTimeouts = knob(Section(ListenerTimeouts), "Time limits of the client's side.", default={})
+    timeouts: ListenerTimeouts = knob(
+        Section(ListenerTimeouts),
+        "Time limits. All but `handshake` hold for every request that no route says anything else for.",
+        default={},
+    )
     limits: Limits = knob(Section(Limits), "Size limits of a request's head.", default={})
     http2: Http2 = knob(Section(Http2), "HTTP/2.", default={})
     records: Records = knob(
@@ -465,25 +458,6 @@ class Match:
 
 
 @table
-class RouteTimeouts:
-    connect: Milliseconds = knob(
-        Duration(none=True), "To connect to a server of the upstream; 504 after it.", default="5s"
-    )
-    first_byte: Milliseconds = knob(
-        Duration(none=True),
-        "From the end of the request to the first byte of the response; 504 after it.",
-        default="60s",
-    )
-    body_idle: Milliseconds = knob(
-        Duration(none=True), "Between two pieces of a body, of the request or of the response.", default="60s"
-    )
-    write_idle: Milliseconds = knob(Duration(none=True), "How long a receiver may take nothing.", default="60s")
-    total: Milliseconds = knob(
-        Duration(none=True), "The whole exchange, from the request's head to the response's end.", default="none"
-    )
-
-
-@table
 class Route:
     match: Match = knob(
         Section(Match),
@@ -491,7 +465,9 @@ class Route:
         default={},
     )
     upstream: str = knob(Text("name"), "The `name` of the upstream that gets them.")
-    timeouts: RouteTimeouts = knob(Section(RouteTimeouts), "Time limits of the upstream's side.", default={})
+    timeouts: RouteTimeouts = knob(
+        Section(RouteTimeouts), "Time limits that this route sets otherwise than the listener.", default={}
+    )
     push: bool = knob(
         Boolean(),
         "Whether clients of HTTP/2 that want it get pushed what a response to GET names by "
@@ -545,6 +521,7 @@ def parse(text: str, file: str) -> Settings:
     _check_listeners(settings, top)
     _check_tls(settings.tls, top.key("tls"))
     _check_upstreams(settings, top)
+    _check_timeouts(settings, top)
     _check_server(settings.server, top.key("server"))
     return dataclasses.replace(
         settings, addresses=tuple(_resolve(settings, top)), warnings=tuple(_unused(settings, top))
@@ -612,6 +589,14 @@ def _check_upstreams(settings: Settings, top: Place) -> None:
                 f"is the same as in {matches[route.match].path}", "remove one of the two routes"
             )
         matches[route.match] = at
+
+
+def _check_timeouts(settings: Settings, top: Place) -> None:
+    listeners = tuple(listener.timeouts for listener in settings.listener)
+    for i, route in enumerate(settings.route):
+        error = timeouts.check(listeners, route.timeouts, top.key("route").item(i).key("timeouts"))
+        if error:
+            raise error
 
 
 def _check_server(server: ServerTable, at: Place) -> None:
@@ -726,7 +711,9 @@ timeouts = { body_idle = "15s", first_byte = "2m" }
 - An unknown key is an error, and so is a value of the wrong kind: the message names the file, the key and a remedy.
 - A **duration** is a number with a unit, `"250ms"`, `"5s"`, `"2m"`, `"1h"`, `"7d"`; where it says so, `"none"`
   switches the limit off.
-- A **size** is a number with a unit: `"512B"`, `"14KiB"`, `"1MiB"`.
+- A **size** is a number with a unit: `"512B"`, `"14KiB"`, `"1MiB"`; a **rate** is a size per second, `"1KiB/s"`, or
+  `"none"`.
+- [timeouts.md](timeouts.md) shows what each of the **timeouts** measures, and how it ends a request.
 - A relative **path** starts at the directory of the configuration file.
 - A key with a dot, such as `timeouts.header`, stands in a table of its own: `timeouts = { header = "10s" }`.
 """

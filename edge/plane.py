@@ -17,7 +17,7 @@ from cext.tls.config import ServerConfig
 from cext.tls.credential import Credential
 from cext.worker import DataPlane
 
-from edge import certs, compression, ticket_keys
+from edge import certs, compression, ticket_keys, timeouts
 from edge.clients import ClientTrust
 from edge.config import Bind, Listener, Settings
 from edge.keylog import KeyLog
@@ -156,11 +156,7 @@ def _router(settings: Settings) -> object:
                 hosts=route.match.host or (),
                 path=route.match.path,
                 methods=route.match.method or (),
-                connect_ms=route.timeouts.connect,
-                first_byte_ms=route.timeouts.first_byte,
-                body_idle_ms=route.timeouts.body_idle,
-                write_idle_ms=route.timeouts.write_idle,
-                total_ms=route.timeouts.total,
+                timeouts=timeouts.limits(route.timeouts),
                 push=route.push,
             )
             for route in settings.route
@@ -173,8 +169,7 @@ def _listener_settings(listener: Listener, tls: object, router: object) -> objec
         tls,
         router,
         handshake_ms=listener.timeouts.handshake,
-        header_ms=listener.timeouts.header,
-        keepalive_ms=listener.timeouts.keepalive,
+        timeouts=timeouts.limits(listener.timeouts),
         line_limit=listener.limits.line,
         head_limit=listener.limits.head,
         field_limit=listener.limits.fields,

@@ -58,15 +58,17 @@ class Knob:
     kind: Kind[Any]
     doc: str
     default: object
+    otherwise: str
 
 
 @overload
-def knob(kind: Kind[T], doc: str, *, default: None) -> T | None: ...
+def knob(kind: Kind[T], doc: str, *, default: None, otherwise: str = ...) -> T | None: ...
 @overload
 def knob(kind: Kind[T], doc: str, *, default: object = ...) -> T: ...
-def knob(kind: Kind[T], doc: str, *, default: object = REQUIRED) -> T | None:
-    """A field of a table. The default is what the user would write; None means that nothing stands for it."""
-    metadata = {_KNOB: Knob(kind, doc, default)}
+def knob(kind: Kind[T], doc: str, *, default: object = REQUIRED, otherwise: str = "none") -> T | None:
+    """A field of a table. The default is what the user would write; None means that nothing stands for it, which the
+    reference calls `otherwise`."""
+    metadata = {_KNOB: Knob(kind, doc, default, otherwise)}
     if default is REQUIRED:
         return cast(T, dataclasses.field(metadata=metadata))
     if default is None:
@@ -249,6 +251,20 @@ class Size(_Quantity):
     examples = '"512B", "14KiB" or "1MiB"'
 
 
+class Rate(Kind[int]):
+    """A size per second, in bytes per second. "none" is 0."""
+
+    text = 'rate or "none"'
+
+    def read(self, value: object, at: Place) -> int:
+        if value == "none":
+            return 0
+        size, per, second = value.partition("/") if isinstance(value, str) else ("", "", "")
+        if per + second != "/s":
+            raise at.error(f"{show(value)} is not a rate", 'write a size per second, such as "1KiB/s", or "none"')
+        return Size("1B", "1GiB").read(size, at)
+
+
 class File(Kind[Path]):
     """A path; a relative one starts at the directory of the configuration file."""
 
@@ -354,5 +370,5 @@ def _default(k: Knob) -> str:
     if k.default is REQUIRED:
         return "required"
     if k.default is None:
-        return "none"
+        return k.otherwise
     return f"`{json.dumps(k.default)}`"

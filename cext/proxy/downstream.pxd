@@ -12,6 +12,7 @@ from cext.proxy.access_log cimport AccessLog
 from cext.proxy.context cimport Context
 from cext.proxy.exchange cimport ResponseSink
 from cext.proxy.router cimport Router
+from cext.proxy.timeouts cimport Timeouts
 from cext.tls.connection cimport Connection
 
 cdef enum ReadPhase:                    # what the read timer is for
@@ -22,10 +23,11 @@ cdef enum ReadPhase:                    # what the read timer is for
     READ_LINGER = 4
 
 cdef class ListenerSettings:
-    """What a listener's connections are served with: TLS, routes, timeouts (ms, 0: none), limits."""
+    """What a listener's connections are served with: TLS, routes, timeouts, limits."""
     cdef readonly object tls            # ServerConfig
     cdef readonly Router router
-    cdef readonly int handshake_ms, header_ms, keepalive_ms
+    cdef readonly int handshake_ms      # 0: no limit
+    cdef readonly Timeouts timeouts     # all set: what holds where a route says nothing else
     cdef readonly uint32_t first_record # bytes in each of a connection's first records,
     cdef readonly uint32_t first_bytes  # until this many were sent since it began
     cdef readonly int record_idle_ms    # or was idle for this long
@@ -69,7 +71,7 @@ cdef class Downstream(Stream):
     cdef uint8_t congested              # `out` went over HIGH_WATER
     cdef uint8_t peer_finished          # no more will come from the client
     cdef Peer peer
-    cdef int write_idle_ms
+    cdef int write_idle_ms, keepalive_ms    # the last request's
     # for the session
     cdef int write(self, const uint8_t *p, size_t n) noexcept
     cdef uint8_t *reserve(self, size_t n, size_t *room) noexcept
@@ -80,6 +82,7 @@ cdef class Downstream(Stream):
     cdef void abort(self, const char *why) noexcept
     cdef void resume(self) noexcept
     cdef void expect(self, int phase, int ms) noexcept
+    cdef void adopt(self, const Timeouts *t) noexcept
     # its own
     cdef void serve(self, int fd, const Peer *peer) noexcept
     cdef void open_session(self) noexcept

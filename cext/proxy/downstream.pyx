@@ -37,6 +37,7 @@ from cext.proxy.context cimport (
     STATE_NEW,
     STATES,
 )
+from cext.proxy.timeouts cimport Timeouts, read_timeouts
 from cext.tls.connection cimport (
     EARLY_ACCEPTED,
     RECORD_HEADER,
@@ -50,6 +51,7 @@ from cext.tls.connection cimport (
 from cext.tls.names cimport cipher_suite_name, group_name, version_name
 
 from cext.proxy.context import STATE_NAMES
+from cext.proxy.timeouts import DEFAULTS
 
 cdef enum:
     TIMER_READ = 0
@@ -73,7 +75,7 @@ FOLLOWERS[STATE_CLOSED] = 0
 cdef class ListenerSettings:
     """ListenerSettings(tls, router, ...): see the .pxd."""
 
-    def __init__(self, tls, Router router, *, int handshake_ms=5000, int header_ms=10000, int keepalive_ms=75000,
+    def __init__(self, tls, Router router, *, int handshake_ms=5000, dict timeouts={},
                  uint32_t line_limit=8192, uint32_t head_limit=32768, uint32_t field_limit=128,
                  bint x_forwarded=True, bint forwarded=False, int first_record=1369, int first_bytes=65536,
                  int record_idle_ms=1000, uint32_t h2_streams=256, uint32_t h2_stream_window=65536,
@@ -81,8 +83,7 @@ cdef class ListenerSettings:
         self.tls = tls
         self.router = router
         self.handshake_ms = handshake_ms
-        self.header_ms = header_ms
-        self.keepalive_ms = keepalive_ms
+        read_timeouts(&self.timeouts, DEFAULTS | timeouts)
         self.limits.line = line_limit
         self.limits.head = min(head_limit, 49152)       # a head and a whole read must fit the scratch memory
         self.limits.fields = field_limit
@@ -154,6 +155,7 @@ cdef class Downstream(Stream):
         self.readable = True
         self.writable = True
         self.write_idle_ms = CLOSING_MS
+        self.keepalive_ms = self.settings.timeouts.keepalive
         try:
             self.tls = Connection(self.settings.tls)
         except Exception as e:
@@ -253,8 +255,8 @@ cdef class Downstream(Stream):
             # Idle for a moment: now it is worth giving the AEAD contexts back.
             self.parked = True
             self.tls.park()
-            if self.settings.keepalive_ms:
-                self.loop.timers.arm(&self.reading, self.loop.now + max(self.settings.keepalive_ms - PARK_MS, 1))
+            if self.keepalive_ms:
+                self.loop.timers.arm(&self.reading, self.loop.now + max(self.keepalive_ms - PARK_MS, 1))
             return
         if self.read_phase == READ_LINGER:
             self.shut(NULL)
@@ -278,6 +280,17 @@ cdef class Downstream(Stream):
             self.loop.timers.arm(&self.reading, self.loop.now + ms)
         else:
             self.loop.timers.disarm(&self.reading)
+
+    cdef void adopt(self, const Timeouts *t) noexcept:
+        """The limits of the request that is answered: for its response, and for the wait after it."""
+        self.keepalive_ms = t.keepalive
+        self.write_idle_ms = t.write_idle
+        if self.writing.deadline == 0:
+            return
+        if self.write_idle_ms:
+            self.loop.timers.arm(&self.writing, self.loop.now + self.write_idle_ms)
+        else:
+            self.loop.timers.disarm(&self.writing)
 
     # ---- reading ----
 

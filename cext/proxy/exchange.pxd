@@ -9,6 +9,7 @@ from cext.http.h1_writer cimport Forwarding
 from cext.http.message cimport Head
 from cext.proxy.context cimport Context
 from cext.proxy.router cimport Route
+from cext.proxy.timeouts cimport Timeouts
 from cext.proxy.upstream cimport UpstreamRequest, UpstreamUser
 
 cdef class Exchange
@@ -25,6 +26,7 @@ cdef class ResponseSink(TimerOwner):
     cdef void response_abort(self, Exchange x) noexcept
     cdef bint response_congested(self, Exchange x) noexcept
     cdef void request_wanted(self, Exchange x) noexcept
+    cdef void retimed(self, Exchange x) noexcept
 
 cdef class Exchange(UpstreamUser):
     cdef Context ctx
@@ -47,9 +49,10 @@ cdef class Exchange(UpstreamUser):
     cdef uint8_t pushed                 # nobody asked: the client was promised it
     cdef unsigned int round             # where the choice of a server began
     cdef unsigned int attempts          # servers asked so far
-    cdef Timer wait                     # connect, first byte or response idle: see `waiting_for`
+    cdef Timeouts timeouts              # all set; see there how they may be changed
+    cdef Timer wait                     # for the upstream: see `waiting_for`
     cdef Timer total
-    cdef int waiting_for
+    cdef uint8_t waiting_for
     cdef uint16_t status
     cdef uint64_t started_us, connected_us, first_byte_us
     cdef uint64_t bytes_in, bytes_out   # content, as the client sent and got it
@@ -66,7 +69,9 @@ cdef class Exchange(UpstreamUser):
     cdef void connect(self, bint fresh) noexcept
     cdef void send_head(self) noexcept
     cdef void settle(self, UpstreamRequest u) noexcept
-    cdef void wait_for(self, int what, int ms) noexcept
+    cdef void wait_for(self, int what) noexcept
+    cdef void retime(self) noexcept
+    cdef void client_late(self, const char *fault) noexcept
     cdef void fail(self, int status, const char *text, const char *fault) noexcept
     cdef void report(self, str what, int error) noexcept
     cdef bint repeatable(self) noexcept nogil

@@ -27,9 +27,10 @@ from cext.proxy.upstream cimport LOST_BAD_RESPONSE, LOST_CONNECT
 cdef enum:
     TIMER_WAIT = 0
     TIMER_TOTAL = 1
-    WAIT_CONNECT = 0
-    WAIT_FIRST_BYTE = 1
-    WAIT_BODY = 2
+    WAIT_NOTHING = 0
+    WAIT_CONNECT = 1
+    WAIT_FIRST_BYTE = 2
+    WAIT_RESPONSE = 3           # the upstream is to go on: sending its response, or taking the request
 
 
 cdef const char *OUT_OF_MEMORY = b"The service is overloaded at the moment."
@@ -67,6 +68,9 @@ cdef class ResponseSink(TimerOwner):
     cdef void request_wanted(self, Exchange x) noexcept:
         """More of the request body may be passed on."""
 
+    cdef void retimed(self, Exchange x) noexcept:
+        """x.timeouts has changed: those of the client's side begin anew."""
+
 
 cdef class Exchange(UpstreamUser):
     def __cinit__(self, Context ctx, ResponseSink sink, Route route):
@@ -102,8 +106,8 @@ cdef class Exchange(UpstreamUser):
     cdef void start(self) noexcept:
         """Asks an upstream. The sink may be told of a failure before this returns."""
         self.ctx.counters.requests += 1
-        if self.route.total_ms:
-            self.ctx.loop.timers.arm(&self.total, self.ctx.loop.now + self.route.total_ms)
+        if self.timeouts.total:
+            self.ctx.loop.timers.arm(&self.total, self.started_us // 1000 + self.timeouts.total)
         self.round = self.route.upstream.start()
         self.connect(False)
 
@@ -122,7 +126,7 @@ cdef class Exchange(UpstreamUser):
             self.upstream = u
             self.reused = u.reused
             if u.connecting:
-                self.wait_for(WAIT_CONNECT, self.route.connect_ms)
+                self.wait_for(WAIT_CONNECT)
             else:
                 self.send_head()
             return
@@ -137,7 +141,7 @@ cdef class Exchange(UpstreamUser):
         if u.send_head(self.head.data, self.head.len, self.request_framing, self.request_done) < 0:
             self.fail(503, OUT_OF_MEMORY, b"out of memory")
             return
-        self.wait_for(WAIT_FIRST_BYTE, self.route.first_byte_ms if self.request_done else 0)
+        self.wait_for(WAIT_FIRST_BYTE if self.request_done else WAIT_NOTHING)
         u.flush()
         if not self.request_done and self.upstream is u:
             self.sink.request_wanted(self)
@@ -161,9 +165,9 @@ cdef class Exchange(UpstreamUser):
         if self.upstream is None or self.request_done:
             return
         if not self.takes_request():
-            self.wait_for(WAIT_BODY, self.route.body_idle_ms)           # the backend has stopped reading
+            self.wait_for(WAIT_RESPONSE)           # the backend has stopped reading
         elif self.responding and not self.upstream.paused:
-            self.wait_for(WAIT_BODY, self.route.body_idle_ms)           # it may need more of the request first
+            self.wait_for(WAIT_RESPONSE)           # it may need more of the request first
 
     cdef void request_end(self, const BodyReader *trailers) noexcept:
         self.request_done = True
@@ -174,13 +178,13 @@ cdef class Exchange(UpstreamUser):
             self.fail(503, OUT_OF_MEMORY, b"out of memory")
             return
         if not self.responding:
-            self.wait_for(WAIT_FIRST_BYTE, self.route.first_byte_ms)
+            self.wait_for(WAIT_FIRST_BYTE)
         self.upstream.flush()
 
     cdef void on_drained(self, UpstreamRequest u) noexcept:
         if not self.request_done and self.sink is not None and self.connected_us:
             if not self.responding:
-                self.wait_for(WAIT_FIRST_BYTE, 0)
+                self.wait_for(WAIT_NOTHING)
             self.sink.request_wanted(self)
 
     cdef void on_interim(self, UpstreamRequest u, const Head *h) noexcept:
@@ -192,7 +196,7 @@ cdef class Exchange(UpstreamUser):
         self.responding = True
         if h.status >= 500:
             self.ctx.counters.responses_5xx += 1
-        self.wait_for(WAIT_BODY, self.route.body_idle_ms)
+        self.wait_for(WAIT_RESPONSE)
         self.sink.response_head(self, h)
 
     cdef void on_data(self, UpstreamRequest u, const uint8_t *p, size_t n) noexcept:
@@ -209,20 +213,20 @@ cdef class Exchange(UpstreamUser):
             return
         if self.sink.response_congested(self):
             u.pause()
-            self.wait_for(WAIT_BODY, 0)             # the client's write timeout is running now
+            self.wait_for(WAIT_NOTHING)             # the client's write timeout is running now
         elif self.responding:
-            self.wait_for(WAIT_BODY, self.route.body_idle_ms)
+            self.wait_for(WAIT_RESPONSE)
 
     cdef void client_drained(self) noexcept:
         """The client has taken what was queued for it."""
         if self.upstream is not None and self.upstream.paused:
-            self.wait_for(WAIT_BODY, self.route.body_idle_ms)
+            self.wait_for(WAIT_RESPONSE)
             self.upstream.resume()
 
     cdef void on_end(self, UpstreamRequest u, const BodyReader *trailers) noexcept:
         cdef ResponseSink sink = self.sink
         self.upstream = None
-        self.wait_for(WAIT_BODY, 0)
+        self.wait_for(WAIT_NOTHING)
         u.user = None
         if trailers != NULL:
             sink.response_end(self, trailers)
@@ -267,12 +271,40 @@ cdef class Exchange(UpstreamUser):
         return (self.method == METHOD_GET or self.method == METHOD_HEAD or self.method == METHOD_OPTIONS
                 or self.method == METHOD_PUT or self.method == METHOD_DELETE or self.method == METHOD_TRACE)
 
-    cdef void wait_for(self, int what, int ms) noexcept:
+    cdef void wait_for(self, int what) noexcept:
+        """What the upstream is to do next, from now on."""
+        cdef int ms = 0
         self.waiting_for = what
+        if what == WAIT_RESPONSE:
+            ms = self.timeouts.response_idle
+        elif what == WAIT_FIRST_BYTE:
+            ms = self.timeouts.first_byte
+        elif what == WAIT_CONNECT:
+            ms = self.timeouts.connect
         if ms:
             self.ctx.loop.timers.arm(&self.wait, self.ctx.loop.now + ms)
         else:
             self.ctx.loop.timers.disarm(&self.wait)
+
+    cdef void retime(self) noexcept:
+        """`timeouts` has changed since start(): `total` counts from the request's beginning, other waits from now."""
+        if self.sink is None:
+            return
+        if self.timeouts.total:
+            self.ctx.loop.timers.arm(&self.total, self.started_us // 1000 + self.timeouts.total)
+        else:
+            self.ctx.loop.timers.disarm(&self.total)
+        self.wait_for(self.waiting_for)
+        self.sink.retimed(self)
+
+    cdef void client_late(self, const char *fault) noexcept:
+        """The client has let a limit of the request's content pass."""
+        self.fault = fault
+        if self.responding:
+            self.sink.response_abort(self)
+        else:
+            self.status = 408
+            self.sink.response_error(self, 408, b"The request body did not arrive in time.")
 
     cdef void on_timer(self, int kind) noexcept:
         cdef UpstreamRequest u = self.upstream
@@ -285,7 +317,7 @@ cdef class Exchange(UpstreamUser):
         elif self.waiting_for == WAIT_FIRST_BYTE:
             fault = b"timeout: first_byte"
         else:
-            fault = b"timeout: body_idle"
+            fault = b"timeout: response_idle"
         self.report(fault.decode(), 0)
         if u is not None:
             self.upstream = None

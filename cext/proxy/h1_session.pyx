@@ -38,7 +38,7 @@ cdef class H1Session(Session):
         self.ctx = client.ctx
         self.client = client
         self.draining = self.ctx.draining
-        client.expect(READ_HEAD, client.settings.header_ms)
+        client.expect(READ_HEAD, client.settings.timeouts.header)
 
     def __dealloc__(self):
         body_free(&self.body)
@@ -86,7 +86,7 @@ cdef class H1Session(Session):
             if not self.head_begun:
                 self.head_begun = True
                 if client.read_phase != READ_HEAD or self.draining:
-                    client.expect(READ_HEAD, client.settings.header_ms)
+                    client.expect(READ_HEAD, client.settings.timeouts.header)
             if skipped:
                 self.scanned = 0                # counted from what is shown next time
             return skipped
@@ -122,18 +122,23 @@ cdef class H1Session(Session):
         body_begin(&self.body, h.framing, h.content_length)
         self.phase = REQUEST_DONE if x.request_done else REQUEST_BODY
         client.expect(READ_BODY, 0)
+        client.adopt(&x.timeouts)
         status = answered_here(x.route, h)
         if status:
             x.status = status
             self.response_error(x, status, NOTHING_HERE if status == 404 else NULL)
             return
-        client.write_idle_ms = x.route.write_idle_ms
         launch(client, x, h)
 
     cdef void request_wanted(self, Exchange x) noexcept:
         if self.phase == REQUEST_BODY:
-            self.client.expect(READ_BODY, x.route.body_idle_ms)
+            self.client.expect(READ_BODY, x.timeouts.body_idle)
             self.client.resume()
+
+    cdef void retimed(self, Exchange x) noexcept:
+        self.client.adopt(&x.timeouts)
+        if self.phase == REQUEST_BODY:
+            self.client.expect(READ_BODY, x.timeouts.body_idle if x.takes_request() else 0)
 
     cdef size_t read_body(self, const uint8_t *p, size_t n) noexcept:
         """Body bytes to the upstream -> bytes used (all, unless the body or the connection ended)."""
@@ -161,7 +166,7 @@ cdef class H1Session(Session):
         elif r == BODY_MORE:
             x.request_flush()
             if self.exchange is x:      # while the upstream takes no more, waiting is not the client's fault
-                self.client.expect(READ_BODY, x.route.body_idle_ms if x.takes_request() else 0)
+                self.client.expect(READ_BODY, x.timeouts.body_idle if x.takes_request() else 0)
         else:
             x.fault = b"bad chunked body"
             if x.responding:
@@ -248,7 +253,7 @@ cdef class H1Session(Session):
             self.exchange.client_drained()
         elif self.phase == REQUEST_HEAD:
             if self.client.read_phase == READ_KEEPALIVE:
-                self.client.expect(READ_KEEPALIVE, self.client.settings.keepalive_ms)
+                self.client.expect(READ_KEEPALIVE, self.client.keepalive_ms)
             self.client.resume()
 
     cdef void response_end(self, Exchange x, const BodyReader *trailers) noexcept:
@@ -292,7 +297,7 @@ cdef class H1Session(Session):
         if self.draining:
             client.expect(READ_HEAD, DRAIN_IDLE_MS)     # its last response did not say close: as in on_drain
         else:
-            client.expect(READ_KEEPALIVE, client.settings.keepalive_ms)
+            client.expect(READ_KEEPALIVE, client.keepalive_ms)
         if self.taking:
             return
         if client.peer_finished and client.plain.len == 0:
@@ -329,12 +334,8 @@ cdef class H1Session(Session):
             self.client.finish(False)
         elif phase == READ_HEAD:
             self.refuse_head(408, b"The request head did not arrive in time.")
-        elif x is not None and not x.responding:
-            x.fault = b"timeout: request body_idle"
-            x.status = 408
-            self.response_error(x, 408, b"The request body did not arrive in time.")
-        else:
-            self.client.abort(b"timeout: request body_idle")
+        elif x is not None:
+            x.client_late(b"timeout: body_idle")
 
     cdef void on_peer_finished(self) noexcept:
         if self.client.plain.len:

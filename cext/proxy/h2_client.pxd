@@ -44,6 +44,7 @@ cdef class H2Request(ResponseSink):
     cdef Bytes promised                 # and their request lines
     cdef uint64_t wire_in, wire_out
     cdef void begin(self, const Head *h) noexcept
+    cdef void adopt(self, Exchange x) noexcept
     cdef void refuse(self, int status, const char *text) noexcept
     cdef void push(self, Exchange x, const Head *h) noexcept
     cdef bint note_promise(self, const Bytes *text) noexcept

@@ -47,7 +47,7 @@ cdef class H2Client(Session):
         self.streams = ClientStreams.__new__(ClientStreams)
         self.streams.home = <PyObject *> self
         self.streams.open(&client.settings.h2, &client.settings.limits, &self.ctx.request)
-        client.expect(READ_HEAD, client.settings.header_ms)
+        client.expect(READ_HEAD, client.settings.timeouts.header)
         if self.ctx.draining:
             self.part()
         self.send_later()
@@ -100,13 +100,13 @@ cdef class H2Client(Session):
         if self.streams.in_block:
             if client.read_phase != READ_HEAD or self.block != self.streams.blocks:
                 self.block = self.streams.blocks
-                client.expect(READ_HEAD, client.settings.header_ms)
+                client.expect(READ_HEAD, client.settings.timeouts.header)
         elif self.streams.n_streams:
             if client.read_phase != READ_BODY:
                 client.expect(READ_BODY, 0)
         elif self.streams.served:
             if client.read_phase != READ_KEEPALIVE:
-                client.expect(READ_KEEPALIVE, client.settings.keepalive_ms)
+                client.expect(READ_KEEPALIVE, client.keepalive_ms)
 
     cdef void on_drained(self) noexcept:
         if self.busy:                       # the socket took all at once: others are to have their turn
@@ -237,17 +237,22 @@ cdef class H2Request(ResponseSink):
             return
         self.exchange = x
         x.pushed = self.stream.pushed
+        self.adopt(x)
         status = answered_here(x.route, h)
         if status:
             x.status = status
             self.response_error(x, status, NOTHING_HERE if status == 404 else NULL)
             return
-        self.stall_ms = x.route.write_idle_ms
+        launch(client, x, h)
+
+    cdef void adopt(self, Exchange x) noexcept:
+        cdef Downstream client = self.home.client
+        client.keepalive_ms = x.timeouts.keepalive
+        self.stall_ms = x.timeouts.write_idle
         if self.home.streams.n_streams == 1 or self.stall_ms == 0:
             client.write_idle_ms = self.stall_ms
         elif client.write_idle_ms:              # of several that share the connection, the most patient
             client.write_idle_ms = max(client.write_idle_ms, self.stall_ms)
-        launch(client, x, h)
 
     cdef void refuse(self, int status, const char *text) noexcept:
         """An answer of our own to what does not become an exchange."""
@@ -316,8 +321,10 @@ cdef class H2Request(ResponseSink):
         cdef Exchange x = self.exchange
         if self.stream == NULL or x is None or x.request_done or self.stream.peer_ended or not x.takes_request():
             self.home.ctx.loop.timers.disarm(&self.reading)
-        elif x.route.body_idle_ms:
-            self.home.ctx.loop.timers.arm(&self.reading, self.home.ctx.loop.now + x.route.body_idle_ms)
+        elif x.timeouts.body_idle:
+            self.home.ctx.loop.timers.arm(&self.reading, self.home.ctx.loop.now + x.timeouts.body_idle)
+        else:
+            self.home.ctx.loop.timers.disarm(&self.reading)
 
     # ---- the response, told by the exchange ----
 
@@ -396,6 +403,14 @@ cdef class H2Request(ResponseSink):
         self.watch()
         self.finish(NULL)
 
+    cdef void retimed(self, Exchange x) noexcept:
+        if self.stream == NULL or self.home.client is None:
+            return
+        self.adopt(x)
+        self.home.ctx.loop.timers.disarm(&self.stalled)
+        self.watch()
+        self.await_content()
+
     cdef void response_error(self, Exchange x, int status, const char *text) noexcept:
         if self.stream != NULL:
             self.home.streams.respond_simple(self.stream, status, self.home.ctx.date(), text, self.head_only)
@@ -454,12 +469,7 @@ cdef class H2Request(ResponseSink):
             self.finish(b"timeout: write_idle")
         elif x is not None:
             self.home.ctx.counters.timeouts += 1
-            x.fault = b"timeout: request body_idle"
-            if x.responding:
-                self.response_abort(x)
-            else:
-                x.status = 408
-                self.response_error(x, 408, b"The request body did not arrive in time.")
+            x.client_late(b"timeout: body_idle")
         self.home.send_later()
 
     cdef void closed(self, const char *why) noexcept:

@@ -4,12 +4,13 @@ from libc.stdint cimport uint8_t, uint32_t
 
 from cext.http.message cimport Head
 from cext.proxy.pool cimport UpstreamGroup
+from cext.proxy.timeouts cimport Timeouts
 
 cdef enum:
     HOST_MAX = 256
 
 cdef class Route:
-    """One rule with its upstream and timeouts (ms, 0: none)."""
+    """One rule with its upstream and what overrides its listener's timeouts."""
     cdef readonly UpstreamGroup upstream
     cdef readonly tuple hosts, methods
     cdef readonly str path
@@ -18,7 +19,7 @@ cdef class Route:
     cdef uint32_t pattern_len
     cdef uint32_t method_mask               # bit per Method; 0: any
     cdef tuple other_methods                # those without a Method of their own
-    cdef readonly int connect_ms, first_byte_ms, body_idle_ms, write_idle_ms, total_ms
+    cdef readonly Timeouts timeouts
     cdef readonly bint push                 # what responses ask to be preloaded is pushed, where HTTP/2 can
     cdef bint accepts(self, const uint8_t *path, size_t path_len, int method,
                       const uint8_t *method_name, size_t method_len) noexcept

@@ -20,6 +20,7 @@ from cext.http.message cimport (
     METHOD_PUT,
     METHOD_TRACE,
 )
+from cext.proxy.timeouts cimport read_timeouts
 
 METHODS = {
     "GET": METHOD_GET,
@@ -35,14 +36,12 @@ METHODS = {
 
 
 cdef class Route:
-    """Route(upstream, hosts=("example.com", "*.example.com"), path="/x/*", methods=("GET",), ..._ms=...)
+    """Route(upstream, hosts=("example.com", "*.example.com"), path="/x/*", methods=("GET",), timeouts={"total": 9000})
 
     A path without "*" must be equal; each "*" stands for any characters, "/" among them.
     """
 
-    def __init__(self, UpstreamGroup upstream, *, hosts=(), path="/*", methods=(), int connect_ms=5000,
-                 int first_byte_ms=60000, int body_idle_ms=60000, int write_idle_ms=60000, int total_ms=0,
-                 bint push=False):
+    def __init__(self, UpstreamGroup upstream, *, hosts=(), path="/*", methods=(), dict timeouts={}, bint push=False):
         if not path.startswith(("/", "*")):
             raise ValueError(f"path {path!r}: must begin with '/' or '*'")
         self.upstream = upstream
@@ -56,11 +55,7 @@ cdef class Route:
         for name in methods:
             self.method_mask |= 1 << METHODS.get(name, METHOD_OTHER)
         self.other_methods = tuple(m.encode("ascii") for m in methods if m not in METHODS)
-        self.connect_ms = connect_ms
-        self.first_byte_ms = first_byte_ms
-        self.body_idle_ms = body_idle_ms
-        self.write_idle_ms = write_idle_ms
-        self.total_ms = total_ms
+        read_timeouts(&self.timeouts, timeouts)
         self.push = push
 
     def specificity(self):

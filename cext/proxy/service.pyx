@@ -8,6 +8,7 @@ from cext.net.address cimport ADDRESS_TEXT, LOCAL_TEXT, local_text, peer_text
 from cext.proxy.access_log cimport AccessLog
 from cext.proxy.context cimport Context
 from cext.proxy.router cimport Route
+from cext.proxy.timeouts cimport resolve
 
 cdef const char *NOTHING_HERE = b"Nothing is served under this address."
 
@@ -17,6 +18,7 @@ cdef Exchange new_exchange(Downstream client, ResponseSink sink, const Head *h):
     cdef char local[LOCAL_TEXT]
     cdef Forwarding f
     cdef Exchange x = Exchange(client.ctx, sink, find_route(client, h))
+    resolve(&x.timeouts, &x.route.timeouts if x.route is not None else NULL, &client.settings.timeouts)
     f.client_len = peer_text(&client.peer, address)
     f.client = <const uint8_t *> address
     f.client_is_v6 = client.peer.v6

@@ -21,8 +21,8 @@ def hasty(tmp_path_factory, pki):
     with Backend() as backend:
         short = "300ms"
         routes = [
-            {"match": {}, "upstream": "b", "timeouts": {"body_idle": short, "write_idle": short, "first_byte": short}},
-            {"match": {"path": "/total/*"}, "upstream": "b", "timeouts": {"total": short}},
+            {"match": {}, "upstream": "b", "timeouts": {"write_idle": short, "first_byte": short}},
+            {"match": {"path": "/total/*"}, "upstream": "b", "timeouts": {"total": short, "body_idle": "1m"}},
             {"match": {"path": "/connect"}, "upstream": "full", "timeouts": {"connect": short}},
             {"match": {"path": "/connect-next"}, "upstream": "next", "timeouts": {"connect": short}},
         ]
@@ -38,7 +38,7 @@ def hasty(tmp_path_factory, pki):
             address = f"127.0.0.1:{full.getsockname()[1]}"
             upstreams = {"b": [backend.server], "full": [address], "next": [address, backend.server]}
             backend.on("/connect-next", backend.handlers["/ok"])
-            timeouts = {"handshake": short, "header": short, "keepalive": short}
+            timeouts = dict.fromkeys(("handshake", "header", "keepalive", "body_idle", "response_idle"), short)
             directory = tmp_path_factory.mktemp("hasty")
             with Edge(directory, pki, upstreams, routes=routes, listener={"timeouts": timeouts}) as edge:
                 edge.backend = backend
@@ -309,7 +309,7 @@ def test_total_includes_the_request_body(hasty):
 
 
 def test_a_backend_that_reads_nothing(hasty):
-    """The upload stops at the backend: it has body_idle (and write_idle) to go on, then 504 or a cut."""
+    """The upload stops at the backend: it has response_idle to go on, then 504 or a cut."""
     hasty.backend.on("/deaf", lambda c, r: time.sleep(3))
     with Client(hasty) as client, Clock(most=4):
         client.send(b"POST /deaf HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n")
@@ -328,7 +328,9 @@ def test_none(make_edge, backend):
     edge = make_edge(
         {"b": [backend.server]},
         listener={"timeouts": {"handshake": none, "header": none, "keepalive": none}},
-        route_timeouts={"connect": none, "first_byte": none, "body_idle": none, "write_idle": none, "total": none},
+        route_timeouts=dict.fromkeys(
+            ("connect", "first_byte", "body_idle", "response_idle", "write_idle", "total", "websocket_idle"), none
+        ),
     )
 
     def handler(connection, request):

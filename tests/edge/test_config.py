@@ -7,10 +7,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from cext.proxy.timeouts import DEFAULTS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge import config
+from edge import config, timeouts
 from edge.config import Bind, Server
 from edge.errors import ConfigError
 from edge.schema import knobs
@@ -57,7 +58,21 @@ def test_defaults():
     assert s.server.drain_timeout == 30_000
     assert s.server.access_log is None
     assert s.server.error_log.path is None
-    assert s.listener[0].timeouts == config.ListenerTimeouts(handshake=5000, header=10_000, keepalive=75_000)
+    assert s.listener[0].timeouts == timeouts.ListenerTimeouts(
+        handshake=5000,
+        header=10_000,
+        body_idle=60_000,
+        min_rate=0,
+        connect=5000,
+        first_byte=60_000,
+        response_idle=60_000,
+        write_idle=60_000,
+        write_min_rate=0,
+        rate_grace=5000,
+        total=0,
+        keepalive=75_000,
+        websocket_idle=3_600_000,
+    )
     assert s.listener[0].limits == config.Limits(line=8192, head=32768, fields=128)
     assert s.listener[0].forwarded == "x-forwarded"
     assert s.tls.cipher_suites == (0x1301, 0x1302, 0x1303, 0xC02B, 0xC02F, 0xC02C, 0xC030, 0xCCA9, 0xCCA8)
@@ -66,9 +81,8 @@ def test_defaults():
     assert s.certificate[0].names is None
     assert s.upstream[0].pool == config.Pool(max_idle=200, idle=10_000)
     assert s.route[0].match == config.Match(host=None, path="/*", method=None)
-    assert s.route[0].timeouts == config.RouteTimeouts(
-        connect=5000, first_byte=60_000, body_idle=60_000, write_idle=60_000, total=0
-    )
+    assert timeouts.limits(s.route[0].timeouts) == {}
+    assert timeouts.limits(s.listener[0].timeouts) == DEFAULTS
 
 
 def test_every_key(tmp_path):
@@ -87,7 +101,7 @@ error_log = {{ path = "{tmp_path}/error.log", level = "debug" }}
 bind = ["0.0.0.0:443", "[::]:443"]
 backlog = 17
 forwarded = "both"
-timeouts = {{ handshake = "250ms", header = "none", keepalive = "2m" }}
+timeouts = {{ handshake = "250ms", header = "none", keepalive = "2m", write_min_rate = "2 KiB/s" }}
 limits = {{ line = "1KiB", head = "14KiB", fields = 7 }}
 [[listener]]
 bind = ["[2001:DB8::0:1]:8443"]
@@ -106,7 +120,19 @@ pool = {{ max_idle = 0, idle = "1s" }}
 [[route]]
 match = {{ host = ["Example.com", "*.example.org", "[::1]"], path = "/a/*/b", method = ["GET", "M-SEARCH"] }}
 upstream = "app"
-timeouts = {{ connect = "1s", first_byte = "2s", body_idle = "3s", write_idle = "4s", total = "1h" }}
+[route.timeouts]
+connect = "1s"
+first_byte = "2s"
+body_idle = "3s"
+min_rate = "1KiB/s"
+response_idle = "none"
+write_idle = "4s"
+write_min_rate = "none"
+rate_grace = "6s"
+total = "1h"
+keepalive = "7s"
+websocket_idle = "8s"
+header = "9s"
 """,
         tmp_path,
     )
@@ -117,7 +143,9 @@ timeouts = {{ connect = "1s", first_byte = "2s", body_idle = "3s", write_idle = 
     assert s.server.access_log == config.AccessLog(path=tmp_path / "access.log", format="json")
     assert s.server.error_log == config.ErrorLog(path=tmp_path / "error.log", level="debug")
     assert s.listener[0].bind == (Bind("0.0.0.0", 443), Bind("::", 443))
-    assert s.listener[0].timeouts == config.ListenerTimeouts(handshake=250, header=0, keepalive=120_000)
+    assert s.listener[0].timeouts == timeouts.ListenerTimeouts(
+        handshake=250, header=0, keepalive=120_000, write_min_rate=2048
+    )
     assert s.listener[0].limits == config.Limits(line=1024, head=14336, fields=7)
     assert (s.listener[0].backlog, s.listener[0].forwarded) == (17, "both")
     assert [str(b) for b in s.listener[1].bind] == ["[2001:db8::1]:8443"]
@@ -131,9 +159,20 @@ timeouts = {{ connect = "1s", first_byte = "2s", body_idle = "3s", write_idle = 
     assert s.route[0].match.host == ("example.com", "*.example.org", "[::1]")
     assert s.route[0].match.path == "/a/*/b"
     assert s.route[0].match.method == ("GET", "M-SEARCH")
-    assert s.route[0].timeouts == config.RouteTimeouts(
-        connect=1000, first_byte=2000, body_idle=3000, write_idle=4000, total=3_600_000
-    )
+    assert timeouts.limits(s.route[0].timeouts) == {
+        "connect": 1000,
+        "first_byte": 2000,
+        "body_idle": 3000,
+        "body_rate": 1024,
+        "response_idle": 0,
+        "write_idle": 4000,
+        "write_rate": 0,
+        "rate_grace": 6000,
+        "total": 3_600_000,
+        "keepalive": 7000,
+        "tunnel_idle": 8000,
+        "header": 9000,
+    }
 
 
 def test_settings_are_frozen():
@@ -190,6 +229,12 @@ FAULTS = [
     ("[[listener]]", "timeouts = { header = 5 }", "listener[0].timeouts.header", "5 is not a duration", '"none"'),
     ("[[listener]]", 'timeouts = { header = "-5s" }', "listener[0].timeouts.header", "not a duration", '"250ms"'),
     ("[[listener]]", 'timeouts = { header = "8d" }', "listener[0].timeouts.header", "out of range", "1ms and 7d"),
+    ("[[route]]", 'timeouts = { header = "11s" }', "route[0].timeouts.header", "longer than every", "raise timeouts"),
+    ("[[route]]", 'timeouts = { header = "none" }', "route[0].timeouts.header", "longer than every", "raise timeouts"),
+    ("[[route]]", 'timeouts = { handshake = "1s" }', "route[0].timeouts.handshake", "unknown key", "the keys here"),
+    ("[[route]]", 'timeouts = { min_rate = "1KiB" }', "route[0].timeouts.min_rate", "is not a rate", '"1KiB/s"'),
+    ("[[route]]", "timeouts = { min_rate = 1 }", "route[0].timeouts.min_rate", "1 is not a rate", '"1KiB/s"'),
+    ("[[route]]", 'timeouts = { min_rate = "0B/s" }', "route[0].timeouts.min_rate", "out of range", "1B and 1GiB"),
     ("[[listener]]", 'timeouts = { head = "5s" }', "listener[0].timeouts.head", "unknown key", '"header"'),
     ("[[listener]]", 'limits = { head = "14KB" }', "listener[0].limits.head", "not a size", '"14KiB"'),
     ("[[listener]]", 'limits = { head = "1GiB" }', "listener[0].limits.head", "out of range", "256B and 48KiB"),

@@ -1,6 +1,7 @@
 """That every setting reaches the data-plane object it is for."""
 
 import pytest
+from cext.proxy.timeouts import DEFAULTS
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -126,8 +127,7 @@ def test_every_setting_arrives(settings, monkeypatch):
     assert other_tls.args == tls.args
     assert first.named == {
         "handshake_ms": 1000,
-        "header_ms": 2000,
-        "keepalive_ms": 0,
+        "timeouts": DEFAULTS | {"header": 2000, "keepalive": 0},
         "line_limit": 1024,
         "head_limit": 2048,
         "field_limit": 3,
@@ -140,7 +140,7 @@ def test_every_setting_arrives(settings, monkeypatch):
         "x_forwarded": True,
         "forwarded": False,
     }
-    assert third.named["keepalive_ms"] == 75_000
+    assert third.named["timeouts"] == DEFAULTS
     register = tls.named.pop("replay")
     assert register.keeps == 6000
     assert tls.named == {
@@ -163,14 +163,10 @@ def test_every_setting_arrives(settings, monkeypatch):
         "hosts": ("x.de",),
         "path": "/x/*",
         "methods": ("GET",),
-        "connect_ms": 1000,
-        "first_byte_ms": 2000,
-        "body_idle_ms": 3000,
-        "write_idle_ms": 4000,
-        "total_ms": 5000,
+        "timeouts": {"connect": 1000, "first_byte": 2000, "body_idle": 3000, "write_idle": 4000, "total": 5000},
         "push": True,
     }
-    assert to_a.named["total_ms"] == 0
+    assert to_a.named["timeouts"] == {}
     (a,) = to_a.args
     assert a.args == ("a", (("tcp", "127.0.0.1", 9), ("tcp", "::1", 9), ("unix", "/run/a.sock")))
     assert a.named == {"max_idle": 4, "idle_ms": 5000}

@@ -3,11 +3,11 @@
 import gc
 import mmap
 
+from cext.base.arena import Sleeper
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cext.base import arena
-from cext.base.arena import Sleeper
 
 BYTES = 7 * 4096
 

@@ -191,6 +191,17 @@ class Backend:
                 sock.shutdown(socket.SHUT_RDWR)
 
 
+def by_limits(settings, *others):
+    """Settings with those that end in _ms, but for `others`, in `timeouts`: total_ms=9 is timeouts={"total": 9}."""
+    found = {"timeouts": dict(settings.get("timeouts", {}))}
+    for name, value in settings.items():
+        if name.endswith("_ms") and name not in others:
+            found["timeouts"][name.removesuffix("_ms")] = value
+        elif name != "timeouts":
+            found[name] = value
+    return found
+
+
 class Edge:
     """A data plane in a thread, in front of `servers` (addresses, or Backends)."""
 
@@ -202,7 +213,7 @@ class Edge:
         self.errors = []
         self.commands = queue.SimpleQueue()
         self.group = UpstreamGroup("app", [getattr(s, "address", s) for s in servers], **(pool or {}))
-        routes = [Route(self.group, **route)] if routes is None else routes(self.group)
+        routes = [Route(self.group, **by_limits(route))] if routes is None else routes(self.group)
         self.listener = socket.socket()
         if send_buffer:
             self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
@@ -213,7 +224,7 @@ class Edge:
         self.plane = DataPlane(access_log=self._log, error_log=lambda level, text: self.errors.append((level, text)))
         self.plane.listen(self.listener.fileno(),
                           ListenerSettings(server_config(alpn=(b"h2", b"http/1.1")), Router(routes),
-                                           **(listener or {})))
+                                           **by_limits(listener or {}, "handshake_ms", "record_idle_ms")))
         self.obeying = self.plane.every(2, self._obey)
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._run, daemon=True)

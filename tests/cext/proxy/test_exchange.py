@@ -390,7 +390,7 @@ def test_first_byte_timeout():
 
 
 @pytest.mark.parametrize(("settings_", "error"), [
-    ({"body_idle_ms": 80}, "timeout: body_idle"), ({"total_ms": 120}, "timeout: total")])
+    ({"response_idle_ms": 80}, "timeout: response_idle"), ({"total_ms": 120}, "timeout: total")])
 def test_a_response_that_stalls(settings_, error):
     def script(conn):
         conn.request()
@@ -426,7 +426,7 @@ def test_a_backend_that_stops_reading():
 
     release = threading.Event()
     # The client must find itself held back before body_idle ends the request: what it sends then is discarded.
-    with serving(Backend(script, receive_buffer=4096), body_idle_ms=1000) as edge:
+    with serving(Backend(script, receive_buffer=4096), body_idle_ms=1000, response_idle_ms=1000) as edge:
         with Client(edge) as client:
             client.sock.settimeout(0.1)
             sent = 0
@@ -451,7 +451,7 @@ def test_an_upload_may_go_on_behind_an_early_head():
         conn.content(request, False)
         conn.send(b"4\r\ndone\r\n0\r\n\r\n")
 
-    with serving(script, body_idle_ms=150) as edge, Client(edge) as client:
+    with serving(script, response_idle_ms=150) as edge, Client(edge) as client:
         client.send(get("/", "Content-Length: 30", method="POST"))
         for _ in range(30):
             client.send(b"x")

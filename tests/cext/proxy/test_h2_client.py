@@ -453,7 +453,7 @@ def test_a_body_that_does_not_arrive():
         client.until(lambda: response.reset is not None)
         assert response.reset == NO_ERROR
         assert client.ask().status == 200
-    assert edge.log()[0]["error"] == "timeout: request body_idle"
+    assert edge.log()[0]["error"] == "timeout: body_idle"
 
 
 def test_a_client_that_takes_nothing_of_a_stream():
@@ -473,7 +473,7 @@ def test_a_client_that_takes_nothing_of_a_stream():
 
 def test_answers_of_ours_do_not_wait_for_a_window_for_ever():
     with (
-        serving(echo, routes=lambda group: [Route(group, path="/x", write_idle_ms=100)]) as edge,
+        serving(echo, routes=lambda group: [Route(group, path="/x", timeouts={"write_idle": 100})]) as edge,
         H2Client(edge, hold=True, initial_window_size=0) as client,
     ):
         stream = client.get("/x")

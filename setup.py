@@ -23,7 +23,12 @@ FLAVOUR = os.environ.get("EDGE_BUILD", "release")
 ONLY = tuple(os.environ.get("EDGE_BUILD_ONLY", "").split())
 
 # The layer (or module) that links a library; no other extension may.
-LIBRARIES = {"cext.crypto": ["crypto"], "cext.http.h2_session": ["nghttp2"], "cext.http.h2_server": ["nghttp2"]}
+LIBRARIES = {
+    "cext.crypto": ["crypto"],
+    "cext.http.h2_session": ["nghttp2"],
+    "cext.http.h2_server": ["nghttp2"],
+    "cext.http.h2_requester": ["nghttp2"],
+}
 
 HARDENING = ["-fstack-protector-strong", "-fPIC", "-Wno-unused-function", "-Wno-unreachable-code"]
 LINK = ["-Wl,-z,relro,-z,now", "-Wl,--as-needed"]

@@ -37,7 +37,8 @@ cdef struct H2Stream:
     bint has_length                     # a content-length field
     bint head_whole
     bint peer_ended                     # END_STREAM has come
-    bint reset_by_us
+    bint reset_by_us                    # from then on nobody is told of what comes
+    const char *fault                   # what was wrong with what came, where that ends the stream
     size_t held                         # bytes of content that on_data got and nobody consumed yet
     # what goes
     bint head_only                      # the request is a HEAD
@@ -52,7 +53,11 @@ cdef struct H2Stream:
     uint32_t method_len, path_len, authority_len, protocol_len      # they stand in head in this order of arrival:
     uint32_t method_at, path_at, authority_at, protocol_at
     Bytes cookie                        # crumbs of it, joined (section 8.2.3)
+    bint tunnel                         # an extended CONNECT that was taken: DATA are its bytes, each way ends by itself
     bint pushed                         # a promise of ours: `head` is the request's text until that is sent
+    # a requester's
+    uint8_t method                      # Method of the request
+    uint8_t interims                    # 1xx heads that came
     # of the session
     H2Stream *next                      # all its streams
     H2Stream *previous
@@ -114,6 +119,7 @@ cdef class H2Session:
     cdef ClosedStream closed[CLOSED_KEPT]
     cdef uint8_t closed_at
     cdef FrameWalk walk
+    cdef bint server                    # the end that requests come to
     cdef bint failed                    # the connection can only be closed, once what take_output gives has been sent
     cdef bint draining                  # the last GOAWAY is submitted: what the peer opens later is passed over
     cdef bint in_block                  # a header block is being received: its rest must follow
@@ -159,6 +165,7 @@ cdef class H2Session:
     cdef int take_line(self, H2Stream *s, const uint8_t *name, size_t n, const uint8_t *value, size_t m) noexcept
     cdef void finish_head(self, H2Stream *s) noexcept
     cdef void finish_message(self, H2Stream *s) noexcept
+    cdef void frame_came(self, const nghttp2_frame *frame) noexcept
     cdef void frame_sent(self, const nghttp2_frame *frame) noexcept
     cdef void frame_not_sent(self, const nghttp2_frame *frame) noexcept
 
@@ -174,6 +181,7 @@ cdef class H2Session:
     cdef void settle(self) noexcept
     cdef void forget(self, H2Stream *s) noexcept
     cdef void spend(self, int cost) noexcept
+    cdef void earn(self, int credit) noexcept nogil
     cdef void tell_drained(self) noexcept
 
 cdef int append_line(Bytes *to, const uint8_t *name, size_t n, const uint8_t *value, size_t m) noexcept nogil

@@ -8,6 +8,7 @@ all that a peer can ask for at no cost of its own (resets, PINGs, SETTINGS, empt
 cimport cython
 from cpython.object cimport PyObject
 from libc.stdlib cimport calloc, free
+from libc.string cimport memcmp
 
 from cext.base.buffer cimport (
     Bytes, Chunk, bytes_append, bytes_free, bytes_reserve, chunk_release, queue_append, queue_clear,
@@ -53,6 +54,7 @@ cdef class H2Session:
                    const Limits *limits, Head *scratch) except -1:
         """Our SETTINGS stand in the output afterwards."""
         cdef int r
+        self.server = server
         self.scratch = scratch
         self.limits = limits[0]
         self.credit = CREDIT_MAX
@@ -140,7 +142,7 @@ cdef class H2Session:
         by = self.closed_by(id)
         if by == CLOSED_BY_PEER:
             self.terminate(H2_STREAM_CLOSED, b"a frame on a closed stream")
-        elif by == CLOSED_UNKNOWN and type == NGHTTP2_HEADERS:       # it was passed over (section 5.1.1)
+        elif by == CLOSED_UNKNOWN and type == NGHTTP2_HEADERS and self.server:       # it was passed over (section 5.1.1)
             self.terminate(H2_PROTOCOL_ERROR, b"a stream older than the newest")
 
     cdef int begin_block(self, int32_t id) noexcept:
@@ -152,6 +154,9 @@ cdef class H2Session:
         self.in_block = True
         if s == NULL:
             s = self.opened(id)
+        elif s.protocol_len and s.head_whole:   # RFC 9113, section 8.5: no trailers in a tunnel
+            nghttp2_submit_rst_stream(self.session, NGHTTP2_FLAG_NONE, id, H2_PROTOCOL_ERROR)
+            s = NULL
         self.reading = s
         return 0 if s != NULL else NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
 
@@ -302,6 +307,9 @@ cdef class H2Session:
         if self.credit < 0:
             self.terminate(H2_ENHANCE_YOUR_CALM, b"too many frames that ask for nothing")
 
+    cdef void earn(self, int credit) noexcept nogil:
+        self.credit = min(self.credit + credit, CREDIT_MAX)
+
     cdef void forget(self, H2Stream *s) noexcept:
         cdef H2Stream **link = &self.drained
         if s.drained:
@@ -369,6 +377,7 @@ cdef class H2Session:
 
     cdef int take_line(self, H2Stream *s, const uint8_t *name, size_t n, const uint8_t *value, size_t m) noexcept:
         """A field of a head."""
+        s.has_length |= n == 14 and memcmp(name, b"content-length", 14) == 0
         return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE if append_line(&s.head, name, n, value, m) < 0 else 0
 
     cdef void finish_head(self, H2Stream *s) noexcept:
@@ -376,6 +385,9 @@ cdef class H2Session:
 
     cdef void finish_message(self, H2Stream *s) noexcept:
         """All has come; s.trailers is what followed the content."""
+
+    cdef void frame_came(self, const nghttp2_frame *frame) noexcept:
+        """Any but HEADERS and DATA."""
 
     cdef void frame_sent(self, const nghttp2_frame *frame) noexcept:
         """Any but RST_STREAM."""
@@ -447,7 +459,7 @@ cdef int send_content(nghttp2_session *session, nghttp2_frame *frame, const uint
             chunk_release(queue_pop(&s.out))
     if r < 0:
         return NGHTTP2_ERR_CALLBACK_FAILURE
-    self.credit = min(self.credit + EARNED_BY_DATA, CREDIT_MAX)
+    self.earn(EARNED_BY_DATA)
     if s.was_full and s.out.bytes <= H2_STREAM_LOW:
         s.was_full = False
         if not s.drained:
@@ -495,9 +507,10 @@ cdef int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, voi
     cdef H2Stream *s
     cdef bint ended
     if frame.hd.type != NGHTTP2_HEADERS and frame.hd.type != NGHTTP2_DATA:
+        self.frame_came(frame)
         return 0
     s = <H2Stream *> nghttp2_session_get_stream_user_data(session, frame.hd.stream_id)
-    if s == NULL:
+    if s == NULL or s.reset_by_us:
         return 0
     ended = frame.hd.flags & NGHTTP2_FLAG_END_STREAM
     s.peer_ended |= ended
@@ -523,7 +536,7 @@ cdef int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t id, cons
     cdef H2Session self = <H2Session> user
     cdef H2Stream *s = <H2Stream *> nghttp2_session_get_stream_user_data(session, id)
     self.owed += n
-    if s != NULL:
+    if s != NULL and not s.reset_by_us:
         s.held += n
         self.held += n
         self.on_data(s, p, n)
@@ -534,10 +547,16 @@ cdef int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t id, cons
 cdef int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, void *user) noexcept:
     """What a peer does that we have to reset a stream for it is charged as if it had done so."""
     cdef H2Session self = <H2Session> user
+    cdef H2Stream *s
     if frame.hd.type != NGHTTP2_RST_STREAM:
         self.frame_sent(frame)
     elif blames_peer(frame.rst_stream.error_code):
         self.spend(COST_RESET)
+        s = <H2Stream *> nghttp2_session_get_stream_user_data(session, frame.hd.stream_id)
+        if s != NULL:
+            s.reset_by_us = True
+            if s.fault == NULL:
+                s.fault = b"malformed"
     return 0
 
 

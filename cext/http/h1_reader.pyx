@@ -140,6 +140,7 @@ cdef int _begin(const uint8_t *p, size_t n, const Limits *limits, Head *out) noe
     out.method_name.off = out.target.off = out.path.off = out.query.off = out.host.off = 0
     out.status = 0
     out.status_text.off = out.status_text.len = 0
+    out.protocol.off = out.protocol.len = 0
     return 0
 
 

@@ -16,6 +16,7 @@ cdef class H2Server(H2Session):
     # Our SETTINGS stand in the output. MemoryError.
     cdef int respond(self, H2Stream *s, const Head *h, const char *date, bint content) noexcept
     # The final head of an upstream's response; with `content`, bytes follow by append_*. 0 or -1 (the stream is reset).
+    # A 2xx (with `content`) takes an extended CONNECT: see on_request.
     cdef int respond_interim(self, H2Stream *s, const Head *h) noexcept
     cdef int respond_simple(self, H2Stream *s, int status, const char *date, const char *text, bint head_only) noexcept
     cdef bint takes_promises(self) noexcept nogil
@@ -27,6 +28,10 @@ cdef class H2Server(H2Session):
     # GOAWAY that lets requests on their way be served: the peer should open no more streams (section 6.8).
 
     # --- the consumer's
+    # An extended CONNECT (RFC 8441), where settings.connect_protocol lets it come, is a request with METHOD_CONNECT, a
+    # path and host as others have them, and `protocol` in its Head; FRAMING_NONE, but not `ended`. Once it is taken,
+    # on_data and append_* are the tunnel's bytes, on_request_end and `end` its half-closes, a reset with H2_CANCEL is what
+    # TCP does by RST. A plain CONNECT has no `protocol` and no path.
     cdef void on_request(self, H2Stream *s, Head *h, bint ended) noexcept
     cdef void on_refused(self, H2Stream *s, int status) noexcept
     cdef void on_request_end(self, H2Stream *s) noexcept

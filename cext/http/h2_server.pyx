@@ -8,8 +8,8 @@ from cext.http.h1_reader cimport parse_request
 from cext.http.h1_writer cimport ALLOWED, DECIMAL_MAX, reason_phrase
 from cext.http.h2_fields cimport set_field, set_length, set_request, set_response, set_status
 from cext.http.h2_session cimport H2_INTERNAL_ERROR, H2_NO_ERROR, append_line, content_of
-from cext.http.message cimport MAX_FIELDS, Head, Limits
-from cext.http.rules cimport same_name
+from cext.http.message cimport MAX_FIELDS, METHOD_CONNECT, Head, Limits
+from cext.http.rules cimport HTTP_TOKEN, http_class, same_name
 from cext.lib.nghttp2 cimport *
 
 
@@ -56,8 +56,7 @@ cdef class H2Server(H2Session):
             if m != s.authority_len or not same_name(value, s.head.data + s.authority_at, m):
                 s.refused = 400
         else:
-            s.has_length |= n == 14 and memcmp(name, b"content-length", 14) == 0
-            r = append_line(&s.head, name, n, value, m)
+            return H2Session.take_line(self, s, name, n, value, m)
         return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE if r < 0 else 0
 
     cdef int take_pseudo(self, H2Stream *s, const uint8_t *name, size_t n, const uint8_t *value, size_t m) noexcept:
@@ -80,6 +79,8 @@ cdef class H2Server(H2Session):
     cdef void finish_head(self, H2Stream *s) noexcept:
         """The block of a request's head has ended."""
         cdef Bytes text
+        cdef Head *h = self.scratch
+        cdef size_t n
         cdef int r
         s.head_whole = True
         self.served = True
@@ -88,24 +89,39 @@ cdef class H2Server(H2Session):
         s.head_only = s.method_len == 4 and memcmp(s.head.data + s.method_at, b"HEAD", 4) == 0
         if r == 0 and s.path_len and s.head.data[s.path_at] != c"/" and s.head.data[s.path_at] != c"*":
             r = -400                            # an absolute-form would speak of another authority
+        if r == 0 and s.protocol_len and (s.has_length or not is_protocol(s.head.data + s.protocol_at, s.protocol_len)):
+            r = -400
         if r == 0:
             r = self.write_head(s, &text)
         if r == 0:
-            r = parse_request(text.data, text.len, &self.limits, self.scratch)
+            n = text.len
+            if s.protocol_len and (bytes_append(&text, b"CONNECT", 7) < 0
+                                   or bytes_append(&text, s.head.data + s.protocol_at, s.protocol_len) < 0):
+                r = -500
+            else:
+                r = parse_request(text.data, n, &self.limits, h)
+                if s.protocol_len:
+                    h.method = METHOD_CONNECT
+                    h.method_name.off, h.method_name.len = <uint32_t> n, 7
+                    h.protocol.off, h.protocol.len = <uint32_t> n + 7, s.protocol_len
         bytes_free(&s.head)
         bytes_free(&s.cookie)
         if r < 0:
             self.on_refused(s, -r)
         else:
-            self.on_request(s, self.scratch, s.peer_ended)
+            self.on_request(s, h, s.peer_ended)
         bytes_free(&text)
 
     cdef int write_head(self, H2Stream *s, Bytes *text) noexcept nogil:
-        """The head as HTTP/1.1 has it; 0 or -500."""
+        """The head as HTTP/1.1 has it, that of an extended CONNECT as if it were a GET: their target has the same form, and
+        neither has content. 0 or -500."""
         cdef size_t lines = s.head.len - s.lines_at if s.lines_at else 0
         cdef uint8_t *base = s.head.data
         cdef int r = bytes_reserve(text, s.head.len + s.cookie.len + 128)
-        r |= bytes_append(text, base + s.method_at, s.method_len)
+        if s.protocol_len:
+            r |= bytes_append(text, b"GET", 3)
+        else:
+            r |= bytes_append(text, base + s.method_at, s.method_len)
         r |= bytes_append(text, b" ", 1)
         if s.path_len:
             r |= bytes_append(text, base + s.path_at, s.path_len)
@@ -117,7 +133,7 @@ cdef class H2Server(H2Session):
         r |= bytes_append(text, base + s.lines_at, lines)
         if s.cookie.len:
             r |= append_line(text, b"cookie", 6, s.cookie.data, s.cookie.len)
-        if not s.peer_ended and not s.has_length:
+        if not s.peer_ended and not s.has_length and not s.protocol_len:
             r |= append_line(text, b"Transfer-Encoding", 17, b"chunked", 7)
         r |= bytes_append(text, b"\r\n", 2)
         return -500 if r < 0 else 0
@@ -132,7 +148,8 @@ cdef class H2Server(H2Session):
         cdef uint8_t status[3]
         cdef uint8_t length[DECIMAL_MAX]
         cdef size_t n = set_response(nv, status, h)
-        if h.content_length >= 0 and h.status != 204:
+        s.tunnel = s.protocol_len and h.status // 100 == 2
+        if h.content_length >= 0 and h.status != 204 and not s.tunnel:
             set_length(&nv[n], length, <uint64_t> h.content_length)
             n += 1
         if not h.has_date and date != NULL:
@@ -193,7 +210,7 @@ cdef class H2Server(H2Session):
         if not frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
             return
         s = <H2Stream *> nghttp2_session_get_stream_user_data(self.session, frame.hd.stream_id)
-        if s != NULL and not s.peer_ended:
+        if s != NULL and not s.peer_ended and not s.tunnel:
             self.reset(s, H2_NO_ERROR)
 
     cdef void frame_not_sent(self, const nghttp2_frame *frame) noexcept:
@@ -262,3 +279,11 @@ cdef class H2Server(H2Session):
     cdef void on_request_end(self, H2Stream *s) noexcept:
         """All of the request has come; s.trailers is what followed the content."""
 
+
+cdef bint is_protocol(const uint8_t *p, size_t n) noexcept nogil:
+    """Whether p[:n] has the form of an upgrade token (RFC 9110, section 7.8), which :protocol holds."""
+    cdef size_t i
+    for i in range(n):
+        if not http_class[p[i]] & HTTP_TOKEN and p[i] != c"/":
+            return False
+    return True

@@ -74,6 +74,7 @@ cdef struct Head:                       # of a request or a response; one per wo
     Span query                          # without "?"; len 0 when none
     Span host                           # from absolute-form, else Host; with port as given; len 0: none (HTTP/1.0)
     bint expect_continue
+    Span protocol                       # of an extended CONNECT (RFC 8441), what is to be spoken; len 0: none
     int64_t max_forwards                # of OPTIONS and TRACE; -1: none, or not theirs to count
     # response
     uint16_t status

@@ -11,6 +11,7 @@ from tests.h2_peer import (
     CANCEL,
     CONTINUATION,
     DATA,
+    ENABLE_CONNECT_PROTOCOL,
     END_HEADERS,
     END_STREAM,
     ENHANCE_YOUR_CALM,
@@ -19,6 +20,7 @@ from tests.h2_peer import (
     PADDED,
     PING,
     PREFACE,
+    PROTOCOL_ERROR,
     STREAM_CLOSED,
     H2Peer,
     frame,
@@ -179,11 +181,11 @@ def test_a_frame_for_a_stream_that_its_sender_has_ended():
 def test_goaways():
     talk = Talk()
     first = talk.get()
-    talk.engine.goaway(last=False)
+    talk.engine.part()
     talk.flush()
     second = talk.get()
     assert len(talk.told("request")) == 2
-    talk.engine.goaway(last=True)
+    talk.engine.leave()
     talk.flush()
     assert talk.goaways == [(2**31 - 1, NO_ERROR), (second, NO_ERROR)]
     talk.get()
@@ -228,7 +230,7 @@ def test_promises(text):
         talk.engine.simple(2, 404)
         talk.flush()
         assert talk.responses[2].status == 404
-    assert talk.engine.state()["pushes"]
+    assert talk.engine.takes_pushes()
 
 
 def test_a_promise_whose_request_is_over_before_it_is_sent():
@@ -241,10 +243,10 @@ def test_a_promise_whose_request_is_over_before_it_is_sent():
 
 
 def test_pushes_are_not_made_once_the_peer_says_so():
-    assert not Talk(own={"enable_push": 0}).engine.state()["pushes"]
+    assert not Talk(own={"enable_push": 0}).engine.takes_pushes()
     talk = Talk()
-    talk.engine.goaway(last=False)
-    assert not talk.engine.state()["pushes"]
+    talk.engine.part()
+    assert not talk.engine.takes_pushes()
 
 
 def test_credit_comes_back_with_time():
@@ -269,6 +271,154 @@ def test_content_that_is_sent_earns_credit():
         talk.flush()
     assert len(talk.order) == 9000  # and two WINDOW_UPDATEs for each
     assert not talk.engine.state()["failed"]
+
+
+# ---- extended CONNECT (RFC 8441)
+
+
+def connect_fields(protocol="websocket", path="/chat?x", fields=(), drop=()):
+    named = [(":method", "CONNECT"), (":protocol", protocol), (":scheme", "https"), (":authority", "example.com"),
+             (":path", path), *fields]  # fmt: skip
+    return [(name, value) for name, value in named if name not in drop]
+
+
+def connect(talk, *, end=False, **how):
+    stream = talk.stream()
+    talk.send(talk.head(stream, connect_fields(**how), end=end))
+    return stream
+
+
+def tunnel():
+    talk = Talk(connect_protocol=True)
+    talk.flush()
+    assert talk.settings[ENABLE_CONNECT_PROTOCOL] == 1
+    stream = connect(talk, fields=[("sec-websocket-version", "13"), ("origin", "https://example.com")])
+    assert talk.told("connect") == [(stream, b"websocket", b"/chat?x", b"example.com", False)]
+    talk.engine.answer(stream, b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX: y\r\n\r\n", True)
+    talk.flush()
+    return talk, stream
+
+
+def test_a_tunnel():
+    talk, stream = tunnel()
+    talk.engine.content(stream, b"to the client")
+    talk.send(frame(DATA, 0, stream, b"to the server"))
+    talk.flush()
+    response = talk.responses[stream]
+    assert (response.status, response.fields["x"], response.body) == (200, "y", b"to the client")
+    assert "content-length" not in response.fields
+    assert talk.told("data") == [(stream, b"to the server")]
+
+
+def test_a_tunnel_ends_each_way_by_itself():
+    talk, stream = tunnel()
+    talk.engine.finish(stream)
+    talk.flush()
+    assert talk.responses[stream].ended
+    assert talk.responses[stream].reset is None
+    talk.send(frame(DATA, 0, stream, b"more"), frame(DATA, END_STREAM, stream))
+    assert talk.told("data") == [(stream, b"more")]
+    assert talk.told("end") == [(stream, b"")]
+    assert talk.told("closed") == [(stream, NO_ERROR)]
+
+
+def test_a_tunnel_that_the_client_ends_first():
+    talk, stream = tunnel()
+    talk.send(frame(DATA, END_STREAM, stream))
+    assert talk.told("end") == [(stream, b"")]
+    talk.engine.content(stream, b"last words")
+    talk.engine.finish(stream)
+    talk.flush()
+    assert talk.responses[stream].body.endswith(b"last words")
+    assert talk.told("closed") == [(stream, NO_ERROR)]
+
+
+def test_a_tunnel_that_is_not_taken():
+    talk = Talk(connect_protocol=True)
+    stream = connect(talk)
+    talk.engine.simple(stream, 404)
+    talk.flush()
+    assert talk.responses[stream].status == 404
+    assert talk.responses[stream].reset == NO_ERROR  # nothing that follows is wanted
+
+
+def test_a_tunnel_is_reset():
+    talk, stream = tunnel()
+    talk.send(reset(stream))
+    assert talk.told("closed") == [(stream, CANCEL)]
+    talk, stream = tunnel()
+    talk.engine.cancel(stream, CANCEL)
+    talk.flush()
+    assert talk.responses[stream].reset == CANCEL
+
+
+def test_trailers_in_a_tunnel_reset_it():
+    talk, stream = tunnel()
+    talk.send(talk.head(stream, [("x", "y")]))
+    talk.flush()
+    assert talk.responses[stream].reset == PROTOCOL_ERROR
+    assert talk.told("end") == []
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"drop": (":scheme",)},
+        {"drop": (":path",)},
+        {"drop": (":authority",)},
+        {"drop": (":authority",), "fields": [("host", "example.com")]},
+        {"fields": [("transfer-encoding", "chunked")]},
+        {"fields": [("upgrade", "websocket")]},
+        {"fields": [(":protocol", "websocket")]},
+        {"path": ""},
+        {"path": "*"},
+        {"path": "https://example.com/"},
+    ],
+)
+def test_an_extended_connect_that_is_malformed(how):
+    talk = Talk(connect_protocol=True)
+    stream = connect(talk, **how)
+    talk.flush()
+    assert talk.responses[stream].reset == PROTOCOL_ERROR
+    assert talk.told("connect") == []
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"fields": [("content-length", "0")]},
+        {"protocol": "web socket"},
+        {"protocol": "web,socket"},
+        {"fields": [("host", "other.example")]},
+    ],
+)
+def test_an_extended_connect_that_is_refused(how):
+    talk = Talk(connect_protocol=True)
+    stream = connect(talk, **how)
+    talk.flush()
+    assert talk.told("refused") == [(stream, 400)]
+
+
+def test_protocol_of_what_is_not_connect():
+    talk = Talk(connect_protocol=True)
+    stream = talk.get("/", fields=[])
+    talk.send(talk.head(talk.stream(), [(":method", "GET"), *connect_fields()[1:]]))
+    talk.flush()
+    assert talk.responses[stream + 2].reset == PROTOCOL_ERROR
+
+
+def test_protocol_that_was_not_enabled():
+    talk = Talk()
+    stream = connect(talk)
+    talk.flush()
+    assert ENABLE_CONNECT_PROTOCOL not in talk.settings
+    assert talk.responses[stream].reset == PROTOCOL_ERROR
+
+
+def test_a_plain_connect_has_no_path():
+    talk = Talk(connect_protocol=True)
+    talk.send(talk.head(talk.stream(), [(":method", "CONNECT"), (":authority", "example.com:443")], end=False))
+    assert talk.told("request") == [(1, b"CONNECT", b"", b"example.com:443", False)]
 
 
 # ---- however the bytes are cut

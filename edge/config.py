@@ -151,6 +151,12 @@ def _path(text: str) -> str:
     return text
 
 
+def _link(text: str) -> str:
+    if not re.fullmatch(r"<[!-=?-~]+>[ -~]*", text):
+        raise ValueError("is no link: a target in angle brackets, then parameters, in ASCII")
+    return text
+
+
 class Workers(Kind[int]):
     """A number of processes, or "auto": as many as there are CPUs for this process."""
 
@@ -458,6 +464,35 @@ class Match:
 
 
 @table
+class EarlyHints:
+    links: tuple[str, ...] = knob(
+        ListOf(
+            Parsed("link", _link, 'write one link, such as "</style.css>; rel=preload; as=style"'),
+            empty=True,
+        ),
+        "What pages of this route need, as `Link` fields name it, with a relation of `preload`, `modulepreload` or "
+        "`preconnect`.",
+        default=[],
+    )
+    learn: bool = knob(
+        Boolean(),
+        "Whether the links with these relations that a page came with are hinted the next time it is asked for. They "
+        "are learned from responses that are for everybody (no `Set-Cookie`, `private`, `no-store`, no `Vary` but by "
+        "`Accept-Encoding` or `Origin`; where the request had `Cookie` or `Authorization`, only if `public`), to "
+        "requests without a query.",
+        default=False,
+    )
+    remember: Milliseconds = knob(
+        Duration("1s", "7d"), "How long what was learned of a page holds without being seen again.", default="1h"
+    )
+    http1: bool = knob(
+        Boolean(),
+        "Whether clients of HTTP/1.1 get hints too: some take the first response of whatever kind for the last.",
+        default=False,
+    )
+
+
+@table
 class Route:
     match: Match = knob(
         Section(Match),
@@ -474,6 +509,13 @@ class Route:
         "`Link: </path>; rel=preload` without `nopush`. The promised request has the client's `Accept-Encoding`, "
         "`Accept-Language`, `Authorization`, `Cookie` and `User-Agent`, and is routed as any other.",
         default=False,
+    )
+    early_hints: EarlyHints | None = knob(
+        Section(EarlyHints),
+        "Early Hints (103): a GET is answered at once with what its page will need, before the upstream is asked. Not "
+        "if the browser says (`Sec-Fetch-Mode`) that it is for something else than a page. Those of an upstream are "
+        "passed on with or without this table.",
+        default=None,
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol, cast
 
 from cext.crypto.sign import PrivateKey
+from cext.proxy import hints
 from cext.proxy.downstream import ListenerSettings
 from cext.proxy.pool import UpstreamGroup
 from cext.proxy.router import Route, Router
@@ -19,7 +20,7 @@ from cext.worker import DataPlane
 
 from edge import certs, compression, ticket_keys, timeouts
 from edge.clients import ClientTrust
-from edge.config import Bind, Listener, Settings
+from edge.config import Bind, EarlyHints, Listener, Settings
 from edge.keylog import KeyLog
 from edge.schema import Place
 
@@ -149,6 +150,7 @@ def _router(settings: Settings) -> object:
         )
         for upstream, addresses in zip(settings.upstream, settings.addresses, strict=True)
     }
+    learned = hints.HintTable()
     return Router(
         [
             Route(
@@ -158,10 +160,36 @@ def _router(settings: Settings) -> object:
                 methods=route.match.method or (),
                 timeouts=timeouts.limits(route.timeouts),
                 push=route.push,
+                hints=_early_hints(route.early_hints, learned, Place(settings.file).key("route").item(i)),
             )
-            for route in settings.route
+            for i, route in enumerate(settings.route)
         ]
     )
+
+
+def _early_hints(wanted: EarlyHints | None, learned: object, at: Place) -> object:
+    if wanted is None:
+        return None
+    at = at.key("early_hints")
+    if not wanted.links and not wanted.learn:
+        raise at.error("hints at nothing", "add links, or learn = true")
+    for i, link in enumerate(wanted.links):
+        try:
+            hints.EarlyHints([link.encode()])
+        except ValueError:
+            raise at.key("links").item(i).error(
+                f'"{link}" is no hint',
+                'write one link with a relation of preload, modulepreload or preconnect: "</style.css>; rel=preload"',
+            ) from None
+    try:
+        return hints.EarlyHints(
+            [link.encode() for link in wanted.links],
+            learned if wanted.learn else None,
+            remember_ms=wanted.remember,
+            http1=wanted.http1,
+        )
+    except ValueError as e:
+        raise at.key("links").error(f"is too much: {e}", "keep to what every page needs first") from None
 
 
 def _listener_settings(listener: Listener, tls: object, router: object) -> object:

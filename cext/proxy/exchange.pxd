@@ -50,6 +50,7 @@ cdef class Exchange(UpstreamUser):
     cdef unsigned int round             # where the choice of a server began
     cdef unsigned int attempts          # servers asked so far
     cdef Timeouts timeouts              # all set; see there how they may be changed
+    cdef bytes hinted                   # the 103 of ours that the client got; None: none
     cdef Timer wait                     # for the upstream: see `waiting_for`
     cdef Timer total
     cdef uint8_t waiting_for
@@ -69,6 +70,7 @@ cdef class Exchange(UpstreamUser):
     cdef void connect(self, bint fresh) noexcept
     cdef void send_head(self) noexcept
     cdef void settle(self, UpstreamRequest u) noexcept
+    cdef void learn_hints(self, const Head *h) noexcept
     cdef void wait_for(self, int what) noexcept
     cdef void retime(self) noexcept
     cdef void client_late(self, const char *fault) noexcept

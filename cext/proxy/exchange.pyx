@@ -10,7 +10,7 @@ from libc.string cimport memcpy
 
 from cext.base.buffer cimport bytes_free, bytes_reserve
 from cext.base.timers cimport timer_init
-from cext.http.h1_writer cimport ends_upstream, request_room, write_request
+from cext.http.h1_writer cimport RequestText, ends_upstream, request_room, request_text, write_request
 from cext.http.message cimport (
     FRAMING_LENGTH,
     FRAMING_NONE,
@@ -21,6 +21,7 @@ from cext.http.message cimport (
     METHOD_PUT,
     METHOD_TRACE,
 )
+from cext.proxy.hints cimport without_known
 from cext.proxy.pool cimport Server, avoid
 from cext.proxy.upstream cimport LOST_BAD_RESPONSE, LOST_CONNECT
 
@@ -188,6 +189,10 @@ cdef class Exchange(UpstreamUser):
             self.sink.request_wanted(self)
 
     cdef void on_interim(self, UpstreamRequest u, const Head *h) noexcept:
+        if self.hinted is not None and h.status == 103:
+            h = without_known(h, self.hinted)
+            if h == NULL:
+                return
         self.sink.response_interim(self, h)
 
     cdef void on_head(self, UpstreamRequest u, const Head *h) noexcept:
@@ -197,7 +202,14 @@ cdef class Exchange(UpstreamUser):
         if h.status >= 500:
             self.ctx.counters.responses_5xx += 1
         self.wait_for(WAIT_RESPONSE)
+        if self.route.hints is not None:
+            self.learn_hints(h)
         self.sink.response_head(self, h)
+
+    cdef void learn_hints(self, const Head *h) noexcept:
+        cdef RequestText asked = request_text(self.head.data, self.head.len, self.method_len, self.target_len, self.host_len)
+        if self.method == METHOD_GET:
+            self.route.hints.learn(&asked, h, self.ctx.loop.now)
 
     cdef void on_data(self, UpstreamRequest u, const uint8_t *p, size_t n) noexcept:
         self.bytes_out += n

@@ -3,6 +3,7 @@
 from libc.stdint cimport uint8_t, uint32_t
 
 from cext.http.message cimport Head
+from cext.proxy.hints cimport EarlyHints
 from cext.proxy.pool cimport UpstreamGroup
 from cext.proxy.timeouts cimport Timeouts
 
@@ -21,6 +22,7 @@ cdef class Route:
     cdef tuple other_methods                # those without a Method of their own
     cdef readonly Timeouts timeouts
     cdef readonly bint push                 # what responses ask to be preloaded is pushed, where HTTP/2 can
+    cdef readonly EarlyHints hints          # None: none are sent but an upstream's
     cdef bint accepts(self, const uint8_t *path, size_t path_len, int method,
                       const uint8_t *method_name, size_t method_len) noexcept
 

@@ -41,7 +41,8 @@ cdef class Route:
     A path without "*" must be equal; each "*" stands for any characters, "/" among them.
     """
 
-    def __init__(self, UpstreamGroup upstream, *, hosts=(), path="/*", methods=(), dict timeouts={}, bint push=False):
+    def __init__(self, UpstreamGroup upstream, *, hosts=(), path="/*", methods=(), dict timeouts={}, bint push=False,
+                 EarlyHints hints=None):
         if not path.startswith(("/", "*")):
             raise ValueError(f"path {path!r}: must begin with '/' or '*'")
         self.upstream = upstream
@@ -57,6 +58,7 @@ cdef class Route:
         self.other_methods = tuple(m.encode("ascii") for m in methods if m not in METHODS)
         read_timeouts(&self.timeouts, timeouts)
         self.push = push
+        self.hints = hints
 
     def specificity(self):
         """Sort key within one host: the most specific route is the smallest."""

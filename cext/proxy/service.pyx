@@ -7,6 +7,7 @@ from cext.http.h1_writer cimport Forwarding, RequestText, request_text
 from cext.net.address cimport ADDRESS_TEXT, LOCAL_TEXT, local_text, peer_text
 from cext.proxy.access_log cimport AccessLog
 from cext.proxy.context cimport Context
+from cext.proxy.hints cimport parse_interim
 from cext.proxy.router cimport Route
 from cext.proxy.timeouts cimport resolve
 
@@ -49,7 +50,23 @@ cdef Route find_route(Downstream client, const Head *h):
 
 
 cdef void launch(Downstream client, Exchange x, const Head *h) noexcept:
+    if x.route.hints is not None and not x.pushed:
+        hint(client, x, h)
+        if x.sink is None:          # the client has gone
+            return
     x.start()
+
+
+cdef void hint(Downstream client, Exchange x, const Head *h) noexcept:
+    """Early hints, before the upstream is asked."""
+    try:
+        x.hinted = x.route.hints.find(h, client.tls.alpn == b"h2", x.ctx.loop.now)
+    except MemoryError:
+        return
+    if x.hinted is not None:
+        x.sink.response_interim(x, parse_interim(x.hinted))
+        if x.sink is not None:
+            x.sink.response_flush(x)
 
 
 cdef void log_exchange(Downstream client, Exchange x, uint64_t wire_in, uint64_t wire_out, const char *why) noexcept:

@@ -10,17 +10,17 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol, cast
 
 from cext.crypto.sign import PrivateKey
-from cext.proxy import hints
 from cext.proxy.downstream import ListenerSettings
+from cext.proxy.hints import EarlyHints, HintTable
 from cext.proxy.pool import UpstreamGroup
 from cext.proxy.router import Route, Router
 from cext.tls.config import ServerConfig
 from cext.tls.credential import Credential
 from cext.worker import DataPlane
 
-from edge import certs, compression, ticket_keys, timeouts
+from edge import certs, compression, config, ticket_keys, timeouts
 from edge.clients import ClientTrust
-from edge.config import Bind, EarlyHints, Listener, Settings
+from edge.config import Bind, Listener, Settings
 from edge.keylog import KeyLog
 from edge.schema import Place
 
@@ -150,7 +150,7 @@ def _router(settings: Settings) -> object:
         )
         for upstream, addresses in zip(settings.upstream, settings.addresses, strict=True)
     }
-    learned = hints.HintTable()
+    learned = HintTable()
     return Router(
         [
             Route(
@@ -167,7 +167,7 @@ def _router(settings: Settings) -> object:
     )
 
 
-def _early_hints(wanted: EarlyHints | None, learned: object, at: Place) -> object:
+def _early_hints(wanted: config.EarlyHints | None, learned: object, at: Place) -> object:
     if wanted is None:
         return None
     at = at.key("early_hints")
@@ -175,14 +175,14 @@ def _early_hints(wanted: EarlyHints | None, learned: object, at: Place) -> objec
         raise at.error("hints at nothing", "add links, or learn = true")
     for i, link in enumerate(wanted.links):
         try:
-            hints.EarlyHints([link.encode()])
+            EarlyHints([link.encode()])
         except ValueError:
             raise at.key("links").item(i).error(
                 f'"{link}" is no hint',
                 'write one link with a relation of preload, modulepreload or preconnect: "</style.css>; rel=preload"',
             ) from None
     try:
-        return hints.EarlyHints(
+        return EarlyHints(
             [link.encode() for link in wanted.links],
             learned if wanted.learn else None,
             remember_ms=wanted.remember,

@@ -4,6 +4,7 @@ import html
 import json
 import os
 import re
+import threading
 
 import pytest
 
@@ -66,6 +67,36 @@ def test_every_resource_came_through(edge, facts):
     for path in ("/index.html", "/page/style.css", "/page/early.js", "/page/image.svg", "/page/late.js", "/10m"):
         record = edge.wait_request(path=path)
         assert (record["status"], record["tls"], record["alpn"]) == (200, "TLSv1.3", "h2")
+
+
+def test_what_a_103_names_is_fetched_before_the_page_is_there(chromium, make_edge, backend):
+    """The backend waits with the page until its script has been asked for, which no word of the page could say yet."""
+    asked = threading.Event()
+    in_time = []
+
+    def page(connection, request):
+        in_time.append(asked.wait(10))
+        body = b'<!doctype html><div id="result">not run</div><script src="/hinted.js"></script>'
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        return True
+
+    def script(connection, request):
+        asked.set()
+        body = b"""const [entry] = performance.getEntriesByName(new URL("/hinted.js", location));
+            document.getElementById("result").textContent = entry.initiatorType;"""
+        head = b"Content-Type: text/javascript\r\nCache-Control: max-age=60\r\nContent-Length: %d" % len(body)
+        connection.send(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\n" + body)
+        return True
+
+    backend.on("/hinting.html", page)
+    backend.on("/hinted.js", script)
+    backend.on("/favicon.ico", lambda c, r: c.send(b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n") or True)
+    hints = {"links": ["</hinted.js>; rel=preload; as=script"]}
+    edge = make_edge({"app": [backend.server]}, routes=[{"match": {}, "upstream": "app", "early_hints": hints}])
+    shown = chromium(edge.url("/hinting.html"), "hints")
+    assert in_time[0]
+    assert '<div id="result">early-hints</div>' in shown
+    assert len(backend.seen("/hinted.js")) == 1
 
 
 def test_it_does_verify_certificates(chromium, edge):

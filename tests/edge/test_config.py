@@ -268,6 +268,15 @@ FAULTS = [
     ("[[route]]", 'match = { path = "/x?y" }', "route[0].match.path", "no path", "no query"),
     ("[[route]]", 'match = { host = ["a:80"] }', "route[0].match.host[0]", "no DNS name", "without a port"),
     ("[[route]]", 'match = { host = "a" }', "route[0].match.host", "not an array", '["a"]'),
+    ("[[route]]", 'early_hints = { links = ["/a"] }', "route[0].early_hints.links[0]", "no link", "rel=preload"),
+    (
+        "[[route]]",
+        'early_hints = { links = ["</a>; rel=preload\\r\\nSet-Cookie: a"] }',
+        "route[0].early_hints.links[0]",
+        "in ASCII",
+        "write one link",
+    ),
+    ("[[route]]", "early_hints = { learn = 1 }", "route[0].early_hints.learn", "neither true", "without quotes"),
     ("[[route]]", 'match = { method = ["get"] }', "route[0].match.method[0]", "not a method", "capitals"),
 ]
 

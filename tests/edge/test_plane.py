@@ -1,11 +1,14 @@
 """That every setting reaches the data-plane object it is for."""
 
+import dataclasses
+
 import pytest
 from cext.proxy.timeouts import DEFAULTS
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from edge import config, plane
+from edge.config import EarlyHints
 from edge.errors import ConfigError
 from edge.tls import Refuse
 
@@ -165,6 +168,7 @@ def test_every_setting_arrives(settings, monkeypatch):
         "methods": ("GET",),
         "timeouts": {"connect": 1000, "first_byte": 2000, "body_idle": 3000, "write_idle": 4000, "total": 5000},
         "push": True,
+        "hints": None,
     }
     assert to_a.named["timeouts"] == {}
     (a,) = to_a.args
@@ -181,6 +185,24 @@ def test_forwarded(settings, monkeypatch, written, x_forwarded, forwarded):
     monkeypatch.setattr(plane, "ListenerSettings", Made)
     made = next(iter(plane.prepare(settings(written), SECRET).listeners.values()))
     assert (made.named["x_forwarded"], made.named["forwarded"]) == (x_forwarded, forwarded)
+
+
+@pytest.mark.parametrize(
+    ("links", "key", "problem"),
+    [
+        ([], "", "hints at nothing"),
+        (["</a>; rel=preload", "</b>; rel=next"], ".links[1]", "is no hint"),
+        (["</a>; rel=preload, </b>; rel=preload"], ".links[0]", "is no hint"),
+        ([f"</{i}>; rel=preload" for i in range(33)], ".links", "at most 32"),
+    ],
+)
+def test_early_hints(settings, links, key, problem):
+    read = settings()
+    wanted = dataclasses.replace(EarlyHints(), links=tuple(links))
+    routes = (read.route[0], dataclasses.replace(read.route[1], early_hints=wanted))
+    with pytest.raises(ConfigError, match=problem) as caught:
+        plane.prepare(dataclasses.replace(read, route=routes), SECRET)
+    assert caught.value.key == f"route[1].early_hints{key}"
 
 
 def test_what_the_engine_refuses_is_an_error_of_the_configuration(settings, monkeypatch):

@@ -184,7 +184,7 @@ def hinted(client, path="/", **how):
 
 
 def test_what_a_response_preloads_is_hinted_the_next_time():
-    page = Page('Link: </a.js>; rel=preload; as=script, </b>; rel=next, <c.css>;rel="x preload"', "Link: <d>; rel=preconnect")
+    page = Page('Link: </a.js>; rel=preload, </b>; rel=next, <c.css>;rel="x preload"', "Link: <d>; rel=preconnect")
     with hinting(page) as edge, H2Client(edge) as client:
         assert client.ask("/").interim == []
         assert client.ask("/?other=query").interim[0]["link"] == "<d>; rel=preconnect"      # the last of three

@@ -5,18 +5,24 @@ from libc.stdint cimport uint64_t
 from cext.net.loop cimport Loop, Watcher
 from cext.net.stream cimport set_nodelay
 from cext.proxy.access_log cimport AccessLog
+from cext.proxy.address_table cimport AddressTable
 from cext.proxy.context cimport Context
 from cext.proxy.downstream cimport Downstream, ListenerSettings
+from cext.proxy.pressure cimport Pressure
 from cext.proxy.upstream cimport LOST_CLOSED, UpstreamConnection
 
 from cext.proxy.frontend import Frontend
 
 cdef enum:
     DRAIN_CHECK_MS = 50
+    PRESSURE_CHECK_MS = 1000
 
 
 cdef class DataPlane:
-    """DataPlane(access_log=callable(bytes) or None, error_log=callable(level, message)).
+    """DataPlane(access_log=callable(bytes) or None, error_log=callable(level, message), ...)
+
+    `addresses`: the AddressTable of all workers, which this process has joined; without it nothing is limited by address.
+    `memory_limit`: bytes of memory of its own above which idle connections are closed; 0: none.
 
     listen() on sockets that somebody else owns, then run(). Everything happens in the thread that runs.
     """
@@ -25,13 +31,16 @@ cdef class DataPlane:
     cdef Context ctx
     cdef AccessLog access_log
     cdef list frontends
+    cdef Pressure pressure
     cdef uint64_t drain_until
     cdef object drain_check
 
-    def __init__(self, *, access_log=None, error_log):
+    def __init__(self, *, access_log=None, error_log, AddressTable addresses=None, uint64_t memory_limit=0):
         self.loop = Loop()
         self.access_log = AccessLog(self.loop, access_log) if access_log is not None else None
         self.ctx = Context(self.loop, self.access_log, error_log)
+        self.ctx.addresses = addresses
+        self.ctx.relief = self.pressure = Pressure(self.ctx, memory_limit)
         self.frontends = []
 
     def listen(self, int fd, ListenerSettings settings):
@@ -45,9 +54,12 @@ cdef class DataPlane:
 
     def run(self):
         """Serves until drained or stopped, then closes what is left. Exceptions of signal handlers leave through here."""
+        check = self.loop.every(PRESSURE_CHECK_MS, self.pressure.check)
         try:
             self.loop.run()
         finally:
+            check.cancel()
+            self.pressure.close()
             self.stop_accepting()
             self.close_clients()
             self.close_idle()

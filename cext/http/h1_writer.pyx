@@ -258,6 +258,8 @@ cdef ssize_t write_simple(int status, int minor, bint keep_alive, bint head_only
             _literal(&w, b"Allow: ")
             _literal(&w, ALLOWED)
             _literal(&w, b"\r\n")
+        elif passes_soon(status):
+            _literal(&w, b"Retry-After: 1\r\n")
         if status != 204 and status != 304:
             _literal(&w, b"Content-Type: text/plain; charset=utf-8\r\n")
             _write_framing(&w, FRAMING_LENGTH, n + 1)

@@ -5,7 +5,7 @@ from libc.string cimport memcmp, memset, strlen
 
 from cext.base.buffer cimport Bytes, bytes_append, bytes_free, bytes_reserve
 from cext.http.h1_reader cimport parse_request
-from cext.http.h1_writer cimport ALLOWED, DECIMAL_MAX, reason_phrase
+from cext.http.h1_writer cimport ALLOWED, DECIMAL_MAX, passes_soon, reason_phrase
 from cext.http.h2_fields cimport set_field, set_length, set_request, set_response, set_status
 from cext.http.h2_session cimport H2_INTERNAL_ERROR, H2_NO_ERROR, append_line, content_of
 from cext.http.message cimport MAX_FIELDS, METHOD_CONNECT, Head, Limits
@@ -184,6 +184,9 @@ cdef class H2Server(H2Session):
         set_field(&nv[1], b"date", 4, <const uint8_t *> date, strlen(date))
         if status == 405 or status == 204:      # CONNECT and TRACE refused, OPTIONS answered
             set_field(&nv[n], b"allow", 5, <const uint8_t *> ALLOWED, strlen(ALLOWED))
+            n += 1
+        elif passes_soon(status):
+            set_field(&nv[n], b"retry-after", 11, <const uint8_t *> b"1", 1)
             n += 1
         if status != 204:
             set_field(&nv[n], b"content-type", 12, b"text/plain; charset=utf-8", 25)

@@ -13,5 +13,6 @@ cdef class Listener(Watcher):
     cdef int accept_some(self, int limit) noexcept
     cdef void stop(self) noexcept
     cdef void on_accept(self, int fd, const Peer *peer) noexcept
+    cdef bint make_room(self, int error) noexcept
     cdef void on_starved(self, int error) noexcept
     cdef void pause(self, int error) noexcept

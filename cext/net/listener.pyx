@@ -30,6 +30,10 @@ cdef class Listener(Watcher):
     cdef void on_accept(self, int fd, const Peer *peer) noexcept:
         """A connection has come; fd is the callee's to close."""
 
+    cdef bint make_room(self, int error) noexcept:
+        """Nothing can be accepted (errno `error`): whether something was closed, so that it may go better now."""
+        return False
+
     cdef void on_starved(self, int error) noexcept:
         """Nothing can be accepted (errno `error`: mostly, descriptors have run out); called once for each such spell."""
 
@@ -40,6 +44,7 @@ cdef class Listener(Watcher):
         """Accepts up to `limit` connections of the queue -> how many."""
         cdef int fd
         cdef int accepted = 0
+        cdef int error
         cdef sockaddr_storage address
         cdef Peer peer
         cdef socklen_t n
@@ -53,8 +58,11 @@ cdef class Listener(Watcher):
                 continue
             if errno == EINTR or errno == ECONNABORTED or errno == EPROTO:
                 continue            # that connection is gone; the next may be there
-            if errno != EAGAIN:     # no descriptors, no memory, no permission, no longer listening
-                self.pause(errno)
+            error = errno
+            if error != EAGAIN and self.make_room(error):
+                continue
+            if error != EAGAIN:     # no descriptors, no memory, no permission, no longer listening
+                self.pause(error)
             break
         return accepted
 

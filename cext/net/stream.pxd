@@ -1,5 +1,6 @@
 """A connected non-blocking socket in the loop, edge-triggered: what is ready is remembered until it is used up."""
 
+from libc.errno cimport EMFILE, ENFILE
 from libc.stdint cimport uint8_t, uint32_t
 
 from cext.base.buffer cimport Chunk, ChunkQueue
@@ -12,6 +13,10 @@ cdef enum:
     IO_ERROR = -2           # the connection is broken; `error` holds errno
 
 cdef void set_nodelay(int fd) noexcept nogil
+
+cdef inline bint out_of_descriptors(int error) noexcept nogil:
+    """Whether an errno means that the process or the system has no descriptor left."""
+    return error == EMFILE or error == ENFILE
 
 cdef class Stream(Watcher):
     cdef bint readable      # recv may find something

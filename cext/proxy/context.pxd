@@ -1,9 +1,10 @@
 """What all connections of a worker share: the loop, scratch memory, the date, counters, logs."""
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from cext.http.message cimport Head
 from cext.net.loop cimport Loop
+from cext.proxy.address_table cimport AddressTable
 
 cdef enum:
     # A receive takes up to 64 KiB, behind a partial record (at most 16 KiB + 256 + 5) of the one before.
@@ -22,6 +23,13 @@ cdef enum:                              # states of a client's connection, as Go
     STATE_CLOSED = 4
     STATES = 5
 
+cdef enum:                              # why a connection is not served
+    OVER_NONE = 0
+    OVER_ADDRESS = 1            # limits.per_address
+    OVER_LISTENER = 2           # limits.connections
+    OVER_DESCRIPTORS = 3        # no descriptors would be left for what is being served
+    OVERS = 4
+
 cdef struct Counters:
     uint64_t connections
     uint64_t connections_open
@@ -36,7 +44,16 @@ cdef struct Counters:
     uint64_t upstream_failures
     uint64_t upstream_retries
     uint64_t accept_pauses
+    uint64_t connections_over_limit     # closed when they were accepted, or answered in place of being served
+    uint64_t requests_over_limit        # 413, 429, 431 or 503 for what `limits` says
+    uint64_t idle_closed                # clients' idle connections that gave way to others
+    uint64_t upstream_idle_closed
     uint64_t aborts                     # requests that a hook or a fault of ours ended by a cut
+
+cdef class Relief:
+    """Makes room when something runs short: by closing what is idle, the oldest first. 0 when nothing was."""
+    cdef bint of_descriptors(self) noexcept
+    cdef bint of_listener(self, object settings) noexcept
 
 cdef class Context:
     cdef readonly Loop loop
@@ -53,6 +70,12 @@ cdef class Context:
     cdef uint64_t date_until            # loop ms until which date_text holds
     cdef object access_log              # AccessLog or None
     cdef object error_log
+    cdef Relief relief
+    cdef AddressTable addresses         # of all workers; None: nobody counts
+    cdef int high_fd                    # a client's descriptor from here on means that few are left
+    cdef uint32_t answering             # connections over a limit that are told so
+    cdef uint64_t told_at[OVERS]        # loop ms of the last line in the log, by OVER_*
+    cdef uint32_t untold[OVERS]         # refused since
     cdef bint draining
     cdef const char *date(self) noexcept
     cdef void log(self, str level, str message) noexcept

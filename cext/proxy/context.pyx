@@ -1,5 +1,6 @@
 """The worker's shared state (see the .pxd)."""
 
+from libc.limits cimport INT_MAX
 from libc.stdlib cimport free, malloc
 from libc.time cimport gmtime_r, strftime, time, time_t, tm
 
@@ -7,11 +8,23 @@ from libc.time cimport gmtime_r, strftime, time, time_t, tm
 STATE_NAMES = ("new", "active", "idle", "hijacked", "closed")
 
 
+cdef class Relief:
+    cdef bint of_descriptors(self) noexcept:
+        """File descriptors are needed."""
+        return False
+
+    cdef bint of_listener(self, object settings) noexcept:
+        """One more connection with these ListenerSettings."""
+        return False
+
+
 cdef class Context:
     def __cinit__(self, Loop loop, access_log, error_log):
         self.loop = loop
         self.access_log = access_log
         self.error_log = error_log
+        self.relief = Relief()
+        self.high_fd = INT_MAX
         self.client_scratch = <uint8_t *> malloc(SCRATCH)
         self.upstream_scratch = <uint8_t *> malloc(SCRATCH)
         if self.client_scratch == NULL or self.upstream_scratch == NULL:

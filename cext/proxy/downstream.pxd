@@ -32,6 +32,9 @@ cdef class ListenerSettings:
     cdef readonly uint32_t first_bytes  # until this many were sent since it began
     cdef readonly int record_idle_ms    # or was idle for this long
     cdef Limits limits
+    cdef readonly uint32_t max_connections, per_address, max_requests, requests_per_address     # 0: no limit
+    cdef readonly bint answer_over      # a connection over a limit is told so
+    cdef uint32_t open                  # connections served with these
     cdef readonly bint x_forwarded, forwarded
     cdef H2Settings h2
 
@@ -60,6 +63,8 @@ cdef class Downstream(Stream):
     cdef uint32_t ramp                  # bytes sent since the connection began or was idle, up to first_bytes
     # small fields share words: an idle connection is this object
     cdef uint8_t state                  # STATE_*; only set_state changes it
+    cdef uint32_t place                 # of the client's address in ctx.addresses
+    cdef uint8_t refused                # OVER_*: its first request is answered with that
     cdef uint8_t read_phase
     cdef uint8_t parked
     cdef uint8_t heard                  # a byte has come from the client
@@ -89,6 +94,7 @@ cdef class Downstream(Stream):
     cdef void set_state(self, int new) noexcept
     cdef void tell_state(self, str old) noexcept
     cdef void drain(self) noexcept
+    cdef void give_way(self) noexcept
     cdef bint wants_input(self) noexcept
     cdef void pump(self) noexcept
     cdef ssize_t read_records(self) noexcept

@@ -25,6 +25,7 @@ from cext.base.buffer cimport (
 from cext.base.timers cimport timer_init
 from cext.net.address cimport ADDRESS_TEXT, peer_text
 from cext.net.stream cimport IO_AGAIN, IO_ERROR
+from cext.proxy.address_table cimport NO_PLACE
 from cext.proxy.context cimport (
     BYTES_PER_TURN,
     HIGH_WATER,
@@ -79,7 +80,8 @@ cdef class ListenerSettings:
                  uint32_t line_limit=8192, uint32_t head_limit=32768, uint32_t field_limit=128,
                  bint x_forwarded=True, bint forwarded=False, int first_record=1369, int first_bytes=65536,
                  int record_idle_ms=1000, uint32_t h2_streams=256, uint32_t h2_stream_window=65536,
-                 uint32_t h2_connection_window=1048576):
+                 uint32_t h2_connection_window=1048576, uint32_t max_connections=0, uint32_t per_address=0,
+                 uint32_t max_requests=0, uint32_t requests_per_address=0, bint answer_over=False):
         self.tls = tls
         self.router = router
         self.handshake_ms = handshake_ms
@@ -90,6 +92,11 @@ cdef class ListenerSettings:
         self.first_record = first_record
         self.first_bytes = first_bytes
         self.record_idle_ms = record_idle_ms
+        self.max_connections = max_connections
+        self.per_address = per_address
+        self.max_requests = max_requests
+        self.requests_per_address = requests_per_address
+        self.answer_over = answer_over
         self.x_forwarded = x_forwarded
         self.forwarded = forwarded
         self.h2.max_streams = h2_streams
@@ -132,6 +139,7 @@ cdef class Downstream(Stream):
         self.loop = ctx.loop
         self.settings = settings
         timer_init(&self.reading, self, TIMER_READ)
+        self.place = NO_PLACE
         timer_init(&self.writing, self, TIMER_WRITE)
 
     def __dealloc__(self):
@@ -148,6 +156,10 @@ cdef class Downstream(Stream):
         self.peer = peer[0]
         self.ctx.counters.connections += 1
         self.ctx.counters.connections_open += 1
+        if self.refused:
+            self.ctx.answering += 1
+        else:
+            self.settings.open += 1
         self.ctx.in_state[STATE_NEW] += 1
         self.ctx.entered[STATE_NEW] += 1
         if self.ctx.state_observer is not None:
@@ -193,6 +205,12 @@ cdef class Downstream(Stream):
         if self.session is not None:
             self.session.on_drain()
 
+    cdef void give_way(self) noexcept:
+        """Idle, while its place is needed: what is owed to the client goes out if the socket takes it, and no more."""
+        if self.session is not None and not self.closing:
+            self.session.on_read_timeout(READ_KEEPALIVE)
+        self.shut(NULL)
+
     cdef void finish(self, bint linger) noexcept:
         """Orderly end: close_notify after what is queued, then the socket is closed. With `linger` the client may
         still be sending (and would lose our answer to a reset): its bytes are discarded for a moment."""
@@ -232,6 +250,12 @@ cdef class Downstream(Stream):
         if session is not None:
             self.loop.keep_until_turn_ends(session)
             session.on_closed(why)
+        if self.refused:
+            self.ctx.answering -= 1
+        else:
+            self.settings.open -= 1
+        if self.place != NO_PLACE:
+            self.ctx.addresses.leave(self.place)
         self.set_state(STATE_CLOSED)
         self.tls = None
 

@@ -46,6 +46,8 @@ cdef class Exchange(UpstreamUser):
     cdef uint8_t responding             # the client has a response head
     cdef uint8_t retried
     cdef uint8_t reused
+    cdef uint8_t running                # counted by its route,
+    cdef uint32_t place                 # and by its client's address, unless NO_PLACE
     cdef uint8_t pushed                 # nobody asked: the client was promised it
     cdef unsigned int round             # where the choice of a server began
     cdef unsigned int attempts          # servers asked so far
@@ -65,6 +67,8 @@ cdef class Exchange(UpstreamUser):
     cdef void request_end(self, const BodyReader *trailers) noexcept
     cdef bint takes_request(self) noexcept nogil
     cdef void client_drained(self) noexcept
+    cdef void refuse(self, int status, const char *text, const char *limit) noexcept
+    cdef void refuse_body(self) noexcept
     cdef void abort(self, const char *why) noexcept
     cdef void close(self) noexcept
     cdef void connect(self, bint fresh) noexcept

@@ -21,6 +21,7 @@ from cext.http.message cimport (
     METHOD_PUT,
     METHOD_TRACE,
 )
+from cext.proxy.address_table cimport NO_PLACE
 from cext.proxy.hints cimport without_known
 from cext.proxy.pool cimport Server, avoid
 from cext.proxy.upstream cimport LOST_BAD_RESPONSE, LOST_CONNECT
@@ -81,6 +82,7 @@ cdef class Exchange(UpstreamUser):
         self.started_us = ctx.loop.now_us
         timer_init(&self.wait, self, TIMER_WAIT)
         timer_init(&self.total, self, TIMER_TOTAL)
+        self.place = NO_PLACE
 
     def __dealloc__(self):
         bytes_free(&self.head)
@@ -153,6 +155,9 @@ cdef class Exchange(UpstreamUser):
 
     cdef void request_data(self, const uint8_t *p, size_t n) noexcept:
         self.bytes_in += n
+        if self.bytes_in > self.route.max_body:
+            self.refuse_body()
+            return
         self.body_begun = True
         if self.upstream is None or n == 0:
             return
@@ -354,6 +359,19 @@ cdef class Exchange(UpstreamUser):
             self.ctx.counters.responses_5xx += 1
             self.sink.response_error(self, status, text)
 
+    cdef void refuse(self, int status, const char *text, const char *limit) noexcept:
+        """Over a limit: our answer, if none has begun; else the client sees a cut."""
+        if self.responding:
+            self.abort(limit)
+            return
+        self.fault = limit
+        self.status = <uint16_t> status
+        self.sink.response_error(self, status, text)
+
+    cdef void refuse_body(self) noexcept:
+        self.ctx.counters.requests_over_limit += 1
+        self.refuse(413, b"The request body is too large.", b"limits.body")
+
     cdef void abort(self, const char *why) noexcept:
         """A hook, or a fault of ours, ends the request without a word of an answer: the client sees a cut (the
         connection in HTTP/1.1, the stream in HTTP/2), the log `why` (static). The sink may be gone when this returns."""
@@ -370,6 +388,12 @@ cdef class Exchange(UpstreamUser):
             self.sink = None
             self.ctx.loop.keep_until_turn_ends(self)
         self.upstream = None
+        if self.running:
+            self.running = False
+            self.route.running -= 1
+        if self.place != NO_PLACE:
+            self.ctx.addresses.end(self.place)
+            self.place = NO_PLACE
         self.ctx.loop.timers.disarm(&self.wait)
         self.ctx.loop.timers.disarm(&self.total)
         if u is not None:

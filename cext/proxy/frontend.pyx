@@ -2,12 +2,17 @@
 
 import os
 
+from libc.stdint cimport uint8_t, uint32_t
+
+from cext.lib.linux cimport close
 from cext.net.address cimport Peer
 from cext.net.listener cimport Listener
+from cext.net.stream cimport out_of_descriptors
 from cext.proxy.context cimport Context
 from cext.proxy.downstream cimport Downstream, ListenerSettings
 from cext.proxy.h1_session cimport H1Session
 from cext.proxy.h2_client cimport H2Client
+from cext.proxy.limits cimport admit_connection, may_answer
 
 cdef enum:
     QUEUED_AT_ONCE = 64
@@ -29,8 +34,19 @@ cdef class Frontend(Listener):
             raise OSError(f"descriptor {fd} cannot be watched")
 
     cdef void on_accept(self, int fd, const Peer *peer) noexcept:
-        cdef Downstream client = ClientConnection(self.ctx, self.settings)
+        cdef Downstream client
+        cdef uint32_t place
+        cdef int over = admit_connection(self.ctx, self.settings, fd, peer, &place)
+        if over and not may_answer(self.ctx, self.settings, over):
+            close(fd)
+            return
+        client = ClientConnection(self.ctx, self.settings)
+        client.refused = <uint8_t> over
+        client.place = place
         client.serve(fd, peer)
+
+    cdef bint make_room(self, int error) noexcept:
+        return out_of_descriptors(error) and self.ctx.relief.of_descriptors()
 
     cdef void on_starved(self, int error) noexcept:
         self.ctx.counters.accept_pauses += 1

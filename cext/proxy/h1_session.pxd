@@ -26,6 +26,7 @@ cdef class H1Session(Session):
     cdef uint8_t taking                 # on_plaintext runs: it goes on with the next request by itself
     cdef uint8_t draining
     cdef uint8_t head_only              # the request is a HEAD
+    cdef uint32_t requests              # that were begun
     cdef uint32_t scanned               # of a head that is not whole yet
     cdef uint64_t wire_in, wire_out     # heads and framing included
     cdef size_t read_head(self, const uint8_t *p, size_t n) noexcept

@@ -25,6 +25,7 @@ from cext.http.message cimport (
 )
 from cext.proxy.context cimport STATE_ACTIVE, STATE_IDLE
 from cext.proxy.downstream cimport READ_BODY, READ_HEAD, READ_KEEPALIVE
+from cext.proxy.limits cimport refusal_status, refusal_text
 from cext.proxy.router cimport answered_here
 from cext.proxy.service cimport NOTHING_HERE, launch, log_exchange, log_refusal, new_exchange
 
@@ -107,10 +108,14 @@ cdef class H1Session(Session):
         cdef Downstream client = self.client
         cdef Exchange x
         cdef int status
+        self.requests += 1
         self.minor = h.minor
-        self.keep_alive = h.keep_alive and not self.draining
+        self.keep_alive = h.keep_alive and not self.draining and self.requests != client.settings.max_requests
         self.head_only = h.method == METHOD_HEAD
         self.wire_out = 0
+        if client.refused:
+            self.refuse(refusal_status(client.refused), refusal_text(client.refused))
+            return
         if h.method == METHOD_CONNECT:
             self.refuse(405, b"CONNECT is not served here.")
             return

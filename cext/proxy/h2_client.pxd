@@ -17,6 +17,7 @@ cdef class H2Client(Session):
     cdef Downstream client              # None once the connection is closed
     cdef ClientStreams streams
     cdef bint busy                      # bytes go in or out: what comes of them is sent afterwards
+    cdef uint32_t requests              # that were begun, promised ones among them
     cdef uint32_t block                 # the header block that the read timer is for
     cdef Timer parting                  # until the last GOAWAY, after the one that warns
     cdef void send(self) noexcept

@@ -23,6 +23,7 @@ from cext.http.message cimport (
 )
 from cext.proxy.context cimport STATE_ACTIVE, STATE_IDLE
 from cext.proxy.downstream cimport READ_BODY, READ_HEAD, READ_KEEPALIVE
+from cext.proxy.limits cimport refusal_status, refusal_text
 from cext.proxy.push cimport promised_request
 from cext.proxy.router cimport answered_here
 from cext.proxy.service cimport NOTHING_HERE, launch, log_exchange, log_refusal, new_exchange
@@ -180,6 +181,9 @@ cdef class ClientStreams(H2Server):
         cdef H2Request request = H2Request.__new__(H2Request)
         request.home = self.client_of()
         request.home.client.set_state(STATE_ACTIVE)
+        request.home.requests += 1
+        if request.home.requests == request.home.client.settings.max_requests and not self.warned:
+            request.home.part()
         request.stream = s
         request.head_only = s.head_only
         request.stall_ms = STALL_MS
@@ -228,6 +232,10 @@ cdef class H2Request(ResponseSink):
         cdef Exchange x
         cdef int status
         self.wire_in = h.length
+        if client.refused:
+            self.refuse(refusal_status(client.refused), refusal_text(client.refused))
+            self.home.streams.drain()
+            return
         if h.method == METHOD_CONNECT:
             self.refuse(405, b"CONNECT is not served here.")
             return

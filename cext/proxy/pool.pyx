@@ -1,6 +1,7 @@
 """The pool (see the .pxd). One per worker: nothing is shared, nothing is locked."""
 
 from cext.net.address cimport address_set
+from cext.net.stream cimport out_of_descriptors
 from cext.proxy.h1_upstream cimport H1Upstream
 
 cdef enum:
@@ -77,7 +78,8 @@ cdef class UpstreamGroup:
             c.close()
         c = H1Upstream(ctx, server)
         ctx.counters.upstream_connects += 1
-        if c.open(&server.address) < 0:
+        if c.open(&server.address) < 0 and not (out_of_descriptors(c.error) and ctx.relief.of_descriptors()
+                                                and c.open(&server.address) == 0):
             request = c.request
             c.close()
             return request

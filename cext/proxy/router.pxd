@@ -1,6 +1,6 @@
 """Which route a request takes: by host, path and method, the most specific first."""
 
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from cext.http.message cimport Head
 from cext.proxy.hints cimport EarlyHints
@@ -21,6 +21,10 @@ cdef class Route:
     cdef uint32_t method_mask               # bit per Method; 0: any
     cdef tuple other_methods                # those without a Method of their own
     cdef readonly Timeouts timeouts
+    cdef readonly uint32_t max_head         # bytes
+    cdef readonly uint64_t max_body         # bytes
+    cdef readonly uint32_t max_running      # requests at a time; 0: no limit
+    cdef uint32_t running
     cdef readonly bint push                 # what responses ask to be preloaded is pushed, where HTTP/2 can
     cdef readonly EarlyHints hints          # None: none are sent but an upstream's
     cdef bint accepts(self, const uint8_t *path, size_t path_len, int method,

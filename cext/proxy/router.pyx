@@ -6,6 +6,7 @@ with methods before one without; then the order of the configuration.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport UINT32_MAX, UINT64_MAX
 from libc.string cimport memchr
 
 from cext.http.message cimport (
@@ -42,7 +43,7 @@ cdef class Route:
     """
 
     def __init__(self, UpstreamGroup upstream, *, hosts=(), path="/*", methods=(), dict timeouts={}, bint push=False,
-                 EarlyHints hints=None):
+                 EarlyHints hints=None, uint32_t max_head=0, uint64_t max_body=0, uint32_t max_running=0):
         if not path.startswith(("/", "*")):
             raise ValueError(f"path {path!r}: must begin with '/' or '*'")
         self.upstream = upstream
@@ -57,6 +58,9 @@ cdef class Route:
             self.method_mask |= 1 << METHODS.get(name, METHOD_OTHER)
         self.other_methods = tuple(m.encode("ascii") for m in methods if m not in METHODS)
         read_timeouts(&self.timeouts, timeouts)
+        self.max_head = max_head if max_head else UINT32_MAX
+        self.max_body = max_body if max_body else UINT64_MAX
+        self.max_running = max_running
         self.push = push
         self.hints = hints
 

@@ -8,6 +8,7 @@ from cext.net.address cimport ADDRESS_TEXT, LOCAL_TEXT, local_text, peer_text
 from cext.proxy.access_log cimport AccessLog
 from cext.proxy.context cimport Context
 from cext.proxy.hints cimport parse_interim
+from cext.proxy.limits cimport admit_request, refusal_cause
 from cext.proxy.router cimport Route
 from cext.proxy.timeouts cimport resolve
 
@@ -50,6 +51,8 @@ cdef Route find_route(Downstream client, const Head *h):
 
 
 cdef void launch(Downstream client, Exchange x, const Head *h) noexcept:
+    if not admit_request(client, x, h):
+        return
     if x.route.hints is not None and not x.pushed:
         hint(client, x, h)
         if x.sink is None:          # the client has gone
@@ -104,11 +107,13 @@ cdef void log_exchange(Downstream client, Exchange x, uint64_t wire_in, uint64_t
 
 cdef void log_refusal(Downstream client, int status, uint64_t wire_out) noexcept:
     cdef AccessLog log = client.ctx.access_log if client is not None else None
+    cdef const char *why
     if log is None:
         return
     log.open_line()
     client.log_facts(log)
     log.number(b"status", status)
     log.number(b"bytes_out", wire_out)
-    log.text(b"error", b"request refused", 15)
+    why = refusal_cause(client.refused) if client.refused else <const char *> b"request refused"
+    log.text(b"error", why, strlen(why))
     log.close_line()

@@ -1,0 +1,22 @@
+"""What a client may have at a time: connections when they are accepted, requests when their route is known."""
+
+from libc.stdint cimport uint32_t
+
+from cext.http.message cimport Head
+from cext.net.address cimport Peer
+from cext.proxy.context cimport Context
+from cext.proxy.downstream cimport Downstream, ListenerSettings
+from cext.proxy.exchange cimport Exchange
+
+cdef int admit_connection(Context ctx, ListenerSettings settings, int fd, const Peer *peer, uint32_t *place) noexcept
+# OVER_NONE, with the place of its address, or why it is not to be served. Idle ones are closed first to make room.
+
+cdef bint may_answer(Context ctx, ListenerSettings settings, int over) noexcept
+# Whether a connection over a limit is told so, or just closed.
+
+cdef bint admit_request(Downstream client, Exchange x, const Head *h) noexcept
+# Whether x may start; else its sink has been told to answer, and x is over.
+
+cdef int refusal_status(int over) noexcept
+cdef const char *refusal_text(int over) noexcept
+cdef const char *refusal_cause(int over) noexcept       # for the log

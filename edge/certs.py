@@ -66,6 +66,11 @@ def load(settings: Settings) -> tuple[Identity, ...]:
     return tuple(found)
 
 
+def load_one(chain: Path, key: Path, at: Place) -> Identity:
+    """A certificate that is shown to servers, with its key; `chain` and `key` stand at `at`. Raises ConfigError."""
+    return _identity(Certificate(names=(), chain=chain, key=key), at)
+
+
 def load_authorities(path: Path, at: Place) -> tuple[x509.Certificate, ...]:
     """The certificates in a PEM file, each of which may issue others. Raises ConfigError."""
     found = _read_pem(path, at)

@@ -139,6 +139,17 @@ def _dns_name(text: str) -> str:
     return name
 
 
+def _peer_name(text: str) -> str:
+    """What a certificate may be for."""
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        name = _dns_name(text)
+    if name.startswith("*"):
+        raise ValueError("is a pattern, not a name")
+    return name
+
+
 def _host(text: str) -> str:
     if text.startswith("[") and text.endswith("]"):
         return f"[{ipaddress.IPv6Address(text[1:-1])}]"
@@ -429,6 +440,32 @@ class Pool:
 
 
 @table
+class UpstreamTls:
+    ca: Path | None = knob(
+        File(),
+        "PEM file: the authorities that may have issued a server's certificate. Without it, those of the system.",
+        default=None,
+    )
+    name: str | None = knob(
+        Parsed("host name or IP address", _peer_name, 'write "app.internal" or "10.0.0.7", without a port'),
+        "What the certificates of all servers are to be for, and what is asked for as SNI. Without it, the host that "
+        "stands in `servers`.",
+        default=None,
+    )
+    verify: bool = knob(
+        Boolean(),
+        "Whether a server must show who it is. Without that, anyone on the way may answer in its place.",
+        default=True,
+    )
+    chain: Path | None = knob(
+        File(),
+        "PEM file: a certificate that is shown to servers which ask for one, then each issuer's.",
+        default=None,
+    )
+    key: Path | None = knob(File(), "PEM file: its private key, not encrypted.", default=None)
+
+
+@table
 class Upstream:
     name: str = knob(
         Text("name", r"[A-Za-z0-9._-]{1,64}", "write up to 64 letters, digits, dots, hyphens or underscores"),
@@ -440,6 +477,12 @@ class Upstream:
         ),
         'Its servers, used in turn: `"127.0.0.1:9000"`, `"[::1]:9000"`, `"unix:/run/app.sock"`, or '
         '`"host.name:80"`, which is resolved when the file is loaded.',
+    )
+    protocol: str = knob(Choice("http/1.1"), "What is spoken with the servers.", default="http/1.1")
+    tls: UpstreamTls | None = knob(
+        Section(UpstreamTls),
+        "TLS (1.3 or 1.2) towards the servers; `{}` for all its defaults. Without this table it is plain TCP.",
+        default=None,
     )
     pool: Pool = knob(Section(Pool), "Connections that are kept for further requests.", default={})
 
@@ -526,6 +569,8 @@ class Settings:
     file: str
     addresses: tuple[tuple[Address, ...], ...]
     """For each upstream, the addresses of its servers, names resolved."""
+    server_names: tuple[tuple[str, ...], ...] = ()
+    """For each of them, whom its certificate is to be for."""
     warnings: tuple[str, ...]
 
     server: ServerTable = knob(Section(ServerTable), "The processes, and what they write.", default={})
@@ -541,7 +586,7 @@ class Settings:
         "one name, with different kinds of keys, are chosen by what the client can verify.",
     )
     upstream: tuple[Upstream, ...] = knob(
-        Sections(Upstream), "A group of servers that requests are sent to, in plain HTTP/1.1. At least one."
+        Sections(Upstream), "A group of servers that requests are sent to. At least one."
     )
     route: tuple[Route, ...] = knob(
         Sections(Route), "Which requests go to which upstream. At least one; a request without a route gets 404."
@@ -565,8 +610,12 @@ def parse(text: str, file: str) -> Settings:
     _check_upstreams(settings, top)
     _check_timeouts(settings, top)
     _check_server(settings.server, top.key("server"))
+    resolved = list(_resolve(settings, top))
     return dataclasses.replace(
-        settings, addresses=tuple(_resolve(settings, top)), warnings=tuple(_unused(settings, top))
+        settings,
+        addresses=tuple(tuple(found) for found in resolved),
+        server_names=tuple(tuple(found.values()) for found in resolved),
+        warnings=tuple(_unused(settings, top)),
     )
 
 
@@ -619,6 +668,7 @@ def _check_upstreams(settings: Settings, top: Place) -> None:
         if upstream.name in seen:
             raise at.error(f'"{upstream.name}" is the name of {seen[upstream.name].path} too', "give it another name")
         seen[upstream.name] = at
+        _check_upstream_tls(upstream, top.key("upstream").item(i))
     matches: dict[Match, Place] = {}
     for i, route in enumerate(settings.route):
         at = top.key("route").item(i)
@@ -639,6 +689,20 @@ def _check_timeouts(settings: Settings, top: Place) -> None:
         error = timeouts.check(listeners, route.timeouts, top.key("route").item(i).key("timeouts"))
         if error:
             raise error
+
+
+def _check_upstream_tls(upstream: Upstream, at: Place) -> None:
+    tls = upstream.tls
+    if tls is None:
+        return
+    at = at.key("tls")
+    if not tls.verify and tls.ca is not None:
+        raise at.key("ca").error("is not used with verify = false", "remove one of the two")
+    if (tls.chain is None) is not (tls.key is None):
+        missing = "chain" if tls.chain is None else "key"
+        raise at.key(missing).error("is missing", "a certificate that is shown needs both, `chain` and `key`")
+    if tls.verify and tls.name is None and any(server.path for server in upstream.servers):
+        raise at.key("name").error("is missing", "say whom the certificate behind a Unix socket is to be for")
 
 
 def _check_server(server: ServerTable, at: Place) -> None:
@@ -678,13 +742,16 @@ def owner(server: ServerTable, at: Place) -> tuple[int, int]:
     return uid, gid
 
 
-def _resolve(settings: Settings, top: Place) -> Iterator[tuple[Address, ...]]:
+def _resolve(settings: Settings, top: Place) -> Iterator[dict[Address, str]]:
+    """For each upstream, its addresses, and whom the certificate there is to be for."""
     for i, upstream in enumerate(settings.upstream):
-        found: dict[Address, None] = {}
+        found: dict[Address, str] = {}
         for j, server in enumerate(upstream.servers):
             at = top.key("upstream").item(i).key("servers").item(j)
-            found.update(dict.fromkeys(_addresses(server, at)))
-        yield tuple(found)
+            name = (upstream.tls and upstream.tls.name) or server.host
+            for address in _addresses(server, at):
+                found.setdefault(address, name)
+        yield found
 
 
 def _addresses(server: Server, at: Place) -> list[Address]:

@@ -12,13 +12,12 @@ from typing import Final, Protocol, cast
 from cext.crypto.sign import PrivateKey
 from cext.proxy.downstream import ListenerSettings
 from cext.proxy.hints import EarlyHints, HintTable
-from cext.proxy.pool import UpstreamGroup
 from cext.proxy.router import Route, Router
 from cext.tls.config import ServerConfig
 from cext.tls.credential import Credential
 from cext.worker import DataPlane
 
-from edge import certs, compression, config, ticket_keys, timeouts
+from edge import certs, compression, config, ticket_keys, timeouts, upstreams
 from edge.clients import ClientTrust
 from edge.config import Bind, Listener, Settings
 from edge.keylog import KeyLog
@@ -144,12 +143,7 @@ def _credential(identity: certs.Identity) -> object:
 
 
 def _router(settings: Settings) -> object:
-    groups = {
-        upstream.name: UpstreamGroup(
-            upstream.name, addresses, max_idle=upstream.pool.max_idle, idle_ms=upstream.pool.idle
-        )
-        for upstream, addresses in zip(settings.upstream, settings.addresses, strict=True)
-    }
+    groups = upstreams.groups(settings, _credential)
     learned = HintTable()
     return Router(
         [

@@ -45,6 +45,7 @@ cdef class Exchange(UpstreamUser):
     cdef uint8_t body_begun             # something of it went upstream: it cannot be sent again
     cdef uint8_t responding             # the client has a response head
     cdef uint8_t retried
+    cdef uint8_t misconfigured          # a server was there, but without the TLS or the protocol that it should have
     cdef uint8_t reused
     cdef uint8_t running                # counted by its route,
     cdef uint32_t place                 # and by its client's address, unless NO_PLACE
@@ -79,5 +80,5 @@ cdef class Exchange(UpstreamUser):
     cdef void retime(self) noexcept
     cdef void client_late(self, const char *fault) noexcept
     cdef void fail(self, int status, const char *text, const char *fault) noexcept
-    cdef void report(self, str what, int error) noexcept
+    cdef void report(self, str what, int error, str reason) noexcept
     cdef bint repeatable(self) noexcept nogil

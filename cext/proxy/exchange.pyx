@@ -24,7 +24,7 @@ from cext.http.message cimport (
 from cext.proxy.address_table cimport NO_PLACE
 from cext.proxy.hints cimport without_known
 from cext.proxy.pool cimport Server, avoid
-from cext.proxy.upstream cimport LOST_BAD_RESPONSE, LOST_CONNECT
+from cext.proxy.upstream cimport LOST_BAD_RESPONSE, LOST_CONNECT, LOST_HANDSHAKE
 
 cdef enum:
     TIMER_WAIT = 0
@@ -124,7 +124,7 @@ cdef class Exchange(UpstreamUser):
             self.server_label = (<Server> u.home).label_bytes
             if u.closed:
                 avoid(u, self.ctx.loop.now)
-                self.report("connect", u.error)
+                self.report("connect", u.error, u.reason)
                 continue
             self.upstream = u
             self.reused = u.reused
@@ -133,7 +133,10 @@ cdef class Exchange(UpstreamUser):
             else:
                 self.send_head()
             return
-        self.fail(503, b"The service is not reachable at the moment.", b"connect failed")
+        if self.misconfigured:
+            self.fail(502, b"The service could not be reached as it should be.", b"upstream handshake failed")
+        else:
+            self.fail(503, b"The service is not reachable at the moment.", b"connect failed")
 
     cdef void on_connected(self, UpstreamRequest u) noexcept:
         self.send_head()
@@ -261,9 +264,10 @@ cdef class Exchange(UpstreamUser):
 
     cdef void on_lost(self, UpstreamRequest u, int loss, int error) noexcept:
         self.upstream = None
-        if loss == LOST_CONNECT:
+        if loss == LOST_CONNECT or loss == LOST_HANDSHAKE:
             avoid(u, self.ctx.loop.now)
-            self.report("connect", error)
+            self.misconfigured |= loss == LOST_HANDSHAKE
+            self.report("connect" if loss == LOST_CONNECT else "handshake", error, u.reason)
             self.connect(False)
             return
         if u.reused and not u.answered and not self.retried and self.repeatable():
@@ -275,10 +279,10 @@ cdef class Exchange(UpstreamUser):
             self.connect(True)
             return
         if loss == LOST_BAD_RESPONSE:
-            self.report("response is not HTTP/1.1", 0)
+            self.report("response cannot be understood", error, u.reason)
             self.fail(502, b"The service gave an answer that cannot be understood.", b"bad response")
         else:
-            self.report("closed before the response was whole", error)
+            self.report("closed before the response was whole", error, u.reason)
             self.fail(502, b"The service did not complete its answer.", b"upstream closed")
 
     cdef bint repeatable(self) noexcept nogil:
@@ -335,7 +339,7 @@ cdef class Exchange(UpstreamUser):
             fault = b"timeout: first_byte"
         else:
             fault = b"timeout: response_idle"
-        self.report(fault.decode(), 0)
+        self.report(fault.decode(), 0, None)
         if u is not None:
             self.upstream = None
             u.drop()
@@ -399,9 +403,9 @@ cdef class Exchange(UpstreamUser):
         if u is not None:
             u.drop()
 
-    cdef void report(self, str what, int error) noexcept:
+    cdef void report(self, str what, int error, str reason) noexcept:
         """One line to the operator's log: which server, what happened, for which request."""
-        cdef str detail = f" ({os.strerror(error)})" if error else ""
+        cdef str detail = f" ({reason or os.strerror(error)})" if error or reason else ""
         cdef bytes request = self.head.data[:self.method_len + 1 + self.target_len]
         server = self.server_label.decode() if self.server_label is not None else "-"
         self.ctx.log("warning", f"upstream {self.route.upstream.name} {server}: {what}{detail}; "

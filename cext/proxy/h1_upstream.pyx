@@ -73,7 +73,7 @@ cdef class H1Request(UpstreamRequest):
         cdef H1Upstream c = self.connection
         if c is None:
             return
-        if c.keep_alive and c.out.bytes == 0 and c.phase == UPSTREAM_IDLE:
+        if c.keep_alive and c.out.bytes == 0 and c.filling == NULL and c.phase == UPSTREAM_IDLE:
             self.user = None
             c.home.take_back(c)
         else:
@@ -114,7 +114,7 @@ cdef class H1Upstream(UpstreamConnection):
         self.keep_alive = False
         r.user = user
         r.method = method
-        r.connecting = self.connecting
+        r.connecting = not self.ready
         r.answered = False
         r.paused = False
         r.switching = False
@@ -131,6 +131,7 @@ cdef class H1Upstream(UpstreamConnection):
         cdef H1Request r = self.request
         UpstreamConnection.close(self)
         r.error = self.error
+        r.reason = self.reason
         r.user = None
         r.closed = True
         r.connection = None
@@ -175,11 +176,13 @@ cdef class H1Upstream(UpstreamConnection):
                 user.on_chunk(r, chunks[i])
             else:
                 chunk_release(chunks[i])
-        if r.user is user:
-            if self.body.remaining == 0:
-                self.finish_response()
-            else:
-                user.on_batch(r)
+        if r.user is user and self.body.remaining == 0:
+            self.finish_response()
+
+    cdef void on_read(self) noexcept:
+        cdef H1Request r = self.request
+        if r.user is not None:
+            r.user.on_batch(r)
 
     cdef size_t on_bytes(self, const uint8_t *p, size_t n) noexcept:
         """Reports what p[:n] brings; too little to be reported yet is not taken."""
@@ -225,8 +228,6 @@ cdef class H1Upstream(UpstreamConnection):
             else:
                 self.lose(LOST_BAD_RESPONSE, 0)
                 return n
-        if request.user is user:
-            user.on_batch(request)
         return pos
 
     cdef int read_head(self, const uint8_t *p, size_t n, size_t *used) noexcept:

@@ -11,11 +11,12 @@ cdef enum:
 cdef class Server(UpstreamHome):
     """Server(group, ("tcp", "127.0.0.1", 9000)) or Server(group, ("unix", "/run/app.sock")); ValueError on others."""
 
-    def __init__(self, UpstreamGroup group, tuple where):
+    def __init__(self, UpstreamGroup group, tuple where, tls=None):
         kind, name = where[0], where[1]
         port = where[2] if kind == "tcp" else 0
         address_set(&self.address, kind, name, port)
         self.group = group
+        self.tls = tls
         self.idle = []
         if kind == "unix":
             self.label = f"unix:{name}"
@@ -33,13 +34,17 @@ cdef class Server(UpstreamHome):
 
 
 cdef class UpstreamGroup:
-    """UpstreamGroup(name, servers, max_idle=200, idle_ms=10000): see Server for the servers' form."""
+    """UpstreamGroup(name, servers, max_idle=200, idle_ms=10000): see Server for the servers' form.
 
-    def __init__(self, str name, servers, *, int max_idle=200, int idle_ms=10000):
+    `tls`: a ClientConfig for each server; (): plain TCP to all of them.
+    """
+
+    def __init__(self, str name, servers, *, tls=(), int max_idle=200, int idle_ms=10000):
         if not servers:
             raise ValueError("an upstream needs a server")
         self.name = name
-        self.servers = [Server(self, tuple(s)) for s in servers]
+        tls = tls or [None] * len(servers)
+        self.servers = [Server(self, tuple(where), config) for where, config in zip(servers, tls, strict=True)]
         self.max_idle = max_idle
         self.idle_ms = idle_ms
 
@@ -72,7 +77,7 @@ cdef class UpstreamGroup:
         while server.idle and not fresh:
             c = <H1Upstream> server.idle.pop()
             self.n_idle -= 1
-            if c.nothing_to_read():
+            if c.still_open():
                 ctx.counters.upstream_reuses += 1
                 return c.begin(user, method)
             c.close()

@@ -19,11 +19,14 @@ from cext.http.message cimport Head
 from cext.net.address cimport Address
 from cext.net.stream cimport Stream
 from cext.proxy.context cimport Context
+from cext.tls.connection cimport Connection
+from cext.tls.session cimport Session
 
 cdef enum UpstreamLoss:
     LOST_CONNECT = 1            # no connection came about: nothing was sent
     LOST_CLOSED = 2             # ended or broke before the response was whole
     LOST_BAD_RESPONSE = 3       # what came is no response
+    LOST_HANDSHAKE = 4          # connected, but not to a server as it is configured (TLS, protocol): nothing was sent
 
 cdef class UpstreamRequest
 cdef class UpstreamConnection
@@ -43,6 +46,8 @@ cdef class UpstreamUser(TimerOwner):
 
 cdef class UpstreamHome:
     """Where a connection belongs: its server in the pool."""
+    cdef object tls                 # ClientConfig; None: plain TCP
+    cdef Session session            # the newest of the server's, to be resumed by the next connection
     cdef void take_back(self, UpstreamConnection c) noexcept
     cdef void on_gone(self, UpstreamConnection c) noexcept
 
@@ -64,6 +69,7 @@ cdef class UpstreamRequest:
     cdef bint paused                # its user's client is slow: nothing more of the response is reported
     cdef bint switching             # set by the user: a 101 is awaited
     cdef int error                  # errno of a connect that failed at once
+    cdef str reason                 # what else is known of a loss; None: nothing
     cdef int method                 # Method of the request
 
     cdef int send_head(self, const uint8_t *p, size_t n, int framing, bint ended) noexcept
@@ -90,14 +96,19 @@ cdef class UpstreamRequest:
     # Of a tunnel: no more will be sent, once what was given has gone; the server may still send.
 
 cdef class UpstreamConnection(Stream):
-    """A socket to a server. What is spoken on it is a subclass's business."""
+    """A connection to a server: socket and TLS. What is spoken on it is a subclass's business."""
     cdef Context ctx
     cdef UpstreamHome home
-    cdef bint connecting
+    cdef Connection tls             # None: plain TCP
+    cdef bint connecting            # TCP
+    cdef bint ready                 # connected, and secure where it is to be
     cdef bint pumping
     cdef bint broken                # sending has failed: what came before that is still read
     cdef bint shut_when_sent        # our side is to be shut once `out` has gone
-    cdef Bytes pending              # read, but not yet enough to parse
+    cdef Bytes pending              # read, but not yet enough to parse, or to open: part of a record
+    cdef Bytes plain                # of TLS: opened, but not yet enough to parse
+    cdef Chunk *filling             # of TLS: plaintext of the next record
+    cdef str reason                 # why it ends, where there is more to say than an errno
     cdef Timer idle
     # for the protocol
     cdef int open(self, const Address *where) noexcept
@@ -105,6 +116,7 @@ cdef class UpstreamConnection(Stream):
     cdef void flush(self) noexcept
     cdef void pump(self) noexcept
     cdef void finish_writing(self) noexcept
+    cdef bint still_open(self) noexcept
     cdef void close(self) noexcept
     # the protocol's own
     cdef void on_ready(self) noexcept
@@ -112,9 +124,17 @@ cdef class UpstreamConnection(Stream):
     cdef size_t on_bytes(self, const uint8_t *p, size_t n) noexcept
     cdef size_t wants_chunks(self) noexcept
     cdef void on_chunks(self, Chunk **chunks, int n, size_t size) noexcept
+    cdef void on_read(self) noexcept
     cdef void on_sent(self) noexcept
     cdef void on_ended(self, int error) noexcept
     cdef void lose(self, int loss, int error) noexcept
     # its own
+    cdef void on_connect(self) noexcept
     cdef ssize_t read_scratch(self) noexcept
     cdef ssize_t read_chunks(self) noexcept
+    cdef ssize_t read_records(self) noexcept
+    cdef size_t open_records(self, uint8_t *p, size_t n) noexcept
+    cdef void deliver(self, uint8_t *p, size_t n) noexcept
+    cdef void fail_tls(self, str reason) noexcept
+    cdef int seal_filling(self) noexcept
+    cdef int queue_tls_output(self) noexcept

@@ -1,12 +1,32 @@
 """Connections to servers, and what all their protocols have in common (see the .pxd)."""
 
-from libc.errno cimport ETIMEDOUT
+from libc.errno cimport EPROTO, ETIMEDOUT
 from libc.string cimport memcpy
 
-from cext.base.buffer cimport bytes_append, bytes_free, chunk_release, queue_append, queue_clear
+from cext.base.buffer cimport (
+    bytes_append,
+    bytes_consume,
+    bytes_free,
+    chunk_acquire,
+    chunk_release,
+    queue_append,
+    queue_clear,
+    queue_push,
+)
 from cext.base.timers cimport timer_init
 from cext.net.stream cimport CHUNKS_PER_READ, IO_AGAIN, IO_ERROR
 from cext.proxy.context cimport BYTES_PER_TURN, SCRATCH
+from cext.tls.connection cimport (
+    RECORD_HEADER,
+    TLS_CLOSE_NOTIFY,
+    TLS_DATA,
+    TLS_ESTABLISHED,
+    TLS_FAILED,
+    TLS_NEED_DATA,
+)
+
+cdef enum:
+    RECEIVE = 64 * 1024         # ciphertext at a time: what is left of a record must fit the scratch memory with it
 
 
 cdef class UpstreamUser(TimerOwner):
@@ -95,18 +115,56 @@ cdef class UpstreamConnection(Stream):
 
     def __dealloc__(self):
         bytes_free(&self.pending)
+        bytes_free(&self.plain)
+        chunk_release(self.filling)
+
+    # ---- life
 
     cdef int open(self, const Address *where) noexcept:
-        """Starts to connect: 0 (connected, or `connecting`), or -1 with `error`."""
+        """Starts to connect: 0 (`ready`, or it will be), or -1 with `error`."""
         if self.connect_to(where) < 0:
             return -1
         self.connecting = not self.writable
-        return 0
+        if not self.connecting:
+            self.on_connect()
+        return 0 if self.fd >= 0 else -1
+
+    cdef void on_connect(self) noexcept:
+        """TCP is there: with TLS, a ClientHello goes out."""
+        if self.home.tls is None:
+            self.ready = True
+            self.on_ready()
+            return
+        try:
+            self.tls = Connection(self.home.tls, self.home.session)
+        except Exception as e:
+            self.fail_tls(repr(e))
+            return
+        self.flush()
+
+    cdef bint still_open(self) noexcept:
+        """Whether an idle connection may serve: a look (0.2 us) tells that it is open and silent. In TLS there may be
+        what says nothing to anyone, such as tickets."""
+        if self.nothing_to_read():
+            return True
+        if self.tls is None:
+            return False
+        self.readable = True
+        self.pump()
+        return self.fd >= 0 and self.nothing_to_read()
 
     cdef void close(self) noexcept:
-        """Without a word to anyone."""
+        """Without a word to anyone but, where it may be understood, the server."""
         self.loop.timers.disarm(&self.idle)
+        if self.tls is not None and self.fd >= 0 and self.ready and self.writable and self.out.bytes == 0:
+            self.tls.close_notify()
+            if self.queue_tls_output() == 0:
+                self.send_queue()
         self.close_stream()
+        chunk_release(self.filling)
+        self.filling = NULL
+        bytes_free(&self.pending)
+        bytes_free(&self.plain)
 
     # ---- the protocol's own
 
@@ -128,6 +186,9 @@ cdef class UpstreamConnection(Stream):
     cdef void on_chunks(self, Chunk **chunks, int n, size_t size) noexcept:
         """`size` bytes of content in n chunks, which become the protocol's."""
 
+    cdef void on_read(self) noexcept:
+        """All that one read brought has been given."""
+
     cdef void on_sent(self) noexcept:
         """The socket has taken something of `out`."""
 
@@ -140,11 +201,62 @@ cdef class UpstreamConnection(Stream):
     # ---- writing
 
     cdef int write(self, const uint8_t *p, size_t n) noexcept:
-        """Queues a copy; flush() sends it. 0, or -1 when out of memory."""
-        return queue_append(&self.out, p, n)
+        """Queues a copy; flush() sends it. 0, or -1 when it cannot."""
+        cdef Chunk *c
+        cdef size_t room
+        if self.tls is None:
+            return queue_append(&self.out, p, n)
+        while n:
+            if self.filling == NULL:
+                self.filling = chunk_acquire()
+                if self.filling == NULL:
+                    return -1
+            c = self.filling
+            room = self.tls.plaintext_max - (c.end - c.start)
+            if room > n:
+                room = n
+            memcpy(c.data + c.end, p, room)
+            c.end += <uint32_t> room
+            p += room
+            n -= room
+            if c.end - c.start >= self.tls.plaintext_max and self.seal_filling() < 0:
+                return -1
+        return 0
+
+    cdef int seal_filling(self) noexcept:
+        """What was gathered becomes a record."""
+        cdef Chunk *c = self.filling
+        cdef ssize_t n
+        if c == NULL:
+            return 0
+        self.filling = NULL
+        self.tls.before_write()
+        n = -1
+        if self.queue_tls_output() == 0:
+            n = self.tls.seal(c.data + c.start - RECORD_HEADER, c.end - c.start)
+        if n < 0:
+            chunk_release(c)
+            return -1
+        c.start -= RECORD_HEADER
+        c.end = c.start + <uint32_t> n
+        queue_push(&self.out, c)
+        return 0
+
+    cdef int queue_tls_output(self) noexcept:
+        """Handshake messages, alerts and KeyUpdates, in their place among the records."""
+        cdef int r = 0
+        if self.tls.out.len:
+            r = queue_append(&self.out, self.tls.out.data, self.tls.out.len)
+            bytes_free(&self.tls.out)
+        return r
 
     cdef void flush(self) noexcept:
-        if self.connecting or self.fd < 0 or self.out.bytes == 0:
+        if self.connecting or self.fd < 0:
+            return
+        if self.tls is not None and (self.seal_filling() < 0 or self.queue_tls_output() < 0):
+            self.lose(LOST_CLOSED, EPROTO)
+            return
+        if self.out.bytes == 0:
             return
         if self.send_queue() == IO_ERROR:
             # The server may have answered before it closed: what it sent is read first.
@@ -156,10 +268,16 @@ cdef class UpstreamConnection(Stream):
             return
         if self.shut_when_sent and self.out.bytes == 0:
             self.finish_writing()
-        self.on_sent()
+        if self.ready:
+            self.on_sent()
 
     cdef void finish_writing(self) noexcept:
-        """Shuts our side, after what is queued."""
+        """Shuts our side, after what is queued. In TLS that is a close_notify: the socket stays as it is."""
+        if self.tls is not None:
+            if self.seal_filling() == 0:
+                self.tls.close_notify()
+                self.flush()
+            return
         self.shut_when_sent = self.out.bytes > 0
         if not self.shut_when_sent and self.fd >= 0:
             self.shut_writing()
@@ -180,7 +298,7 @@ cdef class UpstreamConnection(Stream):
                 self.lose(LOST_CONNECT, error)
                 return
             self.connecting = False
-            self.on_ready()
+            self.on_connect()
         if self.fd >= 0 and self.out.bytes and self.writable:
             self.flush()
         if self.fd >= 0 and self.readable:
@@ -198,9 +316,14 @@ cdef class UpstreamConnection(Stream):
         self.pumping = True
         self.ctx.upstream_reading = True
         while self.readable and self.fd >= 0 and self.wants_input():
-            got = self.read_chunks() if self.wants_chunks() else self.read_scratch()
+            if self.tls is not None:
+                got = self.read_records()
+            else:
+                got = self.read_chunks() if self.wants_chunks() else self.read_scratch()
             if got <= 0:
                 break
+            if self.fd >= 0:
+                self.on_read()
             if <size_t> got >= budget:
                 self.loop.again(self)
                 break
@@ -243,3 +366,94 @@ cdef class UpstreamConnection(Stream):
             return 0
         self.on_chunks(chunks, n, got)
         return got
+
+    cdef ssize_t read_records(self) noexcept:
+        """One read, and the records it completes, opened in scratch memory."""
+        cdef uint8_t *p = self.ctx.upstream_scratch
+        cdef size_t have = self.pending.len
+        cdef size_t used
+        cdef ssize_t got = self.receive_into(p + have, RECEIVE)
+        if got == IO_AGAIN:
+            return 0
+        if got <= 0:
+            if not self.ready:
+                self.fail_tls("closed during the handshake")
+            elif got < 0:
+                self.on_ended(self.error)
+            elif self.tls.read_closed:
+                self.readable = False
+            else:                                   # an end that TLS does not confirm may be anyone's
+                self.reason = "TLS: ended without close_notify"
+                self.on_ended(EPROTO)
+            return 0
+        if have:
+            memcpy(p, self.pending.data, have)
+            bytes_free(&self.pending)
+        used = self.open_records(p, have + got)
+        if self.fd >= 0 and used < have + got and bytes_append(&self.pending, p + used, have + got - used) < 0:
+            self.lose(LOST_CLOSED, 0)
+        return got
+
+    cdef size_t open_records(self, uint8_t *p, size_t n) noexcept:
+        """Opens the whole records in p[:n] and delivers them -> bytes used."""
+        cdef size_t pos = 0
+        cdef size_t used = 0
+        cdef size_t size = 0
+        cdef uint8_t *data = NULL
+        cdef int event
+        while pos < n and self.fd >= 0:
+            event = self.tls.receive(p + pos, n - pos, &used, &data, &size)
+            pos += used
+            if event == TLS_DATA:
+                self.deliver(data, size)
+                continue
+            if event == TLS_NEED_DATA:
+                break
+            if event == TLS_FAILED:
+                self.fail_tls(str(self.tls.failure))
+                return n
+            if self.tls.out.len:
+                self.flush()
+                if self.fd < 0:
+                    return n
+            if event == TLS_ESTABLISHED:
+                self.ready = True
+                self.on_ready()
+            elif event == TLS_CLOSE_NOTIFY:
+                self.on_ended(0)
+                return n
+            if self.tls.session is not None:
+                self.home.session = self.tls.session
+        return pos
+
+    cdef void deliver(self, uint8_t *p, size_t n) noexcept:
+        """Plaintext to the protocol; what it leaves is kept in front of what follows."""
+        cdef Bytes kept
+        cdef size_t taken
+        if self.plain.len == 0:
+            taken = self.on_bytes(p, n)
+            if self.fd < 0 or taken == n:
+                return
+            p += taken
+            n -= taken
+        if bytes_append(&self.plain, p, n) < 0:
+            self.lose(LOST_CLOSED, 0)
+            return
+        if self.plain.len == n:                     # it has just declined all of this
+            return
+        kept = self.plain
+        self.plain.data = NULL
+        bytes_free(&self.plain)
+        taken = self.on_bytes(kept.data, kept.len)
+        if self.fd < 0:
+            bytes_free(&kept)
+            return
+        bytes_consume(&kept, taken)
+        self.plain = kept
+
+    cdef void fail_tls(self, str reason) noexcept:
+        """No TLS with this server (any more). Our alert, if there is one, goes out."""
+        self.reason = f"TLS: {reason}"
+        if self.tls is not None and self.queue_tls_output() == 0:
+            self.send_queue()
+        self.lose(LOST_CLOSED if self.ready else LOST_HANDSHAKE, 0)

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from edge import clients
+from edge import clients, trust
 from edge.tls import Refuse
 
 
@@ -72,32 +72,32 @@ def asked(monkeypatch):
 
 
 def test_what_is_trusted_is_remembered_for_a_while(authority, asked, monkeypatch):
-    trust = clients.ClientTrust([authority.certificate])
+    trusted = clients.ClientTrust([authority.certificate])
     chain = [der(authority.client())]
     for _ in range(3):
-        trust(chain)
+        trusted(chain)
     assert len(asked) == 1
-    now = clients.time.time()
-    monkeypatch.setattr(clients.time, "time", lambda: now + clients._REMEMBER_SECONDS + 1)
-    trust(chain)
+    now = trust.time.time()
+    monkeypatch.setattr(trust.time, "time", lambda: now + trust._REMEMBER_SECONDS + 1)
+    trusted(chain)
     assert len(asked) == 2
 
 
 def test_no_longer_than_the_certificate_is_valid(authority, asked, monkeypatch):
-    trust = clients.ClientTrust([authority.certificate])
+    trusted = clients.ClientTrust([authority.certificate])
     chain = [der(authority.client(seconds=60))]
-    trust(chain)
-    now = clients.time.time()
-    monkeypatch.setattr(clients.time, "time", lambda: now + 61)
-    trust(chain)  # by the real clock it is still valid; what matters is that it was asked again
+    trusted(chain)
+    now = trust.time.time()
+    monkeypatch.setattr(trust.time, "time", lambda: now + 61)
+    trusted(chain)  # by the real clock it is still valid; what matters is that it was asked again
     assert len(asked) == 2
 
 
 def test_distrust_is_not_remembered(authority, asked):
-    trust = clients.ClientTrust([Authority().certificate])
+    trusted = clients.ClientTrust([Authority().certificate])
     for _ in range(2):
         with pytest.raises(Refuse):
-            trust([der(authority.client())])
+            trusted([der(authority.client())])
     assert len(asked) == 2
 
 
@@ -126,27 +126,27 @@ def test_a_chain_of_many_paths_costs_no_more_than_one(authority):
 
 
 def test_what_would_be_dear_to_look_at_is_refused(authority):
-    trust = clients.ClientTrust([authority.certificate])
+    trusted = clients.ClientTrust([authority.certificate])
     with pytest.raises(Refuse, match="a chain of more than 16 certificates"):
-        trust([der(authority.client())] * 17)
+        trusted([der(authority.client())] * 17)
     modulus = rsa.generate_private_key(65537, 2048).public_key().public_numbers().n
     dear = rsa.RSAPublicNumbers((1 << 2000) + 1, modulus).public_key()
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "someone")])
     with pytest.raises(Refuse, match="public exponent of more than 32 bits"):
-        trust([der(authority.sign(subject, dear, 3600, []))])
+        trusted([der(authority.sign(subject, dear, 3600, []))])
 
 
 def test_two_chains_of_the_same_bytes_are_two(authority):
-    trust = clients.ClientTrust([authority.certificate])
+    trusted = clients.ClientTrust([authority.certificate])
     leaf = der(authority.client())
-    trust([leaf])
+    trusted([leaf])
     with pytest.raises(Refuse):
-        trust([leaf[:100], leaf[100:]])
+        trusted([leaf[:100], leaf[100:]])
 
 
 def test_memory_is_bounded(authority, monkeypatch):
-    monkeypatch.setattr(clients, "_REMEMBERED", 3)
-    trust = clients.ClientTrust([authority.certificate])
+    monkeypatch.setattr(trust, "_REMEMBERED", 3)
+    trusted = clients.ClientTrust([authority.certificate])
     for _ in range(5):
-        trust([der(authority.client())])
-        assert len(trust._trusted) <= 3
+        trusted([der(authority.client())])
+        assert len(trusted._trusted) <= 3

@@ -146,8 +146,9 @@ def echo(conn):
 class Backend:
     """Serves each connection with script(conn) in a thread of its own; the connection is closed when it returns."""
 
-    def __init__(self, script=echo, *, receive_buffer=0):
+    def __init__(self, script=echo, *, receive_buffer=0, tls=None):
         self.script = script
+        self.tls = tls                      # an ssl.SSLContext
         self.accepted = 0
         self.open = []
         self.failures = []
@@ -174,6 +175,8 @@ class Backend:
 
     def _serve(self, conn):
         try:
+            if self.tls is not None:
+                conn.sock = self.tls.wrap_socket(conn.sock, server_side=True, suppress_ragged_eofs=False)
             self.script(conn)
         except (OSError, EOFError):
             pass

@@ -262,6 +262,13 @@ FAULTS = [
     ("[[upstream]]", 'servers = ["*.x:80"]', "upstream[0].servers[0]", "no address", "host.name:80"),
     ("[[upstream]]", 'servers = ["no-such-host.invalid:80"]', "upstream[0].servers[0]", "resolved", "IP address"),
     ("[[upstream]]", "pool = { max_idle = -1 }", "upstream[0].pool.max_idle", "out of range", "0 and 65535"),
+    ("[[upstream]]", 'protocol = "h3"', "upstream[0].protocol", '"h3" is not known', '"http/1.1"'),
+    ("[[upstream]]", "tls = true", "upstream[0].tls", "true is not a table", "keys of: ca"),
+    ("[[upstream]]", 'tls = { name = "*.x" }', "upstream[0].tls.name", "a pattern", "without a port"),
+    ("[[upstream]]", 'tls = { name = "x:1" }', "upstream[0].tls.name", "no DNS name", "without a port"),
+    ("[[upstream]]", 'tls = { ca = "a", verify = false }', "upstream[0].tls.ca", "verify = false", "one of the two"),
+    ("[[upstream]]", 'tls = { chain = "a" }', "upstream[0].tls.key", "is missing", "needs both"),
+    ("[[upstream]]", 'tls = { key = "a" }', "upstream[0].tls.chain", "is missing", "needs both"),
     ("[[route]]", 'upstream = "ap"', "route[0].upstream", 'no upstream "ap"', 'did you mean "app"?'),
     ("[[route]]", 'upstream = "zzz"', "route[0].upstream", 'no upstream "zzz"', "name one of: app"),
     ("[[route]]", 'match = { path = "x" }', "route[0].match.path", "no path", 'begin with "/"'),
@@ -332,6 +339,25 @@ def test_two_routes_of_one_match():
     with pytest.raises(ConfigError) as caught:
         parse(LEAST + '[[route]]\nmatch = {}\nupstream = "app"\n')
     assert caught.value.key == "route[1].match"
+
+
+def test_whom_a_certificate_is_to_be_for():
+    servers = 'servers = ["127.0.0.1:1", "localhost:2"]\n'
+    assert set(parse(with_line("[[upstream]]", servers + "tls = {}")).server_names[0]) == {"127.0.0.1", "localhost"}
+    named = parse(with_line("[[upstream]]", servers + 'tls = { name = "App.internal" }'))
+    assert set(named.server_names[0]) == {"app.internal"}
+    assert len(named.server_names[0]) == len(named.addresses[0])
+
+
+def test_a_unix_socket_has_no_name_of_its_own():
+    unix = 'servers = ["unix:/run/app.sock"]\n'
+    with pytest.raises(ConfigError) as caught:
+        parse(with_line("[[upstream]]", unix + "tls = {}"))
+    assert caught.value.key == "upstream[0].tls.name"
+    assert parse(with_line("[[upstream]]", unix + "tls = { verify = false }")).server_names == (("",),)
+    assert parse(with_line("[[upstream]]", unix + 'tls = { name = "app.internal" }')).server_names == (
+        ("app.internal",),
+    )
 
 
 def test_an_upstream_without_route_is_a_warning():

@@ -7,7 +7,7 @@ from cext.proxy.timeouts import DEFAULTS
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from edge import config, plane
+from edge import config, plane, upstreams
 from edge.config import EarlyHints
 from edge.errors import ConfigError
 from edge.tls import Refuse
@@ -117,8 +117,9 @@ def test_key_log(certificates, tmp_path):
 
 
 def test_every_setting_arrives(settings, monkeypatch):
-    for name in ("ListenerSettings", "Router", "Route", "UpstreamGroup", "ServerConfig"):
+    for name in ("ListenerSettings", "Router", "Route", "ServerConfig"):
         monkeypatch.setattr(plane, name, type(name, (Made,), {}))
+    monkeypatch.setattr(upstreams, "UpstreamGroup", Made)
     prepared = plane.prepare(settings(), SECRET)
     first, second, third = prepared.listeners.values()
     assert first is second
@@ -173,7 +174,7 @@ def test_every_setting_arrives(settings, monkeypatch):
     assert to_a.named["timeouts"] == {}
     (a,) = to_a.args
     assert a.args == ("a", (("tcp", "127.0.0.1", 9), ("tcp", "::1", 9), ("unix", "/run/a.sock")))
-    assert a.named == {"max_idle": 4, "idle_ms": 5000}
+    assert a.named == {"tls": [], "max_idle": 4, "idle_ms": 5000}
     assert to_b.args[0].args[0] == "b"
 
 

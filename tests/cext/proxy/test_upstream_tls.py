@@ -17,10 +17,9 @@ from tests.cext.tls.peer import certified, credential
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     certificate, key = certified()
+    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     pem = tmp_path_factory.mktemp("pki") / "server.pem"
-    pem.write_bytes(
-        certificate.public_bytes(serialization.Encoding.PEM)
-        + key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+    pem.write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + key.private_bytes(*form))
     return pem
 
 

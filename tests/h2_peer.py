@@ -1,7 +1,7 @@
-"""A client of HTTP/2 made of raw frames (RFC 9113), to send whatever a peer could; hpack does the fields.
+"""Both ends of HTTP/2 made of raw frames (RFC 9113), to send whatever a peer could; hpack does the fields.
 
-`H2Peer(send, receive)` is given what writes bytes and what reads some (b"" at the end of the connection, which raises
-EOFError).
+`H2Peer(send, receive)`, a client, and `H2Origin(send, receive)`, a server, are given what writes bytes and what reads
+some (b"" at the end of the connection, which raises EOFError).
 """
 
 import dataclasses
@@ -241,3 +241,39 @@ class H2Peer:
                 self.step()
         except (EOFError, ConnectionError):
             return self.goaways[-1] if self.goaways else None
+
+
+class H2Origin(H2Peer):
+    """The other end: `responses` holds the requests that came, by stream."""
+
+    def __init__(self, send, receive, *, hold=False, **own_settings):
+        super().__init__(send, receive, hold=hold, begin=False)
+        self.greeted = False
+        send(settings(**own_settings))
+
+    def next_frame(self):
+        while not self.greeted:
+            if len(self.buffer) >= len(PREFACE):
+                assert self.buffer.startswith(PREFACE)
+                del self.buffer[: len(PREFACE)]
+                self.greeted = True
+            else:
+                self.buffer += self.receive_bytes()
+        return super().next_frame()
+
+    def _fields(self, opened, request, fields):
+        if request.fields is None:
+            request.fields = fields
+        else:
+            request.trailers = fields
+        request.ended |= bool(opened.flags & END_STREAM)
+
+    def respond(self, stream, body=b"", *, status="200", fields=(), trailers=(), end=True):
+        """A response, as far as it fits the first windows."""
+        last = end and not trailers
+        out = [self.head(stream, [(":status", status), *fields], end=last and not body)]
+        parts = [body[i : i + 16384] for i in range(0, len(body), 16384)]
+        out += [frame(DATA, END_STREAM if last and part is parts[-1] else 0, stream, part) for part in parts]
+        if trailers:
+            out.append(self.head(stream, trailers))
+        self.send(*out)

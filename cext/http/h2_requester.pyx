@@ -12,6 +12,7 @@ from cext.http.h1_writer cimport reason_phrase
 from cext.http.h2_fields cimport set_field, set_request
 from cext.http.h2_session cimport H2_CANCEL, H2_PROTOCOL_ERROR, H2_REFUSED_STREAM, append_line, content_of
 from cext.http.message cimport MAX_FIELDS, METHOD_CONNECT, METHOD_HEAD, Head, Limits
+from cext.http.rules cimport same_name
 from cext.lib.nghttp2 cimport *
 
 cdef enum:
@@ -61,6 +62,7 @@ cdef class H2Requester(H2Session):
         if h.te_trailers:
             set_field(&nv[n], b"te", 2, b"trailers", 8)
             n += 1
+        keep_secret(nv, n)
         s = self.new_stream(0)
         if s == NULL:
             return NULL
@@ -77,13 +79,14 @@ cdef class H2Requester(H2Session):
         return s
 
     cdef void frame_not_sent(self, const nghttp2_frame *frame) noexcept:
-        """A request that came to nothing: it was taken back, or a GOAWAY was first. nghttp2 knows no such stream."""
+        """A request that came to nothing: it was taken back, or a GOAWAY was first."""
         cdef H2Stream *s = self.streams
         if frame.hd.type != NGHTTP2_HEADERS or frame.headers.cat != NGHTTP2_HCAT_REQUEST:
             return
         while s != NULL and s.id != frame.hd.stream_id:
             s = s.next
-        if s != NULL:
+        # Where nghttp2 has opened the stream already, it closes it now.
+        if s != NULL and nghttp2_session_get_stream_user_data(self.session, s.id) == NULL:
             self.on_stream_closed(s, H2_CANCEL if s.reset_by_us else H2_REFUSED_STREAM)
             self.forget(s)
 
@@ -176,3 +179,13 @@ cdef class H2Requester(H2Session):
 
     cdef void on_goaway(self, int32_t last_id, uint32_t code) noexcept:
         """The peer takes no more requests. Those above last_id are closed as refused after this."""
+
+
+cdef void keep_secret(nghttp2_nv *nv, size_t n) noexcept nogil:
+    """Many clients share the connection's compression: by what shortens a guess one could learn what another has sent
+    (RFC 7541, section 7.1)."""
+    cdef size_t i
+    for i in range(n):
+        if (nv[i].namelen == 6 and same_name(nv[i].name, b"cookie", 6)
+                or nv[i].namelen == 13 and same_name(nv[i].name, b"authorization", 13)):
+            nv[i].flags = NGHTTP2_NV_FLAG_NO_INDEX

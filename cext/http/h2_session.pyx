@@ -390,7 +390,7 @@ cdef class H2Session:
         """Any but HEADERS and DATA."""
 
     cdef void frame_sent(self, const nghttp2_frame *frame) noexcept:
-        """Any but RST_STREAM."""
+        """Any but RST_STREAM and GOAWAY."""
 
     cdef void frame_not_sent(self, const nghttp2_frame *frame) noexcept:
         """nghttp2 could not."""
@@ -545,10 +545,15 @@ cdef int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t id, cons
 
 
 cdef int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, void *user) noexcept:
-    """What a peer does that we have to reset a stream for it is charged as if it had done so."""
+    """What a peer does that we have to reset a stream for it is charged as if it had done so. A GOAWAY with a code may be
+    nghttp2's own: it has passed over all that comes since."""
     cdef H2Session self = <H2Session> user
     cdef H2Stream *s
-    if frame.hd.type != NGHTTP2_RST_STREAM:
+    if frame.hd.type == NGHTTP2_GOAWAY:
+        if frame.goaway.error_code != H2_NO_ERROR and not self.failed:
+            self.failed = True
+            self.fault = b"a fault of the whole connection"
+    elif frame.hd.type != NGHTTP2_RST_STREAM:
         self.frame_sent(frame)
     elif blames_peer(frame.rst_stream.error_code):
         self.spend(COST_RESET)
@@ -578,6 +583,8 @@ cdef int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, vo
         self.closed[self.closed_at].id = id
         self.closed[self.closed_at].by = CLOSED_BY_US if s.reset_by_us else CLOSED_BY_PEER
         self.closed_at = (self.closed_at + 1) % CLOSED_KEPT
+        if s.fault != NULL and code == H2_NO_ERROR:     # both ends were done before our reset went
+            code = H2_PROTOCOL_ERROR
         self.on_stream_closed(s, code)
         self.forget(s)
         self.settle()

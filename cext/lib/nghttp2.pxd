@@ -81,6 +81,7 @@ cdef extern from "<nghttp2/nghttp2.h>" nogil:
         NGHTTP2_FLAG_END_STREAM
         NGHTTP2_FLAG_ACK
         NGHTTP2_NV_FLAG_NONE
+        NGHTTP2_NV_FLAG_NO_INDEX
         NGHTTP2_HCAT_REQUEST
         NGHTTP2_HCAT_RESPONSE
         NGHTTP2_HCAT_HEADERS

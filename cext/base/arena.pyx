@@ -27,6 +27,7 @@ cdef struct Run:                    # in an image: words of zeros, then words th
     uint16_t zeros
     uint16_t others
 
+cdef uint8_t drawn[LITTLE_GAIN]     # an image while it is made
 cdef uint8_t **free_slots = NULL    # a stack; the last freed is the next given out
 cdef size_t n_free = 0
 cdef size_t n_slots = 0             # of all regions: the stack has room for them
@@ -63,12 +64,13 @@ cdef int arena_open(Arena *a) noexcept nogil:
     a.memory = free_slots[n_free]
     a.image = NULL
     a.used = 0
+    a.sealed = False
     return 0
 
 
 cdef void *arena_take(Arena *a, size_t n) noexcept nogil:
     cdef uint8_t *p
-    if a.memory == NULL or n > ARENA_BYTES - a.used:
+    if a.memory == NULL or a.sealed or n > ARENA_BYTES - a.used:
         return NULL
     p = a.memory + a.used
     a.used = min(<uint32_t> ((a.used + n + ALIGNMENT - 1) & ~<size_t> (ALIGNMENT - 1)), <uint32_t> ARENA_BYTES)
@@ -82,12 +84,9 @@ cdef void arena_sleep(Arena *a) noexcept nogil:
     cdef size_t at = 0
     cdef size_t start
     cdef uint32_t n = 0
-    cdef uint8_t *shrunk
+    cdef uint8_t *image
     cdef Run run
     if a.memory == NULL or a.image != NULL:
-        return
-    a.image = <uint8_t *> malloc(LITTLE_GAIN)
-    if a.image == NULL:
         return
     while at < end:
         start = at
@@ -99,21 +98,20 @@ cdef void arena_sleep(Arena *a) noexcept nogil:
             at += 1
         run.others = <uint16_t> (at - start)
         if n + sizeof(Run) + run.others * 8 > LITTLE_GAIN:
-            free(a.image)
-            a.image = NULL
             return
-        memcpy(a.image + n, &run, sizeof(Run))
+        memcpy(drawn + n, &run, sizeof(Run))
         n += sizeof(Run)
-        memcpy(a.image + n, words + start, run.others * 8)
+        memcpy(drawn + n, words + start, run.others * 8)
         n += run.others * 8
-    if madvise(a.memory, ARENA_BYTES, MADV_DONTNEED) != 0:      # locked in memory: what is there would stay
-        free(a.image)
-        a.image = NULL
+    image = <uint8_t *> malloc(n if n else 1)
+    if image == NULL:
         return
-    a.image_len = n
-    shrunk = <uint8_t *> realloc(a.image, n if n else 1)
-    if shrunk != NULL:
-        a.image = shrunk
+    if madvise(a.memory, ARENA_BYTES, MADV_DONTNEED) != 0:      # locked in memory: what is there would stay
+        free(image)
+        return
+    memcpy(image, drawn, n)
+    a.image = image
+    a.image_len = <uint16_t> n
 
 
 cdef void arena_wake(Arena *a) noexcept nogil:

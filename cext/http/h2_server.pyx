@@ -3,6 +3,7 @@
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memset, strlen
 
+from cext.base.arena cimport arena_wake
 from cext.base.buffer cimport Bytes, bytes_append, bytes_free, bytes_reserve
 from cext.http.h1_reader cimport parse_request
 from cext.http.h1_writer cimport ALLOWED, DECIMAL_MAX, passes_soon, reason_phrase
@@ -269,6 +270,7 @@ cdef class H2Server(H2Session):
     cdef void warn(self) noexcept:
         if not self.warned and not self.draining:
             self.warned = True
+            arena_wake(&self.arena)
             nghttp2_submit_shutdown_notice(self.session)
 
     # --- for the consumer to override

@@ -9,6 +9,7 @@ but bytes go in and out only between them.
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from cext.base.arena cimport Arena
 from cext.base.buffer cimport Bytes, Chunk, ChunkQueue
 from cext.http.message cimport Head, Limits
 from cext.lib.nghttp2 cimport (
@@ -98,7 +99,8 @@ cdef struct H2Settings:
     bint connect_protocol               # extended CONNECT (RFC 8441)
 
 cdef class H2Session:
-    cdef nghttp2_session *session
+    cdef nghttp2_session *session       # not to be touched asleep
+    cdef Arena arena                    # what nghttp2 keeps for as long as the connection lasts
     cdef Head *scratch                  # where heads are parsed to; valid within the call that tells of one
     cdef Limits limits
     cdef H2Stream *streams
@@ -131,6 +133,8 @@ cdef class H2Session:
     # Writes what is to be sent now through put, as far as there is room; then on_stream_drained where it is due.
     cdef bint finished(self) noexcept nogil
     # Nothing more can come or go: close.
+    cdef void sleep(self) noexcept nogil
+    # Gives memory back, if no stream is open and nothing is to be sent, until anything else is called.
 
     cdef int append(self, H2Stream *s, const uint8_t *p, size_t n) noexcept
     # Content; 0, or -1 when out of memory (the stream is reset).

@@ -7,9 +7,19 @@ all that a peer can ask for at no cost of its own (resets, PINGs, SETTINGS, empt
 
 cimport cython
 from cpython.object cimport PyObject
-from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memcmp, memcpy
 
+from cext.base.arena cimport (
+    ARENA_BYTES,
+    Arena,
+    arena_close,
+    arena_open,
+    arena_owns,
+    arena_sleep,
+    arena_take,
+    arena_wake,
+)
 from cext.base.buffer cimport (
     Bytes, Chunk, bytes_append, bytes_free, bytes_reserve, chunk_release, queue_append, queue_clear,
     queue_pop, queue_push)
@@ -46,24 +56,35 @@ cdef class H2Session:
 
     def __dealloc__(self):
         cdef H2Stream *s
+        arena_wake(&self.arena)
         nghttp2_session_del(self.session)
+        arena_close(&self.arena)
         while self.streams != NULL:
             self.forget(self.streams)
 
     cdef int start(self, bint server, const nghttp2_settings_entry *iv, size_t n, const H2Settings *settings,
                    const Limits *limits, Head *scratch) except -1:
         """Our SETTINGS stand in the output afterwards."""
+        cdef nghttp2_mem memory
         cdef int r
         self.server = server
+        if arena_open(&self.arena) < 0:
+            raise MemoryError
+        memory.mem_user_data = &self.arena
+        memory.malloc = allocate
+        memory.free = give_back
+        memory.calloc = allocate_zeroed
+        memory.realloc = resize
         self.scratch = scratch
         self.limits = limits[0]
         self.credit = CREDIT_MAX
         self.window = settings.connection_window
         if server:
             self.walk.skip = PREFACE_LENGTH
-            r = nghttp2_session_server_new2(&self.session, callbacks, <PyObject *> self, options)
+            r = nghttp2_session_server_new3(&self.session, callbacks, <PyObject *> self, options, &memory)
         else:
-            r = nghttp2_session_client_new2(&self.session, callbacks, <PyObject *> self, options)
+            r = nghttp2_session_client_new3(&self.session, callbacks, <PyObject *> self, options, &memory)
+        self.arena.sealed = True                # what comes and goes later has no place in it
         if (r != 0 or nghttp2_submit_settings(self.session, NGHTTP2_FLAG_NONE, iv, n) != 0
                 or nghttp2_session_set_local_window_size(self.session, NGHTTP2_FLAG_NONE, 0,
                                                          <int32_t> settings.connection_window) != 0):
@@ -80,6 +101,7 @@ cdef class H2Session:
             self.credit = min(self.credit + <int32_t> min(earned, <uint64_t> CREDIT_MAX), <int32_t> CREDIT_MAX)
         if self.failed:
             return
+        arena_wake(&self.arena)
         self.look_at(p, n)
         if self.failed:
             return
@@ -207,6 +229,7 @@ cdef class H2Session:
     cdef void send_all(self) noexcept:
         cdef const uint8_t *p = NULL
         cdef ssize_t n
+        arena_wake(&self.arena)
         while self.failed or self.has_room():   # the frames of an end are few
             n = nghttp2_session_mem_send(self.session, &p)
             if n == 0:
@@ -227,7 +250,12 @@ cdef class H2Session:
             self.on_stream_drained(s)
 
     cdef bint finished(self) noexcept nogil:
+        arena_wake(&self.arena)
         return not nghttp2_session_want_read(self.session) and not nghttp2_session_want_write(self.session)
+
+    cdef void sleep(self) noexcept nogil:
+        if self.streams == NULL and not self.failed and not nghttp2_session_want_write(self.session):
+            arena_sleep(&self.arena)
 
     cdef int append(self, H2Stream *s, const uint8_t *p, size_t n) noexcept:
         cdef size_t before = s.out.bytes
@@ -290,6 +318,7 @@ cdef class H2Session:
     cdef void drain(self) noexcept:
         if not self.draining:
             self.draining = True
+            arena_wake(&self.arena)
             nghttp2_submit_goaway(self.session, NGHTTP2_FLAG_NONE,
                                   nghttp2_session_get_last_proc_stream_id(self.session), H2_NO_ERROR, NULL, 0)
 
@@ -297,6 +326,7 @@ cdef class H2Session:
         if not self.failed:
             self.failed = True
             self.fault = fault
+            arena_wake(&self.arena)
             nghttp2_session_terminate_session(self.session, code)
 
     cdef void end_all(self) noexcept:
@@ -417,6 +447,37 @@ cdef nghttp2_data_provider content_of(H2Stream *s) noexcept nogil:
     provider.source.ptr = s
     provider.read_callback = read_content
     return provider
+
+
+# --- memory: what nghttp2 takes for its session stands in the arena, all else is malloc's
+
+cdef void *allocate(size_t n, void *arena) noexcept nogil:
+    cdef void *p = arena_take(<Arena *> arena, n)
+    return p if p != NULL else malloc(n)
+
+
+cdef void *allocate_zeroed(size_t count, size_t size, void *arena) noexcept nogil:
+    cdef void *p = arena_take(<Arena *> arena, count * size) if size and count <= ARENA_BYTES // size else NULL
+    return p if p != NULL else calloc(count, size)
+
+
+cdef void give_back(void *p, void *arena) noexcept nogil:
+    if not arena_owns(<Arena *> arena, p):
+        free(p)
+
+
+cdef void *resize(void *p, size_t n, void *arena) noexcept nogil:
+    cdef void *moved
+    cdef size_t rest
+    if p == NULL:
+        return allocate(n, arena)
+    if not arena_owns(<Arena *> arena, p):
+        return realloc(p, n)
+    moved = malloc(n)
+    if moved != NULL:                       # as much as can have been there: its old size is not known
+        rest = (<Arena *> arena).memory + ARENA_BYTES - <uint8_t *> p
+        memcpy(moved, p, min(n, rest))
+    return moved
 
 
 # --- what nghttp2 calls

@@ -115,10 +115,17 @@ cdef extern from "<nghttp2/nghttp2.h>" nogil:
     void nghttp2_option_set_max_send_header_block_length(nghttp2_option *option, size_t val)
     void nghttp2_option_set_builtin_recv_extension_type(nghttp2_option *option, uint8_t type)
 
-    int nghttp2_session_server_new2(nghttp2_session **session, const nghttp2_session_callbacks *callbacks,
-                                    void *user_data, const nghttp2_option *option)
-    int nghttp2_session_client_new2(nghttp2_session **session, const nghttp2_session_callbacks *callbacks,
-                                    void *user_data, const nghttp2_option *option)
+    ctypedef struct nghttp2_mem:
+        void *mem_user_data
+        void *(*malloc)(size_t size, void *user) noexcept nogil
+        void (*free)(void *p, void *user) noexcept nogil
+        void *(*calloc)(size_t count, size_t size, void *user) noexcept nogil
+        void *(*realloc)(void *p, size_t size, void *user) noexcept nogil
+
+    int nghttp2_session_server_new3(nghttp2_session **session, const nghttp2_session_callbacks *callbacks,
+                                    void *user_data, const nghttp2_option *option, nghttp2_mem *mem)
+    int nghttp2_session_client_new3(nghttp2_session **session, const nghttp2_session_callbacks *callbacks,
+                                    void *user_data, const nghttp2_option *option, nghttp2_mem *mem)
     void nghttp2_session_del(nghttp2_session *session)
     ssize_t nghttp2_session_mem_recv(nghttp2_session *session, const uint8_t *p, size_t n)
     ssize_t nghttp2_session_mem_send(nghttp2_session *session, const uint8_t **p)

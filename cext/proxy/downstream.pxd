@@ -47,6 +47,7 @@ cdef class Session(ResponseSink):
     cdef void on_peer_finished(self) noexcept
     cdef void on_drain(self) noexcept
     cdef void on_turn_end(self) noexcept
+    cdef void on_parked(self) noexcept
     cdef void on_closed(self, const char *why) noexcept
 
 cdef class Downstream(Stream):

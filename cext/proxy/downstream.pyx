@@ -129,6 +129,9 @@ cdef class Session(ResponseSink):
     cdef void on_turn_end(self) noexcept:
         """Asked for by loop.at_turn_end(connection): the time to send what was gathered."""
 
+    cdef void on_parked(self) noexcept:
+        """Idle for a moment: memory that can be made again is worth giving back."""
+
     cdef void on_closed(self, const char *why) noexcept:
         """The connection is gone; `why` is NULL when it ended as it should."""
 
@@ -279,6 +282,8 @@ cdef class Downstream(Stream):
             # Idle for a moment: now it is worth giving the AEAD contexts back.
             self.parked = True
             self.tls.park()
+            if self.session is not None:
+                self.session.on_parked()
             if self.keepalive_ms:
                 self.loop.timers.arm(&self.reading, self.loop.now + max(self.keepalive_ms - PARK_MS, 1))
             return

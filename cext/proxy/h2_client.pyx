@@ -82,6 +82,9 @@ cdef class H2Client(Session):
             self.client.finish(True)
         else:
             self.await_client()
+            if self.client.parked:          # a PING came, or the like
+                self.client.tls.park()
+                self.streams.sleep()
 
     cdef void send_later(self) noexcept:
         if self.client is not None:
@@ -89,6 +92,9 @@ cdef class H2Client(Session):
 
     cdef void on_turn_end(self) noexcept:
         self.send()
+
+    cdef void on_parked(self) noexcept:
+        self.streams.sleep()
 
     cdef void await_client(self) noexcept:
         """What the client is to send next, and until when."""

@@ -174,7 +174,8 @@ def show(comparison: Comparison, settings: Settings) -> None:
 def measure(comparison: Comparison, settings: Settings, directory: Path, console: Console) -> None:
     """Fills the comparison; leaves nothing running."""
     site = make_site(directory, allow_files())
-    load = Load(settings.load_cpu, directory, settings.seconds, settings.handshakes, settings.connections, settings.h2_connections)
+    held = settings.connections, settings.h2_connections
+    load = Load(settings.load_cpu, directory, settings.seconds, settings.handshakes, *held)
     with contextlib.ExitStack() as running:
         running.enter_context(start_backend(site, load.cpu))
         servers: dict[str, Server] = {}

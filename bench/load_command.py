@@ -57,10 +57,10 @@ HELD = "held"
 def load(**options: Any) -> None:
     """Load an HTTPS server with GETs of URL and report what it did.
 
-    A closed loop (unless --rate is given): each of the connections begins its next operation when the last one has ended. Reported are
-    operations per second, latency percentiles, the CPU time of this process for each operation, and errors by
-    kind; the exit status is 1 when there were any. Certificates are not checked for trust, everything else that
-    TLS 1.3 demands of a client is.
+    A closed loop, unless --rate is given: each of the connections begins its next operation when the last one has
+    ended. Reported are operations per second, latency percentiles, the CPU time of this process for each operation,
+    and errors by kind; the exit status is 1 when there were any. Certificates are not checked for trust, everything
+    else that TLS 1.3 demands of a client is.
 
     \b
     Examples:

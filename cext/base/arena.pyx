@@ -31,6 +31,7 @@ cdef uint8_t drawn[LITTLE_GAIN]     # an image while it is made
 cdef uint8_t **free_slots = NULL    # a stack; the last freed is the next given out
 cdef size_t n_free = 0
 cdef size_t n_slots = 0             # of all regions: the stack has room for them
+cdef size_t n_asleep = 0
 
 
 cdef int map_region() noexcept nogil:
@@ -79,6 +80,7 @@ cdef void *arena_take(Arena *a, size_t n) noexcept nogil:
 
 
 cdef void arena_sleep(Arena *a) noexcept nogil:
+    global n_asleep
     cdef const uint64_t *words = <const uint64_t *> a.memory
     cdef size_t end = (a.used + 7) // 8
     cdef size_t at = 0
@@ -112,9 +114,11 @@ cdef void arena_sleep(Arena *a) noexcept nogil:
     memcpy(image, drawn, n)
     a.image = image
     a.image_len = <uint16_t> n
+    n_asleep += 1
 
 
 cdef void arena_wake(Arena *a) noexcept nogil:
+    global n_asleep
     cdef uint8_t *to = a.memory
     cdef uint32_t at = 0
     cdef Run run
@@ -129,15 +133,18 @@ cdef void arena_wake(Arena *a) noexcept nogil:
         at += run.others * 8
     free(a.image)
     a.image = NULL
+    n_asleep -= 1
 
 
 cdef void arena_close(Arena *a) noexcept nogil:
-    global n_free
+    global n_free, n_asleep
     if a.memory == NULL:
         return
-    if a.image == NULL and n_free >= WARM:
+    if a.image != NULL:
+        free(a.image)
+        n_asleep -= 1
+    elif n_free >= WARM:
         madvise(a.memory, ARENA_BYTES, MADV_DONTNEED)
-    free(a.image)
     free_slots[n_free] = a.memory
     n_free += 1
     a.memory = NULL
@@ -183,5 +190,5 @@ cdef class Sleeper:
 
 
 def slots():
-    """(free, all): tests assert that every slot comes back."""
-    return n_free, n_slots
+    """(in use, all, asleep): tests assert that every slot comes back."""
+    return n_slots - n_free, n_slots, n_asleep

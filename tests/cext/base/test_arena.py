@@ -73,13 +73,15 @@ def test_pages_of_sleepers_are_given_back():
 
 def test_slots_come_back_and_are_given_out_again():
     gc.collect()
-    free, slots = arena.slots()
+    used, _, asleep = arena.slots()
     sleepers = [Sleeper() for _ in range(200)]
     sleepers[0].sleep()
-    assert arena.slots()[1] - arena.slots()[0] == slots - free + 200
-    del sleepers
-    assert arena.slots()[1] - arena.slots()[0] == slots - free
+    sleepers[1].sleep()
+    sleepers[1].wake()
+    assert arena.slots()[0] == used + 200
+    assert arena.slots()[2] == asleep + 1
+    sleepers.clear()
     made = arena.slots()[1]
-    kept = [Sleeper() for _ in range(200)]
+    assert arena.slots() == (used, made, asleep)
+    sleepers += [Sleeper() for _ in range(200)]
     assert arena.slots()[1] == made
-    del kept

@@ -1,6 +1,6 @@
 """Linux: epoll, sockets, vectored I/O."""
 
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from "<sys/epoll.h>" nogil:
     ctypedef union epoll_data_t:
@@ -99,6 +99,11 @@ cdef extern from "<netinet/tcp.h>" nogil:
     enum:
         TCP_NODELAY
         TCP_QUICKACK
+        TCP_INFO
+
+cdef struct tcp_counts:                 # the beginning of linux/tcp.h's tcp_info; that of glibc ends before them
+    uint8_t before[120]
+    uint64_t tcpi_bytes_acked           # RFC 4898's tcpEStatsAppHCThruOctetsAcked
 
 cdef extern from "<sys/un.h>" nogil:
     struct sockaddr_un:

@@ -1,7 +1,7 @@
 """A connected non-blocking socket in the loop, edge-triggered: what is ready is remembered until it is used up."""
 
 from libc.errno cimport EMFILE, ENFILE
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from cext.base.buffer cimport Chunk, ChunkQueue
 from cext.net.address cimport Address
@@ -33,6 +33,7 @@ cdef class Stream(Watcher):
     cdef ssize_t receive_chunks(self, size_t wanted, Chunk **chunks, int *n) noexcept nogil
     cdef bint nothing_to_read(self) noexcept nogil
     cdef int send_queue(self) noexcept nogil
+    cdef uint64_t acknowledged(self) noexcept nogil
     cdef void shut_writing(self) noexcept nogil
     cdef void acknowledge_now(self) noexcept nogil
     cdef void await_writable(self) noexcept nogil

@@ -21,6 +21,7 @@ from cext.lib.linux cimport (
     SOCK_NONBLOCK,
     SOCK_STREAM,
     SOL_SOCKET,
+    TCP_INFO,
     TCP_NODELAY,
     TCP_QUICKACK,
     close,
@@ -36,6 +37,7 @@ from cext.lib.linux cimport (
     sockaddr,
     socket,
     socklen_t,
+    tcp_counts,
 )
 
 cdef enum:
@@ -216,6 +218,15 @@ cdef class Stream(Watcher):
                 sent -= part
                 chunk_release(queue_pop(&self.out))
         return 0
+
+    cdef uint64_t acknowledged(self) noexcept nogil:
+        """Bytes that the peer's TCP has taken since the connection began (0: the kernel does not say)."""
+        cdef tcp_counts counts
+        cdef socklen_t n = sizeof(counts)
+        counts.tcpi_bytes_acked = 0
+        if getsockopt(self.fd, IPPROTO_TCP, TCP_INFO, &counts, &n) < 0:
+            return 0
+        return counts.tcpi_bytes_acked
 
     cdef void shut_writing(self) noexcept nogil:
         """No more will be sent; the peer may still."""

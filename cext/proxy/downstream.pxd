@@ -12,7 +12,7 @@ from cext.proxy.access_log cimport AccessLog
 from cext.proxy.context cimport Context
 from cext.proxy.exchange cimport ResponseSink
 from cext.proxy.router cimport Router
-from cext.proxy.timeouts cimport Timeouts
+from cext.proxy.timeouts cimport Outflow, Timeouts, WriteLimits
 from cext.tls.connection cimport Connection
 
 cdef enum ReadPhase:                    # what the read timer is for
@@ -38,6 +38,10 @@ cdef class ListenerSettings:
     cdef readonly bint x_forwarded, forwarded
     cdef H2Settings h2
 
+cdef struct Sending:
+    Timer timer
+    Outflow flow                        # what the client's TCP has taken
+
 cdef class Session(ResponseSink):
     """A protocol on a connection: takes plaintext, and answers through the connection's write functions."""
     cdef size_t on_plaintext(self, const uint8_t *p, size_t n) noexcept
@@ -60,7 +64,7 @@ cdef class Downstream(Stream):
     cdef Chunk *filling                 # plaintext of the next record
     cdef uint64_t last_sealed           # when, by the loop's clock
     cdef Timer reading                  # see ReadPhase
-    cdef Timer writing                  # the client must take something of what is queued
+    cdef Sending *sending               # while something is queued and the client has limits
     cdef uint32_t ramp                  # bytes sent since the connection began or was idle, up to first_bytes
     # small fields share words: an idle connection is this object
     cdef uint8_t state                  # STATE_*; only set_state changes it
@@ -77,7 +81,8 @@ cdef class Downstream(Stream):
     cdef uint8_t congested              # `out` went over HIGH_WATER
     cdef uint8_t peer_finished          # no more will come from the client
     cdef Peer peer
-    cdef int write_idle_ms, keepalive_ms    # the last request's
+    cdef WriteLimits writes             # of the request that came last,
+    cdef int keepalive_ms               # and the wait after it
     # for the session
     cdef int write(self, const uint8_t *p, size_t n) noexcept
     cdef uint8_t *reserve(self, size_t n, size_t *room) noexcept
@@ -87,8 +92,10 @@ cdef class Downstream(Stream):
     cdef void finish(self, bint linger) noexcept
     cdef void abort(self, const char *why) noexcept
     cdef void resume(self) noexcept
+    cdef void tell(self, const char *what) noexcept
     cdef void expect(self, int phase, int ms) noexcept
-    cdef void adopt(self, const Timeouts *t) noexcept
+    cdef void expect_by(self, int phase, uint64_t deadline) noexcept
+    cdef void adopt(self, const WriteLimits *writes, int keepalive_ms) noexcept
     # its own
     cdef void serve(self, int fd, const Peer *peer) noexcept
     cdef void open_session(self) noexcept
@@ -102,6 +109,9 @@ cdef class Downstream(Stream):
     cdef size_t open_records(self, uint8_t *p, size_t n) noexcept
     cdef void deliver(self, uint8_t *p, size_t n) noexcept
     cdef void feed_plain(self) noexcept
+    cdef int watch_sending(self) noexcept
+    cdef void look_at_sending(self) noexcept
+    cdef void end_sending(self) noexcept
     cdef int seal_filling(self) noexcept
     cdef size_t record_room(self) noexcept
     cdef int write_records(self, Chunk *c, size_t size) noexcept

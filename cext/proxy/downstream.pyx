@@ -8,6 +8,7 @@ Writing: plaintext gathers in one chunk, is sealed in place and queued; chunks o
 where the upstream's bytes arrived. One sendmsg per flight.
 """
 
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, strlen
 
 from cext.base.buffer cimport (
@@ -38,7 +39,7 @@ from cext.proxy.context cimport (
     STATE_NEW,
     STATES,
 )
-from cext.proxy.timeouts cimport Timeouts, read_timeouts
+from cext.proxy.timeouts cimport outflow_begin, outflow_look, outflow_next, read_timeouts
 from cext.tls.connection cimport (
     EARLY_ACCEPTED,
     RECORD_HEADER,
@@ -143,9 +144,9 @@ cdef class Downstream(Stream):
         self.settings = settings
         timer_init(&self.reading, self, TIMER_READ)
         self.place = NO_PLACE
-        timer_init(&self.writing, self, TIMER_WRITE)
 
     def __dealloc__(self):
+        free(self.sending)
         bytes_free(&self.stash)
         bytes_free(&self.plain)
         chunk_release(self.filling)
@@ -169,7 +170,7 @@ cdef class Downstream(Stream):
             self.tell_state(None)
         self.readable = True
         self.writable = True
-        self.write_idle_ms = CLOSING_MS
+        self.writes.idle = CLOSING_MS
         self.keepalive_ms = self.settings.timeouts.keepalive
         try:
             self.tls = Connection(self.settings.tls)
@@ -228,8 +229,8 @@ cdef class Downstream(Stream):
         self.closing = True
         self.lingering = linger
         self.expect(READ_BODY, 0)
-        if self.write_idle_ms == 0:
-            self.write_idle_ms = CLOSING_MS
+        if self.writes.idle == 0:
+            self.writes.idle = CLOSING_MS
         self.flush()
 
     cdef void abort(self, const char *why) noexcept:
@@ -244,7 +245,7 @@ cdef class Downstream(Stream):
         self.session = None
         self.ctx.counters.connections_open -= 1
         self.loop.timers.disarm(&self.reading)
-        self.loop.timers.disarm(&self.writing)
+        self.end_sending()
         self.close_stream()
         chunk_release(self.filling)
         self.filling = NULL
@@ -275,8 +276,7 @@ cdef class Downstream(Stream):
 
     cdef void on_timer(self, int kind) noexcept:
         if kind == TIMER_WRITE:
-            self.ctx.counters.timeouts += 1
-            self.shut(b"timeout: write_idle")
+            self.look_at_sending()
             return
         if self.read_phase == READ_KEEPALIVE and not self.parked:
             # Idle for a moment: now it is worth giving the AEAD contexts back.
@@ -290,7 +290,7 @@ cdef class Downstream(Stream):
         if self.read_phase == READ_LINGER:
             self.shut(NULL)
             return
-        if self.read_phase != READ_KEEPALIVE:
+        if self.read_phase != READ_KEEPALIVE and self.read_phase != READ_BODY:
             self.ctx.counters.timeouts += 1
         if self.session is not None:
             self.session.on_read_timeout(self.read_phase)
@@ -298,6 +298,10 @@ cdef class Downstream(Stream):
         self.ctx.counters.handshake_failures += 1
         self.ctx.log("info", f"{self.peer_name()}: handshake failed: timeout")
         self.shut(b"timeout: handshake")
+
+    cdef void tell(self, const char *what) noexcept:
+        """One line to the error log, of what happens to clients all day."""
+        self.ctx.log("debug", f"{self.peer_name()}: {what.decode()}")
 
     cdef void expect(self, int phase, int ms) noexcept:
         """What the client is to send next, and until when (0: no limit)."""
@@ -310,16 +314,24 @@ cdef class Downstream(Stream):
         else:
             self.loop.timers.disarm(&self.reading)
 
-    cdef void adopt(self, const Timeouts *t) noexcept:
-        """The limits of the request that is answered: for its response, and for the wait after it."""
-        self.keepalive_ms = t.keepalive
-        self.write_idle_ms = t.write_idle
-        if self.writing.deadline == 0:
-            return
-        if self.write_idle_ms:
-            self.loop.timers.arm(&self.writing, self.loop.now + self.write_idle_ms)
+    cdef void expect_by(self, int phase, uint64_t deadline) noexcept:
+        """The same until a time of the loop's clock; 0: no limit."""
+        self.read_phase = phase
+        self.parked = False
+        if deadline:
+            self.loop.timers.arm(&self.reading, deadline)
         else:
-            self.loop.timers.disarm(&self.writing)
+            self.loop.timers.disarm(&self.reading)
+
+    cdef void adopt(self, const WriteLimits *writes, int keepalive_ms) noexcept:
+        """What holds for the response to come, for what is queued already (from when that began: a client could ask
+        for more instead of taking it), and for the wait after both."""
+        self.writes = writes[0]
+        self.keepalive_ms = keepalive_ms
+        if self.sending != NULL:
+            self.loop.timers.arm(&self.sending.timer, outflow_next(&self.sending.flow, &self.writes, self.loop.now))
+        elif self.out.bytes:
+            self.watch_sending()
 
     # ---- reading ----
 
@@ -640,31 +652,56 @@ cdef class Downstream(Stream):
     cdef void flush(self) noexcept:
         """Seals what gathers and sends what the socket takes."""
         cdef int r
-        cdef size_t before
         if self.fd < 0:
             return
         if self.seal_filling() < 0 or self.queue_tls_output() < 0:
             self.shut(b"sealing failed")
             return
-        before = self.out.bytes
         r = self.send_queue()
         if r == IO_ERROR:
             self.shut(b"client reset")
             return
         if self.out.bytes == 0:
-            self.loop.timers.disarm(&self.writing)
+            self.end_sending()
             if self.closing:
                 self.close_after_flush()
                 return
-        elif self.out.bytes < before or self.writing.deadline == 0:
-            if self.write_idle_ms:
-                self.loop.timers.arm(&self.writing, self.loop.now + self.write_idle_ms)
+        elif self.sending == NULL and self.watch_sending() < 0:
+            self.shut(b"out of memory")
+            return
         if self.out.bytes > HIGH_WATER:
             self.congested = True
         elif self.congested and self.out.bytes <= LOW_WATER:
             self.congested = False
             if self.session is not None:
                 self.session.on_drained()
+
+    cdef int watch_sending(self) noexcept:
+        """The socket is full: from now on the client is to take something, in time and at its rate. 0, or -1."""
+        if self.writes.idle == 0 and self.writes.rate == 0:
+            return 0
+        self.sending = <Sending *> malloc(sizeof(Sending))
+        if self.sending == NULL:
+            return -1
+        timer_init(&self.sending.timer, self, TIMER_WRITE)
+        outflow_begin(&self.sending.flow, self.acknowledged(), self.loop.now)
+        self.loop.timers.arm(&self.sending.timer, outflow_next(&self.sending.flow, &self.writes, self.loop.now))
+        return 0
+
+    cdef void look_at_sending(self) noexcept:
+        cdef Outflow *flow = &self.sending.flow
+        cdef const char *fault = outflow_look(flow, &self.writes, self.acknowledged(), False, True, self.loop.now)
+        if fault != NULL:
+            self.ctx.counters.timeouts += 1
+            self.shut(fault)
+            return
+        self.loop.timers.arm(&self.sending.timer, outflow_next(flow, &self.writes, self.loop.now))
+
+    cdef void end_sending(self) noexcept:
+        if self.sending != NULL:
+            self.loop.timers.disarm(&self.sending.timer)
+            free(self.sending)
+            self.sending = NULL
 
     cdef void close_after_flush(self) noexcept:
         if not self.lingering:

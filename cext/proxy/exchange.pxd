@@ -9,7 +9,7 @@ from cext.http.h1_writer cimport Forwarding
 from cext.http.message cimport Head
 from cext.proxy.context cimport Context
 from cext.proxy.router cimport Route
-from cext.proxy.timeouts cimport Timeouts
+from cext.proxy.timeouts cimport Intake, Timeouts
 from cext.proxy.upstream cimport UpstreamRequest, UpstreamUser
 
 cdef class Exchange
@@ -54,6 +54,8 @@ cdef class Exchange(UpstreamUser):
     cdef unsigned int attempts          # servers asked so far
     cdef Timeouts timeouts              # all set; see there how they may be changed
     cdef bytes hinted                   # the 103 of ours that the client got; None: none
+    cdef size_t unsent                  # to the upstream, when it began to be waited for
+    cdef Intake intake                  # of the request's content
     cdef Timer wait                     # for the upstream: see `waiting_for`
     cdef Timer total
     cdef uint8_t waiting_for
@@ -78,7 +80,10 @@ cdef class Exchange(UpstreamUser):
     cdef void learn_hints(self, const Head *h) noexcept
     cdef void wait_for(self, int what) noexcept
     cdef void retime(self) noexcept
-    cdef void client_late(self, const char *fault) noexcept
+    cdef uint64_t client_due(self) noexcept nogil
+    cdef uint64_t client_late(self) noexcept
+    cdef bint takes_some(self) noexcept
+    cdef void give_up_client(self, int status, const char *fault) noexcept
     cdef void fail(self, int status, const char *text, const char *fault) noexcept
     cdef void report(self, str what, int error, str reason) noexcept
     cdef bint repeatable(self) noexcept nogil

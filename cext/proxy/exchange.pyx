@@ -24,6 +24,7 @@ from cext.http.message cimport (
 from cext.proxy.address_table cimport NO_PLACE
 from cext.proxy.hints cimport without_known
 from cext.proxy.pool cimport Server, avoid
+from cext.proxy.timeouts cimport intake_due, intake_fault, intake_pause
 from cext.proxy.upstream cimport LOST_BAD_RESPONSE, LOST_CONNECT, LOST_HANDSHAKE
 
 cdef enum:
@@ -174,9 +175,10 @@ cdef class Exchange(UpstreamUser):
         if self.upstream is None or self.request_done:
             return
         if not self.takes_request():
-            self.wait_for(WAIT_RESPONSE)           # the backend has stopped reading
+            self.unsent = self.upstream.unsent()
+            self.wait_for(WAIT_RESPONSE)            # the backend has stopped reading
         elif self.responding and not self.upstream.paused:
-            self.wait_for(WAIT_RESPONSE)           # it may need more of the request first
+            self.wait_for(WAIT_RESPONSE)            # it may need more of the request first
 
     cdef void request_end(self, const BodyReader *trailers) noexcept:
         self.request_done = True
@@ -316,21 +318,52 @@ cdef class Exchange(UpstreamUser):
         else:
             self.ctx.loop.timers.disarm(&self.total)
         self.wait_for(self.waiting_for)
+        if self.intake.since:
+            self.intake.moved_at = self.ctx.loop.now
         self.sink.retimed(self)
 
-    cdef void client_late(self, const char *fault) noexcept:
-        """The client has let a limit of the request's content pass."""
+    cdef uint64_t client_due(self) noexcept nogil:
+        """Until when the client is to send more of the request's content (ms of the loop's clock); 0: no limit, or it is
+        not the client that is waited for."""
+        if self.request_done or not self.takes_request():
+            intake_pause(&self.intake, self.ctx.loop.now)
+            return 0
+        return intake_due(&self.intake, &self.timeouts, self.bytes_in, self.ctx.loop.now)
+
+    cdef uint64_t client_late(self) noexcept:
+        """The time that client_due gave has come: the end, or another such time."""
+        cdef uint64_t due = self.client_due()
+        if due == 0 or due > self.ctx.loop.now:
+            return due
+        self.ctx.counters.timeouts += 1
+        self.give_up_client(408, intake_fault(&self.intake, &self.timeouts, self.ctx.loop.now))
+        return 0
+
+    cdef bint takes_some(self) noexcept:
+        """Whether the upstream has taken something of the request since it is waited for."""
+        cdef size_t before = self.unsent
+        self.unsent = self.upstream.unsent() if self.upstream is not None else 0
+        return self.unsent != before
+
+    cdef void give_up_client(self, int status, const char *fault) noexcept:
+        """It is the client's fault, not the upstream's."""
         self.fault = fault
         if self.responding:
             self.sink.response_abort(self)
         else:
-            self.status = 408
-            self.sink.response_error(self, 408, b"The request body did not arrive in time.")
+            self.status = status
+            self.sink.response_error(self, status, b"The request did not arrive in time.")
 
     cdef void on_timer(self, int kind) noexcept:
         cdef UpstreamRequest u = self.upstream
         cdef const char *fault
+        if kind == TIMER_WAIT and self.waiting_for == WAIT_RESPONSE and not self.takes_request() and self.takes_some():
+            self.wait_for(WAIT_RESPONSE)
+            return
         self.ctx.counters.timeouts += 1
+        if kind == TIMER_TOTAL and self.intake.since and not self.responding:
+            self.give_up_client(408, b"timeout: total")
+            return
         if kind == TIMER_TOTAL:
             fault = b"timeout: total"
         elif self.waiting_for == WAIT_CONNECT:

@@ -28,12 +28,14 @@ cdef class H1Session(Session):
     cdef uint8_t head_only              # the request is a HEAD
     cdef uint32_t requests              # that were begun
     cdef uint32_t scanned               # of a head that is not whole yet
-    cdef uint64_t wire_in, wire_out     # heads and framing included
+    cdef uint64_t wire_in               # heads and framing included; before a head is whole: when it began (ms)
+    cdef uint64_t wire_out
     cdef size_t read_head(self, const uint8_t *p, size_t n) noexcept
-    cdef void begin_exchange(self) noexcept
+    cdef void begin_exchange(self, uint64_t took) noexcept
+    cdef void await_body(self) noexcept
     cdef size_t read_body(self, const uint8_t *p, size_t n) noexcept
-    cdef void refuse(self, int status, const char *text) noexcept
-    cdef void refuse_head(self, int status, const char *text) noexcept
+    cdef void refuse(self, int status, const char *text, const char *why=*) noexcept
+    cdef void refuse_head(self, int status, const char *text, const char *why=*) noexcept
     cdef void respond_simple(self, int status, const char *text) noexcept
     cdef void next_request(self) noexcept
     cdef int put(self, const uint8_t *p, size_t n) noexcept

@@ -27,7 +27,17 @@ from cext.proxy.context cimport STATE_ACTIVE, STATE_IDLE
 from cext.proxy.downstream cimport READ_BODY, READ_HEAD, READ_KEEPALIVE
 from cext.proxy.limits cimport refusal_status, refusal_text
 from cext.proxy.router cimport answered_here
-from cext.proxy.service cimport NOTHING_HERE, launch, log_exchange, log_refusal, new_exchange
+from cext.proxy.service cimport (
+    HEAD_LATE,
+    HEAD_LATE_TEXT,
+    NOTHING_HERE,
+    REFUSED,
+    launch,
+    log_exchange,
+    log_refusal,
+    new_exchange,
+)
+from cext.proxy.timeouts cimport WriteLimits, write_limits
 
 cdef enum:
     SIMPLE_MAX = 1024
@@ -86,12 +96,14 @@ cdef class H1Session(Session):
         if r == 0:
             if not self.head_begun:
                 self.head_begun = True
+                self.wire_in = self.ctx.loop.now
                 if client.read_phase != READ_HEAD or self.draining:
                     client.expect(READ_HEAD, client.settings.timeouts.header)
             if skipped:
                 self.scanned = 0                # counted from what is shown next time
             return skipped
         self.scanned = 0
+        self.wire_in = self.ctx.loop.now - self.wire_in if self.head_begun else 0
         self.head_begun = False
         if r > 0:
             n = skipped + r
@@ -99,19 +111,21 @@ cdef class H1Session(Session):
         if r < 0:
             self.refuse_head(-r, NULL)
             return n
-        self.wire_in = n
-        self.begin_exchange()
+        self.begin_exchange(self.wire_in)
         return n
 
-    cdef void begin_exchange(self) noexcept:
+    cdef void begin_exchange(self, uint64_t took) noexcept:
+        """The head that ctx.request holds has come, in `took` ms."""
         cdef Head *h = &self.ctx.request
         cdef Downstream client = self.client
+        cdef WriteLimits writes
         cdef Exchange x
         cdef int status
         self.requests += 1
         self.minor = h.minor
         self.keep_alive = h.keep_alive and not self.draining and self.requests != client.settings.max_requests
         self.head_only = h.method == METHOD_HEAD
+        self.wire_in = h.length
         self.wire_out = 0
         if client.refused:
             self.refuse(refusal_status(client.refused), refusal_text(client.refused))
@@ -127,7 +141,14 @@ cdef class H1Session(Session):
         body_begin(&self.body, h.framing, h.content_length)
         self.phase = REQUEST_DONE if x.request_done else REQUEST_BODY
         client.expect(READ_BODY, 0)
-        client.adopt(&x.timeouts)
+        writes = write_limits(&x.timeouts)
+        client.adopt(&writes, x.timeouts.keepalive)
+        if x.timeouts.header and took >= <uint64_t> x.timeouts.header:
+            x.fault = HEAD_LATE
+            x.status = 408
+            self.keep_alive = False
+            self.response_error(x, 408, HEAD_LATE_TEXT)
+            return
         status = answered_here(x.route, h)
         if status:
             x.status = status
@@ -137,13 +158,18 @@ cdef class H1Session(Session):
 
     cdef void request_wanted(self, Exchange x) noexcept:
         if self.phase == REQUEST_BODY:
-            self.client.expect(READ_BODY, x.timeouts.body_idle)
+            self.await_body()
             self.client.resume()
 
     cdef void retimed(self, Exchange x) noexcept:
-        self.client.adopt(&x.timeouts)
+        cdef WriteLimits writes = write_limits(&x.timeouts)
+        self.client.adopt(&writes, x.timeouts.keepalive)
         if self.phase == REQUEST_BODY:
-            self.client.expect(READ_BODY, x.timeouts.body_idle if x.takes_request() else 0)
+            self.await_body()
+
+    cdef void await_body(self) noexcept:
+        """While the upstream takes no more, waiting is not the client's fault."""
+        self.client.expect_by(READ_BODY, self.exchange.client_due())
 
     cdef size_t read_body(self, const uint8_t *p, size_t n) noexcept:
         """Body bytes to the upstream -> bytes used (all, unless the body or the connection ended)."""
@@ -170,8 +196,8 @@ cdef class H1Session(Session):
             x.request_end(&self.body)
         elif r == BODY_MORE:
             x.request_flush()
-            if self.exchange is x:      # while the upstream takes no more, waiting is not the client's fault
-                self.client.expect(READ_BODY, x.timeouts.body_idle if x.takes_request() else 0)
+            if self.exchange is x:
+                self.await_body()
         else:
             x.fault = b"bad chunked body"
             if x.responding:
@@ -312,18 +338,18 @@ cdef class H1Session(Session):
 
     # ---- refusals and ends ----
 
-    cdef void refuse_head(self, int status, const char *text) noexcept:
+    cdef void refuse_head(self, int status, const char *text, const char *why=REFUSED) noexcept:
         """As refuse, when the head did not become a request: nothing of the one before it counts."""
         self.head_only = False
         self.wire_out = 0
-        self.refuse(status, text)
+        self.refuse(status, text, why)
 
-    cdef void refuse(self, int status, const char *text) noexcept:
+    cdef void refuse(self, int status, const char *text, const char *why=REFUSED) noexcept:
         """A request that can't be served: our answer, then the connection is closed."""
         self.keep_alive = False
         self.phase = REQUEST_REFUSED
         self.respond_simple(status, text)
-        log_refusal(self.client, status, self.wire_out)
+        log_refusal(self.client, status, self.wire_out, why)
         if self.client is not None:
             self.client.finish(True)
 
@@ -335,12 +361,16 @@ cdef class H1Session(Session):
 
     cdef void on_read_timeout(self, int phase) noexcept:
         cdef Exchange x = self.exchange
+        cdef uint64_t due
         if phase == READ_KEEPALIVE or (phase == READ_HEAD and not self.head_begun):
+            self.client.tell(b"timeout: keepalive" if phase == READ_KEEPALIVE else HEAD_LATE)
             self.client.finish(False)
         elif phase == READ_HEAD:
-            self.refuse_head(408, b"The request head did not arrive in time.")
+            self.refuse_head(408, HEAD_LATE_TEXT, HEAD_LATE)
         elif x is not None:
-            x.client_late(b"timeout: body_idle")
+            due = x.client_late()
+            if due:
+                self.client.expect_by(READ_BODY, due)
 
     cdef void on_peer_finished(self) noexcept:
         if self.client.plain.len:

@@ -11,6 +11,7 @@ from cext.http.message cimport Head
 from cext.proxy.context cimport Context
 from cext.proxy.downstream cimport Downstream, Session
 from cext.proxy.exchange cimport Exchange, ResponseSink
+from cext.proxy.timeouts cimport Outflow, WriteLimits
 
 cdef class H2Client(Session):
     cdef Context ctx
@@ -18,7 +19,8 @@ cdef class H2Client(Session):
     cdef ClientStreams streams
     cdef bint busy                      # bytes go in or out: what comes of them is sent afterwards
     cdef uint32_t requests              # that were begun, promised ones among them
-    cdef uint32_t block                 # the header block that the read timer is for
+    cdef uint32_t block                 # the header block that the read timer is for,
+    cdef uint64_t block_began           # ms
     cdef Timer parting                  # until the last GOAWAY, after the one that warns
     cdef void send(self) noexcept
     cdef void send_later(self) noexcept
@@ -38,8 +40,9 @@ cdef class H2Request(ResponseSink):
     cdef Bytes held                     # content that the upstream does not take yet: at most the stream's window
     cdef Timer reading                  # the client is to send more of its content
     cdef Timer stalled                  # the client is to take something of the response
-    cdef int stall_ms
-    cdef uint64_t taken, taken_of_all   # what it had taken when that timer was set, of this stream and of all
+    cdef WriteLimits writes
+    cdef Outflow flow                   # what it takes of this stream,
+    cdef uint64_t taken_of_all          # and had taken of all streams at the last look
     cdef bint head_only                 # the request is a HEAD
     cdef uint8_t promises               # made for this response,
     cdef Bytes promised                 # and their request lines
@@ -56,6 +59,6 @@ cdef class H2Request(ResponseSink):
     cdef void request_ended(self) noexcept
     cdef void finish(self, const char *why) noexcept
     cdef void watch(self) noexcept
-    cdef void await_progress(self) noexcept
-    cdef bint takes_nothing(self) noexcept
+    cdef void look_again(self) noexcept
+    cdef const char *look(self) noexcept
     cdef void closed(self, const char *why) noexcept

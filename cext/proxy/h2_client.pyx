@@ -26,7 +26,17 @@ from cext.proxy.downstream cimport READ_BODY, READ_HEAD, READ_KEEPALIVE
 from cext.proxy.limits cimport refusal_status, refusal_text
 from cext.proxy.push cimport promised_request
 from cext.proxy.router cimport answered_here
-from cext.proxy.service cimport NOTHING_HERE, launch, log_exchange, log_refusal, new_exchange
+from cext.proxy.service cimport (
+    HEAD_LATE,
+    HEAD_LATE_TEXT,
+    NOTHING_HERE,
+    REFUSED,
+    launch,
+    log_exchange,
+    log_refusal,
+    new_exchange,
+)
+from cext.proxy.timeouts cimport WriteLimits, outflow_begin, outflow_look, outflow_next, write_limits
 
 cdef extern from "<string.h>" nogil:
     void *memmem(const void *p, size_t n, const void *part, size_t m)
@@ -107,6 +117,7 @@ cdef class H2Client(Session):
         if self.streams.in_block:
             if client.read_phase != READ_HEAD or self.block != self.streams.blocks:
                 self.block = self.streams.blocks
+                self.block_began = self.ctx.loop.now
                 client.expect(READ_HEAD, client.settings.timeouts.header)
         elif self.streams.n_streams:
             if client.read_phase != READ_BODY:
@@ -125,9 +136,11 @@ cdef class H2Client(Session):
 
     cdef void on_read_timeout(self, int phase) noexcept:
         """Nobody asks any more, or a header block does not end: without that no other can be read either."""
+        cdef const char *fault = b"timeout: keepalive" if phase == READ_KEEPALIVE else HEAD_LATE
+        self.client.tell(fault)
         self.streams.drain()
         self.send()
-        self.end_requests(b"timeout: header")
+        self.end_requests(fault)
         if self.client is not None:
             self.client.finish(True)
 
@@ -192,7 +205,7 @@ cdef class ClientStreams(H2Server):
             request.home.part()
         request.stream = s
         request.head_only = s.head_only
-        request.stall_ms = STALL_MS
+        request.writes.idle = STALL_MS
         Py_INCREF(request)                      # by the stream, until closed()
         s.owner = <void *> <PyObject *> request
         return request
@@ -252,6 +265,12 @@ cdef class H2Request(ResponseSink):
         self.exchange = x
         x.pushed = self.stream.pushed
         self.adopt(x)
+        if x.timeouts.header and not x.pushed and self.home.block == self.home.streams.blocks:
+            if self.home.ctx.loop.now - self.home.block_began >= <uint64_t> x.timeouts.header:
+                x.fault = HEAD_LATE
+                x.status = 408
+                self.response_error(x, 408, HEAD_LATE_TEXT)
+                return
         status = answered_here(x.route, h)
         if status:
             x.status = status
@@ -260,19 +279,22 @@ cdef class H2Request(ResponseSink):
         launch(client, x, h)
 
     cdef void adopt(self, Exchange x) noexcept:
+        """The request's limits for its stream; for the connection, of several that share it, the most patient ones."""
         cdef Downstream client = self.home.client
-        client.keepalive_ms = x.timeouts.keepalive
-        self.stall_ms = x.timeouts.write_idle
-        if self.home.streams.n_streams == 1 or self.stall_ms == 0:
-            client.write_idle_ms = self.stall_ms
-        elif client.write_idle_ms:              # of several that share the connection, the most patient
-            client.write_idle_ms = max(client.write_idle_ms, self.stall_ms)
+        cdef WriteLimits shared
+        self.writes = write_limits(&x.timeouts)
+        shared = self.writes
+        if self.home.streams.n_streams > 1:
+            shared.idle = max(shared.idle, client.writes.idle) if shared.idle and client.writes.idle else 0
+            shared.rate = min(shared.rate, client.writes.rate)
+            shared.grace = max(shared.grace, client.writes.grace)
+        client.adopt(&shared, x.timeouts.keepalive)
 
     cdef void refuse(self, int status, const char *text) noexcept:
         """An answer of our own to what does not become an exchange."""
         self.home.streams.respond_simple(self.stream, status, self.home.ctx.date(), text, self.head_only)
         self.watch()
-        log_refusal(self.home.client, status, self.stream.out.bytes)
+        log_refusal(self.home.client, status, self.stream.out.bytes, REFUSED)
 
     cdef void take(self, const uint8_t *p, size_t n) noexcept:
         """Content: to the upstream, or held until that takes it; only then may the client send as much again."""
@@ -333,10 +355,11 @@ cdef class H2Request(ResponseSink):
 
     cdef void await_content(self) noexcept:
         cdef Exchange x = self.exchange
-        if self.stream == NULL or x is None or x.request_done or self.stream.peer_ended or not x.takes_request():
-            self.home.ctx.loop.timers.disarm(&self.reading)
-        elif x.timeouts.body_idle:
-            self.home.ctx.loop.timers.arm(&self.reading, self.home.ctx.loop.now + x.timeouts.body_idle)
+        cdef uint64_t due = 0
+        if self.stream != NULL and x is not None and not self.stream.peer_ended:
+            due = x.client_due()
+        if due:
+            self.home.ctx.loop.timers.arm(&self.reading, due)
         else:
             self.home.ctx.loop.timers.disarm(&self.reading)
 
@@ -454,36 +477,48 @@ cdef class H2Request(ResponseSink):
     # ---- time and ends ----
 
     cdef void watch(self) noexcept:
-        """While content waits, the client must take some of it in time."""
-        if self.stream != NULL and self.stall_ms and self.stalled.deadline == 0:
-            self.await_progress()
+        """While content waits, the client must take some of it in time, and at its rate."""
+        if self.stream != NULL and self.stalled.deadline == 0 and (self.writes.idle or self.writes.rate):
+            outflow_begin(&self.flow, self.stream.sent, self.home.ctx.loop.now)
+            self.taken_of_all = self.home.streams.sent
+            self.look_again()
 
-    cdef void await_progress(self) noexcept:
-        self.taken = self.stream.sent
-        self.taken_of_all = self.home.streams.sent
-        self.home.ctx.loop.timers.arm(&self.stalled, self.home.ctx.loop.now + self.stall_ms)
+    cdef void look_again(self) noexcept:
+        cdef uint64_t now = self.home.ctx.loop.now
+        self.home.ctx.loop.timers.arm(&self.stalled, outflow_next(&self.flow, &self.writes, now))
 
-    cdef bint takes_nothing(self) noexcept:
-        """Not: that a more urgent stream has its turn, or that the connection does (which has a timeout of its own)."""
+    cdef const char *look(self) noexcept:
+        """The limit that the client has let pass, or NULL. Not its fault: that a more urgent stream has its turn, or that
+        the connection's socket has (which has limits of its own). Where all streams wait for the connection's window, it
+        is enough that they take together what one of them should."""
+        cdef uint64_t now = self.home.ctx.loop.now
+        cdef uint64_t taken = self.home.streams.sent - self.taken_of_all
         cdef int stuck = self.home.streams.stuck(self.stream)
-        if stuck == NOT_STUCK or self.stream.sent != self.taken:
-            return False
-        return stuck != STUCK_CONNECTION or self.home.streams.sent == self.taken_of_all
+        cdef bint moves = stuck == STUCK_CONNECTION and taken
+        cdef bint waits = stuck != NOT_STUCK
+        if moves and self.writes.rate and taken * 1000 >= <uint64_t> self.writes.rate * (now - self.flow.looked_at):
+            waits = False
+        self.taken_of_all = self.home.streams.sent
+        return outflow_look(&self.flow, &self.writes, self.stream.sent, moves, waits, now)
 
     cdef void on_timer(self, int kind) noexcept:
         cdef Exchange x = self.exchange
+        cdef const char *fault
+        cdef uint64_t due
         if self.stream == NULL:
             return
         if kind == TIMER_STALLED:
-            if not self.takes_nothing():
-                self.await_progress()
+            fault = self.look()
+            if fault == NULL:
+                self.look_again()
                 return
             self.home.ctx.counters.timeouts += 1
             self.home.streams.reset(self.stream, H2_CANCEL)
-            self.finish(b"timeout: write_idle")
+            self.finish(fault)
         elif x is not None:
-            self.home.ctx.counters.timeouts += 1
-            x.client_late(b"timeout: body_idle")
+            due = x.client_late()
+            if due:
+                self.home.ctx.loop.timers.arm(&self.reading, due)
         self.home.send_later()
 
     cdef void closed(self, const char *why) noexcept:

@@ -17,5 +17,9 @@ cdef void launch(Downstream client, Exchange x, const Head *h) noexcept
 cdef void log_exchange(Downstream client, Exchange x, uint64_t wire_in, uint64_t wire_out, const char *why) noexcept
 # One line for an exchange that is over; `why` when the exchange itself has no fault.
 
-cdef void log_refusal(Downstream client, int status, uint64_t wire_out) noexcept
+cdef const char *HEAD_LATE               # the fault of one that took too long to come,
+cdef const char *HEAD_LATE_TEXT          # said with a 408
+cdef const char *REFUSED                 # why most requests do not become one
+
+cdef void log_refusal(Downstream client, int status, uint64_t wire_out, const char *why) noexcept
 # One line for a request that did not become an exchange.

@@ -12,6 +12,9 @@ from cext.proxy.limits cimport admit_request, refusal_cause
 from cext.proxy.router cimport Route
 from cext.proxy.timeouts cimport resolve
 
+cdef const char *HEAD_LATE = b"timeout: header"
+cdef const char *HEAD_LATE_TEXT = b"The request head did not arrive in time."
+cdef const char *REFUSED = b"request refused"
 cdef const char *NOTHING_HERE = b"Nothing is served under this address."
 
 
@@ -105,15 +108,15 @@ cdef void log_exchange(Downstream client, Exchange x, uint64_t wire_in, uint64_t
     log.close_line()
 
 
-cdef void log_refusal(Downstream client, int status, uint64_t wire_out) noexcept:
+cdef void log_refusal(Downstream client, int status, uint64_t wire_out, const char *why) noexcept:
     cdef AccessLog log = client.ctx.access_log if client is not None else None
-    cdef const char *why
     if log is None:
         return
     log.open_line()
     client.log_facts(log)
     log.number(b"status", status)
     log.number(b"bytes_out", wire_out)
-    why = refusal_cause(client.refused) if client.refused else <const char *> b"request refused"
+    if client.refused:
+        why = refusal_cause(client.refused)
     log.text(b"error", why, strlen(why))
     log.close_line()

@@ -83,6 +83,8 @@ cdef class UpstreamRequest:
     # What was given goes out. on_drained, or on_lost, may come before this returns.
     cdef bint takes_more(self) noexcept nogil
     # Whether content should be sent now; when it is not, on_drained follows once it may be.
+    cdef size_t unsent(self) noexcept nogil
+    # Bytes that the server has still to take: when that changes, it takes some.
     cdef void pause(self) noexcept
     # No more of the response is reported than what one read brought; the server is held up once buffers are full.
     cdef void resume(self) noexcept

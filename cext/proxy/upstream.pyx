@@ -86,6 +86,9 @@ cdef class UpstreamRequest:
     cdef bint takes_more(self) noexcept nogil:
         return False
 
+    cdef size_t unsent(self) noexcept nogil:
+        return 0
+
     cdef void pause(self) noexcept:
         self.paused = True
 

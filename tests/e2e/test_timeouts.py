@@ -305,7 +305,7 @@ def test_total_includes_the_request_body(hasty):
             except TimeoutError:
                 continue
         client.sock.settimeout(5)
-        assert client.response().status == 504
+        assert client.response().status == 408
 
 
 def test_a_backend_that_reads_nothing(hasty):

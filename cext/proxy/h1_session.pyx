@@ -30,6 +30,7 @@ from cext.proxy.router cimport answered_here
 from cext.proxy.service cimport (
     HEAD_LATE,
     HEAD_LATE_TEXT,
+    KEEPALIVE_OVER,
     NOTHING_HERE,
     REFUSED,
     launch,
@@ -363,7 +364,7 @@ cdef class H1Session(Session):
         cdef Exchange x = self.exchange
         cdef uint64_t due
         if phase == READ_KEEPALIVE or (phase == READ_HEAD and not self.head_begun):
-            self.client.tell(b"timeout: keepalive" if phase == READ_KEEPALIVE else HEAD_LATE)
+            self.client.tell(KEEPALIVE_OVER if phase == READ_KEEPALIVE else HEAD_LATE)
             self.client.finish(False)
         elif phase == READ_HEAD:
             self.refuse_head(408, HEAD_LATE_TEXT, HEAD_LATE)

@@ -29,6 +29,7 @@ from cext.proxy.router cimport answered_here
 from cext.proxy.service cimport (
     HEAD_LATE,
     HEAD_LATE_TEXT,
+    KEEPALIVE_OVER,
     NOTHING_HERE,
     REFUSED,
     launch,
@@ -136,7 +137,7 @@ cdef class H2Client(Session):
 
     cdef void on_read_timeout(self, int phase) noexcept:
         """Nobody asks any more, or a header block does not end: without that no other can be read either."""
-        cdef const char *fault = b"timeout: keepalive" if phase == READ_KEEPALIVE else HEAD_LATE
+        cdef const char *fault = KEEPALIVE_OVER if phase == READ_KEEPALIVE else HEAD_LATE
         self.client.tell(fault)
         self.streams.drain()
         self.send()

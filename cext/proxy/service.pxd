@@ -7,6 +7,10 @@ from cext.proxy.downstream cimport Downstream
 from cext.proxy.exchange cimport Exchange, ResponseSink
 
 cdef const char *NOTHING_HERE            # said with a 404
+cdef const char *HEAD_LATE_TEXT          # said with a 408
+cdef const char *HEAD_LATE               # faults: the head has not come in time,
+cdef const char *KEEPALIVE_OVER          # no request has come,
+cdef const char *REFUSED                 # the head is no request that is served
 
 cdef Exchange new_exchange(Downstream client, ResponseSink sink, const Head *h)
 # For a request that is no CONNECT; its `route` is None where nothing is served. None: out of memory.
@@ -16,10 +20,6 @@ cdef void launch(Downstream client, Exchange x, const Head *h) noexcept
 
 cdef void log_exchange(Downstream client, Exchange x, uint64_t wire_in, uint64_t wire_out, const char *why) noexcept
 # One line for an exchange that is over; `why` when the exchange itself has no fault.
-
-cdef const char *HEAD_LATE               # the fault of one that took too long to come,
-cdef const char *HEAD_LATE_TEXT          # said with a 408
-cdef const char *REFUSED                 # why most requests do not become one
 
 cdef void log_refusal(Downstream client, int status, uint64_t wire_out, const char *why) noexcept
 # One line for a request that did not become an exchange.

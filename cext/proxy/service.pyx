@@ -14,6 +14,7 @@ from cext.proxy.timeouts cimport resolve
 
 cdef const char *HEAD_LATE = b"timeout: header"
 cdef const char *HEAD_LATE_TEXT = b"The request head did not arrive in time."
+cdef const char *KEEPALIVE_OVER = b"timeout: keepalive"
 cdef const char *REFUSED = b"request refused"
 cdef const char *NOTHING_HERE = b"Nothing is served under this address."
 

@@ -19,6 +19,7 @@ from typing import Final, cast
 
 from edge import timeouts
 from edge.errors import ConfigError
+from edge.limits import Limits, RouteLimits
 from edge.schema import (
     Boolean,
     Choice,
@@ -214,6 +215,12 @@ class ServerTable:
     worker_timeout: Milliseconds = knob(
         Duration("2s", "1h"), "A worker that shows no sign of life for this long is killed and replaced.", default="30s"
     )
+    memory_limit: int = knob(
+        Size("16MiB", "1024GiB", none=True),
+        "A worker that has more memory than this of its own closes idle connections, those that have been idle longest "
+        "first, until it has less.",
+        default="none",
+    )
     pid_file: Path | None = knob(
         File(), "The file that holds the master's process id; `edge reload` finds it there.", default=None
     )
@@ -221,19 +228,6 @@ class ServerTable:
         Section(AccessLog), "The access log. Without this table there is none.", default=None
     )
     error_log: ErrorLog = knob(Section(ErrorLog), "The error log.", default={})
-
-
-@table
-class Limits:
-    line: int = knob(
-        Size("64B", "48KiB"),
-        "Longest line of a request's head; 414 for a longer request line, 431 for a field.",
-        default="8KiB",
-    )
-    head: int = knob(
-        Size("256B", "48KiB"), "Largest head of a request, request line included; 431 beyond it.", default="32KiB"
-    )
-    fields: int = knob(Integer(1, 1024), "Most header fields of a request; 431 beyond it.", default=128)
 
 
 @table
@@ -293,7 +287,9 @@ class Listener:
         "Time limits. All but `handshake` hold for every request that no route says anything else for.",
         default={},
     )
-    limits: Limits = knob(Section(Limits), "Size limits of a request's head.", default={})
+    limits: Limits = knob(
+        Section(Limits), "What a request's head may be, and how much a client may have at a time.", default={}
+    )
     http2: Http2 = knob(Section(Http2), "HTTP/2.", default={})
     records: Records = knob(
         Section(Records),
@@ -546,6 +542,7 @@ class Route:
     timeouts: RouteTimeouts = knob(
         Section(RouteTimeouts), "Time limits that this route sets otherwise than the listener.", default={}
     )
+    limits: RouteLimits = knob(Section(RouteLimits), "Limits of what is for this route.", default={})
     push: bool = knob(
         Boolean(),
         "Whether clients of HTTP/2 that want it get pushed what a response to GET names by "

@@ -32,6 +32,7 @@ from gunicorn.pidfile import Pidfile
 from setproctitle import setproctitle
 
 from edge import __version__, accesslog, config, plane, sockets, ticket_keys
+from edge.addresses import Addresses
 from edge.config import Bind
 from edge.errorlog import ErrorLog
 from edge.errors import EdgeError
@@ -98,6 +99,7 @@ class Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no typ
         self.welcome = welcome
         self.cookie_secret = secrets.token_bytes(32)
         self.shared = ticket_keys.Shared()
+        self.addresses = Addresses()
         self.cfg: Config = None
         self._numbers = 0
         super().__init__("edge", prog="edge")
@@ -185,6 +187,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         """One step onwards. gunicorn calls it at start and after every signal or second."""
         if self.current.prepared.rotation:
             self.current.prepared.rotation.turn()  # or secrets that every worker has forgotten would stay here
+        self.app.addresses.keep(self.WORKERS.values())
         self._hear_workers()
         if self.takeover:
             self._judge(self.takeover)
@@ -422,6 +425,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         """Before the fork: the worker's place."""
         slot = self._spawning
         worker.slot = slot
+        worker.column = self.app.addresses.assign(worker)
         worker.generation = self.current
         worker.sockets = [slot.sockets[bind] for bind in self.current.prepared.listeners]
         worker.channel, worker.far_end = socket.socketpair()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol, cast
 
 from cext.crypto.sign import PrivateKey
+from cext.proxy.address_table import AddressTable
 from cext.proxy.downstream import ListenerSettings
 from cext.proxy.hints import EarlyHints, HintTable
 from cext.proxy.router import Route, Router
@@ -121,8 +122,17 @@ def _key_log(settings: Settings) -> Callable[[str], None] | None:
     return KeyLog(path, Place(settings.file).key("tls").key("key_log")).write if path else None
 
 
-def open_plane(access_log: Callable[[bytes], None] | None, error_log: Callable[[str, str], None]) -> Plane:
-    return cast(Plane, DataPlane(access_log=access_log, error_log=error_log))
+def open_plane(
+    access_log: Callable[[bytes], None] | None,
+    error_log: Callable[[str, str], None],
+    *,
+    addresses: AddressTable,
+    memory_limit: int,
+) -> Plane:
+    return cast(
+        Plane,
+        DataPlane(access_log=access_log, error_log=error_log, addresses=addresses, memory_limit=memory_limit),
+    )
 
 
 def _credential(identity: certs.Identity) -> object:
@@ -154,6 +164,9 @@ def _router(settings: Settings) -> object:
                 methods=route.match.method or (),
                 timeouts=timeouts.limits(route.timeouts),
                 push=route.push,
+                max_head=route.limits.head,
+                max_body=route.limits.body,
+                max_running=route.limits.requests,
                 hints=_early_hints(route.early_hints, learned, Place(settings.file).key("route").item(i)),
             )
             for i, route in enumerate(settings.route)
@@ -195,6 +208,11 @@ def _listener_settings(listener: Listener, tls: object, router: object) -> objec
         line_limit=listener.limits.line,
         head_limit=listener.limits.head,
         field_limit=listener.limits.fields,
+        max_connections=listener.limits.connections,
+        per_address=listener.limits.per_address,
+        max_requests=listener.limits.requests_per_connection,
+        requests_per_address=listener.limits.requests_per_address,
+        answer_over=listener.limits.over_limit == "answer",
         h2_streams=listener.http2.max_streams,
         h2_stream_window=listener.http2.stream_window,
         h2_connection_window=listener.http2.connection_window,

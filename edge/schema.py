@@ -167,14 +167,17 @@ class Named(Kind[int]):
 
 
 class Integer(Kind[int]):
-    """A whole number within bounds."""
+    """A whole number within bounds. "none" is 0, where it is allowed."""
 
-    def __init__(self, low: int, high: int) -> None:
-        self.text = "integer"
+    def __init__(self, low: int, high: int, none: bool = False) -> None:
+        self.text = 'integer or "none"' if none else "integer"
         self._low = low
         self._high = high
+        self._none = none
 
     def read(self, value: object, at: Place) -> int:
+        if value == "none" and self._none:
+            return 0
         if isinstance(value, bool) or not isinstance(value, int):
             raise at.error(f"{show(value)} is not an integer", "write a whole number without quotes")
         if not self._low <= value <= self._high:
@@ -192,14 +195,15 @@ class Boolean(Kind[bool]):
 
 
 class _Quantity(Kind[int]):
-    """A number with a unit, as an integer of the smallest unit."""
+    """A number with a unit, as an integer of the smallest unit. "none" is 0, where it is allowed."""
 
     units: ClassVar[dict[str, int]]
     noun: str
     examples: str
 
-    def __init__(self, low: str, high: str) -> None:
-        self.text = self.noun
+    def __init__(self, low: str, high: str, none: bool = False) -> None:
+        self.text = f'{self.noun} or "none"' if none else self.noun
+        self._none = none
         self._bounds = (low, high)
         self._low = self._number(low)
         self._high = self._number(high)
@@ -211,36 +215,28 @@ class _Quantity(Kind[int]):
         return int(m[1]) * self.units[m[2]]
 
     def read(self, value: object, at: Place) -> int:
+        if value == "none":
+            if self._none:
+                return 0
+            raise at.error('"none" is not possible here', f"choose between {self._bounds[0]} and {self._bounds[1]}")
         number = self._number(value) if isinstance(value, str) else -1
         if number < 0:
-            raise at.error(
-                f"{show(value)} is not a {self.noun}", f"write a number with its unit, such as {self.examples}"
-            )
+            examples = f'{self.examples}, or "none"' if self._none else self.examples
+            raise at.error(f"{show(value)} is not a {self.noun}", f"write a number with its unit, such as {examples}")
         if not self._low <= number <= self._high:
             raise at.error(f"{show(value)} is out of range", f"choose between {self._bounds[0]} and {self._bounds[1]}")
         return number
 
 
 class Duration(_Quantity):
-    """A duration, in milliseconds. "none" is 0, where it is allowed."""
+    """A duration, in milliseconds."""
 
     units: ClassVar = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
     noun = "duration"
     examples = '"250ms", "5s", "2m" or "1h"'
 
     def __init__(self, low: str = "1ms", high: str = "7d", none: bool = False) -> None:
-        super().__init__(low, high)
-        self._none = none
-        if none:
-            self.text = 'duration or "none"'
-            self.examples = f'{self.examples}, or "none"'
-
-    def read(self, value: object, at: Place) -> Milliseconds:
-        if value == "none":
-            if self._none:
-                return 0
-            raise at.error('"none" is not possible here', f"choose between {self._bounds[0]} and {self._bounds[1]}")
-        return super().read(value, at)
+        super().__init__(low, high, none)
 
 
 class Size(_Quantity):

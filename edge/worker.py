@@ -34,6 +34,8 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     alive: bool
     slot: "Slot"
     generation: "Generation"
+    column: int | None
+    """Where it counts what client addresses have."""
     channel: socket.socket
     far_end: socket.socket
     """A pair of sockets between worker and master until the worker serves; `channel` is one's own end."""
@@ -60,7 +62,12 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         try:
             if settings.server.access_log is not None:
                 self.access_log = AccessLog(settings.server.access_log.path, self.log.error)
-            self.plane = plane.open_plane(self.access_log.write if self.access_log else None, self._report)
+            self.plane = plane.open_plane(
+                self.access_log.write if self.access_log else None,
+                self._report,
+                addresses=self.app.addresses.join(self.column),
+                memory_limit=settings.server.memory_limit,
+            )
             drop_privileges(*self.generation.owner)
         except Exception as e:
             self._fail(e)

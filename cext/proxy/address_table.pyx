@@ -6,11 +6,10 @@ is too high, never a count that stays for ever.
 
 import mmap
 import os
+import socket
 
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.string cimport memcpy, memset
-
-from cext.lib.linux cimport AF_INET, AF_INET6, inet_pton
 
 cdef extern from *:
     """
@@ -96,12 +95,7 @@ cdef class AddressTable:
         cdef Peer peer
         cdef uint64_t entry, where
         cdef int i
-        memset(&peer, 0, sizeof(peer))
-        name = address.encode()
-        peer.v6 = b":" in name
-        peer.known = True
-        if inet_pton(AF_INET6 if peer.v6 else AF_INET, name, peer.ip) != 1:
-            raise ValueError(f"{address!r}: not an IP address")
+        set_peer(&peer, address)
         where = self.place_of(&peer)
         for i in range(WAYS):
             entry = load(self.words + (where & (self.sets - 1)) * WAYS + i)
@@ -234,6 +228,17 @@ cdef uint64_t siphash(const uint64_t *key, const uint8_t *p, int n) noexcept nog
     return v[0] ^ v[1] ^ v[2] ^ v[3]
 
 
+cdef int set_peer(Peer *peer, str address) except -1:
+    """From an IP address; OSError when it is none."""
+    cdef bytes ip
+    memset(peer, 0, sizeof(Peer))
+    peer.v6 = ":" in address
+    peer.known = True
+    ip = socket.inet_pton(socket.AF_INET6 if peer.v6 else socket.AF_INET, address)
+    memcpy(peer.ip, <const char *> ip, len(ip))
+    return 0
+
+
 # ---- Python faces, for tests
 
 def hashed(bytes key, bytes data):
@@ -252,13 +257,8 @@ cdef class Visitor:
     cdef Peer peer
 
     def __init__(self, AddressTable table, str address):
-        name = address.encode()
         self.table = table
-        memset(&self.peer, 0, sizeof(self.peer))
-        self.peer.v6 = b":" in name
-        self.peer.known = True
-        if inet_pton(AF_INET6 if self.peer.v6 else AF_INET, name, self.peer.ip) != 1:
-            raise ValueError(f"{address!r}: not an IP address")
+        set_peer(&self.peer, address)
 
     def enter(self, uint32_t limit=0):
         """A place; None when there is no room in the table, False over the limit."""

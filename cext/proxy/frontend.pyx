@@ -3,8 +3,8 @@
 import os
 
 from libc.stdint cimport uint8_t, uint32_t
+from posix.unistd cimport close
 
-from cext.lib.linux cimport close
 from cext.net.address cimport Peer
 from cext.net.listener cimport Listener
 from cext.net.stream cimport out_of_descriptors

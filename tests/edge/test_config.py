@@ -73,7 +73,18 @@ def test_defaults():
         keepalive=75_000,
         websocket_idle=3_600_000,
     )
-    assert s.listener[0].limits == config.Limits(line=8192, head=32768, fields=128)
+    assert s.listener[0].limits == config.Limits(
+        line=8192,
+        head=32768,
+        fields=128,
+        connections=65536,
+        per_address=0,
+        over_limit="close",
+        requests_per_connection=0,
+        requests_per_address=0,
+    )
+    assert s.route[0].limits == config.RouteLimits(head=0, body=0, requests=0)
+    assert s.server.memory_limit == 0
     assert s.listener[0].forwarded == "x-forwarded"
     assert s.tls.cipher_suites == (0x1301, 0x1302, 0x1303, 0xC02B, 0xC02F, 0xC02C, 0xC030, 0xCCA9, 0xCCA8)
     assert (s.tls.min_version, s.tls.max_version) == (0x0303, 0x0304)
@@ -102,7 +113,7 @@ bind = ["0.0.0.0:443", "[::]:443"]
 backlog = 17
 forwarded = "both"
 timeouts = {{ handshake = "250ms", header = "none", keepalive = "2m", write_min_rate = "2 KiB/s" }}
-limits = {{ line = "1KiB", head = "14KiB", fields = 7 }}
+limits = {{ line = "1KiB", head = "14KiB", fields = 7, connections = "none", per_address = 9, over_limit = "answer" }}
 [[listener]]
 bind = ["[2001:DB8::0:1]:8443"]
 [tls]
@@ -146,7 +157,9 @@ header = "9s"
     assert s.listener[0].timeouts == timeouts.ListenerTimeouts(
         handshake=250, header=0, keepalive=120_000, write_min_rate=2048
     )
-    assert s.listener[0].limits == config.Limits(line=1024, head=14336, fields=7)
+    assert s.listener[0].limits == config.Limits(
+        line=1024, head=14336, fields=7, connections=0, per_address=9, over_limit="answer"
+    )
     assert (s.listener[0].backlog, s.listener[0].forwarded) == (17, "both")
     assert [str(b) for b in s.listener[1].bind] == ["[2001:db8::1]:8443"]
     assert s.tls == config.Tls(min_version=0x0304, cipher_suites=(0x1303,), groups=(0x18, 0x1D, 0x11EC))
@@ -238,6 +251,14 @@ FAULTS = [
     ("[[listener]]", 'timeouts = { head = "5s" }', "listener[0].timeouts.head", "unknown key", '"header"'),
     ("[[listener]]", 'limits = { head = "14KB" }', "listener[0].limits.head", "not a size", '"14KiB"'),
     ("[[listener]]", 'limits = { head = "1GiB" }', "listener[0].limits.head", "out of range", "256B and 48KiB"),
+    ("[[listener]]", "limits = { connections = 0 }", "listener[0].limits.connections", "out of range", "between 1"),
+    ("[[listener]]", 'limits = { per_address = "x" }', "listener[0].limits.per_address", "not an integer", "number"),
+    ("[[listener]]", "limits = { per_address = 65536 }", "listener[0].limits.per_address", "out of range", "65535"),
+    ("[[listener]]", 'limits = { fields = "none" }', "listener[0].limits.fields", "not an integer", "number"),
+    ("[[listener]]", 'limits = { over_limit = "x" }', "listener[0].limits.over_limit", "not known", '"close" or'),
+    ("[[route]]", 'limits = { body = "1" }', "route[0].limits.body", "is not a size", 'or "none"'),
+    ("[[route]]", 'limits = { line = "1KiB" }', "route[0].limits.line", "unknown key", "head"),
+    ("[server]", 'memory_limit = "1MiB"', "server.memory_limit", "out of range", "16MiB and 1024GiB"),
     ("[[listener]]", 'forwarded = "yes"', "listener[0].forwarded", "not known", '"x-forwarded" or'),
     ("[tls]", 'groups = ["x2551"]', "tls.groups[0]", "not a known group", 'did you mean "x25519"?'),
     ("[tls]", 'cipher_suites = ["RC4"]', "tls.cipher_suites[0]", "not a known cipher suite", "TLS_AES_128"),

@@ -351,10 +351,10 @@ BREAKABLE = """
 import os
 from edge import plane
 whole = plane.open_plane
-def open_plane(*a):
+def open_plane(*a, **named):
     if os.path.exists(os.environ["BROKEN"]):
         raise RuntimeError("broken for a test")
-    return whole(*a)
+    return whole(*a, **named)
 plane.open_plane = open_plane
 from edge.__main__ import main
 main()

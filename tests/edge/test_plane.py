@@ -17,9 +17,17 @@ TEXT = """
 bind = ["127.0.0.1:1", "[::1]:2"]
 forwarded = "{forwarded}"
 timeouts = {{ handshake = "1s", header = "2s", keepalive = "none" }}
-limits = {{ line = "1KiB", head = "2KiB", fields = 3 }}
 records = {{ first = "100B", until = "2KiB", idle = "3s" }}
 http2 = {{ max_streams = 7, stream_window = "2KiB", connection_window = "128KiB" }}
+[listener.limits]
+line = "1KiB"
+head = "2KiB"
+fields = 3
+connections = 4
+per_address = 5
+requests_per_connection = 6
+requests_per_address = 7
+over_limit = "answer"
 [[listener]]
 bind = ["127.0.0.1:3"]
 http2 = {{ enabled = false }}
@@ -44,6 +52,7 @@ servers = ["127.0.0.1:10"]
 match = {{ host = ["x.de"], path = "/x/*", method = ["GET"] }}
 upstream = "b"
 push = true
+limits = {{ head = "1KiB", body = "2KiB", requests = 3 }}
 timeouts = {{ connect = "1s", first_byte = "2s", body_idle = "3s", write_idle = "4s", total = "5s" }}
 [[route]]
 upstream = "a"
@@ -135,6 +144,11 @@ def test_every_setting_arrives(settings, monkeypatch):
         "line_limit": 1024,
         "head_limit": 2048,
         "field_limit": 3,
+        "max_connections": 4,
+        "per_address": 5,
+        "max_requests": 6,
+        "requests_per_address": 7,
+        "answer_over": True,
         "h2_streams": 7,
         "h2_stream_window": 2048,
         "h2_connection_window": 131072,
@@ -145,6 +159,8 @@ def test_every_setting_arrives(settings, monkeypatch):
         "forwarded": False,
     }
     assert third.named["timeouts"] == DEFAULTS
+    assert third.named["max_connections"] == 65536
+    assert not any(third.named[name] for name in ("per_address", "requests_per_address", "answer_over", "max_requests"))
     register = tls.named.pop("replay")
     assert register.keeps == 6000
     assert tls.named == {
@@ -170,7 +186,11 @@ def test_every_setting_arrives(settings, monkeypatch):
         "timeouts": {"connect": 1000, "first_byte": 2000, "body_idle": 3000, "write_idle": 4000, "total": 5000},
         "push": True,
         "hints": None,
+        "max_head": 1024,
+        "max_body": 2048,
+        "max_running": 3,
     }
+    assert not any(to_a.named[name] for name in ("max_head", "max_body", "max_running"))
     assert to_a.named["timeouts"] == {}
     (a,) = to_a.args
     assert a.args == ("a", (("tcp", "127.0.0.1", 9), ("tcp", "::1", 9), ("unix", "/run/a.sock")))

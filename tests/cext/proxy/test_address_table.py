@@ -4,10 +4,9 @@ import os
 import signal
 
 import pytest
+from cext.proxy.address_table import AddressTable, Visitor, hashed
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from cext.proxy.address_table import AddressTable, Visitor, hashed
 
 ADDRESSES = ["192.0.2.1", "192.0.2.2", "198.51.100.7", "2001:db8::1", "2001:db8:0:1::1"]
 
@@ -142,7 +141,7 @@ def test_a_process_that_dies_gives_back_all_it_held(steps, dead):
 
 
 def test_processes_at_the_same_time():
-    """Each of four adds and takes away as fast as it can, two are killed meanwhile: what stays is what the others hold."""
+    """Each of four adds and takes away as fast as it can, two are killed meanwhile: what stays is the others'."""
     table = AddressTable(8, 4)
     children = []
     for column in range(4):
@@ -154,7 +153,7 @@ def test_processes_at_the_same_time():
             for _ in range(10):
                 one.enter()
             os.write(tell, b"x")
-            for n in range(1 << 60 if column < 2 else 20_000):
+            for _ in range(1 << 60 if column < 2 else 20_000):
                 place = one.enter()
                 one.begin(place)
                 one.end(place)
@@ -162,7 +161,7 @@ def test_processes_at_the_same_time():
             os._exit(0)
         os.close(tell)
         children.append((pid, started))
-    for pid, started in children:
+    for _, started in children:
         assert os.read(started, 1) == b"x"
         os.close(started)
     for column in range(2):

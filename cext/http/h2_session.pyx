@@ -45,7 +45,8 @@ cdef enum:
     COST_PING = 5
     COST_OTHER = 1
     SEND_BLOCK_MAX = 256 * 1024         # bytes of a head's fields: the limits it was read by are narrower
-    EARNED_BY_DATA = 2                  # a frame of ours that its WINDOW_UPDATEs are for
+    EARNED_BY_DATA = COST_PING + 2 * COST_OTHER     # a frame of ours: two WINDOW_UPDATEs, and a PING to measure the path by
+    CRUMB_MAX = 1024                    # below it a frame that is not all there was is a crumb
 
 cdef nghttp2_session_callbacks *callbacks = NULL
 cdef nghttp2_option *options = NULL
@@ -505,6 +506,7 @@ cdef int send_content(nghttp2_session *session, nghttp2_frame *frame, const uint
     cdef H2Stream *s = <H2Stream *> source.ptr
     cdef Chunk *c
     cdef size_t part
+    cdef size_t sent = length
     cdef int r = self.put(header, 9)
     while length and r == 0:
         c = s.out.head
@@ -520,7 +522,9 @@ cdef int send_content(nghttp2_session *session, nghttp2_frame *frame, const uint
             chunk_release(queue_pop(&s.out))
     if r < 0:
         return NGHTTP2_ERR_CALLBACK_FAILURE
-    self.earn(EARNED_BY_DATA)
+    # A window that lets only crumbs through earns nothing: each costs us a frame (CVE-2019-9511).
+    if s.out.bytes == 0 or sent >= CRUMB_MAX:
+        self.earn(EARNED_BY_DATA)
     if s.was_full and s.out.bytes <= H2_STREAM_LOW:
         s.was_full = False
         if not s.drained:

@@ -262,15 +262,31 @@ def test_credit_comes_back_with_time():
 
 
 def test_content_that_is_sent_earns_credit():
-    """The WINDOW_UPDATEs of a long download are no flood."""
+    """The WINDOW_UPDATEs of a long download are no flood, nor are the PINGs by which gRPC measures the path with each."""
     talk = Talk()
     stream = talk.get()
     talk.engine.answer(stream, OK, True)
     for _ in range(9000):
         talk.engine.content(stream, b"x")
+        talk.send(frame(PING, payload=bytes(8)))
         talk.flush()
-    assert len(talk.order) == 9000  # and two WINDOW_UPDATEs for each
+    assert len(talk.order) == talk.pongs == 9000  # and two WINDOW_UPDATEs for each
     assert not talk.engine.state()["failed"]
+
+
+def test_crumbs_earn_nothing():
+    """A window that is opened by a byte at a time makes a frame of each (CVE-2019-9511)."""
+    talk = Talk(own={"initial_window_size": 0, "hold": True})
+    stream = talk.get()
+    talk.engine.answer(stream, OK, True)
+    talk.engine.content(stream, b"x" * 100_000)
+    for _ in range(20_000):
+        talk.send(window(stream, 1))
+        talk.flush()
+        if talk.engine.state()["failed"]:
+            break
+    assert talk.goaways[-1][1] == ENHANCE_YOUR_CALM
+    assert len(talk.order) < 16_000
 
 
 # ---- extended CONNECT (RFC 8441)

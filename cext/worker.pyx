@@ -8,6 +8,7 @@ from cext.proxy.access_log cimport AccessLog
 from cext.proxy.address_table cimport AddressTable
 from cext.proxy.context cimport Context
 from cext.proxy.downstream cimport Downstream, ListenerSettings
+from cext.proxy.hooks cimport Hooks
 from cext.proxy.pressure cimport Pressure
 from cext.proxy.upstream cimport LOST_CLOSED, UpstreamConnection
 
@@ -30,6 +31,7 @@ cdef class DataPlane:
     cdef readonly Loop loop
     cdef Context ctx
     cdef AccessLog access_log
+    cdef Hooks _hooks
     cdef list frontends
     cdef Pressure pressure
     cdef uint64_t drain_until
@@ -103,6 +105,17 @@ cdef class DataPlane:
     @state_observer.setter
     def state_observer(self, observer):
         self.ctx.state_observer = observer
+
+    @property
+    def hooks(self):
+        """The policy's Hooks, or None."""
+        return self._hooks
+
+    @hooks.setter
+    def hooks(self, Hooks hooks):
+        self._hooks = hooks
+        self.ctx.director = hooks if hooks is not None and hooks.director is not None else None
+        self.ctx.state_observer = hooks.observe if hooks is not None and hooks.connection_state is not None else None
 
     def stop_accepting(self):
         """The sockets stay open, with what is queued in them, for their owner."""

@@ -228,6 +228,12 @@ class ServerTable:
         Section(AccessLog), "The access log. Without this table there is none.", default=None
     )
     error_log: ErrorLog = knob(Section(ErrorLog), "The error log.", default={})
+    hooks: str | None = knob(
+        Text("policy", r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", 'write "module:Class"'),
+        'A policy in Python, `"module:Class"`: the module stands beside the configuration file, or is installed '
+        "([hooks.md](hooks.md)).",
+        default=None,
+    )
 
 
 @table

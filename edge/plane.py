@@ -18,7 +18,7 @@ from cext.tls.config import ServerConfig
 from cext.tls.credential import Credential
 from cext.worker import DataPlane
 
-from edge import certs, compression, config, ticket_keys, timeouts, upstreams
+from edge import certs, compression, config, policy, ticket_keys, timeouts, upstreams
 from edge.clients import ClientTrust
 from edge.config import Bind, Listener, Settings
 from edge.keylog import KeyLog
@@ -36,6 +36,9 @@ class Loop(Protocol):
 
 class Plane(Protocol):
     """`cext.worker.DataPlane`, as the worker uses it."""
+
+    hooks: object
+    """The policy's, or None."""
 
     @property
     def loop(self) -> Loop: ...
@@ -55,6 +58,7 @@ class Prepared:
     identities: tuple[certs.Identity, ...]
     listeners: dict[Bind, object]
     """The data plane's settings for each address."""
+    policy: policy.Policy | None
     rotation: ticket_keys.Rotation | None
     """The ticket keys, which each process turns on its own."""
 
@@ -99,8 +103,14 @@ def prepare(settings: Settings, cookie_secret: bytes, shared: ticket_keys.Shared
         settings=settings,
         identities=tuple(dataclasses.replace(identity, key_pem=b"") for identity in identities),
         listeners={bind: made_settings for listener, made_settings in made for bind in listener.bind},
+        policy=_policy(settings),
         rotation=rotation,
     )
+
+
+def _policy(settings: Settings) -> policy.Policy | None:
+    name = settings.server.hooks
+    return policy.load(name, Place(settings.file).key("server").key("hooks")) if name else None
 
 
 def _client_auth(settings: Settings) -> dict[str, object]:

@@ -72,6 +72,13 @@ _LIMITS: Final[dict[str, tuple[Kind[int], str, str]]] = {
 _DATA_PLANE: Final = {"min_rate": "body_rate", "write_min_rate": "write_rate", "websocket_idle": "tunnel_idle"}
 """Where the data plane's name is another than the user's."""
 
+NAMES: Final = {name: _DATA_PLANE.get(name, name) for name in _LIMITS}
+"""Every limit, with the data plane's name."""
+
+
+def kind_of(name: str) -> Kind[int]:
+    return _LIMITS[name][0]
+
 
 def _own(name: str) -> Any:
     kind, doc, default = _LIMITS[name]
@@ -120,8 +127,8 @@ class RouteTimeouts:
 
 def limits(timeouts: ListenerTimeouts | RouteTimeouts) -> dict[str, int]:
     """Those that are set, by the data plane's names: milliseconds, bytes per second; 0 for none."""
-    values = {name: getattr(timeouts, name) for name in _LIMITS}
-    return {_DATA_PLANE.get(name, name): value for name, value in values.items() if value is not None}
+    values = {of_plane: getattr(timeouts, name) for name, of_plane in NAMES.items()}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def check(listeners: tuple[ListenerTimeouts, ...], route: RouteTimeouts, at: Place) -> ConfigError | None:

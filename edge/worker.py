@@ -69,6 +69,8 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
                 memory_limit=settings.server.memory_limit,
             )
             drop_privileges(*self.generation.owner)
+            if policy := self.generation.prepared.policy:
+                self.plane.hooks = policy.start(self._report)
         except Exception as e:
             self._fail(e)
         super().init_process()

@@ -49,6 +49,7 @@ cdef struct Counters:
     uint64_t idle_closed                # clients' idle connections that gave way to others
     uint64_t upstream_idle_closed
     uint64_t aborts                     # requests that a hook or a fault of ours ended by a cut
+    uint64_t hook_failures              # hooks that raised
 
 cdef class Relief:
     """Makes room when something runs short: by closing what is idle, the oldest first. 0 when nothing was."""
@@ -61,6 +62,7 @@ cdef class Context:
     cdef uint64_t in_state[STATES]      # connections by STATE_*; those of STATE_CLOSED since the start
     cdef uint64_t entered[STATES]       # how often connections have come to each
     cdef object state_observer          # None, or called with (Downstream, old state or None, new state) by name
+    cdef object director                # None, or the Hooks whose director is asked about each request
     cdef uint8_t *client_scratch        # SCRATCH bytes: what is being read from a client, for one turn
     cdef uint8_t *upstream_scratch      # likewise from an upstream
     cdef bint upstream_reading          # it is in use

@@ -8,6 +8,7 @@ from cext.net.address cimport ADDRESS_TEXT, LOCAL_TEXT, local_text, peer_text
 from cext.proxy.access_log cimport AccessLog
 from cext.proxy.context cimport Context
 from cext.proxy.hints cimport parse_interim
+from cext.proxy.hooks cimport direct
 from cext.proxy.limits cimport admit_request, refusal_cause
 from cext.proxy.router cimport Route
 from cext.proxy.timeouts cimport resolve
@@ -56,6 +57,8 @@ cdef Route find_route(Downstream client, const Head *h):
 
 cdef void launch(Downstream client, Exchange x, const Head *h) noexcept:
     if not admit_request(client, x, h):
+        return
+    if x.ctx.director is not None and not direct(client, x, h):
         return
     if x.route.hints is not None and not x.pushed:
         hint(client, x, h)

@@ -213,6 +213,7 @@ FAULTS = [
     ("[server]", 'group = "no-such-group"', "server.group", 'no group "no-such-group"', "create it"),
     ("[server]", 'pid_file = "/no/such/dir/pid"', "server.pid_file", "/no/such/dir", "make it"),
     ("[server]", 'pid_file = "/"', "server.pid_file", "is a directory", "name a file"),
+    ("[server]", 'hooks = "rules.py"', "server.hooks", "is not a policy", '"module:Class"'),
     ("[server]", "access_log = {}", "server.access_log.path", "is missing", "add it"),
     ("[server]", 'access_log = "x"', "server.access_log", "not a table", "path, format"),
     ("[server]", 'access_log = { path = "/nodir/x" }', "server.access_log.path", "/nodir", "make it"),

@@ -226,6 +226,14 @@ def test_early_hints(settings, links, key, problem):
     assert caught.value.key == f"route[1].early_hints{key}"
 
 
+def test_a_policy_is_loaded_when_the_configuration_is_read(settings):
+    read = settings()
+    assert plane.prepare(read, SECRET).policy is None
+    server = dataclasses.replace(read.server, hooks="no_such_rules:Policy")
+    with pytest.raises(ConfigError, match=r"server\.hooks: there is no module"):
+        plane.prepare(dataclasses.replace(read, server=server), SECRET)
+
+
 def test_what_the_engine_refuses_is_an_error_of_the_configuration(settings, monkeypatch):
     def refuse(*_, **_options):
         raise ValueError("no such thing")

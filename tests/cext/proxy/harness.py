@@ -209,7 +209,7 @@ class Edge:
     """A data plane in a thread, in front of `servers` (addresses, or Backends)."""
 
     def __init__(self, *servers, routes=None, listener=None, pool=None, send_buffer=0, keep_log=True,
-                 **route):
+                 hooks=None, **route):
         self.chunks_before = allocation_counters()[0]
         self.lines = []
         self.keep_log = keep_log
@@ -225,6 +225,7 @@ class Edge:
         self.listener.setblocking(False)
         self.port = self.listener.getsockname()[1]
         self.plane = DataPlane(access_log=self._log, error_log=lambda level, text: self.errors.append((level, text)))
+        self.plane.hooks = hooks
         self.plane.listen(self.listener.fileno(),
                           ListenerSettings(server_config(alpn=(b"h2", b"http/1.1")), Router(routes),
                                            **by_limits(listener or {}, "handshake_ms", "record_idle_ms")))

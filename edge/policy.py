@@ -1,0 +1,246 @@
+"""Policies: a class of the user's whose methods are called where a decision is theirs. docs/hooks.md is the guide.
+
+    class Policy:
+        def director(self, request): ...
+        def connection_state(self, connection, old, new): ...
+
+`load` imports the class and checks it, in the master, before a configuration is accepted; `Policy.start` makes the
+object, in each worker, as the user that workers run as.
+"""
+
+import contextlib
+import dataclasses
+import importlib
+import importlib.util
+import inspect
+import math
+import os
+import stat
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from cext.proxy.hooks import AbortRequest, ClientConnection, Headers, Hooks, Request, RequestOver, TlsState
+
+from edge import timeouts
+from edge.errors import ConfigError
+from edge.schema import Duration, Kind, Place, Rate, nearest
+
+__all__ = ["AbortRequest", "ClientConnection", "Headers", "Policy", "Request", "RequestOver", "TlsState", "load"]
+
+HOOKS: Final = {"director": ("request",), "connection_state": ("connection", "old", "new")}
+"""Every hook, with what it is called with."""
+
+REPORT_SECONDS: Final = 10
+"""A fault that repeats is logged once in this time, with how often it came meanwhile."""
+REPORTS_KEPT: Final = 256
+
+Log = Callable[[str, str], None]
+
+_imported: set[str] = set()
+"""Modules that came from configurations' directories: they are imported afresh with each configuration."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Policy:
+    """A policy that may be used: its class, and where it is named."""
+
+    cls: type
+    at: Place
+
+    def start(self, log: Log) -> object:
+        """The hooks of a new object of the class, as the data plane calls them. Raises what the class raises."""
+        policy = self.cls()
+        hooks = {name: getattr(policy, name) for name in HOOKS if hasattr(self.cls, name)}
+        return Hooks(
+            **hooks,
+            names=timeouts.NAMES,
+            read_limit=read_limit,
+            show_limit=show_limit,
+            failed=Reports(log).failed,
+        )
+
+
+def load(name: str, at: Place) -> Policy:
+    """The policy "module:Class", its module found beside the configuration file or installed. Raises ConfigError."""
+    module_name, _, class_name = name.partition(":")
+    directory = Path(at.file).parent.absolute()
+    try:
+        module = _import(module_name, directory, at)
+    except ConfigError:
+        raise
+    except ModuleNotFoundError as e:
+        if e.name is not None and (module_name == e.name or module_name.startswith(f"{e.name}.")):
+            raise at.error(
+                f'there is no module "{module_name}"', f"put {module_name}.py into {directory}, or install it"
+            ) from None
+        raise at.error(f'"{module_name}" cannot be imported: {_brief(e)}', "install what it needs") from None
+    except BaseException as e:
+        raise at.error(f'"{module_name}" cannot be imported: {_brief(e)}', "correct the module") from None
+    cls = getattr(module, class_name, None)
+    if not isinstance(cls, type):
+        classes = [k for k, v in vars(module).items() if isinstance(v, type) and v.__module__ == module.__name__]
+        raise at.error(
+            f'there is no class "{class_name}" in {module_name}', nearest(class_name, classes, "name one of")
+        )
+    _check(cls, at)
+    return Policy(cls, at)
+
+
+def _check(cls: type, at: Place) -> None:
+    public = [name for name in dir(cls) if not name.startswith("_") and inspect.isroutine(getattr(cls, name))]
+    for name in public:
+        if name not in HOOKS:
+            meant = nearest(name, list(HOOKS), "the hooks are")
+            raise at.error(f"{cls.__name__}.{name} is no hook", f'{meant} (or let the name begin with "_")')
+    if not public:
+        raise at.error(f"{cls.__name__} has no hooks", f"define one of: {', '.join(HOOKS)}")
+    for name in public:
+        _check_method(cls, name, at)
+    try:
+        inspect.signature(cls).bind()
+    except (TypeError, ValueError):
+        raise at.error(
+            f"{cls.__name__} cannot be made without arguments", "give the parameters of __init__ defaults"
+        ) from None
+
+
+def _check_method(cls: type, name: str, at: Place) -> None:
+    arguments = HOOKS[name]
+    method = getattr(cls, name)
+    wanted = f"def {name}({', '.join(('self', *arguments))})"
+    if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method) or inspect.isgeneratorfunction(method):
+        raise at.error(f"{cls.__name__}.{name} is async or a generator", f"write it as {wanted}: it must not wait")
+    bound = isinstance(inspect.getattr_static(cls, name), staticmethod | classmethod)
+    try:
+        inspect.signature(method).bind(*(() if bound else ("self",)), *arguments)
+    except (TypeError, ValueError):
+        raise at.error(f"{cls.__name__}.{name} takes other arguments", f"write it as {wanted}") from None
+
+
+# Importing.
+
+
+def _import(name: str, directory: Path, at: Place) -> Any:
+    """The module, imported afresh if it, or what it imports, stands in the directory."""
+    kept = {known: sys.modules.pop(known) for known in _imported if known in sys.modules}
+    _imported.clear()
+    before = set(sys.modules)
+    try:
+        with _found_in(directory):
+            _check_writers(name, directory, at)
+            return importlib.import_module(name)
+    except BaseException:
+        for new in set(sys.modules) - before:
+            if _stands_in(sys.modules[new], directory):
+                del sys.modules[new]
+        sys.modules.update(kept)
+        raise
+    finally:
+        _imported.update(new for new in set(sys.modules) - before if _stands_in(sys.modules[new], directory))
+        _imported.update(known for known in kept if known in sys.modules)
+
+
+def _stands_in(module: object, directory: Path) -> bool:
+    file = getattr(module, "__file__", None)
+    return file is not None and directory in Path(file).absolute().parents
+
+
+@contextlib.contextmanager
+def _found_in(directory: Path) -> Iterator[None]:
+    """Modules are looked for in the directory: first while the policy is imported, last afterwards, for what it imports
+    when it runs."""
+    importlib.invalidate_caches()
+    own = str(directory)
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # a directory of settings is no place for it
+    sys.path.insert(0, own)
+    try:
+        yield
+    finally:
+        sys.path.remove(own)
+        sys.dont_write_bytecode = writes
+        if own not in sys.path:
+            sys.path.append(own)
+
+
+def _check_writers(name: str, directory: Path, at: Place) -> None:
+    """The master imports it, as root most often: nobody else may have written it."""
+    if os.geteuid() != 0:
+        return
+    top = name.partition(".")[0]
+    for path in (directory, directory / f"{top}.py", directory / top):
+        if path.exists() and path.stat().st_mode & stat.S_IWOTH and (path != directory or _is_beside(top, directory)):
+            raise at.error(f"every user may write {path}, and root would run it", f"chmod o-w {path}")
+
+
+def _is_beside(top: str, directory: Path) -> bool:
+    return (directory / f"{top}.py").exists() or (directory / top).exists()
+
+
+# Time limits, as a director writes and reads them.
+
+
+def read_limit(name: str, value: object) -> int:
+    """Milliseconds or bytes per second, 0 for none, from what a limit is set to. Raises ValueError or TypeError."""
+    kind = timeouts.kind_of(name)
+    if name == "header":
+        raise ValueError("header: the head of this request has been read")
+    if value is None:
+        value = "none"
+    if isinstance(value, str):
+        try:
+            return kind.read(value, Place("", name))
+        except ConfigError as e:
+            raise ValueError(f"{name}: {e.problem}; {e.remedy}") from None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name}: a number, a string with a unit or None, not {type(value).__name__}")
+    return _read_number(kind, name, value)
+
+
+def _read_number(kind: Kind[int], name: str, value: float) -> int:
+    scale = 1 if isinstance(kind, Rate) else 1000
+    most = 1024**3 if isinstance(kind, Rate) else 7 * 86_400_000
+    number = math.ceil(value * scale) if math.isfinite(value) else 0
+    if not 1 <= number <= most:
+        raise ValueError(f"{name}: {value} is not above 0 and at most {most // scale}; None is for no limit")
+    return number
+
+
+def show_limit(name: str, value: int) -> float | None:
+    if value == 0:
+        return None
+    return value if isinstance(timeouts.kind_of(name), Rate) else value / 1000
+
+
+# Faults.
+
+
+class Reports:
+    """Tells the operator of hooks that raised: what, and where, in one line; of one that repeats, now and then."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._seen: dict[tuple[str, str, str], tuple[float, int]] = {}
+
+    def failed(self, hook: str, error: BaseException) -> None:
+        frames = traceback.extract_tb(error.__traceback__)
+        places = [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in frames]
+        key = (hook, type(error).__name__, places[-1] if places else "")
+        now = time.monotonic()
+        last, unsaid = self._seen.get(key, (-math.inf, 0))
+        if now - last < REPORT_SECONDS:
+            self._seen[key] = (last, unsaid + 1)
+            return
+        if len(self._seen) >= REPORTS_KEPT:
+            self._seen.clear()
+        self._seen[key] = (now, 0)
+        again = f" ({unsaid} more times since it was told last)" if unsaid else ""
+        self._log("error", f"hook {hook}: {_brief(error)}; at {', '.join(places[-8:]) or 'no line'}{again}")
+
+
+def _brief(error: BaseException) -> str:
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,6 +1,7 @@
 """Hooks in the data plane: what a director sees and does, what connection_state is told, and what their faults cost."""
 
 import gc
+import itertools
 import queue
 import time
 import weakref
@@ -489,7 +490,7 @@ class Told:
 
 
 LIFE = [None, "new", "active", "idle", "active", "idle", "closed"]
-LIFE = list(zip(LIFE[:-1], LIFE[1:], strict=True))
+LIFE = list(itertools.pairwise(LIFE))
 
 
 def test_the_steps_of_a_connection(each):

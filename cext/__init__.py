@@ -12,7 +12,8 @@ The layers, from the ground up, and who may import whom:
     worker  the composition root
 
 `base`, `crypto`, `http` and `net` import `lib` (each its own header only); all import `base`;
-`tls` imports `crypto`; `tls`, `http` and `net` never import one another; `proxy` imports all three;
+`tls` imports `crypto`; `tls`, `http` and `net` never import one another; `proxy` imports all three, and of
+`crypto` hash_kdf;
 `worker` imports `proxy`, `tls` and `net`. `cext` never imports `edge`: settings and hooks reach it
 as objects. `tests/test_layers.py` parses the imports and fails on a breach.
 

@@ -157,6 +157,15 @@ def _host(text: str) -> str:
     return _dns_name(text)
 
 
+def _protocol(text: str) -> str:
+    name = text.lower()
+    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9a-z-]+(/[!#$%&'*+.^_`|~0-9a-z-]+)?", name):
+        raise ValueError("is no protocol of Upgrade")
+    if name.split("/")[0] in ("h2c", "http", "tls"):
+        raise ValueError("would carry requests that no route has seen")
+    return name
+
+
 def _path(text: str) -> str:
     if not re.fullmatch(r"/[!-~]*", text) or "?" in text or "#" in text:
         raise ValueError("is no path")
@@ -268,6 +277,12 @@ class Http2:
         Size("64KiB", "1GiB"),
         "The same for all requests of a connection; it opens again as content comes, while no more than this waits.",
         default="1MiB",
+    )
+    connect_protocol: bool = knob(
+        Boolean(),
+        "Whether clients may open WebSockets within HTTP/2 (extended CONNECT, RFC 8441), each in a stream of its own. "
+        "The upstream gets them in HTTP/1.1.",
+        default=True,
     )
 
 
@@ -555,6 +570,16 @@ class Route:
         "`Link: </path>; rel=preload` without `nopush`. The promised request has the client's `Accept-Encoding`, "
         "`Accept-Language`, `Authorization`, `Cookie` and `User-Agent`, and is routed as any other.",
         default=False,
+    )
+    upgrade: tuple[str, ...] = knob(
+        ListOf(
+            Parsed("protocol", _protocol, 'write the name of a protocol as Upgrade has it, such as "websocket"'),
+            empty=True,
+        ),
+        "Protocols that a request may switch to by `Upgrade`, or in HTTP/2 by extended CONNECT; `[]` for none. After the "
+        "switch bytes pass as they are, for as long as `timeouts.websocket_idle` allows. An upgrade to any other "
+        "protocol goes on as an ordinary request.",
+        default=["websocket"],
     )
     early_hints: EarlyHints | None = knob(
         Section(EarlyHints),

@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "tls": {"base", "crypto"},
     "http": {"base", "lib.nghttp2"},
     "net": {"base", "lib.linux"},
-    "proxy": {"base", "tls", "http", "net"},
+    "proxy": {"base", "crypto.hash_kdf", "tls", "http", "net"},
     "worker": {"base", "tls", "net", "proxy"},
 }
 

@@ -15,7 +15,8 @@ cdef struct Forwarding:                 # what a proxy adds to a request
     bint forwarded                      # Forwarded (RFC 7239): likewise
     const uint8_t *default_host         # Host for a request that has none (HTTP/1.0); may be NULL
     size_t default_host_len
-    bint upgrade                        # h.upgrade, one protocol, is asked for
+    const uint8_t *upgrade              # the protocol that Upgrade asks for; NULL: none
+    size_t upgrade_len
     const uint8_t *websocket_key        # Sec-WebSocket-Key of our own, for a request that came as CONNECT (RFC 8441);
                                         # NULL: that of the request, if any
 

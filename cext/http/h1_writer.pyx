@@ -62,8 +62,8 @@ cdef ssize_t write_request(const Head *h, const Forwarding *f, int framing, uint
     # Trailers are passed on, so the upstream may send them (RFC 9110, section 6.5.1); TE concerns this hop alone.
     if h.te_trailers:
         _literal(&w, b"TE: trailers\r\n")
-    if f.upgrade:
-        _write_upgrade(&w, h, h.te_trailers)
+    if f.upgrade != NULL:
+        _write_upgrade(&w, f.upgrade, f.upgrade_len, h.te_trailers)
         if f.websocket_key != NULL:
             _literal(&w, b"Sec-WebSocket-Key: ")
             write_bytes(&w, f.websocket_key, WEBSOCKET_KEY)
@@ -110,9 +110,9 @@ cdef void _write_field(Writer *w, const Head *h, const Field *field) noexcept no
     w.p += n + 2
 
 
-cdef void _write_upgrade(Writer *w, const Head *h, bint te) noexcept nogil:
+cdef void _write_upgrade(Writer *w, const uint8_t *protocol, size_t n, bint te) noexcept nogil:
     _literal(w, b"Upgrade: ")
-    write_bytes(w, h.base + h.upgrade.off, h.upgrade.len)
+    write_bytes(w, protocol, n)
     _literal(w, b"\r\nConnection: TE, upgrade\r\n" if te else b"\r\nConnection: upgrade\r\n")
 
 
@@ -204,7 +204,7 @@ cdef ssize_t write_response(const Head *h, int framing, int client_minor, bint k
         _write_framing(&w, framing, h.content_length)
         _write_persistence(&w, client_minor, keep_alive)
     elif h.status == 101:
-        _write_upgrade(&w, h, False)
+        _write_upgrade(&w, h.base + h.upgrade.off, h.upgrade.len, False)
     _literal(&w, b"\r\n")
     return -1 if w.overflow else <ssize_t> written(&w)
 
@@ -317,7 +317,7 @@ WIDE.line, WIDE.head, WIDE.fields = HEAD_SPACE, HEAD_SPACE, 256
 
 def serialise_request(bytes data not None, bytes client not None=b"192.0.2.1", bint client_is_v6=False,
                       bytes proto not None=b"https", bint x_forwarded=False, bint forwarded=False,
-                      bytes default_host=None, bint upgrade=False, framing=None, cap=None):
+                      bytes default_host=None, bytes upgrade=None, framing=None, cap=None):
     """Parses a request head and writes it for an upstream: bytes, the parser's negative status, or -1 when it does
     not fit cap (None: request_room, at most 65536). framing None: as received."""
     cdef Head head
@@ -328,7 +328,9 @@ def serialise_request(bytes data not None, bytes client not None=b"192.0.2.1", b
         return n
     f.client, f.client_len, f.client_is_v6 = client, len(client), client_is_v6
     f.proto, f.x_forwarded, f.forwarded = proto, x_forwarded, forwarded
-    f.upgrade, f.websocket_key = upgrade, NULL
+    f.upgrade, f.upgrade_len, f.websocket_key = NULL, 0, NULL
+    if upgrade is not None:
+        f.upgrade, f.upgrade_len = upgrade, len(upgrade)
     f.default_host, f.default_host_len = NULL, 0
     if default_host is not None:
         f.default_host, f.default_host_len = default_host, len(default_host)

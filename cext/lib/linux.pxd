@@ -47,6 +47,9 @@ cdef extern from "<sys/socket.h>" nogil:
         void *msg_control
         size_t msg_controllen
         int msg_flags
+    struct linger:
+        int l_onoff
+        int l_linger
     int socket(int domain, int type, int protocol)
     int connect(int fd, const sockaddr *addr, socklen_t n)
     int accept4(int fd, sockaddr *addr, socklen_t *n, int flags)
@@ -66,6 +69,7 @@ cdef extern from "<sys/socket.h>" nogil:
         SOCK_CLOEXEC
         SOL_SOCKET
         SO_ERROR
+        SO_LINGER
         MSG_NOSIGNAL
         MSG_DONTWAIT
         MSG_PEEK

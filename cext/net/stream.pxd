@@ -35,6 +35,7 @@ cdef class Stream(Watcher):
     cdef int send_queue(self) noexcept nogil
     cdef uint64_t acknowledged(self) noexcept nogil
     cdef void shut_writing(self) noexcept nogil
+    cdef void reset_on_close(self) noexcept nogil
     cdef void acknowledge_now(self) noexcept nogil
     cdef void await_writable(self) noexcept nogil
     cdef void close_stream(self) noexcept

@@ -17,6 +17,7 @@ from cext.lib.linux cimport (
     MSG_PEEK,
     SHUT_WR,
     SO_ERROR,
+    SO_LINGER,
     SOCK_CLOEXEC,
     SOCK_NONBLOCK,
     SOCK_STREAM,
@@ -28,6 +29,7 @@ from cext.lib.linux cimport (
     connect,
     getsockopt,
     iovec,
+    linger,
     msghdr,
     readv,
     recv,
@@ -231,6 +233,13 @@ cdef class Stream(Watcher):
     cdef void shut_writing(self) noexcept nogil:
         """No more will be sent; the peer may still."""
         shutdown(self.fd, SHUT_WR)
+
+    cdef void reset_on_close(self) noexcept nogil:
+        """The peer is to see a connection that broke, not one that ended."""
+        cdef linger now
+        now.l_onoff = 1
+        now.l_linger = 0
+        setsockopt(self.fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now))
 
     cdef void acknowledge_now(self) noexcept nogil:
         """Acknowledges what has come, instead of waiting (40 ms) for an answer to carry it."""

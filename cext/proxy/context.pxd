@@ -44,6 +44,8 @@ cdef struct Counters:
     uint64_t upstream_failures
     uint64_t upstream_retries
     uint64_t accept_pauses
+    uint64_t tunnels                    # requests that became one
+    uint64_t tunnels_open
     uint64_t connections_over_limit     # closed when they were accepted, or answered in place of being served
     uint64_t requests_over_limit        # 413, 429, 431 or 503 for what `limits` says
     uint64_t idle_closed                # clients' idle connections that gave way to others

@@ -80,6 +80,7 @@ cdef class Downstream(Stream):
     cdef uint8_t lingering              # our side is shut; the client's bytes are discarded for a moment
     cdef uint8_t congested              # `out` went over HIGH_WATER
     cdef uint8_t peer_finished          # no more will come from the client
+    cdef uint8_t half_closing           # our direction ends when `out` has gone
     cdef Peer peer
     cdef WriteLimits writes             # of the request that came last,
     cdef int keepalive_ms               # and the wait after it
@@ -90,6 +91,7 @@ cdef class Downstream(Stream):
     cdef int write_chunk(self, Chunk *c) noexcept
     cdef void flush(self) noexcept
     cdef void finish(self, bint linger) noexcept
+    cdef void finish_writing(self) noexcept
     cdef void abort(self, const char *why) noexcept
     cdef void resume(self) noexcept
     cdef void tell(self, const char *what) noexcept

@@ -81,7 +81,8 @@ cdef class ListenerSettings:
                  uint32_t line_limit=8192, uint32_t head_limit=32768, uint32_t field_limit=128,
                  bint x_forwarded=True, bint forwarded=False, int first_record=1369, int first_bytes=65536,
                  int record_idle_ms=1000, uint32_t h2_streams=256, uint32_t h2_stream_window=65536,
-                 uint32_t h2_connection_window=1048576, uint32_t max_connections=0, uint32_t per_address=0,
+                 uint32_t h2_connection_window=1048576, bint h2_connect_protocol=True,
+                 uint32_t max_connections=0, uint32_t per_address=0,
                  uint32_t max_requests=0, uint32_t requests_per_address=0, bint answer_over=False):
         self.tls = tls
         self.router = router
@@ -104,6 +105,7 @@ cdef class ListenerSettings:
         self.h2.stream_window = h2_stream_window
         self.h2.connection_window = h2_connection_window
         self.h2.max_header_list = self.limits.head
+        self.h2.connect_protocol = h2_connect_protocol
 
 
 cdef class Session(ResponseSink):
@@ -224,6 +226,16 @@ cdef class Downstream(Stream):
         self.tls.close_notify()
         self.queue_tls_output()
         self.close_when_sent(linger)
+
+    cdef void finish_writing(self) noexcept:
+        """The orderly end of our direction alone, after what is queued: the client may go on sending."""
+        if self.fd < 0 or self.closing:
+            return
+        self.seal_filling()
+        self.tls.close_notify()
+        self.queue_tls_output()
+        self.half_closing = True
+        self.flush()
 
     cdef void close_when_sent(self, bint linger) noexcept:
         self.closing = True
@@ -666,6 +678,9 @@ cdef class Downstream(Stream):
             if self.closing:
                 self.close_after_flush()
                 return
+            if self.half_closing:
+                self.half_closing = False
+                self.shut_writing()
         elif self.sending == NULL and self.watch_sending() < 0:
             self.shut(b"out of memory")
             return

@@ -7,6 +7,7 @@ from cext.base.timers cimport Timer, TimerOwner
 from cext.http.h1_reader cimport BodyReader
 from cext.http.h1_writer cimport Forwarding
 from cext.http.message cimport Head
+from cext.proxy.access_log cimport AccessLog
 from cext.proxy.context cimport Context
 from cext.proxy.router cimport Route
 from cext.proxy.timeouts cimport Intake, Timeouts
@@ -18,6 +19,8 @@ cdef class ResponseSink(TimerOwner):
     """The client's side of an exchange, whatever protocol it speaks. Memory passed in is valid during the call."""
     cdef void response_interim(self, Exchange x, const Head *h) noexcept
     cdef void response_head(self, Exchange x, const Head *h) noexcept
+    cdef void response_switched(self, Exchange x, const Head *h) noexcept
+    cdef void response_half(self, Exchange x) noexcept
     cdef void response_data(self, Exchange x, const uint8_t *p, size_t n) noexcept
     cdef void response_chunk(self, Exchange x, Chunk *c) noexcept
     cdef void response_flush(self, Exchange x) noexcept
@@ -87,3 +90,4 @@ cdef class Exchange(UpstreamUser):
     cdef void fail(self, int status, const char *text, const char *fault) noexcept
     cdef void report(self, str what, int error, str reason) noexcept
     cdef bint repeatable(self) noexcept nogil
+    cdef void log_more(self, AccessLog log) noexcept

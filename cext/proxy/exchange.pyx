@@ -46,6 +46,12 @@ cdef class ResponseSink(TimerOwner):
     cdef void response_head(self, Exchange x, const Head *h) noexcept:
         """The final head."""
 
+    cdef void response_switched(self, Exchange x, const Head *h) noexcept:
+        """The 101 that x asked for: bytes of another protocol follow, in both directions."""
+
+    cdef void response_half(self, Exchange x) noexcept:
+        """Of a tunnel: nothing more comes from the server, while the client may go on sending."""
+
     cdef void response_data(self, Exchange x, const uint8_t *p, size_t n) noexcept:
         """Content."""
 
@@ -435,6 +441,9 @@ cdef class Exchange(UpstreamUser):
         self.ctx.loop.timers.disarm(&self.total)
         if u is not None:
             u.drop()
+
+    cdef void log_more(self, AccessLog log) noexcept:
+        """What its line in the log says beside what every exchange's does."""
 
     cdef void report(self, str what, int error, str reason) noexcept:
         """One line to the operator's log: which server, what happened, for which request."""

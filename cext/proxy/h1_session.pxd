@@ -3,6 +3,7 @@
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 
 from cext.http.h1_reader cimport BodyReader
+from cext.http.message cimport Head
 from cext.proxy.context cimport Context
 from cext.proxy.downstream cimport Downstream, Session
 from cext.proxy.exchange cimport Exchange
@@ -38,4 +39,5 @@ cdef class H1Session(Session):
     cdef void refuse_head(self, int status, const char *text, const char *why=*) noexcept
     cdef void respond_simple(self, int status, const char *text) noexcept
     cdef void next_request(self) noexcept
+    cdef int put_head(self, const Head *h, int framing) noexcept
     cdef int put(self, const uint8_t *p, size_t n) noexcept

@@ -25,6 +25,7 @@ from cext.http.message cimport (
 )
 from cext.proxy.context cimport STATE_ACTIVE, STATE_IDLE
 from cext.proxy.downstream cimport READ_BODY, READ_HEAD, READ_KEEPALIVE
+from cext.proxy.h1_tunnel cimport open_tunnel
 from cext.proxy.limits cimport refusal_status, refusal_text
 from cext.proxy.router cimport answered_here
 from cext.proxy.service cimport (
@@ -39,6 +40,7 @@ from cext.proxy.service cimport (
     new_exchange,
 )
 from cext.proxy.timeouts cimport WriteLimits, write_limits
+from cext.proxy.tunnel cimport Tunnel
 
 cdef enum:
     SIMPLE_MAX = 1024
@@ -224,31 +226,46 @@ cdef class H1Session(Session):
             self.wire_out += n
 
     cdef void response_head(self, Exchange x, const Head *h) noexcept:
-        cdef size_t room = 0
-        cdef size_t wanted = response_room(h)
-        cdef uint8_t *out
-        cdef uint8_t *large = NULL
-        cdef ssize_t n
         self.response_framing = h.framing
         if h.framing == FRAMING_CHUNKED or h.framing == FRAMING_CLOSE:
             self.response_framing = FRAMING_CHUNKED if self.minor else FRAMING_CLOSE
         if self.response_framing == FRAMING_CLOSE or not x.request_done or self.draining:
             self.keep_alive = False
+        self.put_head(h, self.response_framing)
+
+    cdef int put_head(self, const Head *h, int framing) noexcept:
+        cdef size_t room = 0
+        cdef size_t wanted = response_room(h)
+        cdef uint8_t *out
+        cdef uint8_t *large = NULL
+        cdef ssize_t n
         if wanted > CHUNK_PAYLOAD:
             large = <uint8_t *> malloc(wanted)
             out = large
             room = wanted
         else:
             out = self.client.reserve(wanted, &room)
-        n = write_response(h, self.response_framing, self.minor, self.keep_alive, self.ctx.date(), out, room) if out != NULL else -1
+        n = write_response(h, framing, self.minor, self.keep_alive, self.ctx.date(), out, room) if out != NULL else -1
         if n < 0 or (large != NULL and self.client.write(large, n) < 0):
             free(large)
             self.client.abort(b"response head not written")
-            return
+            return -1
         if large == NULL:
             self.client.commit(n)
         free(large)
         self.wire_out += n
+        return 0
+
+    cdef void response_switched(self, Exchange x, const Head *h) noexcept:
+        """Another session goes on; what the client has sent behind its request comes to it."""
+        cdef Downstream client = self.client
+        if self.put_head(h, FRAMING_NONE) < 0:
+            return
+        self.exchange = None
+        self.client = None
+        self.ctx.loop.keep_until_turn_ends(self)
+        open_tunnel(client, <Tunnel> x, self.wire_in, self.wire_out)
+        client.flush()
 
     cdef void response_data(self, Exchange x, const uint8_t *p, size_t n) noexcept:
         cdef uint8_t size[20]

@@ -98,6 +98,14 @@ cdef class H1Request(UpstreamRequest):
         if self.connection is not None:
             self.connection.finish_writing()
 
+    cdef bint all_sent(self) noexcept nogil:
+        return self.connection is None or self.connection.out.bytes == 0
+
+    cdef void cut(self) noexcept:
+        if self.connection is not None:
+            self.connection.reset_on_close()
+        self.drop()
+
 
 cdef class H1Upstream(UpstreamConnection):
     def __cinit__(self):

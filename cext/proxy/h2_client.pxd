@@ -62,3 +62,4 @@ cdef class H2Request(ResponseSink):
     cdef void look_again(self) noexcept
     cdef const char *look(self) noexcept
     cdef void closed(self, const char *why) noexcept
+    cdef void leave(self) noexcept

@@ -22,6 +22,7 @@ from cext.http.message cimport (
     METHOD_HEAD,
 )
 from cext.proxy.context cimport STATE_ACTIVE, STATE_IDLE
+from cext.http.upgrade cimport WEBSOCKET_ACCEPT_FIELD, is_named
 from cext.proxy.downstream cimport READ_BODY, READ_HEAD, READ_KEEPALIVE
 from cext.proxy.limits cimport refusal_status, refusal_text
 from cext.proxy.push cimport promised_request
@@ -38,6 +39,7 @@ from cext.proxy.service cimport (
     new_exchange,
 )
 from cext.proxy.timeouts cimport WriteLimits, outflow_begin, outflow_look, outflow_next, write_limits
+from cext.proxy.tunnel cimport Tunnel
 
 cdef extern from "<string.h>" nogil:
     void *memmem(const void *p, size_t n, const void *part, size_t m)
@@ -233,7 +235,10 @@ cdef class ClientStreams(H2Server):
         if s.owner == NULL:
             return
         request = <H2Request> s.owner
-        request.closed(b"stream reset" if s.reset_by_us else b"stream reset by the client")
+        if code == H2_NO_ERROR and isinstance(request.exchange, Tunnel) and request.exchange.request_done:
+            request.leave()                     # both ways have ended; what the server has not taken yet still goes out
+        else:
+            request.closed(b"stream reset" if s.reset_by_us else b"stream reset by the client")
 
 
 cdef class H2Request(ResponseSink):
@@ -256,7 +261,7 @@ cdef class H2Request(ResponseSink):
             self.refuse(refusal_status(client.refused), refusal_text(client.refused))
             self.home.streams.drain()
             return
-        if h.method == METHOD_CONNECT:
+        if h.method == METHOD_CONNECT and h.protocol.len == 0:
             self.refuse(405, b"CONNECT is not served here.")
             return
         x = new_exchange(client, self, h)
@@ -273,6 +278,8 @@ cdef class H2Request(ResponseSink):
                 self.response_error(x, 408, HEAD_LATE_TEXT)
                 return
         status = answered_here(x.route, h)
+        if status == 0 and h.method == METHOD_CONNECT and not isinstance(x, Tunnel):
+            status = 501                        # a protocol that its route does not let pass (RFC 9220, section 3)
         if status:
             x.status = status
             self.response_error(x, status, NOTHING_HERE if status == 404 else NULL)
@@ -381,6 +388,24 @@ cdef class H2Request(ResponseSink):
         self.home.streams.respond(self.stream, h, self.home.ctx.date(), content)
         self.home.send_later()
 
+    cdef void response_switched(self, Exchange x, const Head *h) noexcept:
+        """The 101 of HTTP/1.1 as the 200 that it is here (RFC 8441, section 5)."""
+        cdef Head ours = h[0]
+        cdef uint32_t i
+        x.status = ours.status = 200
+        for i in range(ours.n_fields):
+            if is_named(&ours, &ours.fields[i], WEBSOCKET_ACCEPT_FIELD):
+                ours.fields[i].hop_by_hop = True
+        self.wire_out += h.length
+        self.home.streams.respond(self.stream, &ours, self.home.ctx.date(), True)
+        self.home.send_later()
+
+    cdef void response_half(self, Exchange x) noexcept:
+        if self.stream != NULL:
+            self.home.streams.end(self.stream, NULL, 0)
+        self.watch()
+        self.home.send_later()
+
     cdef void push(self, Exchange x, const Head *h) noexcept:
         """Promises what the response asks to be preloaded: before its head, so that the client does not ask itself."""
         cdef Bytes text
@@ -457,7 +482,7 @@ cdef class H2Request(ResponseSink):
 
     cdef void response_abort(self, Exchange x) noexcept:
         if self.stream != NULL:
-            self.home.streams.reset(self.stream, H2_INTERNAL_ERROR)
+            self.home.streams.reset(self.stream, H2_CANCEL if isinstance(x, Tunnel) else H2_INTERNAL_ERROR)
         self.finish(x.fault)
 
     cdef void finish(self, const char *why) noexcept:
@@ -534,6 +559,9 @@ cdef class H2Request(ResponseSink):
             self.exchange = None
             log_exchange(self.home.client, x, self.wire_in, self.wire_out, why)
             x.close()
+        self.leave()
+
+    cdef void leave(self) noexcept:
         if self.stream != NULL:
             self.stream.owner = NULL
             self.stream = NULL

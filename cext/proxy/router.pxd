@@ -27,6 +27,7 @@ cdef class Route:
     cdef uint32_t running
     cdef readonly bint push                 # what responses ask to be preloaded is pushed, where HTTP/2 can
     cdef readonly EarlyHints hints          # None: none are sent but an upstream's
+    cdef readonly tuple upgrade             # protocols that requests may switch to: bytes in lower case
     cdef bint accepts(self, const uint8_t *path, size_t path_len, int method,
                       const uint8_t *method_name, size_t method_len) noexcept
 

@@ -43,7 +43,8 @@ cdef class Route:
     """
 
     def __init__(self, UpstreamGroup upstream, *, hosts=(), path="/*", methods=(), dict timeouts={}, bint push=False,
-                 EarlyHints hints=None, uint32_t max_head=0, uint64_t max_body=0, uint32_t max_running=0):
+                 EarlyHints hints=None, upgrade=("websocket",), uint32_t max_head=0, uint64_t max_body=0,
+                 uint32_t max_running=0):
         if not path.startswith(("/", "*")):
             raise ValueError(f"path {path!r}: must begin with '/' or '*'")
         self.upstream = upstream
@@ -63,6 +64,7 @@ cdef class Route:
         self.max_running = max_running
         self.push = push
         self.hints = hints
+        self.upgrade = tuple(name.lower().encode("ascii") for name in upgrade)
 
     def specificity(self):
         """Sort key within one host: the most specific route is the smallest."""

@@ -4,6 +4,7 @@ from libc.stdint cimport uint8_t
 from libc.string cimport strlen
 
 from cext.http.h1_writer cimport Forwarding, RequestText, request_text
+from cext.http.message cimport METHOD_CONNECT, METHOD_GET
 from cext.net.address cimport ADDRESS_TEXT, LOCAL_TEXT, local_text, peer_text
 from cext.proxy.access_log cimport AccessLog
 from cext.proxy.context cimport Context
@@ -12,6 +13,7 @@ from cext.proxy.hooks cimport direct
 from cext.proxy.limits cimport admit_request, refusal_cause
 from cext.proxy.router cimport Route
 from cext.proxy.timeouts cimport resolve
+from cext.proxy.tunnel cimport Tunnel, asked_protocol
 
 cdef const char *HEAD_LATE = b"timeout: header"
 cdef const char *HEAD_LATE_TEXT = b"The request head did not arrive in time."
@@ -24,16 +26,14 @@ cdef Exchange new_exchange(Downstream client, ResponseSink sink, const Head *h):
     cdef char address[ADDRESS_TEXT]
     cdef char local[LOCAL_TEXT]
     cdef Forwarding f
-    cdef Exchange x = Exchange(client.ctx, sink, find_route(client, h))
-    resolve(&x.timeouts, &x.route.timeouts if x.route is not None else NULL, &client.settings.timeouts)
+    cdef Route route = find_route(client, h)
+    cdef Exchange x
     f.client_len = peer_text(&client.peer, address)
     f.client = <const uint8_t *> address
     f.client_is_v6 = client.peer.v6
     f.proto = b"https"
     f.x_forwarded = client.settings.x_forwarded
     f.forwarded = client.settings.forwarded
-    f.upgrade = False
-    f.websocket_key = NULL
     f.default_host = NULL
     f.default_host_len = 0
     if h.host.len == 0:         # HTTP/1.0: the name of the handshake, else the address that was called
@@ -42,16 +42,43 @@ cdef Exchange new_exchange(Downstream client, ResponseSink sink, const Head *h):
         if f.default_host_len == 0:
             f.default_host = <const uint8_t *> local
             f.default_host_len = local_text(client.fd, local)
+    f.upgrade = f.websocket_key = NULL
+    f.upgrade_len = 0
+    if route is None or h.upgrade.len == 0 and h.protocol.len == 0:
+        x = Exchange(client.ctx, sink, route)
+    else:
+        x = new_tunnel(client, sink, route, h, &f)
+    if x is None:
+        return None
+    resolve(&x.timeouts, &route.timeouts if route is not None else NULL, &client.settings.timeouts)
     return x if x.prepare(h, &f) == 0 else None
+
+
+cdef Exchange new_tunnel(Downstream client, ResponseSink sink, Route route, const Head *h, Forwarding *f):
+    """For a request that asks for another protocol; an ordinary exchange where it may not."""
+    cdef bytes protocol = asked_protocol(h, route)
+    cdef Tunnel tunnel
+    if protocol is None:
+        return Exchange(client.ctx, sink, route)
+    tunnel = Tunnel(client.ctx, sink, route)
+    if tunnel.ask(protocol, h) < 0:
+        return None
+    f.upgrade = <const uint8_t *> <char *> tunnel.protocol
+    f.upgrade_len = len(tunnel.protocol)
+    if tunnel.websocket and tunnel.by_connect:
+        f.websocket_key = tunnel.key
+    return tunnel
 
 
 cdef Route find_route(Downstream client, const Head *h):
     cdef size_t path_len = h.path.len
+    cdef bint get = h.method == METHOD_CONNECT      # an extended one, which is a GET to the upstream
     if h.query.len:
         path_len = h.query.off - 1 - h.path.off
     elif path_len and h.base[h.path.off + path_len - 1] == c'?':
         path_len -= 1
-    return client.settings.router.find(h.base + h.host.off, h.host.len, h.base + h.path.off, path_len, h.method,
+    return client.settings.router.find(h.base + h.host.off, h.host.len, h.base + h.path.off, path_len,
+                                       METHOD_GET if get else h.method,
                                        h.base + h.method_name.off, h.method_name.len)
 
 
@@ -107,6 +134,7 @@ cdef void log_exchange(Downstream client, Exchange x, uint64_t wire_in, uint64_t
         log.boolean(b"reused", x.reused)
         if x.retried:
             log.boolean(b"retried", True)
+    x.log_more(log)
     if fault != NULL:
         log.text(b"error", fault, strlen(fault))
     log.close_line()

@@ -96,6 +96,10 @@ cdef class UpstreamRequest:
     # Within on_switched; 0, or -1: this protocol has no tunnels.
     cdef void shut_writing(self) noexcept
     # Of a tunnel: no more will be sent, once what was given has gone; the server may still send.
+    cdef bint all_sent(self) noexcept nogil
+    # Of a tunnel: whether what was given has gone. When it has not, on_drained follows.
+    cdef void cut(self) noexcept
+    # drop, of a tunnel: the server sees a reset, not an end.
 
 cdef class UpstreamConnection(Stream):
     """A connection to a server: socket and TLS. What is spoken on it is a subclass's business."""

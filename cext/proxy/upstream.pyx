@@ -108,6 +108,12 @@ cdef class UpstreamRequest:
     cdef void shut_writing(self) noexcept:
         pass
 
+    cdef bint all_sent(self) noexcept nogil:
+        return True
+
+    cdef void cut(self) noexcept:
+        self.drop()
+
 
 cdef class UpstreamConnection(Stream):
     def __cinit__(self, Context ctx, UpstreamHome home):

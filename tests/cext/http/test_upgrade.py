@@ -37,16 +37,16 @@ def test_http_1_0_asks_for_none():
 def test_it_goes_upstream_only_where_the_caller_says_so():
     head = request("Upgrade: websocket", "Connection: upgrade, X-Hop", "X-Hop: 1", "Sec-WebSocket-Version: 13")
     assert serialise_request(head) == request("Sec-WebSocket-Version: 13")
-    assert serialise_request(head, upgrade=True) == request(
+    assert serialise_request(head, upgrade=b"websocket") == request(
         "Sec-WebSocket-Version: 13", "Upgrade: websocket", "Connection: upgrade")
     head = request("Upgrade: a", "TE: trailers", "Connection: TE, upgrade")
-    assert serialise_request(head, upgrade=True) == request("TE: trailers", "Upgrade: a", "Connection: TE, upgrade")
+    assert serialise_request(head, upgrade=b"a") == request("TE: trailers", "Upgrade: a", "Connection: TE, upgrade")
 
 
 def test_room_for_all_that_is_added():
     """request_room is what the writer is given: the shortest head with all additions fits it."""
     head = request("TE: trailers", "Upgrade: a", "Connection: TE, upgrade", line="GET / HTTP/1.1")
-    assert isinstance(serialise_request(head, upgrade=True, x_forwarded=True, forwarded=True), bytes)
+    assert isinstance(serialise_request(head, upgrade=b"a", x_forwarded=True, forwarded=True), bytes)
 
 
 def test_a_101_goes_to_the_client_with_its_upgrade_and_no_date():

@@ -134,6 +134,11 @@ cdef class Tunnel(Exchange):
         if self.switched and self.sink is not None:
             self.await_bytes()
 
+    cdef void request_data(self, const uint8_t *p, size_t n) noexcept:
+        self.bytes_in += n                      # without a limit: it is no content of the request
+        if n and self.upstream is not None and self.upstream.send(p, n) < 0:
+            self.fail(503, NULL, b"out of memory")
+
     cdef void request_flush(self) noexcept:
         if self.upstream is not None:
             self.upstream.flush()

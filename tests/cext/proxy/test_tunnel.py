@@ -321,7 +321,7 @@ def test_a_backend_that_does_not_read_holds_up_the_client():
 
 
 def test_a_client_that_does_not_read_holds_up_the_backend():
-    total = 24 << 20
+    total = 12 << 20
     sent = threading.Event()
 
     def script(conn):

@@ -99,12 +99,12 @@ cdef class H1Request(UpstreamRequest):
             self.connection.finish_writing()
 
     cdef bint all_sent(self) noexcept nogil:
-        return self.connection is None or self.connection.out.bytes == 0
+        return self.connection is None or (self.connection.out.bytes == 0 and self.connection.filling == NULL)
 
     cdef void cut(self) noexcept:
+        self.user = None
         if self.connection is not None:
-            self.connection.reset_on_close()
-        self.drop()
+            self.connection.cut()
 
 
 cdef class H1Upstream(UpstreamConnection):

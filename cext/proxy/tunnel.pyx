@@ -117,7 +117,7 @@ cdef class Tunnel(Exchange):
     cdef void refuse_switch(self, UpstreamRequest u, str what) noexcept:
         self.upstream = None
         u.drop()
-        self.report(what, 0)
+        self.report(what, 0, None)
         self.fail(502, BAD_SWITCH, b"bad response")
 
     # ---- the relay

@@ -124,6 +124,7 @@ cdef class UpstreamConnection(Stream):
     cdef void finish_writing(self) noexcept
     cdef bint still_open(self) noexcept
     cdef void close(self) noexcept
+    cdef void cut(self) noexcept
     # the protocol's own
     cdef void on_ready(self) noexcept
     cdef bint wants_input(self) noexcept

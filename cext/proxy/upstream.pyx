@@ -175,6 +175,12 @@ cdef class UpstreamConnection(Stream):
         bytes_free(&self.pending)
         bytes_free(&self.plain)
 
+    cdef void cut(self) noexcept:
+        """As close(), but what the server sees is a break."""
+        self.reset_on_close()
+        self.ready = False                          # no close_notify: it would confirm an end
+        self.close()
+
     # ---- the protocol's own
 
     cdef void on_ready(self) noexcept:

@@ -12,6 +12,7 @@ from cext.proxy.context cimport STATE_HIJACKED
 from cext.proxy.downstream cimport READ_BODY
 from cext.proxy.exchange cimport Exchange
 from cext.proxy.service cimport log_exchange
+from cext.proxy.timeouts cimport WriteLimits, write_limits
 
 
 cdef H1Tunnel open_tunnel(Downstream client, Tunnel tunnel, uint64_t wire_in, uint64_t wire_out):
@@ -59,7 +60,8 @@ cdef class H1Tunnel(Session):
             self.end_input()
 
     cdef void retimed(self, Exchange x) noexcept:
-        self.client.adopt(&x.timeouts)
+        cdef WriteLimits writes = write_limits(&x.timeouts)
+        self.client.adopt(&writes, x.timeouts.keepalive)
 
     # ---- to the client
 

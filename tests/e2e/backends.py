@@ -28,6 +28,11 @@ LATE_JS = """
 const facts = {early: window.early === 1};
 const loaded = new Promise(done => window.addEventListener("load", done));
 const text = (...a) => fetch(...a).then(r => r.text());
+const pieces = (left, size) => new ReadableStream({
+  pull(controller) {
+    left-- ? controller.enqueue(new Uint8Array(size)) : controller.close();
+  },
+});
 Promise.all([
   loaded.then(() => {
     facts.css = getComputedStyle(document.getElementById("heading")).color === "rgb(1, 2, 3)";
@@ -41,6 +46,9 @@ Promise.all([
   text("/app/stream?n=5&size=1000").then(t => { facts.stream = t.length === 5000; }),
   text("/app/sha256", {method: "POST", body: "x".repeat(300000)}).then(t => {
     facts.upload = t.endsWith(" 300000");
+  }),
+  text("/app/sha256", {method: "POST", duplex: "half", body: pieces(5, 10000)}).then(t => {
+    facts.streamed = t.endsWith(" 50000");
   }),
   fetch("/app/status/404").then(r => { facts.missing = r.status === 404; }),
   Promise.all([...Array(12).keys()].map(i => text("/app/echo?" + i))).then(all => {

@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.processes import peer, run
 
-FACTS = ["early", "css", "images", "small", "large", "chunked", "stream", "upload", "missing", "parallel"]
+FACTS = ["early", "css", "images", "small", "large", "chunked", "stream", "upload", "streamed", "missing", "parallel"]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def facts(page) -> dict:
 
 @pytest.mark.parametrize("fact", FACTS)
 def test_page(facts, fact):
-    assert facts.get(fact) is True, facts
+    assert facts.get(fact) is True, str(facts)
 
 
 def test_every_resource_came_through(edge, facts):

@@ -448,11 +448,18 @@ class Certificate:
 class Pool:
     max_idle: int = knob(
         Integer(0, 65535),
-        "Idle connections that each worker keeps open to this upstream; 0 closes each after its response.",
+        "Idle connections of HTTP/1.1 that each worker keeps open to this upstream; 0 closes each after its response, "
+        "and one of HTTP/2 once it has none to answer.",
         default=200,
     )
     idle: Milliseconds = knob(
         Duration(), "How long an idle connection is kept. Stay below the upstream's own keep-alive.", default="10s"
+    )
+    max_connections: int = knob(
+        Integer(1, 65535),
+        "Connections of HTTP/2 that each worker opens to one server: another one where those there are have as many "
+        "requests as the server takes on each. Further requests wait, within `timeouts.connect`.",
+        default=16,
     )
 
 
@@ -495,10 +502,16 @@ class Upstream:
         'Its servers, used in turn: `"127.0.0.1:9000"`, `"[::1]:9000"`, `"unix:/run/app.sock"`, or '
         '`"host.name:80"`, which is resolved when the file is loaded.',
     )
-    protocol: str = knob(Choice("http/1.1"), "What is spoken with the servers.", default="http/1.1")
+    protocol: str = knob(
+        Choice("http/1.1", "h2", "h2c"),
+        "What is spoken with the servers. `h2`: HTTP/2 over TLS, which they must choose (ALPN). `h2c`: HTTP/2 over "
+        "plain TCP, which they are known to speak. Many requests share a connection then.",
+        default="http/1.1",
+    )
     tls: UpstreamTls | None = knob(
         Section(UpstreamTls),
-        "TLS (1.3 or 1.2) towards the servers; `{}` for all its defaults. Without this table it is plain TCP.",
+        "TLS (1.3 or 1.2) towards the servers; `{}` for all its defaults, which `h2` has anyway. Without this table it "
+        "is plain TCP.",
         default=None,
     )
     pool: Pool = knob(Section(Pool), "Connections that are kept for further requests.", default={})
@@ -719,8 +732,19 @@ def _check_timeouts(settings: Settings, top: Place) -> None:
             raise error
 
 
+def tls_of(upstream: Upstream) -> UpstreamTls | None:
+    """What TLS is spoken with it; None: none."""
+    if upstream.tls is None and upstream.protocol == "h2":
+        return read_table(UpstreamTls, {}, Place("default"))
+    return upstream.tls
+
+
 def _check_upstream_tls(upstream: Upstream, at: Place) -> None:
-    tls = upstream.tls
+    tls = tls_of(upstream)
+    if upstream.protocol == "h2c" and tls is not None:
+        raise at.key("tls").error(
+            "has no place in h2c, which is HTTP/2 without TLS", 'remove it, or write protocol = "h2"'
+        )
     if tls is None:
         return
     at = at.key("tls")
@@ -776,7 +800,8 @@ def _resolve(settings: Settings, top: Place) -> Iterator[dict[Address, str]]:
         found: dict[Address, str] = {}
         for j, server in enumerate(upstream.servers):
             at = top.key("upstream").item(i).key("servers").item(j)
-            name = (upstream.tls and upstream.tls.name) or server.host
+            tls = tls_of(upstream)
+            name = (tls and tls.name) or server.host
             for address in _addresses(server, at):
                 found.setdefault(address, name)
         yield found

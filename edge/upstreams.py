@@ -7,7 +7,7 @@ from cext.proxy.pool import UpstreamGroup
 from cext.tls.config import ClientConfig
 
 from edge import certs, compression
-from edge.config import Settings, Upstream, UpstreamTls
+from edge.config import Settings, Upstream, UpstreamTls, tls_of
 from edge.schema import Place
 from edge.tls.verify import Store, store, system_store, verify_server
 from edge.trust import Trust
@@ -25,16 +25,18 @@ def groups(settings: Settings, credential: MakeCredential) -> dict[str, object]:
         found[upstream.name] = UpstreamGroup(
             upstream.name,
             settings.addresses[i],
+            protocol=upstream.protocol,
             tls=_client_configs(upstream, settings.server_names[i], at.key("tls"), credential),
             max_idle=upstream.pool.max_idle,
             idle_ms=upstream.pool.idle,
+            max_connections=upstream.pool.max_connections,
         )
     return found
 
 
 def _client_configs(upstream: Upstream, names: tuple[str, ...], at: Place, credential: MakeCredential) -> list[object]:
     """One for each server; none without TLS."""
-    tls = upstream.tls
+    tls = tls_of(upstream)
     if tls is None:
         return []
     roots = _roots(tls, at) if tls.verify else None

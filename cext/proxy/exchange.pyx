@@ -25,7 +25,7 @@ from cext.proxy.address_table cimport NO_PLACE
 from cext.proxy.hints cimport without_known
 from cext.proxy.pool cimport Server, avoid
 from cext.proxy.timeouts cimport intake_due, intake_fault, intake_pause
-from cext.proxy.upstream cimport LOST_BAD_RESPONSE, LOST_CONNECT, LOST_HANDSHAKE
+from cext.proxy.upstream cimport LOST_BAD_RESPONSE, LOST_CONNECT, LOST_HANDSHAKE, LOST_REFUSED, LOST_RESET
 
 cdef enum:
     TIMER_WAIT = 0
@@ -34,6 +34,7 @@ cdef enum:
     WAIT_CONNECT = 1
     WAIT_FIRST_BYTE = 2
     WAIT_RESPONSE = 3           # the upstream is to go on: sending its response, or taking the request
+    QUEUED_MS = 60000           # for a stream of a server that is full, where no limit of `connect` is set
 
 
 cdef const char *OUT_OF_MEMORY = b"The service is overloaded at the moment."
@@ -146,6 +147,7 @@ cdef class Exchange(UpstreamUser):
             self.fail(503, b"The service is not reachable at the moment.", b"connect failed")
 
     cdef void on_connected(self, UpstreamRequest u) noexcept:
+        self.reused = u.reused
         self.send_head()
 
     cdef void send_head(self) noexcept:
@@ -278,8 +280,9 @@ cdef class Exchange(UpstreamUser):
             self.report("connect" if loss == LOST_CONNECT else "handshake", error, u.reason)
             self.connect(False)
             return
-        if u.reused and not u.answered and not self.retried and self.repeatable():
-            # The backend closed the idle connection while the request was on its way.
+        if not self.retried and (loss == LOST_REFUSED and not self.body_begun
+                                 or u.reused and not u.answered and self.repeatable()):
+            # The server has not touched it, or it closed the idle connection while the request was on its way.
             self.retried = True
             self.attempts -= 1
             self.connected_us = 0
@@ -289,6 +292,9 @@ cdef class Exchange(UpstreamUser):
         if loss == LOST_BAD_RESPONSE:
             self.report("response cannot be understood", error, u.reason)
             self.fail(502, b"The service gave an answer that cannot be understood.", b"bad response")
+        elif loss == LOST_RESET:
+            self.report("reset before the response was whole", error, u.reason)
+            self.fail(502, b"The service did not complete its answer.", b"upstream reset")
         else:
             self.report("closed before the response was whole", error, u.reason)
             self.fail(502, b"The service did not complete its answer.", b"upstream closed")
@@ -310,6 +316,8 @@ cdef class Exchange(UpstreamUser):
             ms = self.timeouts.first_byte
         elif what == WAIT_CONNECT:
             ms = self.timeouts.connect
+            if ms == 0 and self.upstream.queued:
+                ms = QUEUED_MS
         if ms:
             self.ctx.loop.timers.arm(&self.wait, self.ctx.loop.now + ms)
         else:

@@ -17,15 +17,9 @@ from cext.http.h1_reader cimport (
     parse_response,
 )
 from cext.http.h1_writer cimport write_chunk_size
-from cext.http.message cimport FRAMING_CHUNKED, FRAMING_CLOSE, FRAMING_LENGTH, Head, Limits
+from cext.http.message cimport FRAMING_CHUNKED, FRAMING_CLOSE, FRAMING_LENGTH, Head
 from cext.proxy.context cimport HIGH_WATER, LOW_WATER
-from cext.proxy.upstream cimport LOST_BAD_RESPONSE, LOST_CLOSED
-
-# A server is trusted more than a client, but not with unbounded memory.
-cdef Limits RESPONSE_LIMITS
-RESPONSE_LIMITS.line = 16384
-RESPONSE_LIMITS.head = 65536
-RESPONSE_LIMITS.fields = 256
+from cext.proxy.upstream cimport LOST_BAD_RESPONSE, LOST_CLOSED, RESPONSE_LIMITS
 
 
 cdef class H1Request(UpstreamRequest):
@@ -154,7 +148,7 @@ cdef class H1Upstream(UpstreamConnection):
         if user is not None:
             user.on_lost(r, loss, error)
         else:
-            self.home.on_gone(self)
+            self.home.on_gone(self, loss, error)
 
     cdef void on_ready(self) noexcept:
         cdef H1Request r = self.request

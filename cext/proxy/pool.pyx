@@ -1,11 +1,17 @@
 """The pool (see the .pxd). One per worker: nothing is shared, nothing is locked."""
 
+from collections import OrderedDict
+
 from cext.net.address cimport address_set
 from cext.net.stream cimport out_of_descriptors
 from cext.proxy.h1_upstream cimport H1Upstream
+from cext.proxy.upstream cimport LOST_CLOSED, LOST_CONNECT
 
 cdef enum:
     AVOID_MS = 1000
+    STREAMS_EXPECTED = 100      # of a connection that is not there yet (what RFC 9113, section 6.5.2, advises at least)
+    WAITING_MAX = 10000         # requests at one server without a stream
+    CONNECT_MS = 30000          # for a connection that several wait for; each has its own limit, too
 
 
 cdef class Server(UpstreamHome):
@@ -24,29 +30,198 @@ cdef class Server(UpstreamHome):
             self.label = f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
         self.label_bytes = self.label.encode()
 
+    cdef UpstreamRequest begin(self, Context ctx, UpstreamUser user, int method, bint fresh):
+        """See UpstreamGroup.take."""
+        cdef H1Upstream c
+        cdef UpstreamRequest request
+        while self.idle and not fresh:
+            c = <H1Upstream> self.idle.pop()
+            self.group.n_idle -= 1
+            if c.still_open():
+                ctx.counters.upstream_reuses += 1
+                return c.begin(user, method)
+            c.close()
+        c = H1Upstream(ctx, self)
+        ctx.counters.upstream_connects += 1
+        if connect(c, self) < 0:
+            request = c.request
+            c.close()
+            return request
+        return c.begin(user, method)
+
     cdef void take_back(self, UpstreamConnection c) noexcept:
         self.group.keep(c)
 
-    cdef void on_gone(self, UpstreamConnection c) noexcept:
+    cdef void on_gone(self, UpstreamConnection c, int loss, int error) noexcept:
         if c in self.idle:
             self.idle.remove(c)
             self.group.n_idle -= 1
+
+    cdef int close_idle(self) except -1:
+        cdef UpstreamConnection c
+        for c in self.idle:
+            c.close()
+        self.group.n_idle -= <int> len(self.idle)
+        self.idle.clear()
+        return 0
+
+
+cdef int connect(UpstreamConnection c, Server server) noexcept:
+    """Begins to; with descriptors short, after some were freed. 0 or -1."""
+    if c.open(&server.address) == 0:
+        return 0
+    if not (out_of_descriptors(c.error) and c.ctx.relief.of_descriptors()):
+        return -1
+    return c.open(&server.address)
+
+
+cdef class SharedServer(Server):
+    def __init__(self, UpstreamGroup group, tuple where, tls=None):
+        Server.__init__(self, group, where, tls)
+        self.shared = []
+        self.waiting = OrderedDict()
+        self.expected = STREAMS_EXPECTED
+
+    cdef UpstreamRequest begin(self, Context ctx, UpstreamUser user, int method, bint fresh):
+        """On a connection that has room, or it waits for one. A connection that is left, or broken, has none: `fresh`
+        asks for nothing else."""
+        cdef H2Request r = H2Request.__new__(H2Request)
+        cdef H2Upstream c = None
+        cdef Py_ssize_t i = 0
+        r.home = self
+        r.method = method
+        while i < len(self.shared):
+            c = <H2Upstream> self.shared[i]
+            if c.takes() and c.still_open():
+                r.user = user
+                c.adopt(r)
+                return r
+            if i < len(self.shared) and self.shared[i] is c:        # else it has just gone
+                i += 1
+        c = self.widen(ctx) if <unsigned int> len(self.waiting) >= self.connecting() * self.expected else None
+        if not self.shared or len(self.waiting) >= WAITING_MAX:
+            r.closed = True
+            if c is not None:
+                r.error = c.error
+                r.reason = c.reason
+            return r
+        if c is not None:
+            c.opener = r
+        r.user = user
+        r.connecting = True
+        r.queued = self.connecting() == 0
+        self.waiting[r] = None
+        return r
+
+    cdef H2Upstream widen(self, Context ctx):
+        """A connection more, if there may be one; None, or the connection, which may have failed at once."""
+        cdef H2Upstream c
+        if <int> len(self.shared) >= self.group.max_connections:
+            return None
+        c = H2Upstream(ctx, self)
+        c.begin()
+        ctx.counters.upstream_connects += 1
+        self.shared.append(c)
+        if connect(c, self) == 0:
+            c.rest(ctx.loop.now + CONNECT_MS)
+        else:
+            c.over = True
+            c.close()
+            if c in self.shared:
+                self.shared.remove(c)
+        return c
+
+    cdef unsigned int connecting(self) noexcept:
+        cdef unsigned int n = 0
+        cdef H2Upstream c
+        for c in self.shared:
+            n += not c.streams.met
+        return n
+
+    cdef void on_room(self, UpstreamConnection c) noexcept:
+        cdef H2Upstream own = <H2Upstream> c
+        cdef H2Request r
+        if own.streams.n_streams == 0 and own.streams.room():
+            self.expected = own.streams.room()
+        while self.waiting and own.takes():
+            r = <H2Request> self.waiting.popitem(False)[0]
+            own.adopt(r)
+            r.user.on_connected(r)
+        if self.waiting:
+            if <unsigned int> len(self.waiting) > self.connecting() * self.expected:
+                self.widen(c.ctx)
+        elif own.streams.n_streams == 0 and own.fd >= 0:
+            if self.group.max_idle <= 0:
+                own.retire()
+            else:
+                own.rest(c.loop.now + self.group.idle_ms)
+
+    cdef void on_gone(self, UpstreamConnection c, int loss, int error) noexcept:
+        """Who waits goes on waiting for other connections, if there are any."""
+        if c not in self.shared:
+            return
+        self.shared.remove(c)
+        if not self.waiting:
+            return
+        if (<H2Upstream> c).streams.met:
+            c = self.widen(c.ctx)
+            loss = LOST_CONNECT
+        if not self.shared and c is not None:
+            self.fail_waiting(loss, c.error or error, c.reason)
+
+    cdef void fail_waiting(self, int loss, int error, str reason) noexcept:
+        cdef list waiting = list(self.waiting)
+        cdef H2Request r
+        self.waiting.clear()
+        for r in waiting:
+            if r.connecting:                # its user has not given up meanwhile
+                r.lost(loss, error, reason)
+
+    cdef void give_up(self, UpstreamRequest u) noexcept:
+        cdef H2Upstream c
+        self.waiting.pop(u, None)
+        for c in self.shared:
+            if c.opener is u:               # it was too slow for the one who began it
+                c.over = True
+                c.close()
+                self.shared.remove(c)
+                break
+        else:
+            return
+        if self.waiting and not self.shared:
+            c = self.widen(c.ctx)
+            if not self.shared:
+                self.fail_waiting(LOST_CONNECT, c.error, c.reason)
+
+    cdef int close_idle(self) except -1:
+        cdef H2Upstream c
+        for c in list(self.shared):
+            if c.streams.n_streams == 0:
+                c.lose(LOST_CLOSED, 0)
+        return 0
 
 
 cdef class UpstreamGroup:
     """UpstreamGroup(name, servers, max_idle=200, idle_ms=10000): see Server for the servers' form.
 
-    `tls`: a ClientConfig for each server; (): plain TCP to all of them.
+    `protocol`: "http/1.1", "h2" or "h2c". `tls`: a ClientConfig for each server, whose ALPN fits; (): plain TCP to all of
+    them.
     """
 
-    def __init__(self, str name, servers, *, tls=(), int max_idle=200, int idle_ms=10000):
+    def __init__(self, str name, servers, *, str protocol="http/1.1", tls=(), int max_idle=200, int idle_ms=10000,
+                 int max_connections=16):
         if not servers:
             raise ValueError("an upstream needs a server")
+        if protocol not in ("http/1.1", "h2", "h2c") or protocol == "h2" and not tls or protocol == "h2c" and tls:
+            raise ValueError("no such protocol, or none without TLS (h2c) or with it (h2)")
         self.name = name
+        self.protocol = protocol
+        kind = Server if protocol == "http/1.1" else SharedServer
         tls = tls or [None] * len(servers)
-        self.servers = [Server(self, tuple(where), config) for where, config in zip(servers, tls, strict=True)]
+        self.servers = [kind(self, tuple(where), config) for where, config in zip(servers, tls, strict=True)]
         self.max_idle = max_idle
         self.idle_ms = idle_ms
+        self.max_connections = max_connections
 
     cdef unsigned int start(self) noexcept nogil:
         """Where a new request begins its round."""
@@ -54,8 +229,8 @@ cdef class UpstreamGroup:
         return self.turn
 
     cdef UpstreamRequest take(self, Context ctx, UpstreamUser user, int method, unsigned int attempt, bint fresh):
-        """A request to the attempt-th server of the round, on an idle connection if there is one (never when `fresh`),
-        else on a new one.
+        """A request to the attempt-th server of the round, on an idle connection (HTTP/1.1) if there is one (never when
+        `fresh`), else on a new one; on one that has room (HTTP/2), else it waits for that.
 
         It may still be connecting. One whose connect() fails at once comes back closed, with its error.
         An idle one is given only after a look (0.2 us) that it is open and silent: a request that can't be repeated
@@ -65,8 +240,6 @@ cdef class UpstreamGroup:
         cdef unsigned int i
         cdef Server server = <Server> self.servers[attempt % n]
         cdef Server other
-        cdef H1Upstream c
-        cdef UpstreamRequest request
         # One that refused lately gives way to the next; when all did, to the one that refused longest ago.
         for i in range(1, n):
             if server.avoid_until <= ctx.loop.now:
@@ -74,21 +247,7 @@ cdef class UpstreamGroup:
             other = <Server> self.servers[(attempt + i) % n]
             if other.avoid_until <= ctx.loop.now or other.refused < server.refused:
                 server = other
-        while server.idle and not fresh:
-            c = <H1Upstream> server.idle.pop()
-            self.n_idle -= 1
-            if c.still_open():
-                ctx.counters.upstream_reuses += 1
-                return c.begin(user, method)
-            c.close()
-        c = H1Upstream(ctx, server)
-        ctx.counters.upstream_connects += 1
-        if c.open(&server.address) < 0 and not (out_of_descriptors(c.error) and ctx.relief.of_descriptors()
-                                                and c.open(&server.address) == 0):
-            request = c.request
-            c.close()
-            return request
-        return c.begin(user, method)
+        return server.begin(ctx, user, method, fresh)
 
     cdef void keep(self, UpstreamConnection c) noexcept:
         """A connection that has answered and may serve again; the oldest idle one makes room."""
@@ -109,16 +268,12 @@ cdef class UpstreamGroup:
     def close_idle(self):
         """Closes every idle connection (a worker that ends)."""
         cdef Server server
-        cdef UpstreamConnection c
         for server in self.servers:
-            for c in server.idle:
-                c.close()
-            server.idle.clear()
-        self.n_idle = 0
+            server.close_idle()
 
     def idle_connections(self):
-        """How many connections are idle."""
-        return self.n_idle
+        """How many connections are idle; of HTTP/2, how many there are."""
+        return self.n_idle + sum([len((<SharedServer> s).shared) for s in self.servers if isinstance(s, SharedServer)])
 
 
 cdef void avoid(UpstreamRequest u, uint64_t now) noexcept:

@@ -1,5 +1,6 @@
 """The side of the servers: what one request is sent through (UpstreamRequest), who sends it (UpstreamUser), and the
-connection beneath (UpstreamConnection), of which each protocol is a subclass: H1Upstream, in h1_upstream.
+connection beneath (UpstreamConnection), of which each protocol is a subclass: H1Upstream (h1_upstream), whose requests
+follow each other, and H2Upstream (h2_upstream), which has many at a time.
 
     UpstreamUser (an exchange)  --calls-->  UpstreamRequest  --writes to-->  UpstreamConnection
                                 <--on_*---                   <--parses for--
@@ -15,7 +16,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from cext.base.buffer cimport Bytes, Chunk
 from cext.base.timers cimport Timer, TimerOwner
 from cext.http.h1_reader cimport BodyReader
-from cext.http.message cimport Head
+from cext.http.message cimport Head, Limits
 from cext.net.address cimport Address
 from cext.net.stream cimport Stream
 from cext.proxy.context cimport Context
@@ -27,6 +28,10 @@ cdef enum UpstreamLoss:
     LOST_CLOSED = 2             # ended or broke before the response was whole
     LOST_BAD_RESPONSE = 3       # what came is no response
     LOST_HANDSHAKE = 4          # connected, but not to a server as it is configured (TLS, protocol): nothing was sent
+    LOST_REFUSED = 5            # the server has not processed it, and says so: it may be sent again
+    LOST_RESET = 6              # the server has ended this request alone before the response was whole
+
+cdef Limits RESPONSE_LIMITS
 
 cdef class UpstreamRequest
 cdef class UpstreamConnection
@@ -49,7 +54,9 @@ cdef class UpstreamHome:
     cdef object tls                 # ClientConfig; None: plain TCP
     cdef Session session            # the newest of the server's, to be resumed by the next connection
     cdef void take_back(self, UpstreamConnection c) noexcept
-    cdef void on_gone(self, UpstreamConnection c) noexcept
+    cdef void on_room(self, UpstreamConnection c) noexcept
+    cdef void on_gone(self, UpstreamConnection c, int loss, int error) noexcept
+    cdef void give_up(self, UpstreamRequest u) noexcept
 
 cdef class UpstreamRequest:
     """One request at a server, and the response to it.
@@ -64,6 +71,7 @@ cdef class UpstreamRequest:
     cdef UpstreamHome home          # the Server in the pool
     cdef bint connecting            # on_connected is to come: nothing may be sent before
     cdef bint closed                # nothing can be sent any more; from take: it could not begin, see `error`
+    cdef bint queued                # while `connecting`: all connections there may be are full; not the server's fault
     cdef bint reused                # its connection has answered others before
     cdef bint answered              # a byte of the response has come
     cdef bint paused                # its user's client is slow: nothing more of the response is reported
@@ -91,7 +99,7 @@ cdef class UpstreamRequest:
     cdef void release(self) noexcept
     # After on_end, when the whole request was sent: the connection may serve others.
     cdef void drop(self) noexcept
-    # Gives up, without a word to the user: the connection (HTTP/1.1) is closed.
+    # Gives up, without a word to the user: the connection is closed (HTTP/1.1), the stream reset (HTTP/2).
     cdef int begin_tunnel(self) noexcept
     # Within on_switched; 0, or -1: this protocol has no tunnels.
     cdef void shut_writing(self) noexcept

@@ -29,6 +29,12 @@ cdef enum:
     RECEIVE = 64 * 1024         # ciphertext at a time: what is left of a record must fit the scratch memory with it
 
 
+# A server is trusted more than a client, but not with unbounded memory.
+RESPONSE_LIMITS.line = 16384
+RESPONSE_LIMITS.head = 65536
+RESPONSE_LIMITS.fields = 256
+
+
 cdef class UpstreamUser(TimerOwner):
     cdef void on_connected(self, UpstreamRequest u) noexcept:
         """Connected: the request may be sent."""
@@ -66,8 +72,14 @@ cdef class UpstreamHome:
     cdef void take_back(self, UpstreamConnection c) noexcept:
         """A connection that has answered and may serve again."""
 
-    cdef void on_gone(self, UpstreamConnection c) noexcept:
-        """A connection that served nobody has ended."""
+    cdef void on_room(self, UpstreamConnection c) noexcept:
+        """A connection that requests share may take more of them."""
+
+    cdef void on_gone(self, UpstreamConnection c, int loss, int error) noexcept:
+        """A connection takes no requests (any more), and those that it had are told."""
+
+    cdef void give_up(self, UpstreamRequest u) noexcept:
+        """A request that waited for a connection does so no more."""
 
 
 cdef class UpstreamRequest:

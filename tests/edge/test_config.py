@@ -90,7 +90,7 @@ def test_defaults():
     assert (s.tls.min_version, s.tls.max_version) == (0x0303, 0x0304)
     assert s.tls.groups == (0x11EC, 0x11EB, 0x1D, 0x17, 0x18)
     assert s.certificate[0].names is None
-    assert s.upstream[0].pool == config.Pool(max_idle=200, idle=10_000)
+    assert s.upstream[0].pool == config.Pool(max_idle=200, idle=10_000, max_connections=16)
     assert s.route[0].match == config.Match(host=None, path="/*", method=None)
     assert timeouts.limits(s.route[0].timeouts) == {}
     assert timeouts.limits(s.listener[0].timeouts) == DEFAULTS
@@ -168,7 +168,7 @@ header = "9s"
     assert s.certificate[0].key == Path("/keys/a.key")
     assert s.upstream[0].servers == (Server(path="/run/app.sock"), Server("::1", 9000), Server("10.0.0.7", 80))
     assert s.addresses == ((("unix", "/run/app.sock"), ("tcp", "::1", 9000), ("tcp", "10.0.0.7", 80)),)
-    assert s.upstream[0].pool == config.Pool(max_idle=0, idle=1000)
+    assert s.upstream[0].pool == config.Pool(max_idle=0, idle=1000, max_connections=16)
     assert s.route[0].match.host == ("example.com", "*.example.org", "[::1]")
     assert s.route[0].match.path == "/a/*/b"
     assert s.route[0].match.method == ("GET", "M-SEARCH")
@@ -285,6 +285,8 @@ FAULTS = [
     ("[[upstream]]", 'servers = ["no-such-host.invalid:80"]', "upstream[0].servers[0]", "resolved", "IP address"),
     ("[[upstream]]", "pool = { max_idle = -1 }", "upstream[0].pool.max_idle", "out of range", "0 and 65535"),
     ("[[upstream]]", 'protocol = "h3"', "upstream[0].protocol", '"h3" is not known', '"http/1.1"'),
+    ("[[upstream]]", 'protocol = "h2c"\ntls = {}', "upstream[0].tls", "no place in h2c", 'protocol = "h2"'),
+    ("[[upstream]]", "pool = { max_connections = 0 }", "upstream[0].pool.max_connections", "out of range", "1 and"),
     ("[[upstream]]", "tls = true", "upstream[0].tls", "true is not a table", "keys of: ca"),
     ("[[upstream]]", 'tls = { name = "*.x" }', "upstream[0].tls.name", "a pattern", "without a port"),
     ("[[upstream]]", 'tls = { name = "x:1" }', "upstream[0].tls.name", "no DNS name", "without a port"),
@@ -373,9 +375,10 @@ def test_whom_a_certificate_is_to_be_for():
 
 def test_a_unix_socket_has_no_name_of_its_own():
     unix = 'servers = ["unix:/run/app.sock"]\n'
-    with pytest.raises(ConfigError) as caught:
-        parse(with_line("[[upstream]]", unix + "tls = {}"))
-    assert caught.value.key == "upstream[0].tls.name"
+    for line in ("tls = {}", 'protocol = "h2"'):
+        with pytest.raises(ConfigError) as caught:
+            parse(with_line("[[upstream]]", unix + line))
+        assert caught.value.key == "upstream[0].tls.name"
     assert parse(with_line("[[upstream]]", unix + "tls = { verify = false }")).server_names == (("",),)
     assert parse(with_line("[[upstream]]", unix + 'tls = { name = "app.internal" }')).server_names == (
         ("app.internal",),

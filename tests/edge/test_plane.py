@@ -194,7 +194,7 @@ def test_every_setting_arrives(settings, monkeypatch):
     assert to_a.named["timeouts"] == {}
     (a,) = to_a.args
     assert a.args == ("a", (("tcp", "127.0.0.1", 9), ("tcp", "::1", 9), ("unix", "/run/a.sock")))
-    assert a.named == {"tls": [], "max_idle": 4, "idle_ms": 5000}
+    assert a.named == {"protocol": "http/1.1", "tls": [], "max_idle": 4, "idle_ms": 5000, "max_connections": 16}
     assert to_b.args[0].args[0] == "b"
 
 

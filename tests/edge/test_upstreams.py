@@ -57,6 +57,18 @@ def test_each_server_is_asked_for_its_own_name(group):
     assert made.named["tls"][0].named["credentials"] == []
 
 
+@pytest.mark.parametrize(("protocol", "alpn"), [("http/1.1", b"http/1.1"), ("h2", b"h2")])
+def test_protocols(group, protocol, alpn):
+    made = group(f'protocol = "{protocol}"\ntls = {{}}')
+    assert made.named["protocol"] == protocol
+    assert {one.named["alpn"] for one in made.named["tls"]} == {(alpn,)}
+
+
+def test_http2_is_over_tls_unless_it_says_not(group):
+    assert group('protocol = "h2"').named["tls"][0].named["verify"] is not None
+    assert group('protocol = "h2c"').named["tls"] == []
+
+
 def test_whom_it_trusts(group, certificates):
     """The certificate is for localhost and 127.0.0.1, and of an authority of its own."""
     chain = [
@@ -105,6 +117,6 @@ def test_a_system_without_authorities(group, monkeypatch):
         raise ValueError("there is no store")
 
     monkeypatch.setattr(upstreams, "system_store", none)
-    with pytest.raises(ConfigError, match=r"upstream\[0\]\.tls: .*there is no store; name a file of authorities under `ca`"):
+    with pytest.raises(ConfigError, match=r"upstream\[0\]\.tls: .* no store; name a file of authorities under `ca`"):
         group("tls = {}")
     assert group('tls = { ca = "ca.pem" }').named["tls"]

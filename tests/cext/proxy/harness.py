@@ -146,9 +146,11 @@ def echo(conn):
 class Backend:
     """Serves each connection with script(conn) in a thread of its own; the connection is closed when it returns."""
 
+    tls = None                              # or an ssl.SSLContext
+
     def __init__(self, script=echo, *, receive_buffer=0, tls=None):
         self.script = script
-        self.tls = tls                      # an ssl.SSLContext
+        self.tls = tls
         self.accepted = 0
         self.open = []
         self.failures = []

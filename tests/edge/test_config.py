@@ -201,6 +201,10 @@ def test_a_name_is_resolved():
 
 FAULTS = [
     # heading, line, key path, words of the problem, words of the remedy
+    ("[[route]]", 'upgrade = ["h2c"]', "route[0].upgrade[0]", "requests that no route has seen", "websocket"),
+    ("[[route]]", 'upgrade = ["TLS/1.0"]', "route[0].upgrade[0]", "requests that no route has seen", "websocket"),
+    ("[[route]]", 'upgrade = ["web socket"]', "route[0].upgrade[0]", "is no protocol of Upgrade", "websocket"),
+    ("[[route]]", 'upgrade = "websocket"', "route[0].upgrade", "is not an array", '["websocket"]'),
     ("[server]", "wrokers = 2", "server.wrokers", "unknown key", 'did you mean "workers"?'),
     ("[server]", "zzz = 2", "server.zzz", "unknown key", "the keys here are: workers, user"),
     ("[sever]", "workers = 2", "sever", "unknown key", 'did you mean "server"?'),

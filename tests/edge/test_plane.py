@@ -18,7 +18,7 @@ bind = ["127.0.0.1:1", "[::1]:2"]
 forwarded = "{forwarded}"
 timeouts = {{ handshake = "1s", header = "2s", keepalive = "none" }}
 records = {{ first = "100B", until = "2KiB", idle = "3s" }}
-http2 = {{ max_streams = 7, stream_window = "2KiB", connection_window = "128KiB" }}
+http2 = {{ max_streams = 7, stream_window = "2KiB", connection_window = "128KiB", connect_protocol = false }}
 [listener.limits]
 line = "1KiB"
 head = "2KiB"
@@ -52,6 +52,7 @@ servers = ["127.0.0.1:10"]
 match = {{ host = ["x.de"], path = "/x/*", method = ["GET"] }}
 upstream = "b"
 push = true
+upgrade = ["RAW/1"]
 limits = {{ head = "1KiB", body = "2KiB", requests = 3 }}
 timeouts = {{ connect = "1s", first_byte = "2s", body_idle = "3s", write_idle = "4s", total = "5s" }}
 [[route]]
@@ -152,6 +153,7 @@ def test_every_setting_arrives(settings, monkeypatch):
         "h2_streams": 7,
         "h2_stream_window": 2048,
         "h2_connection_window": 131072,
+        "h2_connect_protocol": False,
         "first_record": 100,
         "first_bytes": 2048,
         "record_idle_ms": 3000,
@@ -160,6 +162,7 @@ def test_every_setting_arrives(settings, monkeypatch):
     }
     assert third.named["timeouts"] == DEFAULTS
     assert third.named["max_connections"] == 65536
+    assert third.named["h2_connect_protocol"] is True
     assert not any(third.named[name] for name in ("per_address", "requests_per_address", "answer_over", "max_requests"))
     register = tls.named.pop("replay")
     assert register.keeps == 6000
@@ -185,6 +188,7 @@ def test_every_setting_arrives(settings, monkeypatch):
         "methods": ("GET",),
         "timeouts": {"connect": 1000, "first_byte": 2000, "body_idle": 3000, "write_idle": 4000, "total": 5000},
         "push": True,
+        "upgrade": ("raw/1",),
         "hints": None,
         "max_head": 1024,
         "max_body": 2048,
@@ -192,6 +196,7 @@ def test_every_setting_arrives(settings, monkeypatch):
     }
     assert not any(to_a.named[name] for name in ("max_head", "max_body", "max_running"))
     assert to_a.named["timeouts"] == {}
+    assert to_a.named["upgrade"] == ("websocket",)
     (a,) = to_a.args
     assert a.args == ("a", (("tcp", "127.0.0.1", 9), ("tcp", "::1", 9), ("unix", "/run/a.sock")))
     assert a.named == {"protocol": "http/1.1", "tls": [], "max_idle": 4, "idle_ms": 5000, "max_connections": 16}

@@ -210,7 +210,7 @@ def by_limits(settings, *others):
 class Edge:
     """A data plane in a thread, in front of `servers` (addresses, or Backends)."""
 
-    def __init__(self, *servers, routes=None, listener=None, pool=None, send_buffer=0, keep_log=True,
+    def __init__(self, *servers, routes=None, listener=None, pool=None, plane=None, send_buffer=0, keep_log=True,
                  hooks=None, **route):
         self.chunks_before = allocation_counters()[0]
         self.lines = []
@@ -226,7 +226,8 @@ class Edge:
         self.listener.listen(256)
         self.listener.setblocking(False)
         self.port = self.listener.getsockname()[1]
-        self.plane = DataPlane(access_log=self._log, error_log=lambda level, text: self.errors.append((level, text)))
+        self.plane = DataPlane(access_log=self._log, error_log=lambda level, text: self.errors.append((level, text)),
+                               **(plane or {}))
         self.plane.hooks = hooks
         self.plane.listen(self.listener.fileno(),
                           ListenerSettings(server_config(alpn=(b"h2", b"http/1.1")), Router(routes),

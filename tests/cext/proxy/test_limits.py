@@ -4,12 +4,15 @@ import contextlib
 import socket
 import ssl
 import time
+import types
 
 import pytest
 from cext.proxy.address_table import AddressTable
-from cext.proxy.router import Route
+from cext.proxy.downstream import ListenerSettings
+from cext.proxy.router import Route, Router
 
 from tests.cext.proxy.harness import Client, H2Client, echo, get, post, reply, serving, until
+from tests.cext.tls.peer import server_config
 from tests.h2_peer import DATA, END_STREAM, NO_ERROR, frame
 
 HERE = "127.0.0.1"
@@ -101,10 +104,22 @@ def test_busy_ones_do_not_make_room():
 
 def test_another_listener_has_room_of_its_own():
     """Idle connections of one do not give way to those of another; the counts are apart."""
-    with serving(echo, listener={"max_connections": 1}) as full, serving(echo, listener={"max_connections": 1}) as other:
-        with Client(full) as one, Client(other) as two:
-            one.ask(get())
-            assert two.ask(get()).status == one.ask(get()).status == 200
+    settings = ListenerSettings(server_config(), Router([]), max_connections=1)
+    with serving(echo, listener={"max_connections": 1}) as edge, socket.socket() as second:
+        second.bind((HERE, 0))
+        second.listen()
+        second.setblocking(False)
+        edge.call(lambda: edge.plane.listen(second.fileno(), settings))
+        other = types.SimpleNamespace(port=second.getsockname()[1])
+        with Client(edge) as one, Client(other) as two:
+            assert one.ask(get()).status == 200
+            assert two.ask(get()).status == one.ask(get()).status + 204 == 404
+            with Client(other) as three:
+                assert three.ask(get()).status == 404
+            assert two.ended()
+            assert one.ask(get()).status == 200
+        edge.until_idle()
+        edge.call(edge.plane.stop_accepting)
 
 
 @pytest.mark.parametrize("protocol", [Client, H2Client])
@@ -221,9 +236,9 @@ def test_an_address_is_counted_however_its_connections_end():
 
 
 def test_no_table_no_limit():
-    with serving(echo, listener={"per_address": 1, "requests_per_address": 1}) as edge:
-        with Client(edge) as one, Client(edge) as two:
-            assert one.ask(get()).status == two.ask(get()).status == 200
+    settings = {"per_address": 1, "requests_per_address": 1}
+    with serving(echo, listener=settings) as edge, Client(edge) as one, Client(edge) as two:
+        assert one.ask(get()).status == two.ask(get()).status == 200
 
 
 def test_a_flood_is_a_line_in_the_log():

@@ -3,6 +3,7 @@
 import hashlib
 
 from tests import tls_corrupt
+from tests.fuzz import http2
 from tests.fuzz.peers import issuers
 from tests.fuzz.script import KINDS, SLOTS, encode
 from tests.fuzz.targets import ENTROPY, MESSAGES, MESSAGES12, Watched, client_config, resumption, server_config
@@ -163,6 +164,8 @@ SEEDS = {
         *(b"\0" + case.client for case in cases.load("requests", "valid") + cases.load("requests", "invalid")),
         *(b"\1" + case.upstream for case in cases.load("responses", "valid") + cases.load("responses", "invalid"))],
     "http1_bodies": lambda: [bytes((framing, 5)) + data for data in values(http1_chunks) for framing in (2, 1)],
+    "http2_server": http2.server_seeds,
+    "http2_requester": http2.requester_seeds,
 }  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from cext.tls.session import Session, TicketKeys, decode_state, encode_state, no
 from cext.tls import inspect, messages12
 from tests.cext.tls.resuming import state_offset
 from tests.fuzz.entropy import Entropy
+from tests.fuzz.http2 import http2_requester, http2_server
 from tests.fuzz.peers import (
     COMPRESSIONS,
     SHARES,
@@ -392,4 +393,6 @@ TARGETS = {
     "session_state": session_state,
     "http1_heads": http1_heads,
     "http1_bodies": http1_bodies,
+    "http2_server": http2_server,
+    "http2_requester": http2_requester,
 }

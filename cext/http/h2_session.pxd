@@ -78,6 +78,7 @@ cdef struct ClosedStream:
 
 cdef struct FrameWalk:                  # where in its frames the peer's stream of bytes is
     uint32_t skip                       # bytes of the preface or of a payload that are passed over
+    bint ends_block                     # behind `skip` a header block is whole
     uint8_t got                         # of the bytes below
     uint8_t head[14]                    # a frame's header, and a PRIORITY frame's payload
 

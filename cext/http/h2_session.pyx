@@ -111,14 +111,15 @@ cdef class H2Session:
             if used == NGHTTP2_ERR_BAD_CLIENT_MAGIC:
                 self.failed = True
                 self.fault = b"not HTTP/2"
-            elif used == NGHTTP2_ERR_FLOODED:
+            elif used == NGHTTP2_ERR_FLOODED or used == NGHTTP2_ERR_TOO_MANY_CONTINUATIONS:
                 self.terminate(H2_ENHANCE_YOUR_CALM, b"flood of frames to be answered")
             else:
                 self.terminate(H2_INTERNAL_ERROR, nghttp2_strerror(<int> used))
 
     cdef void look_at(self, const uint8_t *p, size_t n) noexcept:
         """The frames that nghttp2 passes over without a word: those of unknown types, content for a stream that is over,
-        and a PRIORITY of a stream that depends on itself (RFC 7540, section 5.3.1)."""
+        and a PRIORITY of a stream that depends on itself (RFC 7540, section 5.3.1). And where header blocks end: it does
+        not say so of those that it refuses."""
         cdef FrameWalk *w = &self.walk
         cdef size_t at = 0, part
         cdef uint32_t length, id
@@ -127,6 +128,8 @@ cdef class H2Session:
                 part = min(<size_t> w.skip, n - at)
                 w.skip -= <uint32_t> part
                 at += part
+                if w.skip == 0 and w.ends_block:
+                    self.in_block = w.ends_block = False
                 continue
             w.head[w.got] = p[at]
             w.got += 1
@@ -139,6 +142,9 @@ cdef class H2Session:
                 self.check_stream(w.head[3], <int32_t> id)
             elif w.head[3] > NGHTTP2_CONTINUATION and w.head[3] != NGHTTP2_PRIORITY_UPDATE:
                 self.spend(COST_OTHER)
+            if w.head[3] == NGHTTP2_HEADERS or w.head[3] == NGHTTP2_CONTINUATION:
+                w.ends_block = w.head[4] & NGHTTP2_FLAG_END_HEADERS and length
+                self.in_block = length or not w.head[4] & NGHTTP2_FLAG_END_HEADERS
             if w.head[3] != NGHTTP2_PRIORITY or length != PRIORITY_LENGTH:
                 w.skip = length
                 w.got = 0
@@ -174,7 +180,6 @@ cdef class H2Session:
         self.blocks += 1
         self.block_bytes = 0
         self.block_frames = 1
-        self.in_block = True
         if s == NULL:
             s = self.opened(id)
         elif s.protocol_len and s.head_whole:   # RFC 9113, section 8.5: no trailers in a tunnel
@@ -558,7 +563,6 @@ cdef int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *hd, vo
         if self.block_frames > BLOCK_FRAMES_MAX:
             self.terminate(H2_ENHANCE_YOUR_CALM, b"header block of too many frames")
         return NGHTTP2_ERR_CALLBACK_FAILURE if self.failed else 0
-    self.in_block = False
     if hd.type == NGHTTP2_HEADERS:
         self.check_stream(hd.type, hd.stream_id)
     elif hd.type == NGHTTP2_PRIORITY and hd.stream_id == 0:         # RFC 9113, section 6.3
@@ -579,8 +583,6 @@ cdef int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, voi
         return 0
     ended = frame.hd.flags & NGHTTP2_FLAG_END_STREAM
     s.peer_ended |= ended
-    if frame.hd.type == NGHTTP2_HEADERS:
-        self.in_block = False
     if frame.hd.type == NGHTTP2_HEADERS and not s.head_whole:
         self.finish_head(s)
     elif ended:

@@ -79,6 +79,7 @@ cdef extern from "<nghttp2/nghttp2.h>" nogil:
         NGHTTP2_PRIORITY_UPDATE
         NGHTTP2_FLAG_NONE
         NGHTTP2_FLAG_END_STREAM
+        NGHTTP2_FLAG_END_HEADERS
         NGHTTP2_FLAG_ACK
         NGHTTP2_NV_FLAG_NONE
         NGHTTP2_NV_FLAG_NO_INDEX
@@ -94,6 +95,7 @@ cdef extern from "<nghttp2/nghttp2.h>" nogil:
         NGHTTP2_ERR_WOULDBLOCK
         NGHTTP2_ERR_BAD_CLIENT_MAGIC
         NGHTTP2_ERR_FLOODED
+        NGHTTP2_ERR_TOO_MANY_CONTINUATIONS
         NGHTTP2_NO_ERROR
         NGHTTP2_PROTOCOL_ERROR
         NGHTTP2_INTERNAL_ERROR

@@ -1,6 +1,7 @@
 """The HTTP/2 session in memory: what it makes of a peer's frames, however they are cut."""
 
 import contextlib
+import itertools
 
 import pytest
 from cext.http.h2_engine import Engine
@@ -207,6 +208,23 @@ def test_a_head_over_many_frames_is_one_that_is_not_read_to_its_end():
     assert len(talk.told("request")) == 1
 
 
+@pytest.mark.parametrize("fields", [[("connection", "x")], [(":path", "/")], [("X", "y")]])
+def test_a_head_that_is_refused_is_over_as_well(fields):
+    talk = Talk()
+    talk.flush()
+    block = talk.encoder.encode(request_fields(fields=fields))
+    whole = frame(HEADERS, END_STREAM, 1, block[:3]) + frame(CONTINUATION, END_HEADERS, 1, block[3:])
+    cuts = [0, 10, 12, 14, 30, len(whole) - 1]
+    for start, stop in itertools.pairwise(cuts):
+        talk.send(whole[start:stop])
+        assert talk.engine.state()["in_block"]
+    talk.send(whole[-1:])
+    assert not talk.engine.state()["in_block"]
+    talk.flush()
+    assert talk.responses[1].reset == PROTOCOL_ERROR
+    assert not talk.engine.state()["in_block"]
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -262,7 +280,7 @@ def test_credit_comes_back_with_time():
 
 
 def test_content_that_is_sent_earns_credit():
-    """The WINDOW_UPDATEs of a long download are no flood, nor are the PINGs by which gRPC measures the path with each."""
+    """The WINDOW_UPDATEs of a long download are no flood, nor are the PINGs by which gRPC measures the path."""
     talk = Talk()
     stream = talk.get()
     talk.engine.answer(stream, OK, True)

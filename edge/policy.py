@@ -27,7 +27,7 @@ from cext.proxy.hooks import AbortRequest, ClientConnection, Headers, Hooks, Req
 
 from edge import timeouts
 from edge.errors import ConfigError
-from edge.schema import Duration, Kind, Place, Rate, nearest
+from edge.schema import Kind, Place, Rate, nearest
 
 __all__ = ["AbortRequest", "ClientConnection", "Headers", "Policy", "Request", "RequestOver", "TlsState", "load"]
 

@@ -375,7 +375,7 @@ cdef class Exchange(UpstreamUser):
             self.wait_for(WAIT_RESPONSE)
             return
         self.ctx.counters.timeouts += 1
-        if kind == TIMER_TOTAL and self.intake.since and not self.responding:
+        if kind == TIMER_TOTAL and self.intake.since and not self.request_done and not self.responding:
             self.give_up_client(408, b"timeout: total")
             return
         if kind == TIMER_TOTAL:

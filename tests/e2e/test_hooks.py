@@ -1,0 +1,210 @@
+"""Policies of `edge run`: the examples of docs/hooks.md, what hooks do to requests of real clients, faults, reload."""
+
+import itertools
+import re
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.client import Client
+from tests.e2e.processes import ROOT, peer, run, wait_until
+
+GUIDE = Path(__file__).resolve().parents[2] / "docs/hooks.md"
+EXAMPLES = dict(re.findall(r"```python\n# (\w+)\n(.*?)```", GUIDE.read_text(), re.DOTALL))
+
+CURL_CUT = {"--http1.1": {52, 56}, "--http2": {92}}
+
+
+@pytest.fixture
+def policed(make_edge, tmp_path, backend):
+    """policed(policy's text, **settings) -> an edge in front of `backend`."""
+
+    def start(text, **settings):
+        directory = tmp_path / "edge0"
+        directory.mkdir()
+        (directory / "rules.py").write_text(text)
+        server = {"hooks": "rules:Policy", **settings.pop("server", {})}
+        return make_edge({"app": [backend.server]}, server=server, **settings)
+
+    return start
+
+
+@pytest.fixture(params=["--http1.1", "--http2"])
+def curl(request, pki):
+    """curl(edge, path, ...) -> (exit code, status)."""
+
+    def ask(edge, path, *arguments):
+        command = [peer("curl"), "--silent", "--cacert", pki.ca.file, "--output", "/dev/null", request.param]
+        command += ["--resolve", f"edge.test:{edge.port}:127.0.0.1", "--write-out", "%{http_code}"]
+        done = run([*command, *arguments, edge.url(path)], seconds=20)
+        return done.returncode, int(done.stdout or 0)
+
+    ask.cut = CURL_CUT[request.param]
+    return ask
+
+
+def renew(edge, text):
+    """Reloads with another policy."""
+    (edge.directory / "rules.py").write_text(text)
+    mark = edge.mark()
+    edge.reload()
+    edge.wait_error(r"generation \d+ serves", mark)
+
+
+def slowly(seconds, *, head_first=False):
+    def answer(connection, request):
+        connection.body(request)
+        if head_first:
+            connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")
+        time.sleep(seconds)
+        connection.send(b"cd" if head_first else b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        return True
+
+    return answer
+
+
+def test_every_example_is_tried_here():
+    assert set(EXAMPLES) == {"uploads", "extended", "banned", "counting"}
+
+
+def test_uploads(policed, backend, curl):
+    backend.on("/slow", slowly(0.6))
+    backend.on("/upload/slow", slowly(0.6))
+    edge = policed(EXAMPLES["uploads"].replace("2.5", "0.2"), route_timeouts={"total": "300ms"})
+    assert curl(edge, "/slow") == (0, 504)
+    assert edge.wait_request(path="/slow")["error"] == "timeout: first_byte"
+    assert curl(edge, "/upload/slow", "--data", "x") == (0, 200)
+    assert curl(edge, "/slow", "--data", "x") == (0, 504)
+    assert edge.wait_request(path="/slow", method="POST")["error"] == "timeout: total"
+
+
+def test_extended(policed, backend, curl):
+    backend.on("/long", slowly(1.2))
+    edge = policed(EXAMPLES["extended"].replace("60", "0.6"))
+    assert curl(edge, "/long") == (0, 504)
+    with Client(edge) as client:
+        client.send(b"GET /long HTTP/1.1\r\nHost: edge.test\r\n\r\n")
+        backend.wait_seen("/long", 2)
+        assert curl(edge, "/extend")[0] == 0
+        assert client.response().status == 200
+
+
+def test_banned(policed, backend, curl):
+    edge = policed(EXAMPLES["banned"])
+    assert curl(edge, "/ok") == (0, 200)
+    code, status = curl(edge, "/ok", "--user-agent", "BadBot/2")
+    assert (code in curl.cut, status) == (True, 0)
+    assert edge.wait_request(error="aborted by the director")["path"] == "/ok"
+    assert curl(edge, "/ok") == (0, 200)
+    renew(edge, EXAMPLES["banned"].replace("192.0.2.0/24", "127.0.0.0/8"))
+    assert curl(edge, "/ok")[0] in curl.cut
+    assert len(backend.seen("/ok")) == 2
+
+
+SHOWN = """
+
+class Shown(Policy):
+    def director(self, request):
+        super().director(request)
+        raise LookupError(dict(self._open), request.timeouts.keepalive)
+"""
+
+
+def test_counting(policed, curl):
+    text = EXAMPLES["counting"].replace("> 100", "> 3") + SHOWN
+    edge = policed(text, server={"hooks": "rules:Shown"}, listener={"timeouts": {"keepalive": "60s"}})
+    assert curl(edge, "/") == (0, 500)
+    edge.wait_error(r"LookupError: \(\{'127.0.0.1': 1\}, 60.0\)")
+    renew(edge, text)  # a new object, which has told of nothing yet
+    with Client(edge), Client(edge), Client(edge):
+        mark = edge.mark()
+        assert curl(edge, "/") == (0, 500)
+        edge.wait_error(r"LookupError: \(\{'127.0.0.1': 4\}, 1.0\)", mark)
+
+
+STATES = """
+class Policy:
+    def __init__(self):
+        self._log = open("states.log", "a", buffering=1)
+
+    def connection_state(self, connection, old, new):
+        version = connection.tls.version if connection.tls else "-"
+        self._log.write(f"{connection.client_port} {old} {new} {version}\\n")
+"""
+
+
+def test_the_steps_of_a_connection(policed, curl, tmp_path):
+    log = tmp_path / "states.log"
+    edge = policed(STATES.replace("states.log", str(log)))
+    assert curl(edge, "/ok", "--next", "--output", "/dev/null", edge.url("/ok"))[0] == 0
+    wait_until(lambda: " closed " in log.read_text(), 5, "closed")
+    lines = [line.split() for line in log.read_text().splitlines()]
+    assert len({port for port, *_ in lines}) == 1
+    assert [(old, new) for _, old, new, _ in lines[:3]] == [("None", "new"), ("new", "active"), ("active", "idle")]
+    assert lines[-1][1:] == ["idle", "closed", "TLSv1.3"]
+    for (_, _, new, _), (_, old, _, _) in itertools.pairwise(lines):
+        assert old == new
+
+
+FAULTY = """
+class Policy:
+    def director(self, request):
+        if request.path == "/fault":
+            self._look_up(request.headers["x-missing"])
+
+    def _look_up(self, key):
+        pass
+"""
+
+
+def test_a_director_that_raises(policed, curl):
+    edge = policed(FAULTY)
+    assert [curl(edge, "/fault") for _ in range(3)] == [(0, 500)] * 3
+    assert curl(edge, "/ok") == (0, 200)
+    told = edge.wait_error("hook director")
+    assert re.search(r"KeyError: 'x-missing'; at .*rules\.py:5 in director", told), told
+    record = edge.wait_request(path="/fault", count=3)
+    assert (record["status"], record["error"]) == (500, "the director failed")
+    assert len([m for _, m in edge.errors() if "hook director" in m]) == 1
+    assert len(edge.workers()) == 1
+
+
+def test_reload_imports_afresh_or_changes_nothing(policed, curl):
+    edge = policed(FAULTY)
+    assert curl(edge, "/ok") == (0, 200)
+    (edge.directory / "helper.py").write_text('PATH = "/ok"')
+    renew(edge, "from helper import PATH\n" + FAULTY.replace('"/fault"', "PATH"))
+    assert [curl(edge, path) for path in ("/ok", "/fault")] == [(0, 500), (0, 404)]
+    (edge.directory / "helper.py").write_text('PATH = "/no"')
+    renew(edge, (edge.directory / "rules.py").read_text())
+    assert curl(edge, "/ok") == (0, 200)
+    for text, problem in (
+        ("class Policy:\n    def directr(self, request): pass", "Policy.directr is no hook; did you mean"),
+        ("def", "cannot be imported: SyntaxError"),
+        (FAULTY + "    def __init__(self): raise OSError('no database')", "cannot start: OSError: no database"),
+    ):
+        mark = edge.mark()
+        (edge.directory / "rules.py").write_text(text)
+        edge.reload()
+        edge.wait_error(re.escape(problem), mark, seconds=15)
+        assert curl(edge, "/ok") == (0, 200)
+        assert curl(edge, "/no") == (0, 500)
+
+
+def edge_command(edge, command):
+    return run([sys.executable, "-m", "edge", command, "--config", edge.config], seconds=20, cwd=ROOT)
+
+
+def test_a_faulty_policy_does_not_start(policed):
+    edge = policed(FAULTY)
+    (edge.directory / "rules.py").write_text("class Policy:\n    def director(self): pass")
+    for command in ("check", "run"):
+        done = edge_command(edge, command)
+        assert done.returncode == 1
+        assert "edge.toml: server.hooks: Policy.director takes other arguments; write it as def" in done.stdout
+    (edge.directory / "rules.py").write_text("import nosuchmodule")
+    done = edge_command(edge, "check")
+    assert 'server.hooks: "rules" cannot be imported: ModuleNotFoundError' in done.stdout
+    assert not list(edge.directory.rglob("*.pyc"))

@@ -3,7 +3,7 @@
 from libc.stdint cimport uint64_t
 
 from cext.net.loop cimport Loop, Watcher
-from cext.net.stream cimport set_nodelay
+from cext.net.stream cimport set_nodelay, set_tcp
 from cext.proxy.access_log cimport AccessLog
 from cext.proxy.address_table cimport AddressTable
 from cext.proxy.context cimport Context
@@ -48,6 +48,7 @@ cdef class DataPlane:
     def listen(self, int fd, ListenerSettings settings):
         """Accepts from a listening, non-blocking socket. It is never closed here."""
         set_nodelay(fd)
+        set_tcp(fd, &settings.tcp)
         self.frontends.append(Frontend(self.ctx, fd, settings))
 
     def every(self, int ms, callback):

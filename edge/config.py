@@ -43,6 +43,7 @@ from edge.schema import (
     show,
     table,
 )
+from edge.tcp import Tcp
 from edge.timeouts import ListenerTimeouts, RouteTimeouts
 
 # RFC 9846, sections B.4 and 4.2.7; RFC 5289 and 7905 for those of TLS 1.2.
@@ -308,6 +309,7 @@ class Listener:
         "Time limits. All but `handshake` hold for every request that no route says anything else for.",
         default={},
     )
+    tcp: Tcp = knob(Section(Tcp), "TCP towards clients.", default={})
     limits: Limits = knob(
         Section(Limits), "What a request's head may be, and how much a client may have at a time.", default={}
     )
@@ -515,6 +517,7 @@ class Upstream:
         default=None,
     )
     pool: Pool = knob(Section(Pool), "Connections that are kept for further requests.", default={})
+    tcp: Tcp = knob(Section(Tcp), "TCP towards the servers.", default={})
 
 
 @table

@@ -18,7 +18,7 @@ from cext.tls.config import ServerConfig
 from cext.tls.credential import Credential
 from cext.worker import DataPlane
 
-from edge import certs, compression, config, policy, ticket_keys, timeouts, upstreams
+from edge import certs, compression, config, policy, tcp, ticket_keys, timeouts, upstreams
 from edge.clients import ClientTrust
 from edge.config import Bind, Listener, Settings
 from edge.keylog import KeyLog
@@ -216,6 +216,7 @@ def _listener_settings(listener: Listener, tls: object, router: object) -> objec
         router,
         handshake_ms=listener.timeouts.handshake,
         timeouts=timeouts.limits(listener.timeouts),
+        tcp=tcp.options(listener.tcp),
         line_limit=listener.limits.line,
         head_limit=listener.limits.head,
         field_limit=listener.limits.fields,

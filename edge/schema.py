@@ -295,14 +295,16 @@ class ListOf(Kind[tuple[T, ...]]):
 
 
 class Section(Kind[T]):
-    """A table within a table."""
+    """A table within a table. "none" is None, where it is allowed."""
 
-    text = "table"
-
-    def __init__(self, cls: type[T]) -> None:
+    def __init__(self, cls: type[T], none: bool = False) -> None:
         self.cls = cls
+        self.text = 'table or "none"' if none else "table"
+        self._none = none
 
     def read(self, value: object, at: Place) -> T:
+        if self._none and value == "none":
+            return cast(T, None)  # its field says so
         return read_table(self.cls, value, at)
 
 
@@ -356,7 +358,7 @@ def reference(cls: type) -> Iterator[str]:
 def _rows(cls: type, prefix: str) -> Iterator[str]:
     for name, k in knobs(cls):
         if isinstance(k.kind, Section):
-            yield f"| `{prefix}{name}` | table | {_default(k)} | {k.doc} |"
+            yield f"| `{prefix}{name}` | {k.kind.text} | {_default(k)} | {k.doc} |"
             yield from _rows(k.kind.cls, f"{prefix}{name}.")
         else:
             yield f"| `{prefix}{name}` | {k.kind.text} | {_default(k)} | {k.doc} |"

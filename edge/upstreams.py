@@ -6,7 +6,7 @@ from typing import Final
 from cext.proxy.pool import UpstreamGroup
 from cext.tls.config import ClientConfig
 
-from edge import certs, compression
+from edge import certs, compression, tcp
 from edge.config import Settings, Upstream, UpstreamTls, tls_of
 from edge.schema import Place
 from edge.tls.verify import Store, store, system_store, verify_server
@@ -27,6 +27,7 @@ def groups(settings: Settings, credential: MakeCredential) -> dict[str, object]:
             settings.addresses[i],
             protocol=upstream.protocol,
             tls=_client_configs(upstream, settings.server_names[i], at.key("tls"), credential),
+            tcp=tcp.options(upstream.tcp),
             max_idle=upstream.pool.max_idle,
             idle_ms=upstream.pool.idle,
             max_connections=upstream.pool.max_connections,

@@ -39,6 +39,9 @@ cdef extern from "<sys/socket.h>" nogil:
         sa_family_t sa_family
     struct sockaddr_storage:
         sa_family_t ss_family
+    struct linger:
+        int l_onoff
+        int l_linger
     struct msghdr:
         void *msg_name
         socklen_t msg_namelen
@@ -47,9 +50,6 @@ cdef extern from "<sys/socket.h>" nogil:
         void *msg_control
         size_t msg_controllen
         int msg_flags
-    struct linger:
-        int l_onoff
-        int l_linger
     int socket(int domain, int type, int protocol)
     int connect(int fd, const sockaddr *addr, socklen_t n)
     int accept4(int fd, sockaddr *addr, socklen_t *n, int flags)
@@ -69,6 +69,7 @@ cdef extern from "<sys/socket.h>" nogil:
         SOCK_CLOEXEC
         SOL_SOCKET
         SO_ERROR
+        SO_KEEPALIVE
         SO_LINGER
         MSG_NOSIGNAL
         MSG_DONTWAIT
@@ -104,6 +105,10 @@ cdef extern from "<netinet/tcp.h>" nogil:
         TCP_NODELAY
         TCP_QUICKACK
         TCP_INFO
+        TCP_KEEPCNT
+        TCP_KEEPIDLE
+        TCP_KEEPINTVL
+        TCP_USER_TIMEOUT
 
 cdef struct tcp_counts:                 # the beginning of linux/tcp.h's tcp_info; that of glibc ends before them
     uint8_t before[120]

@@ -12,6 +12,14 @@ cdef enum:
     IO_AGAIN = -1           # nothing now; an event will tell
     IO_ERROR = -2           # the connection is broken; `error` holds errno
 
+cdef struct TcpSettings:        # tcp(7); 0: as the kernel has it
+    int keepalive_idle          # s without a packet before the first probe; 0: no probes
+    int keepalive_interval      # s between probes
+    int keepalive_count         # unanswered ones that end the connection
+    int user_timeout            # ms that data may go unacknowledged, or a window stay shut; also bounds the probes
+
+cdef int read_tcp(TcpSettings *t, dict values) except -1
+cdef void set_tcp(int fd, const TcpSettings *t) noexcept nogil
 cdef void set_nodelay(int fd) noexcept nogil
 
 cdef inline bint out_of_descriptors(int error) noexcept nogil:
@@ -25,7 +33,7 @@ cdef class Stream(Watcher):
     cdef bint hangup        # the peer has ended (or broken) the connection: read until its end shows
     cdef int error
     cdef ChunkQueue out     # to be sent, in order
-    cdef int connect_to(self, const Address *a) noexcept
+    cdef int connect_to(self, const Address *a, const TcpSettings *tcp) noexcept
     cdef int connect_result(self) noexcept nogil
     cdef int attach(self) noexcept
     cdef void note_events(self, uint32_t events) noexcept nogil
@@ -34,6 +42,7 @@ cdef class Stream(Watcher):
     cdef bint nothing_to_read(self) noexcept nogil
     cdef int send_queue(self) noexcept nogil
     cdef uint64_t acknowledged(self) noexcept nogil
+    cdef void limit_unsent(self, int ms) noexcept nogil
     cdef void shut_writing(self) noexcept nogil
     cdef void reset_on_close(self) noexcept nogil
     cdef void acknowledge_now(self) noexcept nogil

@@ -17,14 +17,19 @@ from cext.lib.linux cimport (
     MSG_PEEK,
     SHUT_WR,
     SO_ERROR,
+    SO_KEEPALIVE,
     SO_LINGER,
     SOCK_CLOEXEC,
     SOCK_NONBLOCK,
     SOCK_STREAM,
     SOL_SOCKET,
     TCP_INFO,
+    TCP_KEEPCNT,
+    TCP_KEEPIDLE,
+    TCP_KEEPINTVL,
     TCP_NODELAY,
     TCP_QUICKACK,
+    TCP_USER_TIMEOUT,
     close,
     connect,
     getsockopt,
@@ -45,13 +50,36 @@ from cext.lib.linux cimport (
 cdef enum:
     IOV_PER_SEND = 64
 
+cdef TcpSettings NO_TCP_SETTINGS            # all 0
 cdef uint32_t READING = EPOLLIN | EPOLLRDHUP | <uint32_t> EPOLLET
+
+
+cdef int read_tcp(TcpSettings *t, dict values) except -1:
+    """Those named in `values`; the others stay as the kernel has them. ValueError for a name that is none."""
+    t[0] = NO_TCP_SETTINGS
+    if not values.keys() <= (<dict> t[0]).keys():
+        raise ValueError(f"no such settings of TCP: {sorted(values.keys() - (<dict> t[0]).keys())}")
+    t[0] = <dict> t[0] | values
+    return 0
+
+
+cdef void set_option(int fd, int level, int name, int value) noexcept nogil:
+    setsockopt(fd, level, name, &value, sizeof(value))
+
+
+cdef void set_tcp(int fd, const TcpSettings *t) noexcept nogil:
+    """For a socket, or for those that a listening one accepts from now on."""
+    set_option(fd, SOL_SOCKET, SO_KEEPALIVE, t.keepalive_idle != 0)
+    if t.keepalive_idle:
+        set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, t.keepalive_idle)
+        set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, t.keepalive_interval)
+        set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, t.keepalive_count)
+    set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, t.user_timeout)
 
 
 cdef void set_nodelay(int fd) noexcept nogil:
     """Small writes go at once. A listening socket hands this on to those it accepts."""
-    cdef int one = 1
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
+    set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1)
 
 
 cdef class Stream(Watcher):
@@ -60,7 +88,7 @@ cdef class Stream(Watcher):
         if self.fd >= 0:
             close(self.fd)
 
-    cdef int connect_to(self, const Address *a) noexcept:
+    cdef int connect_to(self, const Address *a, const TcpSettings *tcp) noexcept:
         """Begins to connect and watches the descriptor: 0 (connected: `writable`), or -1 with `error`."""
         self.fd = socket(a.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
         if self.fd < 0:
@@ -68,6 +96,7 @@ cdef class Stream(Watcher):
             return -1
         if a.storage.ss_family != AF_UNIX:
             set_nodelay(self.fd)
+            set_tcp(self.fd, tcp)
         self.writable = connect(self.fd, <const sockaddr *> &a.storage, a.length) == 0
         if not self.writable and errno != EINPROGRESS and errno != EINTR:
             self.error = errno
@@ -230,21 +259,24 @@ cdef class Stream(Watcher):
             return 0
         return counts.tcpi_bytes_acked
 
-    cdef void shut_writing(self) noexcept nogil:
-        """No more will be sent; the peer may still."""
-        shutdown(self.fd, SHUT_WR)
-
     cdef void reset_on_close(self) noexcept nogil:
-        """The peer is to see a connection that broke, not one that ended."""
+        """The peer is to see a connection that broke, not one that ended; what the kernel still has to send is dropped."""
         cdef linger now
         now.l_onoff = 1
         now.l_linger = 0
         setsockopt(self.fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now))
 
+    cdef void limit_unsent(self, int ms) noexcept nogil:
+        """How long the kernel may try to send what it has, after the descriptor is closed, to a peer that takes none."""
+        set_option(self.fd, IPPROTO_TCP, TCP_USER_TIMEOUT, ms)
+
+    cdef void shut_writing(self) noexcept nogil:
+        """No more will be sent; the peer may still."""
+        shutdown(self.fd, SHUT_WR)
+
     cdef void acknowledge_now(self) noexcept nogil:
         """Acknowledges what has come, instead of waiting (40 ms) for an answer to carry it."""
-        cdef int one = 1
-        setsockopt(self.fd, IPPROTO_TCP, TCP_QUICKACK, &one, sizeof(one))
+        set_option(self.fd, IPPROTO_TCP, TCP_QUICKACK, 1)
 
     cdef void await_writable(self) noexcept nogil:
         """The socket is full: from now on (once and for all) an edge tells when it takes more. epoll reports the state

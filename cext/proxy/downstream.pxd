@@ -7,7 +7,7 @@ from cext.base.timers cimport Timer
 from cext.http.h2_session cimport H2Settings
 from cext.http.message cimport Limits
 from cext.net.address cimport Peer
-from cext.net.stream cimport Stream
+from cext.net.stream cimport Stream, TcpSettings
 from cext.proxy.access_log cimport AccessLog
 from cext.proxy.context cimport Context
 from cext.proxy.exchange cimport ResponseSink
@@ -27,6 +27,7 @@ cdef class ListenerSettings:
     cdef readonly object tls            # ServerConfig
     cdef readonly Router router
     cdef readonly int handshake_ms      # 0: no limit
+    cdef TcpSettings tcp                # of the sockets that are accepted
     cdef readonly Timeouts timeouts     # all set: what holds where a route says nothing else
     cdef readonly uint32_t first_record # bytes in each of a connection's first records,
     cdef readonly uint32_t first_bytes  # until this many were sent since it began

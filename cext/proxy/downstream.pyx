@@ -25,7 +25,7 @@ from cext.base.buffer cimport (
 )
 from cext.base.timers cimport timer_init
 from cext.net.address cimport ADDRESS_TEXT, peer_text
-from cext.net.stream cimport IO_AGAIN, IO_ERROR
+from cext.net.stream cimport IO_AGAIN, IO_ERROR, read_tcp
 from cext.proxy.address_table cimport NO_PLACE
 from cext.proxy.context cimport (
     BYTES_PER_TURN,
@@ -77,7 +77,7 @@ FOLLOWERS[STATE_CLOSED] = 0
 cdef class ListenerSettings:
     """ListenerSettings(tls, router, ...): see the .pxd."""
 
-    def __init__(self, tls, Router router, *, int handshake_ms=5000, dict timeouts={},
+    def __init__(self, tls, Router router, *, int handshake_ms=5000, dict timeouts={}, dict tcp={},
                  uint32_t line_limit=8192, uint32_t head_limit=32768, uint32_t field_limit=128,
                  bint x_forwarded=True, bint forwarded=False, int first_record=1369, int first_bytes=65536,
                  int record_idle_ms=1000, uint32_t h2_streams=256, uint32_t h2_stream_window=65536,
@@ -88,6 +88,7 @@ cdef class ListenerSettings:
         self.router = router
         self.handshake_ms = handshake_ms
         read_timeouts(&self.timeouts, DEFAULTS | timeouts)
+        read_tcp(&self.tcp, tcp)
         self.limits.line = line_limit
         self.limits.head = min(head_limit, 49152)       # a head and a whole read must fit the scratch memory
         self.limits.fields = field_limit
@@ -708,6 +709,7 @@ cdef class Downstream(Stream):
         cdef const char *fault = outflow_look(flow, &self.writes, self.acknowledged(), False, True, self.loop.now)
         if fault != NULL:
             self.ctx.counters.timeouts += 1
+            self.reset_on_close()       # the kernel would go on holding what it has for this client
             self.shut(fault)
             return
         self.loop.timers.arm(&self.sending.timer, outflow_next(flow, &self.writes, self.loop.now))
@@ -719,6 +721,7 @@ cdef class Downstream(Stream):
             self.sending = NULL
 
     cdef void close_after_flush(self) noexcept:
+        self.limit_unsent(self.writes.idle)
         if not self.lingering:
             self.shut(NULL)
             return

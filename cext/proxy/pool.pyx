@@ -3,7 +3,7 @@
 from collections import OrderedDict
 
 from cext.net.address cimport address_set
-from cext.net.stream cimport out_of_descriptors
+from cext.net.stream cimport out_of_descriptors, read_tcp
 from cext.proxy.h1_upstream cimport H1Upstream
 from cext.proxy.upstream cimport LOST_CLOSED, LOST_CONNECT
 
@@ -17,12 +17,13 @@ cdef enum:
 cdef class Server(UpstreamHome):
     """Server(group, ("tcp", "127.0.0.1", 9000)) or Server(group, ("unix", "/run/app.sock")); ValueError on others."""
 
-    def __init__(self, UpstreamGroup group, tuple where, tls=None):
+    def __init__(self, UpstreamGroup group, tuple where, tls=None, dict tcp={}):
         kind, name = where[0], where[1]
         port = where[2] if kind == "tcp" else 0
         address_set(&self.address, kind, name, port)
         self.group = group
         self.tls = tls
+        read_tcp(&self.tcp, tcp)
         self.idle = []
         if kind == "unix":
             self.label = f"unix:{name}"
@@ -76,8 +77,8 @@ cdef int connect(UpstreamConnection c, Server server) noexcept:
 
 
 cdef class SharedServer(Server):
-    def __init__(self, UpstreamGroup group, tuple where, tls=None):
-        Server.__init__(self, group, where, tls)
+    def __init__(self, UpstreamGroup group, tuple where, tls=None, dict tcp={}):
+        Server.__init__(self, group, where, tls, tcp)
         self.shared = []
         self.waiting = OrderedDict()
         self.expected = STREAMS_EXPECTED
@@ -205,11 +206,11 @@ cdef class UpstreamGroup:
     """UpstreamGroup(name, servers, max_idle=200, idle_ms=10000): see Server for the servers' form.
 
     `protocol`: "http/1.1", "h2" or "h2c". `tls`: a ClientConfig for each server, whose ALPN fits; (): plain TCP to all of
-    them.
+    them. `tcp`: see TcpSettings.
     """
 
-    def __init__(self, str name, servers, *, str protocol="http/1.1", tls=(), int max_idle=200, int idle_ms=10000,
-                 int max_connections=16):
+    def __init__(self, str name, servers, *, str protocol="http/1.1", tls=(), dict tcp={}, int max_idle=200,
+                 int idle_ms=10000, int max_connections=16):
         if not servers:
             raise ValueError("an upstream needs a server")
         if protocol not in ("http/1.1", "h2", "h2c") or protocol == "h2" and not tls or protocol == "h2c" and tls:
@@ -218,7 +219,7 @@ cdef class UpstreamGroup:
         self.protocol = protocol
         kind = Server if protocol == "http/1.1" else SharedServer
         tls = tls or [None] * len(servers)
-        self.servers = [kind(self, tuple(where), config) for where, config in zip(servers, tls, strict=True)]
+        self.servers = [kind(self, tuple(where), config, tcp) for where, config in zip(servers, tls, strict=True)]
         self.max_idle = max_idle
         self.idle_ms = idle_ms
         self.max_connections = max_connections

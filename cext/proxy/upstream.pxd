@@ -18,7 +18,7 @@ from cext.base.timers cimport Timer, TimerOwner
 from cext.http.h1_reader cimport BodyReader
 from cext.http.message cimport Head, Limits
 from cext.net.address cimport Address
-from cext.net.stream cimport Stream
+from cext.net.stream cimport Stream, TcpSettings
 from cext.proxy.context cimport Context
 from cext.tls.connection cimport Connection
 from cext.tls.session cimport Session
@@ -51,6 +51,7 @@ cdef class UpstreamUser(TimerOwner):
 
 cdef class UpstreamHome:
     """Where a connection belongs: its server in the pool."""
+    cdef TcpSettings tcp
     cdef object tls                 # ClientConfig; None: plain TCP
     cdef Session session            # the newest of the server's, to be resumed by the next connection
     cdef void take_back(self, UpstreamConnection c) noexcept

@@ -143,7 +143,7 @@ cdef class UpstreamConnection(Stream):
 
     cdef int open(self, const Address *where) noexcept:
         """Starts to connect: 0 (`ready`, or it will be), or -1 with `error`."""
-        if self.connect_to(where) < 0:
+        if self.connect_to(where, &self.home.tcp) < 0:
             return -1
         self.connecting = not self.writable
         if not self.connecting:

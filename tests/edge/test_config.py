@@ -11,7 +11,7 @@ from cext.proxy.timeouts import DEFAULTS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge import config, timeouts
+from edge import config, tcp, timeouts
 from edge.config import Bind, Server
 from edge.errors import ConfigError
 from edge.schema import knobs
@@ -73,6 +73,13 @@ def test_defaults():
         keepalive=75_000,
         websocket_idle=3_600_000,
     )
+    assert tcp.options(s.listener[0].tcp) == tcp.options(s.upstream[0].tcp)
+    assert tcp.options(s.listener[0].tcp) == {
+        "keepalive_idle": 120,
+        "keepalive_interval": 15,
+        "keepalive_count": 4,
+        "user_timeout": 0,
+    }
     assert s.listener[0].limits == config.Limits(
         line=8192,
         head=32768,
@@ -111,6 +118,7 @@ error_log = {{ path = "{tmp_path}/error.log", level = "debug" }}
 [[listener]]
 bind = ["0.0.0.0:443", "[::]:443"]
 backlog = 17
+tcp = {{ keepalive = {{ idle = "1s", interval = "2s" }}, user_timeout = "3s" }}
 forwarded = "both"
 timeouts = {{ handshake = "250ms", header = "none", keepalive = "2m", write_min_rate = "2 KiB/s" }}
 limits = {{ line = "1KiB", head = "14KiB", fields = 7, connections = "none", per_address = 9, over_limit = "answer" }}
@@ -128,6 +136,7 @@ key = "/keys/a.key"
 name = "app"
 servers = ["unix:/run/app.sock", "[::1]:9000", "10.0.0.7:80"]
 pool = {{ max_idle = 0, idle = "1s" }}
+tcp = {{ keepalive = "none" }}
 [[route]]
 match = {{ host = ["Example.com", "*.example.org", "[::1]"], path = "/a/*/b", method = ["GET", "M-SEARCH"] }}
 upstream = "app"
@@ -160,6 +169,8 @@ header = "9s"
     assert s.listener[0].limits == config.Limits(
         line=1024, head=14336, fields=7, connections=0, per_address=9, over_limit="answer"
     )
+    assert s.listener[0].tcp == tcp.Tcp(keepalive=tcp.Keepalive(idle=1000, interval=2000, count=4), user_timeout=3000)
+    assert tcp.options(s.upstream[0].tcp)["keepalive_idle"] == 0
     assert (s.listener[0].backlog, s.listener[0].forwarded) == (17, "both")
     assert [str(b) for b in s.listener[1].bind] == ["[2001:db8::1]:8443"]
     assert s.tls == config.Tls(min_version=0x0304, cipher_suites=(0x1303,), groups=(0x18, 0x1D, 0x11EC))
@@ -254,6 +265,8 @@ FAULTS = [
     ("[[route]]", "timeouts = { min_rate = 1 }", "route[0].timeouts.min_rate", "1 is not a rate", '"1KiB/s"'),
     ("[[route]]", 'timeouts = { min_rate = "0B/s" }', "route[0].timeouts.min_rate", "out of range", "1B and 1GiB"),
     ("[[listener]]", 'timeouts = { head = "5s" }', "listener[0].timeouts.head", "unknown key", '"header"'),
+    ("[[listener]]", 'tcp = { keepalive = "off" }', "listener[0].tcp.keepalive", "not a table", "idle, interval, count"),
+    ("[[listener]]", 'tcp = { keepalive = { idle = "10h" } }', "listener[0].tcp.keepalive.idle", "out of range", "9h"),
     ("[[listener]]", 'limits = { head = "14KB" }', "listener[0].limits.head", "not a size", '"14KiB"'),
     ("[[listener]]", 'limits = { head = "1GiB" }', "listener[0].limits.head", "out of range", "256B and 48KiB"),
     ("[[listener]]", "limits = { connections = 0 }", "listener[0].limits.connections", "out of range", "between 1"),

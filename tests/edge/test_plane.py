@@ -17,6 +17,7 @@ TEXT = """
 bind = ["127.0.0.1:1", "[::1]:2"]
 forwarded = "{forwarded}"
 timeouts = {{ handshake = "1s", header = "2s", keepalive = "none" }}
+tcp = {{ keepalive = {{ idle = "1m" }}, user_timeout = "9s" }}
 records = {{ first = "100B", until = "2KiB", idle = "3s" }}
 http2 = {{ max_streams = 7, stream_window = "2KiB", connection_window = "128KiB", connect_protocol = false }}
 [listener.limits]
@@ -142,6 +143,7 @@ def test_every_setting_arrives(settings, monkeypatch):
     assert first.named == {
         "handshake_ms": 1000,
         "timeouts": DEFAULTS | {"header": 2000, "keepalive": 0},
+        "tcp": {"keepalive_idle": 60, "keepalive_interval": 15, "keepalive_count": 4, "user_timeout": 9000},
         "line_limit": 1024,
         "head_limit": 2048,
         "field_limit": 3,
@@ -199,7 +201,15 @@ def test_every_setting_arrives(settings, monkeypatch):
     assert to_a.named["upgrade"] == ("websocket",)
     (a,) = to_a.args
     assert a.args == ("a", (("tcp", "127.0.0.1", 9), ("tcp", "::1", 9), ("unix", "/run/a.sock")))
-    assert a.named == {"protocol": "http/1.1", "tls": [], "max_idle": 4, "idle_ms": 5000, "max_connections": 16}
+    probes = {"keepalive_idle": 120, "keepalive_interval": 15, "keepalive_count": 4, "user_timeout": 0}
+    assert a.named == {
+        "protocol": "http/1.1",
+        "tls": [],
+        "tcp": probes,
+        "max_idle": 4,
+        "idle_ms": 5000,
+        "max_connections": 16,
+    }
     assert to_b.args[0].args[0] == "b"
 
 

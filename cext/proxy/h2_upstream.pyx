@@ -132,8 +132,9 @@ cdef class H2Request(UpstreamRequest):
 
     cdef void resume(self) noexcept:
         cdef UpstreamUser user = self.user
+        cdef H2Request own = self               # the caller's reference may be the one that on_end gives up
         cdef Bytes kept
-        if not self.paused:
+        if not own.paused:
             return
         self.paused = False
         if self.held.len:

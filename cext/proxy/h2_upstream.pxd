@@ -8,6 +8,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint64_t
 
 from cext.base.buffer cimport Bytes
+from cext.base.timers cimport Timer
 from cext.http.h2_requester cimport H2Requester
 from cext.http.h2_session cimport H2Stream
 from cext.proxy.upstream cimport UpstreamConnection, UpstreamRequest
@@ -39,8 +40,9 @@ cdef class H2Upstream(UpstreamConnection):
     cdef bint freed                 # there may be more room for requests than there was
     cdef bint held_up               # there was no room in `out` for all that was to be sent
     cdef bint over
+    cdef Timer greeting             # until when the server's SETTINGS must have come
     cdef list touched               # H2Requests that on_batch is due for
-    cdef int begin(self) except -1
+    cdef int begin(self, uint64_t deadline) except -1
     cdef bint takes(self) noexcept
     cdef void adopt(self, H2Request r) noexcept
     cdef void rest(self, uint64_t deadline) noexcept

@@ -8,10 +8,12 @@ The connection's window opens again at once, so that the others go on (see H2Ses
 
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.errno cimport ETIMEDOUT
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from cext.base.buffer cimport Bytes, bytes_append, bytes_free
+from cext.base.timers cimport timer_init
 from cext.http.h1_reader cimport BodyReader
 from cext.http.h2_requester cimport H2Requester
 from cext.http.h2_session cimport H2_CANCEL, H2_NO_ERROR, H2_PROTOCOL_ERROR, H2_REFUSED_STREAM, H2Settings, H2Stream
@@ -32,6 +34,7 @@ cdef enum:
     STREAMS_MAX = 1000              # at the same time on a connection, if the server lets us
     STREAM_WINDOW = 256 * 1024
     CONNECTION_WINDOW = 2 * 1024 * 1024
+    TIMER_GREETING = 1              # 0: idle
 
 H2_ERRORS = ("NO_ERROR", "PROTOCOL_ERROR", "INTERNAL_ERROR", "FLOW_CONTROL_ERROR", "SETTINGS_TIMEOUT", "STREAM_CLOSED",
              "FRAME_SIZE_ERROR", "REFUSED_STREAM", "CANCEL", "COMPRESSION_ERROR", "CONNECT_ERROR", "ENHANCE_YOUR_CALM",
@@ -281,14 +284,16 @@ cdef void bytes_kept(H2Request r) noexcept:
 
 
 cdef class H2Upstream(UpstreamConnection):
-    cdef int begin(self) except -1:
-        """Before open(). MemoryError."""
+    cdef int begin(self, uint64_t deadline) except -1:
+        """Before open(); from then until `deadline` it is given to be ready. MemoryError."""
         cdef H2Settings settings
         memset(&settings, 0, sizeof(settings))
         settings.max_streams = STREAMS_MAX
         settings.stream_window = STREAM_WINDOW
         settings.connection_window = CONNECTION_WINDOW
         settings.max_header_list = RESPONSE_LIMITS.head
+        timer_init(&self.greeting, self, TIMER_GREETING)
+        self.loop.timers.arm(&self.greeting, deadline)
         self.touched = []
         self.streams = ServerStreams.__new__(ServerStreams)
         self.streams.home = <PyObject *> self
@@ -334,10 +339,10 @@ cdef class H2Upstream(UpstreamConnection):
         self.send()
 
     cdef void on_timer(self, int kind) noexcept:
-        if self.serving and self.streams.n_streams == 0:
+        if kind == TIMER_GREETING:
+            self.lose(LOST_CLOSED, ETIMEDOUT)
+        elif self.streams.n_streams == 0:
             self.retire()
-        else:
-            UpstreamConnection.on_timer(self, kind)
 
     cdef void on_ended(self, int error) noexcept:
         if not self.serving and not self.streams.left and self.reason is None:
@@ -371,6 +376,7 @@ cdef class H2Upstream(UpstreamConnection):
     cdef void close(self) noexcept:
         self.serving = False
         self.opener = None
+        self.loop.timers.disarm(&self.greeting)
         UpstreamConnection.close(self)
         self.streams.end_all()
 
@@ -433,6 +439,7 @@ cdef class H2Upstream(UpstreamConnection):
             self.freed = False
             if self.streams.met:
                 self.opener = None
+                self.loop.timers.disarm(&self.greeting)
             if self.streams.left:
                 self.home.on_gone(self, LOST_CLOSED, 0)
             elif self.serving:

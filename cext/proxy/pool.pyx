@@ -120,12 +120,10 @@ cdef class SharedServer(Server):
         if <int> len(self.shared) >= self.group.max_connections:
             return None
         c = H2Upstream(ctx, self)
-        c.begin()
+        c.begin(ctx.loop.now + CONNECT_MS)
         ctx.counters.upstream_connects += 1
         self.shared.append(c)
-        if connect(c, self) == 0:
-            c.rest(ctx.loop.now + CONNECT_MS)
-        else:
+        if connect(c, self) < 0:
             c.over = True
             c.close()
             if c in self.shared:

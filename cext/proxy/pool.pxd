@@ -34,6 +34,7 @@ cdef class SharedServer(Server):
 cdef class UpstreamGroup:
     cdef readonly str name
     cdef readonly str protocol
+    cdef readonly bint tunnels              # its servers may be asked to switch protocols
     cdef readonly list servers
     cdef readonly int max_idle
     cdef readonly int idle_ms

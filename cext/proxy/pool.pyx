@@ -215,6 +215,7 @@ cdef class UpstreamGroup:
             raise ValueError("no such protocol, or none without TLS (h2c) or with it (h2)")
         self.name = name
         self.protocol = protocol
+        self.tunnels = protocol == "http/1.1"
         kind = Server if protocol == "http/1.1" else SharedServer
         tls = tls or [None] * len(servers)
         self.servers = [kind(self, tuple(where), config, tcp) for where, config in zip(servers, tls, strict=True)]

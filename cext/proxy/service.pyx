@@ -44,7 +44,7 @@ cdef Exchange new_exchange(Downstream client, ResponseSink sink, const Head *h):
             f.default_host_len = local_text(client.fd, local)
     f.upgrade = f.websocket_key = NULL
     f.upgrade_len = 0
-    if route is None or h.upgrade.len == 0 and h.protocol.len == 0:
+    if route is None or not route.upstream.tunnels or h.upgrade.len == 0 and h.protocol.len == 0:
         x = Exchange(client.ctx, sink, route)
     else:
         x = new_tunnel(client, sink, route, h, &f)

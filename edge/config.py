@@ -592,9 +592,9 @@ class Route:
             Parsed("protocol", _protocol, 'write the name of a protocol as Upgrade has it, such as "websocket"'),
             empty=True,
         ),
-        "Protocols that a request may switch to by `Upgrade`, or in HTTP/2 by extended CONNECT; `[]` for none. After the "
-        "switch bytes pass as they are, for as long as `timeouts.websocket_idle` allows. An upgrade to any other "
-        "protocol goes on as an ordinary request.",
+        "Protocols that a request may switch to by `Upgrade`, or in HTTP/2 by extended CONNECT; `[]` for none. After "
+        "the switch bytes pass as they are, for as long as `timeouts.websocket_idle` allows. An upgrade to any other "
+        "protocol, or to a server of HTTP/2, goes on as an ordinary request.",
         default=["websocket"],
     )
     early_hints: EarlyHints | None = knob(

@@ -1,5 +1,6 @@
 """WebSockets in streams of HTTP/2 (RFC 8441), to a backend of HTTP/1.1."""
 
+import contextlib
 import socket
 import threading
 import time
@@ -7,9 +8,12 @@ import time
 import pytest
 
 from tests.cext.proxy.harness import Backend, H2Client, echo, reply, serving, until
-from tests.cext.proxy.test_tunnel import ACCEPT, KEY, RAW, accept_of, echoing, last_entry, switch, switching
-from tests.h2_peer import (
-    CANCEL, DATA, ENABLE_CONNECT_PROTOCOL, END_STREAM, frame, reset, window)
+from tests.cext.proxy.test_tunnel import ACCEPT, KEY, RAW, accept_of, echoing, switch, switching
+from tests.h2_peer import CANCEL, DATA, ENABLE_CONNECT_PROTOCOL, END_STREAM, frame, reset, window
+
+
+def answer_to(request):
+    return switching(f"Sec-WebSocket-Accept: {accept_of(request.fields['sec-websocket-key'])}", protocol="websocket")
 
 
 def connect(client, path="/chat", *, protocol="websocket", fields=(), end=False, drop=()):
@@ -59,11 +63,11 @@ def test_a_websocket():
         client.send(frame(DATA, END_STREAM, stream))
         until(lambda: edge.counters()["tunnels_open"] == 0)
     entry = edge.log()[-1]
-    assert (entry["method"], entry["status"], entry["upgrade"], entry["ended_by"]) == ("GET", 200, "websocket", "upstream")
+    assert [entry[key] for key in ("method", "status", "upgrade", "ended_by")] == ["GET", 200, "websocket", "upstream"]
     assert "error" not in entry
     sent = seen[0]
     assert sent.start == "GET /chat HTTP/1.1"
-    assert (sent.fields["upgrade"], sent.fields["connection"], sent.fields["host"]) == ("websocket", "upgrade", "example.com")
+    assert [sent.fields[key] for key in ("upgrade", "connection", "host")] == ["websocket", "upgrade", "example.com"]
     assert (sent.fields["sec-websocket-protocol"], sent.fields["cookie"]) == ("chat", "a=1; b=2")
     assert sent.fields["sec-websocket-key"] != KEY              # its own, and a new one each time
     assert "transfer-encoding" not in sent.fields
@@ -105,7 +109,7 @@ def test_requests_and_tunnels_share_a_connection():
         if "upgrade" not in request.fields:
             conn.send(reply(b"page"))
             return
-        conn.send(switching(f"Sec-WebSocket-Accept: {accept_of(request.fields['sec-websocket-key'])}", protocol="websocket"))
+        conn.send(answer_to(request))
         conn.send(conn.exactly(2))
 
     with serving(script) as edge, H2Client(edge) as client:
@@ -209,7 +213,7 @@ def test_what_comes_before_the_200_waits():
         request = conn.request()
         assert go.wait(8)
         assert conn.buffer == b""
-        conn.send(switching(f"Sec-WebSocket-Accept: {accept_of(request.fields['sec-websocket-key'])}", protocol="websocket"))
+        conn.send(answer_to(request))
         early.append(conn.rest())
 
     with serving(script) as edge, H2Client(edge) as client:
@@ -242,7 +246,7 @@ def test_a_backend_that_does_not_read_holds_up_its_stream_alone():
         if "upgrade" not in request.fields:
             conn.send(reply(b"page"))
             return
-        conn.send(switching(f"Sec-WebSocket-Accept: {accept_of(request.fields['sec-websocket-key'])}", protocol="websocket"))
+        conn.send(answer_to(request))
         assert go.wait(8)
         conn.send(b"%d" % len(conn.rest()))
 
@@ -261,10 +265,8 @@ def test_a_backend_that_does_not_read_holds_up_its_stream_alone():
                 sent += room
                 end = time.monotonic() + 0.4
                 continue
-            try:
+            with contextlib.suppress(TimeoutError):
                 client.step()
-            except TimeoutError:
-                pass
         client.sock.settimeout(8)
         assert client.room(stream) <= 0
         assert client.room(0) > 0
@@ -441,3 +443,9 @@ def test_a_worker_that_drains_leaves_tunnels_alone():
         client.send(frame(DATA, END_STREAM, stream))
         assert client.response(stream).ended
         assert edge.ended.wait(4)
+
+
+def test_a_server_of_http2_is_asked_for_no_switch():
+    with serving(echo, pool={"protocol": "h2c"}) as edge, H2Client(edge) as client:
+        assert client.response(connect(client)).status == 501
+        assert edge.backends[0].accepted == 0

@@ -1,15 +1,21 @@
 """Tunnels: what switches protocols and what does not, bytes both ways, and the ends of both directions."""
 
 import base64
+import contextlib
 import hashlib
 import socket
 import ssl
 import threading
 import time
 
+import hpack
 import pytest
 
 from tests.cext.proxy.harness import BytesClient, Client, echo, get, reply, serving, until
+from tests.cext.proxy.test_upstream_tls import behind_tls, files
+from tests.h2_peer import HEADERS, SETTINGS, frame
+
+__all__ = ["files"]                             # a fixture
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="                # RFC 6455, section 1.3, and what belongs to it
 ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
@@ -461,7 +467,8 @@ def test_the_idle_timeout():
         except ConnectionResetError as e:
             seen.append(e)
 
-    with serving(script, timeouts={"tunnel_idle": 300, "total": 400, "body_idle": 50, "response_idle": 50}, **RAW) as edge:
+    limits = {"tunnel_idle": 300, "total": 400, "body_idle": 50, "response_idle": 50}
+    with serving(script, timeouts=limits, **RAW) as edge:
         client = Client(edge)
         assert client.ask(raw()).status == 101
         start = time.monotonic()
@@ -527,3 +534,103 @@ def test_many_at_once():
             client.close()
         edge.until_idle()
         assert edge.counters()["tunnels_open"] == 0
+
+
+# ---- servers of other kinds
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_server_of_tls(files, version):
+    data = bytes(300_000)
+
+    def script(conn):
+        echoing(conn)
+        conn.sock.unwrap()                          # Python's close() alone would be a cut
+
+    with behind_tls(script, files, version=version, **RAW) as edge, Peer(edge) as client:
+        assert client.ask(raw()).status == 101
+        sender = threading.Thread(target=client.send, args=(data,))
+        sender.start()
+        assert client.exactly(len(data)) == data
+        sender.join()
+        client.end()
+        assert client.ended()
+        entry = last_entry(edge)
+        assert entry["ended_by"] == "client"
+        assert "error" not in entry
+
+
+def test_a_server_of_tls_that_ends_first(files):
+    got = []
+
+    def script(conn):
+        switch(conn)
+        conn.send(b"bye")
+        incoming = conn.sock
+        with contextlib.suppress(ssl.SSLError, TimeoutError):
+            incoming.settimeout(0)
+            incoming.unwrap()                       # close_notify, and on with reading
+        incoming.settimeout(8)
+        got.append(socket.socket.recv(incoming, 65536))
+
+    with behind_tls(script, files, **RAW) as edge, Peer(edge) as client:
+        assert client.ask(raw()).status == 101
+        assert client.exactly(3) == b"bye"
+        assert client.ended()
+        client.send(b"more")
+        until(lambda: got)
+        client.end()
+        assert last_entry(edge)["ended_by"] == "upstream"
+    assert got[0]
+
+
+@pytest.mark.parametrize("how", ["cut", "reset"])
+def test_a_client_that_breaks_off_is_no_end_to_a_server_of_tls(files, how):
+    seen = []
+
+    def script(conn):
+        switch(conn)
+        try:
+            seen.append(conn.rest())
+        except OSError as e:
+            seen.append(e)
+
+    with behind_tls(script, files, **RAW) as edge:
+        client = Client(edge)
+        assert client.ask(raw()).status == 101
+        getattr(client, how)()
+        until(lambda: seen)
+    assert isinstance(seen[0], (ConnectionResetError, ssl.SSLError))
+
+
+def test_a_server_of_tls_that_is_cut_off(files):
+    def script(conn):
+        switch(conn)
+        conn.send(b"x")
+        socket.socket(fileno=conn.sock.detach()).close()
+
+    with behind_tls(script, files, **RAW) as edge, Client(edge) as client:
+        assert client.ask(raw()).status == 101
+        assert client.exactly(1) == b"x"
+        with pytest.raises((ssl.SSLError, ConnectionResetError)):
+            client.rest()
+        assert last_entry(edge)["error"] == "upstream closed"
+
+
+def test_a_server_of_http2_is_asked_for_no_switch():
+    """It would be another way to ask; the request goes on as any other."""
+    heads = []
+
+    def script(conn):
+        assert conn.exactly(24).startswith(b"PRI * HTTP/2.0")
+        conn.send(frame(SETTINGS))
+        while not heads:
+            header = conn.exactly(9)
+            payload = conn.exactly(int.from_bytes(header[:3], "big"))
+            if header[3] == HEADERS:
+                heads.append(dict(hpack.Decoder().decode(payload)))
+
+    with serving(script, pool={"protocol": "h2c"}) as edge, Client(edge) as client:
+        assert client.ask(websocket()).status == 502
+    assert heads[0][":method"] == "GET"
+    assert heads[0]["sec-websocket-key"] == KEY
+    assert "upgrade" not in heads[0]

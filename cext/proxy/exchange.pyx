@@ -21,6 +21,7 @@ from cext.http.message cimport (
     METHOD_PUT,
     METHOD_TRACE,
 )
+from cext.net.stream cimport out_of_descriptors
 from cext.proxy.address_table cimport NO_PLACE
 from cext.proxy.hints cimport without_known
 from cext.proxy.pool cimport Server, avoid
@@ -131,7 +132,8 @@ cdef class Exchange(UpstreamUser):
             self.attempts += 1
             self.server_label = (<Server> u.home).label_bytes
             if u.closed:
-                avoid(u, self.ctx.loop.now)
+                if not out_of_descriptors(u.error):     # which is not the server's fault
+                    avoid(u, self.ctx.loop.now)
                 self.report("connect", u.error, u.reason)
                 continue
             self.upstream = u

@@ -323,6 +323,9 @@ cdef class H2Upstream(UpstreamConnection):
         """Idle, until `deadline` at most."""
         self.loop.timers.arm(&self.idle, deadline)
 
+    cdef bint is_idle(self) noexcept:
+        return self.idle.deadline != 0 and self.streams.met and self.streams.n_streams == 0
+
     cdef void retire(self) noexcept:
         """Ends in good order: nothing is under way."""
         self.streams.drain()

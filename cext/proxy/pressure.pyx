@@ -145,7 +145,7 @@ cdef class Pressure(Relief):
             if not isinstance(w, UpstreamConnection):
                 continue
             c = <UpstreamConnection> w
-            if c.idle.deadline:
+            if c.is_idle():
                 note(&oldest, fd, c.idle.deadline)
         for i in range(oldest.n):
             c = <UpstreamConnection> self.ctx.loop.watchers[oldest.fd[i]]

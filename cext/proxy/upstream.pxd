@@ -144,6 +144,7 @@ cdef class UpstreamConnection(Stream):
     cdef void on_sent(self) noexcept
     cdef void on_ended(self, int error) noexcept
     cdef void lose(self, int loss, int error) noexcept
+    cdef bint is_idle(self) noexcept
     # its own
     cdef void on_connect(self) noexcept
     cdef ssize_t read_scratch(self) noexcept

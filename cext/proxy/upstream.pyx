@@ -225,6 +225,10 @@ cdef class UpstreamConnection(Stream):
     cdef void lose(self, int loss, int error) noexcept:
         """Closes, and tells those who use the connection."""
 
+    cdef bint is_idle(self) noexcept:
+        """Whether it is kept for requests to come, until its timer `idle`, and would be missed by nobody now."""
+        return self.idle.deadline != 0
+
     # ---- writing
 
     cdef int write(self, const uint8_t *p, size_t n) noexcept:

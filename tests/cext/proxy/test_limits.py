@@ -122,6 +122,16 @@ def test_another_listener_has_room_of_its_own():
         edge.call(edge.plane.stop_accepting)
 
 
+def test_a_sleeping_http2_connection_makes_room():
+    """Its memory is given back by then."""
+    with serving(echo, listener={"max_connections": 1}) as edge, H2Client(edge) as first:
+        first.ask()
+        time.sleep(1.2)
+        with Client(edge) as second:
+            assert second.ask(get()).status == 200
+            assert first.end() == (1, NO_ERROR)
+
+
 @pytest.mark.parametrize("protocol", [Client, H2Client])
 def test_over_the_limit_and_told_so(protocol):
     gate = []

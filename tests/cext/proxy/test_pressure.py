@@ -10,7 +10,7 @@ import time
 import pytest
 
 from tests.cext.proxy.harness import CONTEXT, Client, H2Client, echo, get, post, reply, serving, until
-from tests.h2_peer import NO_ERROR
+from tests.h2_peer import HEADERS, NO_ERROR, H2Origin
 
 
 @contextlib.contextmanager
@@ -90,6 +90,42 @@ def test_then_upstreams():
         with few_files(0), connected(late, edge):
             until(lambda: edge.counters()["upstream_idle_closed"] == 1)
         assert edge.group.idle_connections() == 0
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_connections_of_http2_to_upstreams(busy):
+    """One that is idle gives way; not one that serves."""
+    gate = []
+
+    def script(conn):
+        origin = H2Origin(conn.send, lambda: conn.sock.recv(65536))
+        while True:
+            f = origin.step()
+            if f.type == HEADERS:
+                if origin.responses[f.stream].fields[":path"] == "/wait":
+                    until(lambda: gate)
+                origin.respond(f.stream)
+
+    with serving(script, pool={"protocol": "h2c"}) as edge:
+        with Client(edge) as client:
+            assert client.ask(get()).status == 200
+        edge.until_idle()
+        assert edge.group.idle_connections() == 1
+        late = socket.socket()
+        with contextlib.ExitStack() as stack:
+            if busy:
+                waits = stack.enter_context(Client(edge))
+                waits.send(get("/wait"))
+                until(lambda: edge.counters()["connections_active"] == 1)
+            with few_files(0):
+                late.settimeout(8)
+                late.connect(("127.0.0.1", edge.port))
+                late.sendall(b"\x16")
+                until(lambda: edge.counters()["accept_pauses" if busy else "upstream_idle_closed"] == 1)
+            assert edge.group.idle_connections() == (1 if busy else 0)
+            gate.append(True)
+            assert not busy or waits.response().status == 200
+        late.close()
 
 
 def test_memory():

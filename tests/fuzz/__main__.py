@@ -20,7 +20,10 @@ from tests.fuzz.targets import TARGETS
 ROOT = Path(__file__).resolve().parents[2]
 CORPUS = Path(__file__).parent / "corpus"
 FOUND = ROOT / ".cache" / "fuzz"
-INPUT_MAX = {"server_script": 600, "client_script": 600, "handshake_messages": 1500, "session_state": 600}
+INPUT_MAX = {
+    "server_script": 600, "client_script": 600, "handshake_messages": 1500, "session_state": 600, "http2_server": 1500,
+    "http2_requester": 1500,
+}  # fmt: skip
 MEMORY_MB = 1024
 ONE_BLOCK_MB = 64
 ONE_INPUT_SECONDS = 10

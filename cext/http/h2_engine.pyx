@@ -208,14 +208,16 @@ cdef class Asking(H2Requester):
     cdef readonly list events
     cdef readonly list sent
     cdef readonly dict faults           # of the streams that are over with one
+    cdef bytes again                    # what is asked within the callback that tells of a response
 
-    def __init__(self, **options):
+    def __init__(self, *, bytes again=None, **options):
         cdef H2Settings settings
         cdef Limits limits
         fill(&settings, &limits, options)
         self.events = []
         self.sent = []
         self.faults = {}
+        self.again = again
         self.open(&settings, &limits, &self.head)
 
     def ask(self, bytes text, *, bint https=True, bint content=False):
@@ -238,6 +240,8 @@ cdef class Asking(H2Requester):
         self.events.append(("interim", s.id, h.status, fields_of(h)))
 
     cdef void on_response(self, H2Stream *s, const Head *h, bint ended) noexcept:
+        if self.again is not None:
+            self.ask(self.again)
         self.events.append(("response", s.id, h.status, fields_of(h), h.framing, h.content_length, bool(ended)))
 
     cdef void on_data(self, H2Stream *s, const uint8_t *p, size_t n) noexcept:
@@ -266,4 +270,4 @@ cdef class Asking(H2Requester):
 
 
 class Requester(Talking, Asking):
-    """Requester(options as Engine's)."""
+    """Requester(options as Engine's, again=None)."""

@@ -25,6 +25,8 @@ cdef Limits OF_REQUESTS                 # which were read by narrower ones
 OF_REQUESTS.line = OF_REQUESTS.head = UINT32_MAX
 OF_REQUESTS.fields = MAX_FIELDS
 
+cdef Head asked                         # within request(), which may be called while `scratch` holds a response
+
 
 cdef class H2Requester(H2Session):
     """Made by `open`."""
@@ -52,7 +54,7 @@ cdef class H2Requester(H2Session):
 
     cdef H2Stream *request(self, const Bytes *text, bint https, bint content) noexcept:
         cdef nghttp2_nv nv[MAX_FIELDS + 5]
-        cdef Head *h = self.scratch
+        cdef Head *h = &asked
         cdef H2Stream *s
         cdef nghttp2_data_provider provider
         cdef size_t n

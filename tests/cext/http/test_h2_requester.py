@@ -571,6 +571,15 @@ def test_a_response_that_is_whole_before_its_request():
     assert talk.told("closed")[-1] == (stream, NO_ERROR)
 
 
+def test_a_request_within_the_call_that_tells_of_a_response():
+    talk = Talk(again=b"PUT /other HTTP/1.1\r\nHost: another.example\r\nX-Long: " + b"z" * 300 + b"\r\n\r\n")
+    stream = talk.ask()
+    talk.respond(stream, fields=[("content-length", "0"), ("x", "y")])
+    assert talk.told("response") == [(stream, 200, [(b"content-length", b"0"), (b"x", b"y")], LENGTH, 0, True)]
+    talk.flush()
+    assert talk.responses[stream + 2].fields[":path"] == "/other"
+
+
 def test_a_response_that_is_cut():
     talk = Talk()
     stream = talk.ask()

@@ -450,8 +450,8 @@ class Certificate:
 class Pool:
     max_idle: int = knob(
         Integer(0, 65535),
-        "Idle connections of HTTP/1.1 that each worker keeps open to this upstream; 0 closes each after its response, "
-        "and one of HTTP/2 once it has none to answer.",
+        "Idle connections of HTTP/1.1 that each worker keeps open to this upstream; more are kept for a quarter of a "
+        "second, between bursts. 0 closes each after its response, and one of HTTP/2 once it has none to answer.",
         default=200,
     )
     idle: Milliseconds = knob(

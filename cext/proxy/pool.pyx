@@ -9,6 +9,7 @@ from cext.proxy.upstream cimport LOST_CLOSED, LOST_CONNECT
 
 cdef enum:
     AVOID_MS = 1000
+    SURPLUS_MS = 250            # that idle connections beyond max_idle are kept
     STREAMS_EXPECTED = 100      # of a connection that is not there yet (what RFC 9113, section 6.5.2, advises at least)
     WAITING_MAX = 10000         # requests at one server without a stream
     CONNECT_MS = 30000          # for a connection that several wait for; each has its own limit, too
@@ -250,20 +251,17 @@ cdef class UpstreamGroup:
         return server.begin(ctx, user, method, fresh)
 
     cdef void keep(self, UpstreamConnection c) noexcept:
-        """A connection that has answered and may serve again; the oldest idle one makes room."""
-        cdef Server server = <Server> c.home
+        """A connection that has answered and may serve again. What is beyond the limit stays for a moment: requests come
+        in bursts, and to close so many and connect again for the next would cost more than the requests."""
+        cdef int ms = self.idle_ms
         if self.max_idle <= 0:
             c.close()
             return
         if self.n_idle >= self.max_idle:
-            if not server.idle:
-                c.close()
-                return
-            (<UpstreamConnection> server.idle.pop(0)).close()
-            self.n_idle -= 1
-        server.idle.append(c)
+            ms = min(ms, <int> SURPLUS_MS)
+        (<Server> c.home).idle.append(c)
         self.n_idle += 1
-        (<H1Upstream> c).park(c.loop.now + self.idle_ms)
+        (<H1Upstream> c).park(c.loop.now + ms)
 
     def close_idle(self):
         """Closes every idle connection (a worker that ends)."""

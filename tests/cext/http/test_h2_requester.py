@@ -708,6 +708,81 @@ def test_against_our_own_server():
     assert asking.state()["streams"] == serving.state()["streams"] == 0
 
 
+class Pair:
+    """Both roles, joined by bytes that lie between them until they are carried; content is held until it is taken."""
+
+    WINDOW, CONNECTION_WINDOW = 700, 1500
+
+    def __init__(self, streams):
+        options = {"stream_window": self.WINDOW, "connection_window": self.CONNECTION_WINDOW}
+        self.ends = Requester(**options), Engine(**options)
+        self.between = [b"", b""]  # from the requester, from the server
+        self.got = [{}, {}]
+        self.held = [{}, {}]
+        self.ended = [set(), set()]
+        self.streams = [self.ends[0].ask(POST, content=True) for _ in range(streams)]
+        for _ in range(3):  # SETTINGS count once they are acknowledged
+            self.carry(0, 1 << 20)
+            self.carry(1, 1 << 20)
+        for stream in self.streams:
+            self.ends[1].answer(stream, b"HTTP/1.1 200 OK\r\n\r\n", True)
+
+    def carry(self, end, n):
+        """At most n bytes that `end` has sent go to the other, which says what they bring."""
+        self.between[end] += self.ends[end].output()
+        other = 1 - end
+        events = self.ends[other].input(self.between[end][:n])
+        self.between[end] = self.between[end][n:]
+        for kind, *rest in events:
+            if kind in ("request", "response"):
+                self.got[other][rest[0]], self.held[other][rest[0]] = b"", 0
+            elif kind == "data":
+                self.got[other][rest[0]] += rest[1]
+                self.held[other][rest[0]] += len(rest[1])
+            elif kind == "end":
+                self.ended[other].add(rest[0])
+            elif kind == "closed":
+                self.held[other][rest[0]] = 0
+        state = self.ends[other].state()
+        assert not state["failed"], state
+        assert state["held"] == sum(self.held[other].values())
+
+    def take(self, end, stream):
+        if self.held[end].get(stream):
+            with contextlib.suppress(KeyError):  # it may be over
+                self.ends[end].take(stream, self.held[end][stream])
+            self.held[end][stream] = 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 1), st.integers(0, 2), st.integers(1, 2000)), max_size=80))
+@settings(deadline=None)
+def test_all_content_arrives_however_it_is_taken(steps):
+    pair = Pair(3)
+    sent = [dict.fromkeys(pair.streams, b""), dict.fromkeys(pair.streams, b"")]
+    for action, end, i, n in steps:
+        stream = pair.streams[i]
+        if action == 0:
+            sent[end][stream] += bytes((65 + i,)) * n
+            pair.ends[end].content(stream, bytes((65 + i,)) * n)
+        elif action == 1:
+            pair.take(end, stream)
+        else:
+            pair.carry(end, n)
+        assert all(held <= Pair.WINDOW for side in pair.held for held in side.values())
+    for end in (0, 1):  # a server that ends first does not want the rest
+        for stream in pair.streams:
+            pair.ends[end].finish(stream)
+        for _ in range(1000):
+            if len(pair.ended[1 - end]) == 3:
+                break
+            for side in (0, 1):
+                for stream in pair.streams:
+                    pair.take(side, stream)
+                pair.carry(side, 1 << 20)
+    assert pair.got == [sent[1], sent[0]]
+    assert [set(pair.streams)] * 2 == pair.ended
+
+
 class Library:
     """A server by the h2 library, which answers with what it was sent."""
 

@@ -1,14 +1,48 @@
 """Headless Chromium: a page whose style, scripts, images and fetches come through the edge, its CA properly trusted."""
 
+import contextlib
 import html
 import json
 import os
 import re
 import threading
+import time
 
 import pytest
 
-from tests.e2e.processes import peer, run
+from tests.e2e.processes import peer, run, wait_until
+from tests.e2e.sockets import Sockets
+
+SOCKET_PAGE = b"""<!doctype html><link rel="icon" href="data:,"><div id="result">not run</div>
+<img src="/hold"><script>           // the image comes when the socket is over: till then the page has not loaded
+const facts = {}, sizes = [0, 1, 125, 126, 65536, 1000000];
+const socket = new WebSocket("wss://" + location.host + "/echo?QUERY", ["chat"]);
+socket.binaryType = "arraybuffer";
+const said = new Promise(done => socket.onclose = e => { facts.code = e.code; facts.clean = e.wasClean; done(); });
+const next = () => new Promise(done => socket.onmessage = e => done(e.data));
+socket.onopen = async () => {
+  facts.protocol = socket.protocol;
+  facts.extensions = socket.extensions;
+  facts.sizes = [];
+  for (const size of sizes) {
+    socket.send(new Uint8Array(size).fill(7));
+    const back = new Uint8Array(await next());
+    if (back.length === size && back.every(b => b === 7)) facts.sizes.push(size);
+  }
+  socket.send("text");
+  facts.text = await next();
+  socket.close(3333, "enough");
+};
+said.then(() => { document.getElementById("result").textContent = JSON.stringify(facts); });
+</script>"""
+SOCKET_FACTS = {
+    "code": 3333,
+    "clean": True,
+    "protocol": "chat",
+    "extensions": "permessage-deflate",
+    "sizes": [0, 1, 125, 126, 65536, 1_000_000],
+    "text": "text",
+}
 
 FACTS = ["early", "css", "images", "small", "large", "chunked", "stream", "upload", "streamed", "missing", "parallel"]
 
@@ -37,8 +71,11 @@ def chromium(home):
     for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "CHROMIUM_FLAGS"):
         environment.pop(name, None)
 
-    def dump(url: str, profile: str) -> str:
-        own = [f"--user-data-dir={home / profile}", "--virtual-time-budget=20000"]
+    def dump(url: str, profile: str, *, seconds: int = 20) -> str:
+        """The page as it is after so many seconds of its own time; 0: when it has loaded."""
+        own = [f"--user-data-dir={home / profile}"]
+        if seconds:
+            own.append(f"--virtual-time-budget={seconds * 1000}")
         return run([program, *flags, *own, "--dump-dom", url], seconds=90, env=environment).stdout
 
     return dump
@@ -97,6 +134,53 @@ def test_what_a_103_names_is_fetched_before_the_page_is_there(chromium, make_edg
     assert in_time[0]
     assert '<div id="result">early-hints</div>' in shown
     assert len(backend.seen("/hinted.js")) == 1
+
+
+@pytest.mark.parametrize(
+    ("http2", "alpn", "status"),
+    [
+        ({}, "h2", 200),                                    # in a stream of the page's own connection (RFC 8441)
+        ({"connect_protocol": False}, None, 101),           # beside it
+        ({"enabled": False}, None, 101),
+    ],
+    ids=["in-h2", "beside-h2", "h1"],
+)
+def test_websockets(chromium, make_edge, backend, http2, alpn, status):
+    name = f"{alpn}-{status}-{len(http2)}-{next(iter(http2), 'default')}"
+
+    def page(connection, request):
+        body = SOCKET_PAGE.replace(b"QUERY", name.encode())
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        return True
+
+    def hold(connection, request):
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: sockets.ends, 20, "the socket's end")
+        time.sleep(0.3)
+        connection.send(b"HTTP/1.1 204 No Content\r\n\r\n")
+        return True
+
+    backend.on("/socket.html", page)
+    backend.on("/hold", hold)
+    with Sockets() as sockets:
+        edge = make_edge(
+            {"app": [backend.server], "sockets": [sockets.server]},
+            routes=[{"match": {}, "upstream": "app"}, {"match": {"path": "/echo"}, "upstream": "sockets"}],
+            listener={"http2": http2},
+        )
+        shown = chromium(edge.url("/socket.html"), f"sockets-{name}", seconds=0)
+    found = re.search(r'<div id="result">(.*?)</div>', shown)
+    assert found, shown[-3000:]
+    assert html.unescape(found[1]).startswith("{"), shown[-3000:]
+    facts = json.loads(html.unescape(found[1]))
+    assert facts.pop("extensions").split(";")[0] == SOCKET_FACTS["extensions"]
+    assert facts == {k: v for k, v in SOCKET_FACTS.items() if k != "extensions"}
+    assert sockets.ends == [(f"/echo?{name}", 3333)]
+    record = edge.wait_request(path=f"/echo?{name}")
+    assert (record["status"], record["upgrade"]) == (status, "websocket")
+    assert (record.get("alpn") == "h2") == (alpn == "h2")
+    page_record = edge.wait_request(path="/socket.html")
+    assert (page_record["client_port"] == record["client_port"]) == (alpn == "h2")
 
 
 def test_it_does_verify_certificates(chromium, edge):

@@ -879,6 +879,7 @@ timeouts = { body_idle = "15s", first_byte = "2m" }
 - A **size** is a number with a unit: `"512B"`, `"14KiB"`, `"1MiB"`; a **rate** is a size per second, `"1KiB/s"`, or
   `"none"`.
 - [timeouts.md](timeouts.md) shows what each of the **timeouts** measures, and how it ends a request.
+- [limits.md](limits.md) shows what each of the **limits** counts, and what becomes of what is over it.
 - A relative **path** starts at the directory of the configuration file.
 - A key with a dot, such as `timeouts.header`, stands in a table of its own: `timeouts = { header = "10s" }`.
 """

@@ -20,6 +20,8 @@ cdef extern from "<malloc.h>" nogil:
 
 cdef enum:
     EVICT_AT_ONCE = 32          # at most; of those that are idle a sixteenth
+    UPSTREAMS_AT_ONCE = 4
+    IN_VAIN_MS = 20             # after a look that found nothing: a flood of connections must not make one look each
     SPELL_GAP_MS = 10000        # want that comes back sooner belongs to the same spell, which is told once
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -92,13 +94,18 @@ cdef class Pressure(Relief):
         malloc_trim(0)
 
     cdef bint of_descriptors(self) noexcept:
-        if not self.evict_clients(None, 0) and not self.evict_upstreams(1):
+        if not self.evict_clients(None, 0) and not self.evict_upstreams(UPSTREAMS_AT_ONCE):
             return False
         self.tell(0, "descriptors run short")
         return True
 
     cdef bint of_listener(self, object settings) noexcept:
-        return self.evict_clients(<ListenerSettings> settings, 0) > 0
+        if self.ctx.loop.now < self.listeners_until:
+            return False
+        if self.evict_clients(<ListenerSettings> settings, 0):
+            return True
+        self.listeners_until = self.ctx.loop.now + IN_VAIN_MS
+        return False
 
     cdef void tell(self, int what, str message) noexcept:
         if self.spell_until[what] <= self.ctx.loop.now:
@@ -138,6 +145,8 @@ cdef class Pressure(Relief):
         cdef int fd, i
         oldest.n = 0
         oldest.most = most
+        if self.ctx.loop.now < self.upstreams_until:
+            return 0
         for fd in range(self.ctx.loop.table_size):
             if self.ctx.loop.watchers[fd] == NULL:
                 continue
@@ -150,5 +159,7 @@ cdef class Pressure(Relief):
         for i in range(oldest.n):
             c = <UpstreamConnection> self.ctx.loop.watchers[oldest.fd[i]]
             c.lose(LOST_CLOSED, 0)
+        if oldest.n == 0:
+            self.upstreams_until = self.ctx.loop.now + IN_VAIN_MS
         self.ctx.counters.upstream_idle_closed += oldest.n
         return oldest.n

@@ -388,12 +388,13 @@ cdef class Exchange(UpstreamUser):
             fault = b"timeout: first_byte"
         else:
             fault = b"timeout: response_idle"
-        self.report(fault.decode(), 0, None)
+        self.report(fault.decode(), 0, "no stream was free" if u is not None and u.connecting and u.queued else None)
         if u is not None:
             self.upstream = None
             u.drop()
             if kind != TIMER_TOTAL and self.waiting_for == WAIT_CONNECT:
-                avoid(u, self.ctx.loop.now)
+                if not u.queued:
+                    avoid(u, self.ctx.loop.now)
                 if self.attempts < <unsigned int> len(self.route.upstream.servers):
                     self.connect(False)
                     return

@@ -198,8 +198,7 @@ cdef class ServerStreams(H2Requester):
         cdef H2Upstream c = self.connection()
         c.serving = False
         c.freed = True
-        if code:
-            c.reason = f"HTTP/2: GOAWAY by the server, {error_name(code)}"
+        c.reason = f"HTTP/2: GOAWAY by the server, {error_name(code)}"
 
     cdef void on_interim(self, H2Stream *s, const Head *h) noexcept:
         cdef H2Request r
@@ -359,7 +358,7 @@ cdef class H2Upstream(UpstreamConnection):
         if self.over:
             return
         self.over = True
-        if loss == LOST_CLOSED and not self.streams.met:
+        if loss == LOST_CLOSED and not self.streams.last_id:
             loss = LOST_CONNECT if self.connecting else LOST_HANDSHAKE
             if self.reason is None and not error:
                 self.reason = "HTTP/2: not spoken by the server"
@@ -444,6 +443,6 @@ cdef class H2Upstream(UpstreamConnection):
                 self.opener = None
                 self.loop.timers.disarm(&self.greeting)
             if self.streams.left:
-                self.home.on_gone(self, LOST_CLOSED, 0)
+                self.home.on_gone(self, LOST_CLOSED if self.streams.last_id else LOST_HANDSHAKE, 0)
             elif self.serving:
                 self.home.on_room(self)

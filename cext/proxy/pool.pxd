@@ -28,6 +28,7 @@ cdef class SharedServer(Server):
     cdef object waiting                     # OrderedDict of H2Request, the oldest first
     cdef unsigned int expected              # streams of a connection, as the newest had it
     cdef H2Upstream widen(self, Context ctx)
+    cdef unsigned int capacity(self) noexcept
     cdef unsigned int connecting(self) noexcept
     cdef void fail_waiting(self, int loss, int error, str reason) noexcept
 

@@ -92,7 +92,7 @@ cdef class SharedServer(Server):
         cdef Py_ssize_t i = 0
         r.home = self
         r.method = method
-        while i < len(self.shared):
+        while i < len(self.shared) and not self.waiting:            # who waits comes first
             c = <H2Upstream> self.shared[i]
             if c.takes() and c.still_open():
                 r.user = user
@@ -100,7 +100,7 @@ cdef class SharedServer(Server):
                 return r
             if i < len(self.shared) and self.shared[i] is c:        # else it has just gone
                 i += 1
-        c = self.widen(ctx) if <unsigned int> len(self.waiting) >= self.connecting() * self.expected else None
+        c = self.widen(ctx) if <unsigned int> len(self.waiting) >= self.capacity() else None
         if not self.shared or len(self.waiting) >= WAITING_MAX:
             r.closed = True
             if c is not None:
@@ -131,6 +131,14 @@ cdef class SharedServer(Server):
                 self.shared.remove(c)
         return c
 
+    cdef unsigned int capacity(self) noexcept:
+        """How many requests more the connections may take that there are, and those that are about to be."""
+        cdef unsigned int n = 0
+        cdef H2Upstream c
+        for c in self.shared:
+            n += self.expected if not c.streams.met else c.streams.room() if c.serving else 0
+        return n
+
     cdef unsigned int connecting(self) noexcept:
         cdef unsigned int n = 0
         cdef H2Upstream c
@@ -148,7 +156,7 @@ cdef class SharedServer(Server):
             own.adopt(r)
             r.user.on_connected(r)
         if self.waiting:
-            if <unsigned int> len(self.waiting) > self.connecting() * self.expected:
+            if <unsigned int> len(self.waiting) > self.capacity():
                 self.widen(c.ctx)
         elif own.streams.n_streams == 0 and own.fd >= 0:
             if self.group.max_idle <= 0:
@@ -163,9 +171,10 @@ cdef class SharedServer(Server):
         self.shared.remove(c)
         if not self.waiting:
             return
-        if (<H2Upstream> c).streams.met:
+        if (<H2Upstream> c).streams.last_id:
             c = self.widen(c.ctx)
             loss = LOST_CONNECT
+        # Else it has never served, and the next one would not either.
         if not self.shared and c is not None:
             self.fail_waiting(loss, c.error or error, c.reason)
 

@@ -115,6 +115,21 @@ def test_a_client_of_http_1():
         assert edge.counters()["upstream_connects"] == 1
 
 
+def test_chunked_content_and_trailers_of_a_client_of_http_1():
+    seen = []
+
+    def answer(at, stream, request):
+        seen.append(request)
+        say(at, stream, request)
+
+    with behind(answer) as edge, Client(edge) as client:
+        client.send(get("/", "Transfer-Encoding: chunked", "TE: trailers", method="POST"))
+        client.send(b"5\r\nhello\r\n1\r\n!\r\n0\r\nX-Sum: 1\r\nX-Two: 2\r\n\r\n")
+        assert client.response().body == b"POST / 0 hello!"
+    assert seen[0].trailers == {"x-sum": "1", "x-two": "2"}
+    assert seen[0].fields["te"] == "trailers"
+
+
 def test_content_of_get_is_no_reason_to_close():
     """CL.0 is a fault of HTTP/1.1's framing."""
     with behind(say) as edge, Client(edge) as client:
@@ -293,6 +308,7 @@ def test_a_slow_server_holds_up_the_client():
         thread.join(0.3)
         assert 65535 <= client.uploaded < 2 * MIB
         assert edge.chunks_in_use() * 16384 < 2 * MIB
+        client.sock.settimeout(0.1)
         thread.join(5)
 
 
@@ -445,6 +461,19 @@ def test_streams_that_a_goaway_leaves_out_are_sent_again():
         said = sorted(bytes(client.response(stream).body) for stream in streams)
         assert [line.split()[2] for line in said] == [b"0", b"0", b"1", b"1"]
         assert edge.counters()["upstream_retries"] == 2
+
+
+def test_a_server_that_always_leaves():
+    """Before it took a request: asking on would not help."""
+    def script(conn):
+        conn.send(settings() + frame(h2_peer.GOAWAY, 0, 0, bytes(8)))
+        conn.sock.recv(1000)
+
+    with serving(script, pool=H2C) as edge, H2Client(edge) as client:
+        streams = [client.get() for _ in range(10)]
+        assert {client.response(stream).status for stream in streams} == {502}
+        assert edge.counters()["upstream_connects"] <= 10
+        assert told(edge, "handshake (HTTP/2: GOAWAY by the server, NO_ERROR)"), edge.errors[:3]
 
 
 def test_refused_streams_are_sent_again_once():

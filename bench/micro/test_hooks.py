@@ -16,7 +16,7 @@ from bench.micro import hooks_loops
 from edge import policy, timeouts
 
 TIMES = 1000
-REQUEST = b"GET /index.html?a=b HTTP/1.1\r\nHost: example.com\r\nAccept: */*\r\nUser-Agent: a browser\r\nCookie: a=b\r\n\r\n"
+REQUEST = b"GET /index.html?a=b HTTP/1.1\r\nHost: example.com\r\nAccept: */*\r\nUser-Agent: a browser\r\n\r\n"
 
 
 def hooks(director):

@@ -72,6 +72,8 @@ cdef class EarlyHints:
     cdef bytes find(self, const Head *request, bint http2, uint64_t now):
         if request.method != METHOD_GET or request.minor == 0 or not (http2 or self.http1) or not navigates(request):
             return None
+        if request.upgrade.len:     # who waits for a 101 may take the first response for the answer
+            return None
         if self.table is None:
             return self.head
         entries = self.table.entries

@@ -85,6 +85,8 @@ cdef bint direct(Downstream client, Exchange x, const Head *h) noexcept:
         hooks.report(x.ctx, "director", e)
         failed = True
     request.head = NULL
+    if x.sink is None:
+        return False
     if request.aborted:
         x.abort(b"aborted by the director")
         return False

@@ -86,6 +86,19 @@ def test_what_gets_none():
         assert links(client.ask("*", method="OPTIONS")) == []
 
 
+def test_what_asks_for_another_protocol_gets_none():
+    """Clients of WebSockets take the first response for the answer."""
+
+    def script(conn):
+        while True:
+            conn.request()
+            conn.send(reply())
+
+    with hinting(script, links=[STYLE], http1=True) as edge, Client(edge) as client:
+        assert client.ask(get("/", "Connection: Upgrade", "Upgrade: websocket")).status == 200
+        assert client.ask(get("/")).status == 103
+
+
 def test_an_upstream_that_is_not_there():
     with hinting(lambda conn: None, links=[STYLE], table=False) as edge, H2Client(edge) as client:
         answer = client.ask("/")

@@ -11,6 +11,8 @@ from cext.proxy.hooks import AbortRequest, Hooks, RequestOver
 from cext.proxy.router import Route
 
 from tests.cext.proxy.harness import SECONDS, BytesClient, Client, H2Client, echo, get, post, reply, serving, until
+from tests.cext.proxy.test_h2_tunnel import connect, opened
+from tests.cext.proxy.test_tunnel import echoing, websocket
 
 NAMES = {name: name for name in ("connect", "first_byte", "total", "write_idle", "body_idle", "response_idle")}
 NAMES["min_rate"] = "body_rate"
@@ -205,6 +207,50 @@ def test_pushed_requests_are_directed_too():
         ((stream, _),) = client.ask("/page").promises
         client.response(stream)
     assert seen == [("/page", False), ("/s.css", True)]
+
+
+def test_a_websocket_is_a_get():
+    seen = []
+
+    def director(request):
+        headers = request.headers
+        seen.append((request.method, request.target, request.http_version, headers.get("sec-websocket-version")))
+        if request.path == "/abort":
+            request.abort()
+
+    version = ("sec-websocket-version", "13")
+    with directed(director, echoing, echoing) as edge:
+        with Client(edge) as client:
+            assert client.ask(websocket()).status == 101
+            client.send(b"abc")
+            assert client.exactly(3) == b"abc"
+        with Client(edge) as client, pytest.raises((EOFError, OSError)):
+            client.ask(websocket(path="/abort"))
+        with H2Client(edge) as client:
+            assert opened(client, connect(client, fields=[version])).status == 200
+            assert opened(client, connect(client, "/abort", fields=[version])).reset == 8       # RFC 8441, section 5
+        edge.until_idle()
+    assert seen == [("GET", path, v, "13") for v in ("1.1", "2") for path in ("/chat", "/abort")]
+
+
+def test_a_tunnel_is_aborted_and_its_limits_change(each):
+    kept = queue.SimpleQueue()
+    names = {"websocket_idle": "tunnel_idle"}
+    limits = {"read_limit": lambda name, value: value, "show_limit": lambda name, value: value}
+    of_policy = Hooks(kept.put, None, names=names, failed=print, **limits)
+    for use in (lambda r: r.abort(), lambda r: setattr(r.timeouts, "websocket_idle", 50)):
+        with serving(echoing, hooks=of_policy) as edge:
+            client = H2Client(edge) if each.protocol == "2" else Client(edge)
+            with client:
+                if each.protocol == "2":
+                    stream = connect(client)
+                    assert opened(client, stream).status == 200
+                else:
+                    assert client.ask(websocket()).status == 101
+                request = kept.get(timeout=SECONDS)
+                edge.call(lambda use=use, request=request: use(request))
+                until(lambda request=request: edge.call(lambda: request.over))
+            edge.until_idle()
 
 
 # ---- timeouts ----

@@ -114,6 +114,13 @@ cdef struct tcp_counts:                 # the beginning of linux/tcp.h's tcp_inf
     uint8_t before[120]
     uint64_t tcpi_bytes_acked           # RFC 4898's tcpEStatsAppHCThruOctetsAcked
 
+cdef extern from "<sys/ioctl.h>" nogil:
+    int ioctl(int fd, unsigned long request, int *value)
+
+cdef extern from "<linux/sockios.h>" nogil:
+    enum:
+        SIOCOUTQ
+
 cdef extern from "<sys/un.h>" nogil:
     struct sockaddr_un:
         sa_family_t sun_family

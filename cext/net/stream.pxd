@@ -42,6 +42,7 @@ cdef class Stream(Watcher):
     cdef bint nothing_to_read(self) noexcept nogil
     cdef int send_queue(self) noexcept nogil
     cdef uint64_t acknowledged(self) noexcept nogil
+    cdef size_t untaken(self) noexcept nogil
     cdef void limit_unsent(self, int ms) noexcept nogil
     cdef void shut_writing(self) noexcept nogil
     cdef void reset_on_close(self) noexcept nogil

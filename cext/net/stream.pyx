@@ -16,6 +16,7 @@ from cext.lib.linux cimport (
     MSG_NOSIGNAL,
     MSG_PEEK,
     SHUT_WR,
+    SIOCOUTQ,
     SO_ERROR,
     SO_KEEPALIVE,
     SO_LINGER,
@@ -33,6 +34,7 @@ from cext.lib.linux cimport (
     close,
     connect,
     getsockopt,
+    ioctl,
     iovec,
     linger,
     msghdr,
@@ -258,6 +260,12 @@ cdef class Stream(Watcher):
         if getsockopt(self.fd, IPPROTO_TCP, TCP_INFO, &counts, &n) < 0:
             return 0
         return counts.tcpi_bytes_acked
+
+    cdef size_t untaken(self) noexcept nogil:
+        """Bytes that the peer has still to take: those of `out`, and those that the kernel holds."""
+        cdef int held = 0
+        ioctl(self.fd, SIOCOUTQ, &held)
+        return self.out.bytes + <size_t> held
 
     cdef void reset_on_close(self) noexcept nogil:
         """The peer is to see a connection that broke, not one that ended; what the kernel still has to send is dropped."""

@@ -58,7 +58,7 @@ cdef class H1Request(UpstreamRequest):
         return not self.connecting and self.connection is not None and self.connection.out.bytes < HIGH_WATER
 
     cdef size_t unsent(self) noexcept nogil:
-        return self.connection.out.bytes if self.connection is not None else 0
+        return self.connection.untaken() if self.connection is not None else 0
 
     cdef void resume(self) noexcept:
         if self.paused:

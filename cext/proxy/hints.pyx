@@ -12,6 +12,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memchr, memcmp, strlen
 
 from cext.http.h1_reader cimport parse_request, parse_response
+from cext.http.h1_writer cimport request_text
 from cext.http.links cimport Link, next_link
 from cext.http.message cimport FIELD_LINK, METHOD_GET, Field, Limits, Span
 from cext.http.rules cimport same_name, text_end
@@ -139,12 +140,21 @@ cdef class EarlyHints:
                     room -= link.len + 8
         return found
 
+    # Python faces of find and learn, for tests: heads as text.
+
     def answer(self, bytes request, uint64_t now, bint http2=True):
-        """Python face of find, for tests: `request` is a head."""
         cdef Head h
         if parse_request(<const uint8_t *> <const char *> request, len(request), &limits, &h) < 0:
             raise ValueError("no request")
         return self.find(&h, http2, now)
+
+    def study(self, bytes host, bytes target, bytes lines, bytes response, uint64_t now):
+        cdef Head h
+        cdef bytes head = b"GET " + target + b" HTTP/1.1\r\nHost: " + host + b"\r\n" + lines + b"\r\n"
+        cdef RequestText asked = request_text(<const uint8_t *> <const char *> head, len(head), 3, len(target), len(host))
+        if parse_response(<const uint8_t *> <const char *> response, len(response), &limits, METHOD_GET, &h) < 0:
+            raise ValueError("no response")
+        self.learn(&asked, &h, now)
 
 
 cdef bytes compose(tuple links):
@@ -317,3 +327,26 @@ cdef const Head *without_known(const Head *interim, bytes sent) noexcept:
         return NULL
     rest = b"".join(lines + links) + b"\r\n"
     return parse_interim(rest)
+
+
+def rest_of(bytes interim, bytes sent):
+    """Python face of without_known, for tests -> (Link values, other fields) of what is left, or None."""
+    cdef Head h
+    cdef const Head *rest
+    cdef const Field *field
+    cdef uint32_t i
+    cdef list links = []
+    cdef list others = []
+    if parse_response(<const uint8_t *> <const char *> interim, len(interim), &limits, METHOD_GET, &h) < 0:
+        raise ValueError("no response")
+    rest = without_known(&h, sent)
+    if rest == NULL:
+        return None
+    for i in range(rest.n_fields):
+        field = &rest.fields[i]
+        value = rest.base[field.value.off:field.value.off + field.value.len]
+        if field.id == FIELD_LINK:
+            links.append(value)
+        else:
+            others.append((rest.base[field.name.off:field.name.off + field.name.len], value))
+    return links, others

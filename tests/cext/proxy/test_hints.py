@@ -5,8 +5,12 @@ import threading
 import time
 
 import pytest
-from cext.proxy.hints import EarlyHints, HintTable
+from cext.http.links import links_of
+from cext.proxy.hints import EarlyHints, HintTable, rest_of
 from cext.proxy.router import Route
+from hypothesis import given
+from hypothesis import settings as bounded
+from hypothesis import strategies as st
 
 from tests.cext.proxy.harness import SECONDS, Client, H2Client, get, reply, serving
 
@@ -319,3 +323,49 @@ def test_what_a_page_can_make_us_keep_is_bounded():
             text = edge.call(lambda hints=hints: hints.answer(get(), 0))
             assert text.count(b"Link: ") == kept
             assert len(text) <= 4096
+
+
+# ---- whatever comes ----
+
+PARTS = [b"<", b">", b'"', b"\\", b";", b",", b"=", b" ", b"rel", b"preload", b"anchor", b"/a", b"\xff"]
+PARTS.append(b"</b>; rel=preload")
+VALUES = st.lists(st.sampled_from(PARTS), max_size=40).map(b"".join)
+NAMES = st.sampled_from([b"Link", b"Cache-Control", b"Vary", b"X-Other"])
+
+
+def head(status, fields):
+    return b"HTTP/1.1 %s\r\n" % status + b"".join(b"%s: %s\r\n" % field for field in fields) + b"\r\n"
+
+
+@bounded(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(NAMES, VALUES), max_size=40))
+def test_what_was_learned_is_a_103_of_links_that_were_there(fields):
+    hints = EarlyHints([STYLE], HintTable(2))
+    hints.study(b"example.com", b"/", b"", head(b"200 OK", fields), 0)
+    text = hints.answer(get(), 1)
+    start, *lines = text.split(b"\r\n")
+    assert (start, lines[-2:]) == (b"HTTP/1.1 103 Early Hints", [b"", b""])
+    assert lines[0] == b"Link: " + STYLE
+    assert len(lines) <= 34
+    assert len(text) <= 4096
+    there = [link for name, value in fields if name == b"Link" for link, *_ in links_of(value.strip())]
+    for line in lines[1:-2]:
+        assert line.removeprefix(b"Link: ") in there
+        assert links_of(line.removeprefix(b"Link: "))[0][2]
+
+
+@bounded(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(NAMES, VALUES), max_size=20))
+def test_what_is_left_of_a_103_has_nothing_that_was_said(fields):
+    sent = early(b"</b>; rel=preload; as=style")
+    before = [(name, value.strip()) for name, value in fields]
+    links = [value for name, value in before if name == b"Link"]
+    rest = rest_of(head(b"103 Early Hints", fields), sent)
+    known = [link[0] for value in links for link in links_of(value) if link[1:3] == (b"/b", 1)]
+    if not known:
+        assert rest == (links, [field for field in before if field[0] != b"Link"])
+    elif rest is not None:
+        assert rest[1] == [field for field in before if field[0] != b"Link"]
+        assert [link for link in rest[0] if link in known] == []
+    else:
+        assert {link for value in links for link, *_ in links_of(value)} == set(known)

@@ -241,18 +241,23 @@ def test_nobody_is_there(tmp_path, pki, protocol):
 # --- hypercorn
 
 
-@pytest.fixture(scope="module")
-def hypercorn(tmp_path_factory, pki, protocol):
+@contextlib.contextmanager
+def serve(directory, pki, *, tls):
+    """hypercorn's address."""
     port = free_port()
     command = [sys.executable, "-m", "hypercorn", "--bind", f"127.0.0.1:{port}", "--graceful-timeout", "1"]
-    if protocol == "h2":
+    if tls:
         command += ["--certfile", pki.default.chain, "--keyfile", pki.default.key]
-    process = Process(
-        [*command, "tests.e2e.asgi_app:application"], tmp_path_factory.mktemp("hypercorn") / "output.log", cwd=ROOT
-    )
+    process = Process([*command, "tests.e2e.asgi_app:application"], directory / "output.log", cwd=ROOT)
     process.started(lambda: answers(port))
     yield f"127.0.0.1:{port}"
     process.stop()
+
+
+@pytest.fixture(scope="module")
+def hypercorn(tmp_path_factory, pki, protocol):
+    with serve(tmp_path_factory.mktemp("hypercorn"), pki, tls=protocol == "h2") as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -301,3 +306,15 @@ def test_requests_share_connections(site, pki):
     assert "200 succeeded, 0 failed, 0 errored" in said, said
     served = {curl(site, pki, "/connection") for _ in range(3)}
     assert len(served) == 1
+
+
+def test_http_1_over_tls(tmp_path, pki):
+    """A backend that chooses the older protocol, where that is asked for; not trusted where its authority is not named."""
+    with serve(tmp_path, pki, tls=True) as address:
+        tables = {"app": {"servers": [address], "tls": {"ca": pki.ca.file}}, "other": {"servers": [address], "tls": {}}}
+        routes = [{"match": {}, "upstream": "app"}, {"match": {"path": "/other"}, "upstream": "other"}]
+        with Edge(tmp_path / "edge", pki, tables, routes=routes) as edge:
+            assert curl(edge, pki, "/version") == "1.1"
+            assert curl(edge, pki, "/echo", "--data", "some words") == "POST some words"
+            assert curl(edge, pki, "/other", "--output", os.devnull, "--write-out", "%{http_code}") == "502"
+            assert edge.in_error_log(rf"upstream other {address}: handshake \(TLS: unknown_ca: .*request 'GET /other'")

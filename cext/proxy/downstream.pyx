@@ -309,7 +309,7 @@ cdef class Downstream(Stream):
             self.session.on_read_timeout(self.read_phase)
             return
         self.ctx.counters.handshake_failures += 1
-        self.ctx.log("info", f"{self.peer_name()}: handshake failed: timeout")
+        self.ctx.log("info", f"{self.peer_name()}: handshake failed: timeout: handshake")
         self.shut(b"timeout: handshake")
 
     cdef void tell(self, const char *what) noexcept:

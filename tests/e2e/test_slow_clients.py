@@ -337,7 +337,7 @@ KINDS = [
     Kind(reads_nothing, STUCK, None, CUT, path="/big/nothing", receive_buffer=4096),
     Kind(reads_bytes, TAKE, None, CUT, path="/take/bytes", receive_buffer=2304),
     Kind(asks_for_more, STUCK, None, CUT, path="/big/more", receive_buffer=4096),
-    Kind(handshake_by_bytes, "handshake failed: timeout", None, CUT, handshake=False),
+    Kind(handshake_by_bytes, "handshake failed: timeout: handshake", None, CUT, handshake=False),
     Kind(h2_nothing, HEADER, None, CLOSED, "h2"),
     Kind(h2_pings_only, HEADER, None, CLOSED, "h2"),
     Kind(h2_block_without_end, HEADER, None, CLOSED, "h2"),

@@ -21,6 +21,7 @@ cdef class ResponseSink(TimerOwner):
     cdef void response_head(self, Exchange x, const Head *h) noexcept
     cdef void response_switched(self, Exchange x, const Head *h) noexcept
     cdef void response_half(self, Exchange x) noexcept
+    cdef void response_rests(self, Exchange x) noexcept
     cdef void response_data(self, Exchange x, const uint8_t *p, size_t n) noexcept
     cdef void response_chunk(self, Exchange x, Chunk *c) noexcept
     cdef void response_flush(self, Exchange x) noexcept

@@ -54,6 +54,9 @@ cdef class ResponseSink(TimerOwner):
     cdef void response_half(self, Exchange x) noexcept:
         """Of a tunnel: nothing more comes from the server, while the client may go on sending."""
 
+    cdef void response_rests(self, Exchange x) noexcept:
+        """Of a tunnel: nothing has moved for a moment. Memory that is for bytes may be given back."""
+
     cdef void response_data(self, Exchange x, const uint8_t *p, size_t n) noexcept:
         """Content."""
 

@@ -88,6 +88,9 @@ cdef class H1Tunnel(Session):
         if self.tunnel is not None:
             self.tunnel.client_drained()
 
+    cdef void response_rests(self, Exchange x) noexcept:
+        self.client.tls.park()
+
     cdef void response_half(self, Exchange x) noexcept:
         self.client.finish_writing()
 

@@ -22,6 +22,7 @@ cdef class Tunnel(Exchange):
     cdef uint8_t by_connect
     cdef uint8_t switched
     cdef uint8_t server_ended
+    cdef uint8_t resting                    # its timer is for the idle limit; before that, for the sink to rest
     cdef const char *ended_by               # which end has ended its direction first; NULL: neither
     cdef int ask(self, bytes protocol, const Head *h) noexcept
     cdef bint agreed(self, const Head *h) noexcept

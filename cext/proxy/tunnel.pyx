@@ -23,6 +23,7 @@ from cext.proxy.upstream cimport LOST_BAD_RESPONSE, UpstreamRequest
 cdef enum:
     TIMER_WAIT = 0              # of the exchange
     SHA1_LENGTH = 20
+    REST_MS = 500               # a tunnel without a byte for this long rests
 
 cdef const char *BAD_SWITCH = b"The service gave an answer that cannot be understood."
 
@@ -124,10 +125,9 @@ cdef class Tunnel(Exchange):
 
     cdef void await_bytes(self) noexcept:
         """Something moves: the tunnel is idle from now on."""
-        if self.timeouts.tunnel_idle:
-            self.ctx.loop.timers.arm(&self.wait, self.ctx.loop.now + self.timeouts.tunnel_idle)
-        else:
-            self.ctx.loop.timers.disarm(&self.wait)
+        cdef int ms = self.timeouts.tunnel_idle
+        self.resting = 0 < ms <= REST_MS
+        self.ctx.loop.timers.arm(&self.wait, self.ctx.loop.now + (ms if self.resting else REST_MS))
 
     cdef void retime(self) noexcept:
         Exchange.retime(self)
@@ -224,6 +224,12 @@ cdef class Tunnel(Exchange):
     cdef void on_timer(self, int kind) noexcept:
         if not self.switched or kind != TIMER_WAIT:
             Exchange.on_timer(self, kind)
+            return
+        if not self.resting:
+            self.resting = True
+            if self.timeouts.tunnel_idle:
+                self.ctx.loop.timers.arm(&self.wait, self.ctx.loop.now + self.timeouts.tunnel_idle - REST_MS)
+            self.sink.response_rests(self)
             return
         self.ctx.counters.timeouts += 1
         self.fault = b"timeout: websocket_idle"

@@ -15,7 +15,7 @@ from websockets.protocol import OPEN
 from websockets.uri import parse_uri
 
 from tests.e2e.client import Client
-from tests.e2e.processes import SANITIZED, wait_until
+from tests.e2e.processes import SANITIZED, rss, wait_until
 from tests.e2e.scripted import Backend
 from tests.e2e.server import Edge
 from tests.e2e.sockets import MIB, PIECE, Sockets
@@ -215,6 +215,35 @@ def test_a_slow_server(edge, sockets):
     # The send that was cancelled is in the client's own buffer and goes out all the same.
     assert got == total * MIB, sent
     assert peak.growth < 2 * GROWTH
+
+
+@pytest.mark.skipif(SANITIZED, reason="its memory is no measure")
+def test_sockets_that_rest_are_small(edge, scripted):
+    """Both connections and what joins them: 2.9 KiB, while nothing moves."""
+    number, most = 600, 4 * 1024
+
+    def stay(connection, request):
+        connection.send(b"HTTP/1.1 101 Go\r\nUpgrade: raw/1\r\nConnection: upgrade\r\n\r\n")
+        connection.sock.settimeout(60)
+        connection.wait_closed(60)
+
+    def one():
+        client = Client(edge)
+        client.send(b"GET /s/stay HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: raw/1\r\n\r\n")
+        assert client.until(b"\r\n\r\n").startswith(b"HTTP/1.1 101 ")
+        return client
+
+    scripted.on("/s/stay", stay)
+    (worker,) = edge.workers()
+    with contextlib.ExitStack() as clients:
+        for _ in range(50):
+            clients.callback(one().close)
+        time.sleep(0.8)
+        before = rss(worker)
+        for _ in range(number):
+            clients.callback(one().close)
+        time.sleep(0.8)
+        assert rss(worker) - before < number * most
 
 
 # ---- abrupt ends

@@ -5,7 +5,9 @@ from pathlib import Path
 from cext.proxy.exchange import Exchange
 from cext.proxy.frontend import ClientConnection
 from cext.proxy.h1_session import H1Session
+from cext.proxy.h1_tunnel import H1Tunnel
 from cext.proxy.h1_upstream import H1Request, H1Upstream
+from cext.proxy.tunnel import Tunnel
 from cext.tls.connection import Connection
 
 from tests.cext.proxy.harness import Client, get, reply, serving
@@ -17,6 +19,11 @@ def test_an_idle_connection_is_three_small_objects():
     assert sum(kind.__basicsize__ for kind in (ClientConnection, H1Session, Connection)) <= 1100
     assert Exchange.__basicsize__ <= 384
     assert H1Upstream.__basicsize__ + H1Request.__basicsize__ <= 440
+
+
+def test_an_idle_tunnel_is_both_ends_and_one_object_between():
+    kinds = (ClientConnection, H1Tunnel, Connection, Tunnel, H1Upstream, H1Request)
+    assert sum(kind.__basicsize__ for kind in kinds) <= 1900
 
 
 def private_kib():

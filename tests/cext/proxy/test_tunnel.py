@@ -488,7 +488,7 @@ def test_no_idle_timeout():
     with serving(echoing, timeouts={"tunnel_idle": 0, "total": 100, "body_idle": 50, "response_idle": 50,
                                     "first_byte": 100}, **RAW) as edge, Peer(edge) as client:
         assert client.ask(raw()).status == 101
-        time.sleep(0.4)
+        time.sleep(0.7)                             # so long that it rests
         client.send(b"x")
         assert client.exactly(1) == b"x"
         client.end()

@@ -172,7 +172,7 @@ cdef class SharedServer(Server):
         if not self.waiting:
             return
         if (<H2Upstream> c).streams.last_id:
-            c = self.widen(c.ctx)
+            c = self.widen(c.ctx) if <unsigned int> len(self.waiting) > self.capacity() else None
             loss = LOST_CONNECT
         # Else it has never served, and the next one would not either.
         if not self.shared and c is not None:

@@ -309,7 +309,7 @@ def test_requests_share_connections(site, pki):
 
 
 def test_http_1_over_tls(tmp_path, pki):
-    """A backend that chooses the older protocol, where that is asked for; not trusted where its authority is not named."""
+    """A backend that chooses the older protocol, where that is asked for; it is not trusted without its authority."""
     with serve(tmp_path, pki, tls=True) as address:
         tables = {"app": {"servers": [address], "tls": {"ca": pki.ca.file}}, "other": {"servers": [address], "tls": {}}}
         routes = [{"match": {}, "upstream": "app"}, {"match": {"path": "/other"}, "upstream": "other"}]

@@ -461,6 +461,7 @@ def test_streams_that_a_goaway_leaves_out_are_sent_again():
         said = sorted(bytes(client.response(stream).body) for stream in streams)
         assert [line.split()[2] for line in said] == [b"0", b"0", b"1", b"1"]
         assert edge.counters()["upstream_retries"] == 2
+        assert edge.counters()["upstream_connects"] == 2
 
 
 def test_a_server_that_always_leaves():

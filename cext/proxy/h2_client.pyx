@@ -542,7 +542,11 @@ cdef class H2Request(ResponseSink):
             self.home.streams.reset(self.stream, H2_CANCEL)
             self.finish(fault)
         elif x is not None:
-            due = x.client_late()
+            if self.home.streams.held > self.home.streams.window:
+                x.intake.since = 0              # other streams' content keeps the connection's window shut: it may not send
+                due = x.client_due()
+            else:
+                due = x.client_late()
             if due:
                 self.home.ctx.loop.timers.arm(&self.reading, due)
         self.home.send_later()

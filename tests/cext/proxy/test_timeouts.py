@@ -4,6 +4,7 @@ What slow clients of every kind get is in tests/e2e/test_slow_clients.py.
 """
 
 import socket
+import threading
 import time
 
 import pytest
@@ -150,6 +151,42 @@ def test_time_in_which_the_backend_takes_nothing_is_not_the_clients(protocol):
             client.upload(stream, bytes(size))
             answer = client.response(stream)
         assert (answer.status, bytes(answer.body)) == (200, b"%d" % size)
+
+
+def test_a_window_that_others_keep_shut_is_not_the_clients():
+    """What a backend does not take of one stream fills the connection's window: others cannot send."""
+    def script(conn):
+        conn.line()
+        release.wait(8)
+        conn.buffer = b"POST / HTTP/1.1\r\n" + conn.buffer
+        conn.send(reply(b"%d" % len(conn.request().body)))
+
+    release = threading.Event()
+    windows = {"h2_stream_window": 1 << 20, "h2_connection_window": 65536}
+    with (
+        serving(Backend(script, receive_buffer=4096), body_idle_ms=200, response_idle_ms=0, listener=windows) as edge,
+        H2Client(edge) as client,
+    ):
+        client.until(lambda: client.settings)
+        first = client.post(end=False)
+        client.sock.settimeout(0.3)
+        sent = 0
+        with pytest.raises(TimeoutError):
+            while True:
+                while min(client.room(0), client.room(first)) < 1000:
+                    client.step()
+                client.upload(first, b"x" * 1000, end=False)
+                sent += 1000
+        second = client.post(end=False)
+        with pytest.raises(TimeoutError):
+            client.until(lambda: client.responses[second].fields)
+        time.sleep(0.4)
+        release.set()
+        client.sock.settimeout(8)
+        client.upload(second, b"yy")
+        client.upload(first, b"x")
+        assert client.response(second).body == b"2"
+        assert client.response(first).body == b"%d" % (sent + 1)
 
 
 def test_http2_content_below_its_rate():

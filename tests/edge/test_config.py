@@ -265,7 +265,7 @@ FAULTS = [
     ("[[route]]", "timeouts = { min_rate = 1 }", "route[0].timeouts.min_rate", "1 is not a rate", '"1KiB/s"'),
     ("[[route]]", 'timeouts = { min_rate = "0B/s" }', "route[0].timeouts.min_rate", "out of range", "1B and 1GiB"),
     ("[[listener]]", 'timeouts = { head = "5s" }', "listener[0].timeouts.head", "unknown key", '"header"'),
-    ("[[listener]]", 'tcp = { keepalive = "off" }', "listener[0].tcp.keepalive", "not a table", "idle, interval, count"),
+    ("[[listener]]", 'tcp = { keepalive = "off" }', "listener[0].tcp.keepalive", "not a table", "interval, count"),
     ("[[listener]]", 'tcp = { keepalive = { idle = "10h" } }', "listener[0].tcp.keepalive.idle", "out of range", "9h"),
     ("[[listener]]", 'limits = { head = "14KB" }', "listener[0].limits.head", "not a size", '"14KiB"'),
     ("[[listener]]", 'limits = { head = "1GiB" }', "listener[0].limits.head", "out of range", "256B and 48KiB"),

@@ -1,8 +1,8 @@
 """Connections of HTTP/2 that are idle give their memory back, and whatever comes next finds them as they were."""
 
 import pytest
-from cext.base import arena
 
+from cext.base import arena
 from tests.cext.proxy.harness import H2Client, echo, serving, until
 from tests.h2_peer import PING, frame
 

@@ -11,6 +11,7 @@ from edge import __version__, config, demo, plane
 from edge.certs import Identity
 from edge.errors import ConfigError, EdgeError
 from edge.master import Application
+from edge.settings import Match, Settings
 
 _CHECK_SECRET = bytes(32)
 
@@ -84,7 +85,7 @@ def reload(file: Path) -> None:
     click.echo(f"process {pid} reloads {file}")
 
 
-def _summary(settings: config.Settings, identities: tuple[Identity, ...]) -> list[str]:
+def _summary(settings: Settings, identities: tuple[Identity, ...]) -> list[str]:
     return [
         f"{settings.file}: ok",
         f"  workers      {settings.server.workers}",
@@ -98,7 +99,7 @@ def _summary(settings: config.Settings, identities: tuple[Identity, ...]) -> lis
     ]
 
 
-def _show_match(match: config.Match) -> str:
+def _show_match(match: Match) -> str:
     return f"{' '.join(match.method or ('any',))} {', '.join(match.host or ('*',))} {match.path}"
 
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from edge.config import Settings, owner
+from edge.config import owner
 from edge.schema import Place
+from edge.settings import Settings
 
 _COMPLAINT_SECONDS: Final = 60.0
 

@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from cryptography.x509 import ocsp
 
-from edge.config import Certificate, Settings, read_file
+from edge.config import read_file
 from edge.schema import Place
+from edge.settings import Certificate, Settings
 
 _RSA_LEAST_BITS: Final = 2048
 _TIMESTAMP_MOST: Final = 4096

@@ -33,10 +33,10 @@ from setproctitle import setproctitle
 
 from edge import __version__, accesslog, config, plane, sockets, ticket_keys
 from edge.addresses import Addresses
-from edge.config import Bind
 from edge.errorlog import ErrorLog
 from edge.errors import EdgeError
 from edge.schema import Place
+from edge.settings import Bind, Settings
 from edge.sockets import ListeningSocket
 from edge.worker import GO, READY, EdgeWorker
 
@@ -127,7 +127,7 @@ class Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no typ
             raise EdgeError(str(e)) from None
 
 
-def _gunicorn_config(settings: config.Settings, owner: tuple[int, int]) -> Config:
+def _gunicorn_config(settings: Settings, owner: tuple[int, int]) -> Config:
     server = settings.server
     cfg = Config(prog="edge")
     for name, value in {

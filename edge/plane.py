@@ -18,11 +18,12 @@ from cext.tls.config import ServerConfig
 from cext.tls.credential import Credential
 from cext.worker import DataPlane
 
-from edge import certs, compression, config, policy, tcp, ticket_keys, timeouts, upstreams
+from edge import certs, compression, policy, tcp, ticket_keys, timeouts, upstreams
 from edge.clients import ClientTrust
-from edge.config import Bind, Listener, Settings
 from edge.keylog import KeyLog
 from edge.schema import Place
+from edge.settings import Bind, Listener, Settings
+from edge.settings import EarlyHints as HintSettings
 
 # ALPN names that the HTTP/1 session answers to. A client that speaks 1.0 alone says so (curl --http1.0 does).
 HTTP1: Final = (b"http/1.1", b"http/1.0")
@@ -185,7 +186,7 @@ def _router(settings: Settings) -> object:
     )
 
 
-def _early_hints(wanted: config.EarlyHints | None, learned: object, at: Place) -> object:
+def _early_hints(wanted: HintSettings | None, learned: object, at: Place) -> object:
     if wanted is None:
         return None
     at = at.key("early_hints")

@@ -12,8 +12,8 @@ import struct
 from collections.abc import Sequence
 from typing import Final
 
-from edge.config import Bind
 from edge.errors import ListenError
+from edge.settings import Bind
 
 # A connection reaches accept when its first bytes have come, or after this many seconds.
 DEFER_ACCEPT_SECONDS: Final = 1

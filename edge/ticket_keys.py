@@ -21,8 +21,9 @@ from typing import Final
 from cext.tls.replay import SharedRegister
 from cext.tls.session import TicketKeys
 
-from edge.config import EarlyData, Tickets, read_file
+from edge.config import read_file
 from edge.schema import Place
+from edge.settings import EarlyData, Tickets
 
 SECRET_MIN: Final = 32
 TURN_MS: Final = 5000

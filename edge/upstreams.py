@@ -7,8 +7,9 @@ from cext.proxy.pool import UpstreamGroup
 from cext.tls.config import ClientConfig
 
 from edge import certs, compression, tcp
-from edge.config import Settings, Upstream, UpstreamTls, tls_of
+from edge.config import tls_of
 from edge.schema import Place
+from edge.settings import Settings, Upstream, UpstreamTls
 from edge.tls.verify import Store, store, system_store, verify_server
 from edge.trust import Trust
 

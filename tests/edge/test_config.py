@@ -11,10 +11,11 @@ from cext.proxy.timeouts import DEFAULTS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge import config, tcp, timeouts
-from edge.config import Bind, Server
+from edge import config, limits, tcp, timeouts
+from edge import settings as tables
 from edge.errors import ConfigError
-from edge.schema import knobs
+from edge.schema import Place, knobs, read_table
+from edge.settings import Bind, Server
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -80,7 +81,7 @@ def test_defaults():
         "keepalive_count": 4,
         "user_timeout": 0,
     }
-    assert s.listener[0].limits == config.Limits(
+    assert s.listener[0].limits == limits.Limits(
         line=8192,
         head=32768,
         fields=128,
@@ -90,15 +91,15 @@ def test_defaults():
         requests_per_connection=0,
         requests_per_address=0,
     )
-    assert s.route[0].limits == config.RouteLimits(head=0, body=0, requests=0)
+    assert s.route[0].limits == limits.RouteLimits(head=0, body=0, requests=0)
     assert s.server.memory_limit == 0
     assert s.listener[0].forwarded == "x-forwarded"
     assert s.tls.cipher_suites == (0x1301, 0x1302, 0x1303, 0xC02B, 0xC02F, 0xC02C, 0xC030, 0xCCA9, 0xCCA8)
     assert (s.tls.min_version, s.tls.max_version) == (0x0303, 0x0304)
     assert s.tls.groups == (0x11EC, 0x11EB, 0x1D, 0x17, 0x18)
     assert s.certificate[0].names is None
-    assert s.upstream[0].pool == config.Pool(max_idle=200, idle=10_000, max_connections=16)
-    assert s.route[0].match == config.Match(host=None, path="/*", method=None)
+    assert s.upstream[0].pool == tables.Pool(max_idle=200, idle=10_000, max_connections=16)
+    assert s.route[0].match == tables.Match(host=None, path="/*", method=None)
     assert timeouts.limits(s.route[0].timeouts) == {}
     assert timeouts.limits(s.listener[0].timeouts) == DEFAULTS
 
@@ -160,26 +161,26 @@ header = "9s"
     assert s.server.user == user
     assert (s.server.drain_timeout, s.server.worker_timeout) == (60_000, 10_000)
     assert s.server.pid_file == tmp_path / "edge.pid"
-    assert s.server.access_log == config.AccessLog(path=tmp_path / "access.log", format="json")
-    assert s.server.error_log == config.ErrorLog(path=tmp_path / "error.log", level="debug")
+    assert s.server.access_log == tables.AccessLog(path=tmp_path / "access.log", format="json")
+    assert s.server.error_log == tables.ErrorLog(path=tmp_path / "error.log", level="debug")
     assert s.listener[0].bind == (Bind("0.0.0.0", 443), Bind("::", 443))
     assert s.listener[0].timeouts == timeouts.ListenerTimeouts(
         handshake=250, header=0, keepalive=120_000, write_min_rate=2048
     )
-    assert s.listener[0].limits == config.Limits(
+    assert s.listener[0].limits == limits.Limits(
         line=1024, head=14336, fields=7, connections=0, per_address=9, over_limit="answer"
     )
     assert s.listener[0].tcp == tcp.Tcp(keepalive=tcp.Keepalive(idle=1000, interval=2000, count=4), user_timeout=3000)
     assert tcp.options(s.upstream[0].tcp)["keepalive_idle"] == 0
     assert (s.listener[0].backlog, s.listener[0].forwarded) == (17, "both")
     assert [str(b) for b in s.listener[1].bind] == ["[2001:db8::1]:8443"]
-    assert s.tls == config.Tls(min_version=0x0304, cipher_suites=(0x1303,), groups=(0x18, 0x1D, 0x11EC))
+    assert s.tls == tables.Tls(min_version=0x0304, cipher_suites=(0x1303,), groups=(0x18, 0x1D, 0x11EC))
     assert s.certificate[0].names == ("example.com", "*.example.com")
     assert s.certificate[0].chain == tmp_path / "a.pem"
     assert s.certificate[0].key == Path("/keys/a.key")
     assert s.upstream[0].servers == (Server(path="/run/app.sock"), Server("::1", 9000), Server("10.0.0.7", 80))
     assert s.addresses == ((("unix", "/run/app.sock"), ("tcp", "::1", 9000), ("tcp", "10.0.0.7", 80)),)
-    assert s.upstream[0].pool == config.Pool(max_idle=0, idle=1000, max_connections=16)
+    assert s.upstream[0].pool == tables.Pool(max_idle=0, idle=1000, max_connections=16)
     assert s.route[0].match.host == ("example.com", "*.example.org", "[::1]")
     assert s.route[0].match.path == "/a/*/b"
     assert s.route[0].match.method == ("GET", "M-SEARCH")
@@ -411,7 +412,7 @@ def test_an_upstream_without_route_is_a_warning():
 def test_a_user_brings_its_group():
     s = parse(with_line("[server]", 'user = "nobody"'))
     entry = pwd.getpwnam("nobody")
-    assert config.owner(s.server, config.Place("x")) == (entry.pw_uid, entry.pw_gid)
+    assert config.owner(s.server, Place("x")) == (entry.pw_uid, entry.pw_gid)
 
 
 def test_broken_files(tmp_path):
@@ -458,7 +459,7 @@ def test_any_value_anywhere_gives_settings_or_a_config_error(data):
         at = at[key]
     at[last] = data.draw(VALUES)
     try:
-        config.read_table(config.Settings, raw, config.Place("x.toml"), file="x.toml", addresses=(), warnings=())
+        read_table(tables.Settings, raw, Place("x.toml"), file="x.toml", addresses=(), warnings=())
     except ConfigError as e:
         assert e.file == "x.toml"
         assert "\n" not in str(e)
@@ -472,7 +473,7 @@ def test_the_reference_is_up_to_date():
 
 def test_the_reference_names_every_key():
     page = config.page()
-    for cls in (config.ServerTable, config.Listener, config.Tls, config.Certificate, config.Upstream, config.Route):
+    for cls in (tables.ServerTable, tables.Listener, tables.Tls, tables.Certificate, tables.Upstream, tables.Route):
         for name, knob in knobs(cls):
             assert f"`{name}" in page
             assert knob.doc in page

@@ -8,8 +8,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from edge import config, plane, upstreams
-from edge.config import EarlyHints
 from edge.errors import ConfigError
+from edge.settings import EarlyHints
 from edge.tls import Refuse
 
 TEXT = """

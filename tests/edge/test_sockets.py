@@ -8,8 +8,8 @@ import time
 import pytest
 
 from edge import sockets
-from edge.config import Bind
 from edge.errors import ListenError
+from edge.settings import Bind
 from tests.edge.server import free_port
 
 V4 = "127.0.0.1"

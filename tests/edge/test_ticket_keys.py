@@ -5,6 +5,7 @@ import multiprocessing
 import pytest
 
 from edge import config, ticket_keys
+from edge import settings as tables
 from edge.errors import ConfigError
 from edge.schema import Place
 from edge.ticket_keys import Rotation, Schedule, Shared
@@ -102,7 +103,7 @@ def test_rotation_ends_old_tickets():
 
 
 def tickets(**values):
-    return config.read_table(config.Tickets, values, Place("/etc/edge.toml").key("tls").key("tickets"))
+    return config.read_table(tables.Tickets, values, Place("/etc/edge.toml").key("tls").key("tickets"))
 
 
 def test_a_reload_keeps_the_keys():
@@ -115,7 +116,7 @@ def test_a_reload_keeps_the_keys():
 
 def test_a_reload_keeps_the_register():
     shared = Shared()
-    early = config.read_table(config.EarlyData, {}, Place("edge.toml"))
+    early = config.read_table(tables.EarlyData, {}, Place("edge.toml"))
     assert shared.register(early) is shared.register(early)
     assert shared.register(early).keeps == 20_000
 

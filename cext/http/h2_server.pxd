@@ -35,6 +35,7 @@ cdef class H2Server(H2Session):
     cdef void on_request(self, H2Stream *s, Head *h, bint ended) noexcept
     cdef void on_refused(self, H2Stream *s, int status) noexcept
     cdef void on_request_end(self, H2Stream *s) noexcept
+    cdef void on_reset_due(self) noexcept
 
     # --- private
     cdef int write_head(self, H2Stream *s, Bytes *text) noexcept nogil

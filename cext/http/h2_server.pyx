@@ -215,7 +215,14 @@ cdef class H2Server(H2Session):
             return
         s = <H2Stream *> nghttp2_session_get_stream_user_data(self.session, frame.hd.stream_id)
         if s != NULL and not s.peer_ended and not s.tunnel:
-            self.reset(s, H2_NO_ERROR)
+            s.unread = True
+            self.note_drained(s)
+
+    cdef void on_unread(self, H2Stream *s) noexcept:
+        """Behind what else is sent now, not with it: a client that reads the reset together with the response may show
+        its user no response (curl 7.88 does so)."""
+        self.reset(s, H2_NO_ERROR)
+        self.on_reset_due()
 
     cdef void frame_not_sent(self, const nghttp2_frame *frame) noexcept:
         """A head that nghttp2 cannot send leaves its stream without an end; a promise, one that never begins."""
@@ -283,6 +290,9 @@ cdef class H2Server(H2Session):
 
     cdef void on_request_end(self, H2Stream *s) noexcept:
         """All of the request has come; s.trailers is what followed the content."""
+
+    cdef void on_reset_due(self) noexcept:
+        """send_all is to be called once more, when what it gave has gone."""
 
 
 cdef bint is_protocol(const uint8_t *p, size_t n) noexcept nogil:

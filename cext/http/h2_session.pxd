@@ -46,7 +46,8 @@ cdef struct H2Stream:
     bint body_done                      # nothing is appended to `out` any more
     bint deferred                       # nghttp2 has found nothing to send
     bint was_full                       # `out` went over H2_STREAM_HIGH
-    bint drained                        # it is below H2_STREAM_LOW since, and the consumer has not been told
+    bint drained                        # the consumer is to be told: it is below H2_STREAM_LOW since, or
+    bint unread                         # our message is whole, and the peer's goes on for nobody
     ChunkQueue out                      # content that waits for the windows
     uint64_t sent                       # bytes of content that went out
     Bytes out_trailers                  # encoded as trailers
@@ -173,6 +174,7 @@ cdef class H2Session:
     cdef void frame_came(self, const nghttp2_frame *frame) noexcept
     cdef void frame_sent(self, const nghttp2_frame *frame) noexcept
     cdef void frame_not_sent(self, const nghttp2_frame *frame) noexcept
+    cdef void on_unread(self, H2Stream *s) noexcept
 
     # --- private
     cdef void look_at(self, const uint8_t *p, size_t n) noexcept
@@ -187,6 +189,7 @@ cdef class H2Session:
     cdef void forget(self, H2Stream *s) noexcept
     cdef void spend(self, int cost) noexcept
     cdef void earn(self, int credit) noexcept nogil
+    cdef void note_drained(self, H2Stream *s) noexcept nogil
     cdef void tell_drained(self) noexcept
 
 cdef int append_line(Bytes *to, const uint8_t *name, size_t n, const uint8_t *value, size_t m) noexcept nogil

@@ -247,13 +247,22 @@ cdef class H2Session:
                 return
         self.tell_drained()
 
+    cdef void note_drained(self, H2Stream *s) noexcept nogil:
+        if not s.drained:
+            s.drained = True
+            s.next_drained = self.drained
+            self.drained = s
+
     cdef void tell_drained(self) noexcept:
         cdef H2Stream *s
         while self.drained != NULL:
             s = self.drained
             self.drained = s.next_drained
             s.drained = False
-            self.on_stream_drained(s)
+            if s.unread:
+                self.on_unread(s)
+            else:
+                self.on_stream_drained(s)
 
     cdef bint finished(self) noexcept nogil:
         arena_wake(&self.arena)
@@ -431,6 +440,9 @@ cdef class H2Session:
     cdef void frame_not_sent(self, const nghttp2_frame *frame) noexcept:
         """nghttp2 could not."""
 
+    cdef void on_unread(self, H2Stream *s) noexcept:
+        """All that was to be sent now is; `unread` was set meanwhile."""
+
 
 # --- pieces
 
@@ -532,10 +544,7 @@ cdef int send_content(nghttp2_session *session, nghttp2_frame *frame, const uint
         self.earn(EARNED_BY_DATA)
     if s.was_full and s.out.bytes <= H2_STREAM_LOW:
         s.was_full = False
-        if not s.drained:
-            s.drained = True
-            s.next_drained = self.drained
-            self.drained = s
+        self.note_drained(s)
     return 0
 
 

@@ -223,6 +223,9 @@ cdef class ClientStreams(H2Server):
         if s.owner != NULL:
             (<H2Request> s.owner).request_ended()
 
+    cdef void on_reset_due(self) noexcept:
+        self.client_of().send_later()
+
     cdef void on_stream_drained(self, H2Stream *s) noexcept:
         cdef H2Request request
         if s.owner != NULL:

@@ -75,6 +75,20 @@ def test_curl_uploads(curl, edge, tmp_path):
     assert digest in curl(edge, "/app/sha256", "--upload-file", body, "--request", "POST")
 
 
+def test_curl_shows_why_an_upload_is_refused(curl, make_edge, gunicorn, tmp_path):
+    """The answer comes in the midst of the upload."""
+    routes = [
+        {"match": {"path": "/small"}, "upstream": "app", "limits": {"body": "1KiB"}},
+        {"match": {"path": "/app/sha256"}, "upstream": "app", "timeouts": {"min_rate": "1MiB/s", "rate_grace": "200ms"}},
+    ]
+    edge = make_edge({"app": [gunicorn.server]}, routes=routes)
+    body = tmp_path / "body"
+    body.write_bytes(bytes(2 * MIB))
+    upload = ("--upload-file", body, "--write-out", "%{http_code}")
+    assert curl(edge, "/small", *upload) == "The request body is too large.\n413"
+    assert curl(edge, "/app/sha256", *upload, "--limit-rate", "20k") == "The request did not arrive in time.\n408"
+
+
 def test_curl_many_at_once(curl, edge):
     said = curl(
         edge,

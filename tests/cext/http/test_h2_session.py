@@ -169,6 +169,29 @@ def test_a_response_to_a_request_that_goes_on():
     assert not talk.engine.state()["failed"]
 
 
+def test_a_response_goes_before_the_reset_behind_it():
+    talk = Talk(answering=True)
+    stream = talk.post(b"abc", end=False)
+    talk.buffer += talk.engine.output()
+    while talk.buffer:
+        talk.step()
+    assert talk.responses[stream].ended
+    assert talk.responses[stream].reset is None
+    talk.flush()
+    assert talk.responses[stream].reset == NO_ERROR
+
+
+def test_a_request_that_ends_before_its_reset_is_sent():
+    talk = Talk(answering=True)
+    stream = talk.post(b"abc", end=False)
+    talk.buffer += talk.engine.output()
+    talk.send(frame(DATA, END_STREAM, stream))
+    talk.flush()
+    assert talk.told("closed") == [(stream, NO_ERROR)]
+    assert talk.engine.state()["streams"] == 0
+    assert not talk.engine.state()["failed"]
+
+
 def test_a_frame_for_a_stream_that_its_sender_has_ended():
     talk = Talk(answering=True)
     stream = talk.get()

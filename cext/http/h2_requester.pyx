@@ -11,13 +11,12 @@ from cext.http.h1_reader cimport parse_request, parse_response
 from cext.http.h1_writer cimport reason_phrase
 from cext.http.h2_fields cimport set_field, set_request
 from cext.http.h2_session cimport H2_CANCEL, H2_PROTOCOL_ERROR, H2_REFUSED_STREAM, append_line, content_of
-from cext.http.message cimport MAX_FIELDS, METHOD_CONNECT, METHOD_HEAD, Head, Limits
+from cext.http.message cimport INTERIMS_MAX, MAX_FIELDS, METHOD_CONNECT, METHOD_HEAD, Head, Limits
 from cext.http.rules cimport same_name
 from cext.lib.nghttp2 cimport *
 
 cdef enum:
     STATUS_LENGTH = 3
-    INTERIMS_MAX = 32                   # 1xx heads before a response
     COST_REFUSAL = 1                    # a reset of what we opened ourselves
     EARNED_BY_REQUEST = 2               # what ends its stream, and that the peer opens a window for it
 
@@ -40,7 +39,11 @@ cdef class H2Requester(H2Session):
         iv[2].settings_id = NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE
         iv[2].value = settings.max_header_list
         self.most = settings.max_streams
-        return self.start(False, iv, 3, settings, limits, scratch)
+        self.start(False, iv, 3, settings, limits, scratch)
+        # Streams are of many clients: those who take nothing must not close the window of the others, so what is held
+        # is bounded by each stream's window alone.
+        self.window = <size_t> settings.max_streams * settings.stream_window
+        return 0
 
     # --- requests
 

@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 
 cdef enum:
     MAX_FIELDS = 256                    # hard ceiling; Limits.fields is the configured one
+    INTERIMS_MAX = 32                   # 1xx heads before a response
 
 cdef enum FieldId:                      # names that some rule speaks of; every other is FIELD_OTHER
     FIELD_OTHER = 0

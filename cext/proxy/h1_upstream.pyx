@@ -17,7 +17,7 @@ from cext.http.h1_reader cimport (
     parse_response,
 )
 from cext.http.h1_writer cimport write_chunk_size
-from cext.http.message cimport FRAMING_CHUNKED, FRAMING_CLOSE, FRAMING_LENGTH, Head
+from cext.http.message cimport FRAMING_CHUNKED, FRAMING_CLOSE, FRAMING_LENGTH, INTERIMS_MAX, Head
 from cext.proxy.context cimport HIGH_WATER, LOW_WATER
 from cext.proxy.upstream cimport LOST_BAD_RESPONSE, LOST_CLOSED, RESPONSE_LIMITS
 
@@ -116,6 +116,7 @@ cdef class H1Upstream(UpstreamConnection):
         self.loop.timers.disarm(&self.idle)
         self.phase = UPSTREAM_HEAD
         self.scanned = 0
+        self.interims = 0
         self.keep_alive = False
         r.user = user
         r.method = method
@@ -253,6 +254,10 @@ cdef class H1Upstream(UpstreamConnection):
             user.on_switched(request, head)
             return 1 if request.user is not user or self.phase == UPSTREAM_TUNNEL else -1
         if head.status < 200:
+            self.interims += 1
+            if self.interims > INTERIMS_MAX:            # each may wait for the client, with no window to hold it back
+                self.reason = "too many interim responses"
+                return -1
             user.on_interim(request, head)
             return 1
         self.keep_alive = head.keep_alive and head.framing != FRAMING_CLOSE

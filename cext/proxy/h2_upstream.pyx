@@ -32,7 +32,7 @@ from cext.proxy.upstream cimport (
 cdef enum:
     OUT_MAX = 128 * 1024            # bytes that wait for the socket: the rest waits in its streams
     STREAMS_MAX = 1000              # at the same time on a connection, if the server lets us
-    STREAM_WINDOW = 256 * 1024
+    STREAM_WINDOW = 128 * 1024      # what is held at most for a client that takes nothing
     CONNECTION_WINDOW = 2 * 1024 * 1024
     TIMER_GREETING = 1              # 0: idle
 

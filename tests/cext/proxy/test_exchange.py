@@ -312,6 +312,27 @@ def test_interim_responses_without_end_do_not_outlive_first_byte():
         assert status == 504
 
 
+def test_interim_responses_are_counted():
+    """They wait for the client where no window holds them back."""
+    def script(conn):
+        conn.request()
+        conn.send(b"HTTP/1.1 103 Early Hints\r\nX: y\r\n\r\n" * (33 if conn.number else 32) + reply(b"at last"))
+        conn.rest()
+
+    with serving(script) as edge:
+        with Client(edge) as client:
+            client.send(get())
+            assert [client.response().status for _ in range(32)] == [103] * 32
+            assert client.response().body == b"at last"
+        until(lambda: edge.group.idle_connections() == 1)
+        edge.call(edge.group.close_idle)
+        with Client(edge) as client:
+            client.send(get())
+            assert [client.response().status for _ in range(33)] == [103] * 32 + [502]
+        assert last_entry(edge)["error"] == "bad response"
+        assert "too many interim responses" in edge.errors[-1][1]
+
+
 # ---- early answers
 
 @pytest.mark.parametrize("close", [True, False])

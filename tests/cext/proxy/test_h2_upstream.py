@@ -286,6 +286,46 @@ def test_a_slow_client_stalls_its_own_stream_only():
             got += len(slow.sock.recv(65536))
 
 
+def test_clients_that_take_nothing_do_not_close_the_window_for_others():
+    """Many streams, of any number of clients, hold what fits their windows; the connection's is open all the same."""
+    ends = threading.Event()
+
+    def script(conn):
+        at = Origin(conn)
+        conn.sock.settimeout(0.01)
+        left = {}
+        while not ends.is_set():
+            with contextlib.suppress(TimeoutError):
+                at.step()
+            for stream in [s for s, r in at.responses.items() if r.ended and s not in at.taken]:
+                at.taken.add(stream)
+                at.respond(stream, end=False)
+                left[stream] = MIB if at.responses[stream].fields[":path"] == "/large" else 2
+            for stream in list(left):
+                while (n := min(at.room(stream), at.room(0), 16384, left[stream])) > 0:
+                    left[stream] -= n
+                    at.send(frame(h2_peer.DATA, 0 if left[stream] else h2_peer.END_STREAM, stream, bytes(n)))
+                    at.windows[stream] = at.room(stream) - n
+                    at.windows[0] = at.room(0) - n
+                if left[stream] == 0:
+                    del left[stream]
+
+    with serving(script, pool=H2C, send_buffer=65536) as edge:
+        with H2Client(edge, initial_window_size=0) as lazy, Client(edge) as other:
+            large = [lazy.get("/large") for _ in range(60)]
+            lazy.until(lambda: all(lazy.responses[stream].fields for stream in large))
+            time.sleep(0.5)
+            for _ in range(5):
+                assert other.ask(get("/small")).body == bytes(2)
+            assert edge.counters()["upstream_connects"] == 1
+            # Once they are taken, they come whole.
+            for stream in large[:3]:
+                lazy.send(window(stream, 2 * MIB))
+            lazy.until(lambda: all(lazy.responses[stream].ended for stream in large[:3]))
+            assert [len(lazy.responses[stream].body) for stream in large[:3]] == [MIB] * 3
+        ends.set()
+
+
 def test_a_slow_server_holds_up_the_client():
     """The server opens no windows: little more than the first one is taken from the client."""
     def script(conn):

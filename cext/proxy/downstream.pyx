@@ -341,7 +341,9 @@ cdef class Downstream(Stream):
         for more instead of taking it), and for the wait after both."""
         self.writes = writes[0]
         self.keepalive_ms = keepalive_ms
-        if self.sending != NULL:
+        if writes.idle == 0 and writes.rate == 0:
+            self.end_sending()
+        elif self.sending != NULL:
             self.loop.timers.arm(&self.sending.timer, outflow_next(&self.sending.flow, &self.writes, self.loop.now))
         elif self.out.bytes:
             self.watch_sending()

@@ -1,5 +1,6 @@
 """Policies of `edge run`: the examples of docs/hooks.md, what hooks do to requests of real clients, faults, reload."""
 
+import contextlib
 import itertools
 import re
 import sys
@@ -101,6 +102,46 @@ def test_banned(policed, backend, curl):
     renew(edge, EXAMPLES["banned"].replace("192.0.2.0/24", "127.0.0.0/8"))
     assert curl(edge, "/ok")[0] in curl.cut
     assert len(backend.seen("/ok")) == 2
+
+
+LENIENT = """
+class Policy:
+    def __init__(self):
+        self._running = []
+
+    def director(self, request):
+        for other in self._running:
+            other.timeouts.write_idle = None
+        if request.path == "/large":
+            self._running.append(request)
+"""
+
+
+def test_a_limit_that_was_taken_away_costs_nothing(policed, backend):
+    """A client that takes nothing is not looked at any more."""
+
+    def large(connection, request):
+        with contextlib.suppress(OSError):
+            connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 67108864\r\n\r\n" + bytes(1 << 26))
+        return False
+
+    backend.on("/large", large)
+    edge = policed(LENIENT, route_timeouts={"write_idle": "1s"})
+    with Client(edge) as stuck, Client(edge) as other:
+        stuck.send(b"GET /large HTTP/1.1\r\nHost: edge.test\r\n\r\n")
+        backend.wait_seen("/large", 1)
+        time.sleep(0.5)  # the socket is full
+        assert other.get("/ok").status == 200
+        before = wakeups(edge)
+        time.sleep(1.5)
+        assert wakeups(edge) - before < 30
+        assert not edge.requests(error="timeout: write_idle")
+
+
+def wakeups(edge) -> int:
+    (worker,) = edge.workers()
+    status = Path(f"/proc/{worker}/status").read_text()
+    return int(re.search(r"^voluntary_ctxt_switches:\s*(\d+)", status, re.MULTILINE).group(1))
 
 
 SHOWN = """

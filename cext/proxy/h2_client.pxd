@@ -23,6 +23,7 @@ cdef class H2Client(Session):
     cdef uint64_t block_began           # ms
     cdef Timer parting                  # until the last GOAWAY, after the one that warns
     cdef void send(self) noexcept
+    cdef void rest_again(self) noexcept
     cdef void send_later(self) noexcept
     cdef void await_client(self) noexcept
     cdef void part(self) noexcept

@@ -96,8 +96,15 @@ cdef class H2Client(Session):
         else:
             self.await_client()
             if self.client.parked:          # a PING came, or the like
-                self.client.tls.park()
-                self.streams.sleep()
+                self.rest_again()
+
+    cdef void rest_again(self) noexcept:
+        """Once in a turn: to wake costs more than most that comes, and a client could make each byte a record."""
+        if self.client.pumping:
+            self.send_later()
+            return
+        self.client.tls.park()
+        self.streams.sleep()
 
     cdef void send_later(self) noexcept:
         if self.client is not None:

@@ -11,7 +11,7 @@ from edge import __version__, config, demo, plane
 from edge.certs import Identity
 from edge.errors import ConfigError, EdgeError
 from edge.master import Application
-from edge.settings import Match, Settings
+from edge.settings import Match, Settings, Upstream
 
 _CHECK_SECRET = bytes(32)
 
@@ -94,9 +94,16 @@ def _summary(settings: Settings, identities: tuple[Identity, ...]) -> list[str]:
             f"  certificate  {', '.join(c.names) or '(default only)'}: {c.kind}, until {c.expires:%Y-%m-%d}"
             for c in identities
         ),
-        *(f"  upstream     {u.name}: {', '.join(map(str, u.servers))}" for u in settings.upstream),
+        *(
+            f"  upstream     {u.name}: {_show_protocol(u)} to {', '.join(map(str, u.servers))}"
+            for u in settings.upstream
+        ),
         *(f"  route        {_show_match(r.match)} to {r.upstream}" for r in settings.route),
     ]
+
+
+def _show_protocol(upstream: Upstream) -> str:
+    return f"{upstream.protocol}{' by TLS' if config.tls_of(upstream) else ''}"
 
 
 def _show_match(match: Match) -> str:

@@ -118,6 +118,8 @@ def _server(text: str) -> Server:
         if len(os.fsencode(path)) > 107:
             raise ValueError("the path of a Unix socket has at most 107 bytes")
         return Server(path=path)
+    if "://" in text:
+        raise ValueError("is a URL; what is spoken is said by `protocol` and `tls`")
     host, port = _split_port(text)
     if (not text.startswith("[") and not _NAME.fullmatch(host.lower())) or host.startswith("*"):
         raise ValueError("is no address or host name")

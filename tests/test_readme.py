@@ -24,6 +24,22 @@ def test_the_configuration_is_accepted(tmp_path):
     assert {route.upstream for route in settings.route} == {"app", "uploads"}
 
 
+RECIPES_PAGE = (ROOT / "docs/recipes.md").read_text()
+RECIPES = re.findall(r"^## ([^\n]+)\n(?:(?!^## ).)*?```toml\n(.*?)```", RECIPES_PAGE, re.DOTALL | re.MULTILINE)
+CERTIFICATE = '[[certificate]]\nchain = "a.pem"\nkey = "a.key"\n'
+LISTENER = '[[listener]]\nbind = ["127.0.0.1:8443"]\n'
+
+
+@pytest.mark.parametrize("recipe", [text for _, text in RECIPES], ids=[title for title, _ in RECIPES])
+def test_a_recipe_is_accepted(recipe):
+    listener = "" if "[[listener]]" in recipe else LISTENER
+    assert not parse(recipe + listener + CERTIFICATE, "docs/recipes.md").warnings
+
+
+def test_every_recipe_is_tried():
+    assert len(RECIPES) == RECIPES_PAGE.count("\n## ")
+
+
 def test_dev_knows_the_commands():
     text = "".join(path.read_text() for path in DOCUMENTS)
     shown = subprocess.run([ROOT / "dev", "help"], check=True, capture_output=True, text=True, cwd="/").stdout

@@ -298,7 +298,7 @@ FAULTS = [
     ("[[upstream]]", 'name = "a b"', "upstream[0].name", '"a b"', "letters, digits"),
     ("[[upstream]]", 'servers = ["unix:app.sock"]', "upstream[0].servers[0]", "absolute", "unix:/run/app.sock"),
     ("[[upstream]]", f'servers = ["unix:/{"x" * 107}"]', "upstream[0].servers[0]", "107 bytes", "unix:/run/app.sock"),
-    ("[[upstream]]", 'servers = ["http://x:80"]', "upstream[0].servers[0]", "brackets", "host.name:80"),
+    ("[[upstream]]", 'servers = ["http://x:80"]', "upstream[0].servers[0]", "is a URL", "host.name:80"),
     ("[[upstream]]", 'servers = ["*.x:80"]', "upstream[0].servers[0]", "no address", "host.name:80"),
     ("[[upstream]]", 'servers = ["no-such-host.invalid:80"]', "upstream[0].servers[0]", "resolved", "IP address"),
     ("[[upstream]]", "pool = { max_idle = -1 }", "upstream[0].pool.max_idle", "out of range", "0 and 65535"),

@@ -66,7 +66,7 @@ def test_check_says_what_would_serve(edge, origin):
     for words in (
         f"127.0.0.1:{edge.port}",
         "localhost: ECDSA P-256, until 20",
-        f"origin: {origin.address}",
+        f"origin: http/1.1 to {origin.address}",
         "any * /* to origin",
         "PUT a.de /* to origin",
     ):

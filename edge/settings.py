@@ -547,7 +547,7 @@ class EarlyHints:
         "Whether the links with these relations that a page came with are hinted the next time it is asked for. They "
         "are learned from responses that are for everybody (no `Set-Cookie`, `private`, `no-store`, no `Vary` but by "
         "`Accept-Encoding` or `Origin`; where the request had `Cookie` or `Authorization`, only if `public`), to "
-        "requests without a query.",
+        "requests without a query or content.",
         default=False,
     )
     remember: Milliseconds = knob(

@@ -231,7 +231,8 @@ cdef class Exchange(UpstreamUser):
 
     cdef void learn_hints(self, const Head *h) noexcept:
         cdef RequestText asked = request_text(self.head.data, self.head.len, self.method_len, self.target_len, self.host_len)
-        if self.method == METHOD_GET:
+        # Content of a GET is nothing that a cache tells responses apart by, but what it asks for may stand in the links.
+        if self.method == METHOD_GET and not self.last_upstream:
             self.route.hints.learn(&asked, h, self.ctx.loop.now)
 
     cdef void on_data(self, UpstreamRequest u, const uint8_t *p, size_t n) noexcept:
@@ -321,7 +322,7 @@ cdef class Exchange(UpstreamUser):
             ms = self.timeouts.first_byte
         elif what == WAIT_CONNECT:
             ms = self.timeouts.connect
-            if ms == 0 and self.upstream.queued:
+            if ms == 0 and self.upstream is not None and self.upstream.queued:
                 ms = QUEUED_MS
         if ms:
             self.ctx.loop.timers.arm(&self.wait, self.ctx.loop.now + ms)

@@ -300,6 +300,21 @@ def test_a_query_teaches_nothing():
         assert hinted(client) == []
 
 
+def test_content_of_a_get_teaches_nothing():
+    """Whoever sends it may have it repeated in a link, and others would be told to fetch that."""
+    def script(conn):
+        while True:
+            asked = conn.request()
+            conn.send(reply(fields=[f"Link: </{asked.body.decode() or 'own'}.js>; rel=preload; as=script"]))
+
+    with hinting(script) as edge, H2Client(edge) as client:
+        assert client.response(client.post(b"foreign", method="GET")).status == 200
+        assert links(client.ask("/")) == []
+        assert links(client.ask("/")) == ["</own.js>; rel=preload; as=script"]
+        assert client.response(client.post(b"foreign", method="GET")).status == 200
+        assert links(client.ask("/")) == ["</own.js>; rel=preload; as=script"]
+
+
 def test_the_table_is_bounded_and_keeps_what_is_used():
     with hinting(Page(PRELOAD)) as edge, H2Client(edge) as client:     # eight pages
         client.ask("/used")

@@ -151,6 +151,17 @@ def textual_includes(sources):
             yield f"{path}: a textual include"
 
 
+def unused_imports(sources):
+    """Of Cython's files: ruff looks at Python's."""
+    for path, text in sources.items():
+        if not path.endswith(".pyx"):
+            continue
+        for _, listing in FROM.findall(OPAQUE.sub("", text)):
+            for name in re.findall(r"\w+(?=\s*(?:,|\)|$))", listing):
+                if len(re.findall(rf"\b{name}\b", text)) == 1:  # strings count: an f-string may use it
+                    yield f"{path}: imports {name}, which it does not use"
+
+
 def outgrown(sources):
     for path, text in sources.items():
         lines = text.count("\n")
@@ -172,7 +183,7 @@ def sources():
     return read("cext", "edge")
 
 
-@pytest.mark.parametrize("rule", [layer_breaches, extern_breaches, cycles, textual_includes])
+@pytest.mark.parametrize("rule", [layer_breaches, extern_breaches, cycles, textual_includes, unused_imports])
 def test_the_sources_keep(rule, sources):
     assert len(sources) > 20
     assert list(rule(sources)) == []
@@ -238,6 +249,11 @@ def test_a_breach_is_seen(rule, path, text, complaint):
     complaints = list(rule({**LEGAL, "cext/tls/a.pxd": "", path: text}))
     assert {line.split(":")[0] for line in complaints} == {path}
     assert any(complaint in line for line in complaints)
+
+
+def test_an_unused_import_is_seen():
+    text = 'from a cimport (\n    b,\n    c,\n)\nfrom d import e\nb(f"{e}")'
+    assert list(unused_imports({"cext/tls/x.pyx": text})) == ["cext/tls/x.pyx: imports c, which it does not use"]
 
 
 def test_a_cycle_is_seen():

@@ -6,7 +6,7 @@ with. The package is imported only when somebody wants ML-KEM and libcrypto has 
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
 from cext.lib.libcrypto cimport (
     ERR_clear_error,

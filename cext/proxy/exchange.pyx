@@ -6,7 +6,6 @@ client_drained and, when all is over, close; the upstream calls on_*.
 
 import os
 
-from libc.string cimport memcpy
 
 from cext.base.buffer cimport bytes_free, bytes_reserve
 from cext.base.timers cimport timer_init

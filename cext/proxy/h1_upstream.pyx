@@ -4,7 +4,7 @@ Bodies with a Content-Length are read straight into chunks that later become TLS
 copied; everything else goes through the worker's scratch memory.
 """
 
-from cext.base.buffer cimport CHUNK_PAYLOAD, Chunk, bytes_free, chunk_release
+from cext.base.buffer cimport CHUNK_PAYLOAD, Chunk, chunk_release
 from cext.http.h1_reader cimport (
     BODY_DATA,
     BODY_END,

@@ -13,16 +13,9 @@ from cext.base.timers cimport timer_init
 from cext.http.h1_reader cimport BodyReader
 from cext.http.h2_session cimport H2_CANCEL, H2_INTERNAL_ERROR, H2_NO_ERROR, NOT_STUCK, STUCK_CONNECTION
 from cext.http.links cimport Link, next_link
-from cext.http.message cimport (
-    FIELD_LINK,
-    FRAMING_LENGTH,
-    FRAMING_NONE,
-    METHOD_CONNECT,
-    METHOD_GET,
-    METHOD_HEAD,
-)
-from cext.proxy.context cimport STATE_ACTIVE, STATE_IDLE
+from cext.http.message cimport FIELD_LINK, FRAMING_LENGTH, FRAMING_NONE, METHOD_CONNECT, METHOD_GET
 from cext.http.upgrade cimport WEBSOCKET_ACCEPT_FIELD, is_named
+from cext.proxy.context cimport STATE_ACTIVE, STATE_IDLE
 from cext.proxy.downstream cimport READ_BODY, READ_HEAD, READ_KEEPALIVE
 from cext.proxy.limits cimport refusal_status, refusal_text
 from cext.proxy.push cimport promised_request

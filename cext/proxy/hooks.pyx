@@ -13,7 +13,6 @@ from cext.http.h1_writer cimport RequestText, request_text
 from cext.http.message cimport Field
 from cext.http.rules cimport same_name
 from cext.net.address cimport ADDRESS_TEXT, peer_text
-from cext.proxy.exchange cimport ResponseSink
 from cext.tls.connection cimport EARLY_ACCEPTED, Connection
 from cext.tls.names cimport cipher_suite_name, group_name, version_name
 

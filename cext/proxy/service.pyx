@@ -7,7 +7,6 @@ from cext.http.h1_writer cimport Forwarding, RequestText, request_text
 from cext.http.message cimport METHOD_CONNECT, METHOD_GET
 from cext.net.address cimport ADDRESS_TEXT, LOCAL_TEXT, local_text, peer_text
 from cext.proxy.access_log cimport AccessLog
-from cext.proxy.context cimport Context
 from cext.proxy.hints cimport parse_interim
 from cext.proxy.hooks cimport direct
 from cext.proxy.limits cimport admit_request, refusal_cause

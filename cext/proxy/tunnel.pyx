@@ -1,7 +1,7 @@
 """Tunnels (see the .pxd). The functions stand in the order of a tunnel's life."""
 
 from libc.stdint cimport uint8_t
-from libc.string cimport memcpy, strlen
+from libc.string cimport strlen
 
 from cext.crypto.hash_kdf cimport random_bytes, sha1_once
 from cext.http.h1_reader cimport BodyReader
@@ -18,7 +18,7 @@ from cext.http.upgrade cimport (
     websocket_key,
 )
 from cext.proxy.access_log cimport AccessLog
-from cext.proxy.upstream cimport LOST_BAD_RESPONSE, UpstreamRequest
+from cext.proxy.upstream cimport UpstreamRequest
 
 cdef enum:
     TIMER_WAIT = 0              # of the exchange

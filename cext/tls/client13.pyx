@@ -34,7 +34,6 @@ from cext.tls.constants cimport (
     TLS13,
     TLS_AES_128_GCM_SHA256,
     TLS_AES_256_GCM_SHA384,
-    TLS_CHACHA20_POLY1305_SHA256,
     bad_certificate,
     bad_certificate_status_response,
     decrypt_error,

@@ -3,7 +3,7 @@
 cimport cython
 from libc.string cimport memcpy
 
-from cext.base.buffer cimport bytes_append, bytes_free, bytes_reserve
+from cext.base.buffer cimport bytes_free, bytes_reserve
 from cext.base.wire cimport writer_init, written
 from cext.crypto.hash_kdf cimport HASH_MAX, cleanse, hash_length
 from cext.tls.constants cimport TLS12, internal_error

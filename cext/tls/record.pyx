@@ -5,7 +5,7 @@ from libc.string cimport memcpy, memmove, memset
 from cext.crypto.aead cimport AEAD_CHACHA20_POLY1305, aead_free, aead_key_length, aead_new, aead_open, aead_seal
 from cext.crypto.hash_kdf cimport cleanse
 from cext.tls.constants cimport (
-    CONTENT_ALERT, CONTENT_APPLICATION_DATA, CONTENT_CHANGE_CIPHER_SPEC, CONTENT_HANDSHAKE, TLS12,
+    CONTENT_APPLICATION_DATA, CONTENT_CHANGE_CIPHER_SPEC, TLS12,
     bad_record_mac, internal_error, protocol_version, record_overflow, unexpected_message)
 from cext.tls.key_schedule cimport TrafficKeys, traffic_keys
 from cext.tls.prf12 cimport fixed_iv_length

@@ -8,7 +8,7 @@ from cext.base.buffer cimport bytes_append, bytes_free, bytes_reserve
 from cext.base.wire cimport (
     left, read_bytes, read_u8, read_u16, read_u32, read_vec8, read_vec16, read_vec24, reader_init, write_bytes, write_u8, write_u16,
     write_u24, write_u32, writer_init, written)
-from cext.crypto.aead cimport AEAD_AES_256_GCM, AEAD_TAG, aead_free, aead_new, aead_open, aead_seal
+from cext.crypto.aead cimport AEAD_AES_256_GCM, aead_free, aead_new, aead_open, aead_seal
 from cext.crypto.hash_kdf cimport HASH_SHA256, HASH_SHA384, cleanse, random_bytes
 from cext.tls.constants cimport TLS_AES_256_GCM_SHA384
 

@@ -238,7 +238,7 @@ def test_no_descriptor_is_left_behind(make_edge, backend):
             if i % 2 and not data.startswith(b"POST"):
                 client.more() if i % 4 == 1 else client.head()
             client.close()
-    wait_until(lambda: open_files(worker) == before, 5, f"{before} open files")
+    wait_until(lambda: open_files(worker) <= before, 5, f"{before} open files")
 
 
 # Addresses.

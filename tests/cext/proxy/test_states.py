@@ -303,7 +303,7 @@ def both():
         yield free, limited
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
 @given(limited=st.booleans(), script=st.lists(st.tuples(CONNECTIONS, ENDS), min_size=1, max_size=4))
 def test_whatever_clients_do(both, limited, script):
     """Every connection's steps are a legal path that ends, and the counters tell the same as the observer."""

@@ -238,7 +238,8 @@ cdef class ClientStreams(H2Server):
         if s.owner == NULL:
             return
         request = <H2Request> s.owner
-        if code == H2_NO_ERROR and isinstance(request.exchange, Tunnel) and request.exchange.request_done:
+        if (code == H2_NO_ERROR and isinstance(request.exchange, Tunnel) and request.exchange.request_done
+                and (<Tunnel> request.exchange).server_ended):
             request.leave()                     # both ways have ended; what the server has not taken yet still goes out
         else:
             request.closed(b"stream reset" if s.reset_by_us else b"stream reset by the client")
@@ -491,17 +492,18 @@ cdef class H2Request(ResponseSink):
     cdef void finish(self, const char *why) noexcept:
         """The exchange is over; what it left waits in the stream."""
         cdef Exchange x = self.exchange
+        cdef H2Request own = self               # where the stream has gone, the exchange's reference is the last
         if x is None:
             return
         self.exchange = None
         log_exchange(self.home.client, x, self.wire_in, self.wire_out, why)
         x.close()
-        self.home.ctx.loop.timers.disarm(&self.reading)
-        if self.stream != NULL and self.held.len:
-            self.home.streams.consumed(self.stream, self.held.len)
-        bytes_free(&self.held)
-        if self.home.client is not None:
-            self.home.send_later()
+        own.home.ctx.loop.timers.disarm(&own.reading)
+        if own.stream != NULL and own.held.len:
+            own.home.streams.consumed(own.stream, own.held.len)
+        bytes_free(&own.held)
+        if own.home.client is not None:
+            own.home.send_later()
 
     # ---- time and ends ----
 
@@ -557,8 +559,6 @@ cdef class H2Request(ResponseSink):
     cdef void closed(self, const char *why) noexcept:
         """The stream is gone, or the whole connection."""
         cdef Exchange x = self.exchange
-        self.home.ctx.loop.timers.disarm(&self.reading)
-        self.home.ctx.loop.timers.disarm(&self.stalled)
         if x is not None:
             if x.fault == NULL:
                 self.home.ctx.counters.client_aborts += 1
@@ -569,6 +569,8 @@ cdef class H2Request(ResponseSink):
         self.leave()
 
     cdef void leave(self) noexcept:
+        self.home.ctx.loop.timers.disarm(&self.reading)
+        self.home.ctx.loop.timers.disarm(&self.stalled)
         if self.stream != NULL:
             self.stream.owner = NULL
             self.stream = NULL

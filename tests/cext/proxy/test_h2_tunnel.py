@@ -9,7 +9,7 @@ import pytest
 
 from tests.cext.proxy.harness import Backend, H2Client, echo, reply, serving, until
 from tests.cext.proxy.test_tunnel import ACCEPT, KEY, RAW, accept_of, echoing, switch, switching
-from tests.h2_peer import CANCEL, DATA, ENABLE_CONNECT_PROTOCOL, END_STREAM, frame, reset, window
+from tests.h2_peer import CANCEL, DATA, ENABLE_CONNECT_PROTOCOL, END_STREAM, NO_ERROR, frame, reset, window
 
 
 def answer_to(request):
@@ -363,6 +363,50 @@ def test_what_the_server_has_not_taken_outlives_the_stream():
         until(lambda: rest)
         until(lambda: edge.counters()["tunnels_open"] == 0)
     assert rest == [size]
+
+
+@pytest.mark.parametrize("code", [NO_ERROR, CANCEL])
+def test_a_client_that_gives_up_before_the_switch(code):
+    """Even without an error: nothing has ended in good order before there is a tunnel."""
+    go, ended = threading.Event(), threading.Event()
+
+    def script(conn):
+        if conn.number:
+            echo(conn)
+        request = conn.request()
+        assert go.wait(8)
+        with contextlib.suppress(OSError):
+            conn.send(answer_to(request) + b"hello")
+            conn.rest()
+        ended.set()
+
+    with serving(script) as edge, H2Client(edge) as client:
+        stream = connect(client)
+        until(lambda: edge.counters()["requests"] == 1)
+        time.sleep(0.05)
+        client.send(reset(stream, code))
+        until(lambda: edge.counters()["client_aborts"] == 1)
+        go.set()
+        assert ended.wait(8)
+        assert client.ask("/").status == 200
+        assert edge.counters()["tunnels"] == 0
+
+
+def test_what_outlives_the_stream_ends_without_it():
+    """The bytes that the backend never takes are given up in time, after the connection's end, too."""
+    def script(conn):
+        switch(conn)
+        conn.sock.shutdown(socket.SHUT_WR)
+        time.sleep(1.5)
+
+    with serving(Backend(script, receive_buffer=4096), write_idle_ms=300, tunnel_idle_ms=800) as edge:
+        with H2Client(edge) as client:
+            stream = connect(client)
+            assert client.response(stream).ended
+            client.upload(stream, bytes(60_000))
+            time.sleep(0.1)
+        edge.until_idle()
+        until(lambda: edge.counters()["tunnels_open"] == 0)
 
 
 @pytest.mark.parametrize("how", ["stream", "connection"])

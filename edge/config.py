@@ -226,6 +226,13 @@ def _unused(settings: Settings, top: Place) -> Iterator[str]:
     for i, upstream in enumerate(settings.upstream):
         if upstream.name not in used:
             yield f'{top.file}: upstream[{i}]: no route uses "{upstream.name}"'
+    tunnels = {upstream.name for upstream in settings.upstream if upstream.protocol == "http/1.1"}
+    for i, route in enumerate(settings.route):
+        if route.timeouts.websocket_idle is not None and route.upstream not in tunnels:
+            yield (
+                f"{top.file}: route[{i}].timeouts.websocket_idle: servers of HTTP/2 get no WebSockets; "
+                'send them to an upstream with protocol = "http/1.1"'
+            )
 
 
 def page() -> str:

@@ -403,6 +403,12 @@ def test_a_unix_socket_has_no_name_of_its_own():
     )
 
 
+@pytest.mark.parametrize(("protocol", "warned"), [("http/1.1", False), ("h2c", True)])
+def test_websockets_to_http_2_are_a_warning(protocol, warned):
+    s = parse(LEAST.replace("[[route]]", f'protocol = "{protocol}"\n[[route]]\ntimeouts = {{ websocket_idle = "1m" }}'))
+    assert [w.split(":")[1].strip() for w in s.warnings] == ["route[0].timeouts.websocket_idle"] * warned
+
+
 def test_an_upstream_without_route_is_a_warning():
     s = parse(LEAST + '[[upstream]]\nname = "spare"\nservers = ["127.0.0.1:1"]\n')
     assert s.warnings == ('/etc/edge/edge.toml: upstream[1]: no route uses "spare"',)

@@ -323,6 +323,7 @@ def test_clients_that_take_nothing_do_not_close_the_window_for_others():
                 lazy.send(window(stream, 2 * MIB))
             lazy.until(lambda: all(lazy.responses[stream].ended for stream in large[:3]))
             assert [len(lazy.responses[stream].body) for stream in large[:3]] == [MIB] * 3
+        edge.until_idle()
         ends.set()
 
 

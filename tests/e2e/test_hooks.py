@@ -179,7 +179,7 @@ class Policy:
 def test_the_steps_of_a_connection(policed, curl, tmp_path):
     log = tmp_path / "states.log"
     edge = policed(STATES.replace("states.log", str(log)))
-    assert curl(edge, "/ok", "--next", "--output", "/dev/null", edge.url("/ok"))[0] == 0
+    assert curl(edge, "/ok", "--output", "/dev/null", edge.url("/ok"))[0] == 0
     wait_until(lambda: " closed " in log.read_text(), 5, "closed")
     lines = [line.split() for line in log.read_text().splitlines()]
     assert len({port for port, *_ in lines}) == 1

@@ -152,7 +152,8 @@ cdef class H2Session:
     cdef void drain(self) noexcept
     # The last GOAWAY: what is open goes on, what the peer opens later is passed over.
     cdef void end_all(self) noexcept
-    # The connection is gone: no function of nghttp2 is called any more, and nobody is told anything.
+    # The connection is gone: no function of nghttp2 is called any more, nobody is told anything, and the content that
+    # waits is given back now, whoever still holds the session.
     cdef void terminate(self, uint32_t code, const char *fault) noexcept
 
     # --- the consumer's

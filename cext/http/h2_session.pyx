@@ -314,6 +314,7 @@ cdef class H2Session:
         """The connection's window is for all streams: it opens again at once, so that a stream whose content nobody takes
         does not hold up the others; unless so many have none taken that they hold another window full."""
         if self.owed and self.held <= self.window:
+            arena_wake(&self.arena)             # the last of it may have outlived its stream
             if nghttp2_session_consume_connection(self.session, self.owed) != 0:
                 self.terminate(H2_INTERNAL_ERROR, b"out of memory")
             self.owed = 0
@@ -345,7 +346,12 @@ cdef class H2Session:
             nghttp2_session_terminate_session(self.session, code)
 
     cdef void end_all(self) noexcept:
+        cdef H2Stream *s = self.streams
         self.failed = True
+        self.waiting = 0
+        while s != NULL:
+            queue_clear(&s.out)
+            s = s.next
 
     cdef void spend(self, int cost) noexcept:
         self.credit -= cost

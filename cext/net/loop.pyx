@@ -231,13 +231,16 @@ cdef class Loop:
         return self.wake_write
 
     def close(self):
-        """Gives back the wake-up pipe; registered watchers are their owners' to close."""
+        """Gives back the wake-up pipe and what waits for the turn's end; registered watchers are their owners' to close."""
         if self.wake_read is not None:
             if self.wake_read < self.table_size and self.watchers[<int> self.wake_read] != NULL:
                 self.unregister(<Watcher> self.watchers[<int> self.wake_read])
             os.close(self.wake_read)
             os.close(self.wake_write)
             self.wake_read = self.wake_write = None
+        self.ending.clear()
+        self.unfinished.clear()
+        self.ended.clear()
 
 
 cdef class WakeupReader(Watcher):

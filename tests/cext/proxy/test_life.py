@@ -1,6 +1,7 @@
 """A connection's phases and their ends: timeouts, draining, lack of descriptors, aborts on every side."""
 
 import contextlib
+import gc
 import os
 import random
 import resource
@@ -10,8 +11,9 @@ import threading
 import time
 
 import pytest
+from cext.base.buffer import allocation_counters
 
-from tests.cext.proxy.harness import CONTEXT, BytesClient, Client, echo, get, post, reply, serving, until
+from tests.cext.proxy.harness import CONTEXT, BytesClient, Client, H2Client, echo, get, post, reply, serving, until
 
 
 class Clock:
@@ -330,3 +332,22 @@ def test_any_interleaving_gives_everything_back(seed):
         counters = edge.counters()
         assert counters["connections"] > 90
         assert counters["requests"] > 80
+
+
+def test_a_worker_that_stops_gives_back_what_waits_in_streams():
+    """At once: not when a collector finds what held it."""
+    def script(conn):
+        conn.request()
+        conn.send(reply(bytes(1 << 20)))
+        conn.rest()
+
+    with serving(script) as edge, H2Client(edge, initial_window_size=0) as client:
+        gc.disable()
+        try:
+            for _ in range(8):
+                client.get("/")
+            until(lambda: edge.chunks_in_use() > 40)
+            edge.stop()
+            assert allocation_counters()[0] == edge.chunks_before
+        finally:
+            gc.enable()

@@ -38,7 +38,8 @@ cdef class H2Request(ResponseSink):
     cdef H2Client home
     cdef H2Stream *stream               # NULL once it is closed
     cdef Exchange exchange              # None before and after
-    cdef Bytes held                     # content that the upstream does not take yet: at most the stream's window
+    cdef Bytes held                     # content that the upstream does not take yet: at most the stream's window; of a
+                                        # tunnel it outlives the stream
     cdef Timer reading                  # the client is to send more of its content
     cdef Timer stalled                  # the client is to take something of the response
     cdef WriteLimits writes
@@ -54,6 +55,7 @@ cdef class H2Request(ResponseSink):
     cdef void push(self, Exchange x, const Head *h) noexcept
     cdef bint note_promise(self, const Bytes *text) noexcept
     cdef void pass_on(self) noexcept
+    cdef void taken(self, size_t n) noexcept
     cdef void end_request(self) noexcept
     cdef void await_content(self) noexcept
     cdef void take(self, const uint8_t *p, size_t n) noexcept

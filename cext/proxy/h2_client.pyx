@@ -238,8 +238,9 @@ cdef class ClientStreams(H2Server):
         if s.owner == NULL:
             return
         request = <H2Request> s.owner
-        if (code == H2_NO_ERROR and isinstance(request.exchange, Tunnel) and request.exchange.request_done
+        if (code == H2_NO_ERROR and s.peer_ended and isinstance(request.exchange, Tunnel)
                 and (<Tunnel> request.exchange).server_ended):
+            s.held -= request.held.len          # the connection's window goes on to count it
             request.leave()                     # both ways have ended; what the server has not taken yet still goes out
         else:
             request.closed(b"stream reset" if s.reset_by_us else b"stream reset by the client")
@@ -334,21 +335,30 @@ cdef class H2Request(ResponseSink):
             if self.exchange is not x:
                 return
             bytes_consume(&self.held, part)
-            self.home.streams.consumed(self.stream, part)
+            self.taken(part)
         if x is None:
             return
-        if self.held.len == 0 and self.stream.peer_ended:
+        if self.held.len == 0 and (self.stream == NULL or self.stream.peer_ended):
             self.end_request()
         else:
             x.request_flush()
 
-    cdef void request_wanted(self, Exchange x) noexcept:
-        if self.stream == NULL:
+    cdef void taken(self, size_t n) noexcept:
+        """Of what was held: the windows may open again."""
+        cdef ClientStreams streams = self.home.streams
+        if self.stream != NULL:
+            streams.consumed(self.stream, n)
             return
-        self.await_content()
-        if self.held.len or self.stream.peer_ended:
-            self.pass_on()
-        self.home.send_later()
+        streams.held -= n
+        if self.home.client is not None:
+            streams.settle()
+
+    cdef void request_wanted(self, Exchange x) noexcept:
+        cdef H2Request own = self               # where the stream has gone, the exchange's reference is the last
+        own.await_content()
+        if own.held.len or own.stream == NULL or own.stream.peer_ended:
+            own.pass_on()
+        own.home.send_later()
 
     cdef void request_ended(self) noexcept:
         if self.held.len == 0 and self.exchange is not None and self.exchange.connected_us:
@@ -361,8 +371,9 @@ cdef class H2Request(ResponseSink):
         if x.request_done:
             return
         memset(&trailers, 0, sizeof(trailers))
-        trailers.trailers = self.stream.trailers.data
-        trailers.trailers_len = <uint32_t> self.stream.trailers.len
+        if self.stream != NULL:
+            trailers.trailers = self.stream.trailers.data
+            trailers.trailers_len = <uint32_t> self.stream.trailers.len
         x.request_end(&trailers)
 
     cdef void await_content(self) noexcept:
@@ -499,8 +510,8 @@ cdef class H2Request(ResponseSink):
         log_exchange(self.home.client, x, self.wire_in, self.wire_out, why)
         x.close()
         own.home.ctx.loop.timers.disarm(&own.reading)
-        if own.stream != NULL and own.held.len:
-            own.home.streams.consumed(own.stream, own.held.len)
+        if own.held.len:
+            own.taken(own.held.len)
         bytes_free(&own.held)
         if own.home.client is not None:
             own.home.send_later()

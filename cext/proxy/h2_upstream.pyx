@@ -369,6 +369,8 @@ cdef class H2Upstream(UpstreamConnection):
         self.loop.keep_until_turn_ends(self)
         self.close()
         for r in owners:
+            if r.stream == NULL:            # dropped, because of another one's loss
+                continue
             if r.whole:
                 bytes_kept(r)
             else:

@@ -1,6 +1,7 @@
 """WebSockets in streams of HTTP/2 (RFC 8441), to a backend of HTTP/1.1."""
 
 import contextlib
+import random
 import socket
 import threading
 import time
@@ -363,6 +364,57 @@ def test_what_the_server_has_not_taken_outlives_the_stream():
         until(lambda: rest)
         until(lambda: edge.counters()["tunnels_open"] == 0)
     assert rest == [size]
+
+
+@pytest.mark.parametrize("ends", ["last", "first", "meanwhile"])
+def test_what_a_request_holds_is_delivered_before_its_end(ends):
+    """A slow backend, which still talks or has ended its side: more waits than its connection takes."""
+    half, go, rest = threading.Event(), threading.Event(), []
+
+    def script(conn):
+        switch(conn)
+        if ends == "first":
+            conn.sock.shutdown(socket.SHUT_WR)
+        elif ends == "meanwhile":
+            assert half.wait(8)
+            conn.sock.shutdown(socket.SHUT_WR)
+        assert go.wait(8)
+        rest.append(conn.rest())
+        if ends == "last":
+            conn.send(b"thanks")
+
+    sent = bytearray()
+    with serving(Backend(script, receive_buffer=4096), listener={"h2_stream_window": 1 << 20}) as edge, \
+            H2Client(edge) as client:
+        stream = connect(client)
+        response = opened(client, stream)
+        client.sock.settimeout(0.3)
+        with contextlib.suppress(TimeoutError):
+            while len(sent) < 8 << 20:
+                room = min(client.room(stream), client.room(0), 16384)
+                if room <= 0:
+                    client.step()
+                    continue
+                part = random.randbytes(room)
+                client.send(frame(DATA, 0, stream, part))
+                client.windows[stream] = client.room(stream) - room
+                client.windows[0] = client.room(0) - room
+                sent += part
+        client.sock.settimeout(8)
+        assert client.room(stream) <= 0
+        client.send(frame(DATA, END_STREAM, stream))
+        time.sleep(0.05)
+        half.set()
+        if ends != "last":
+            client.until(lambda: response.ended)
+        time.sleep(0.05)
+        go.set()
+        until(lambda: rest)
+        client.until(lambda: response.ended)
+        assert (bytes(response.body), response.reset) == (b"thanks" if ends == "last" else b"", None)
+        until(lambda: edge.counters()["tunnels_open"] == 0)
+    assert rest == [sent]
+    assert "error" not in edge.log()[-1]
 
 
 @pytest.mark.parametrize("code", [NO_ERROR, CANCEL])

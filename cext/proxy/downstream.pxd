@@ -118,7 +118,6 @@ cdef class Downstream(Stream):
     cdef int seal_filling(self) noexcept
     cdef size_t record_room(self) noexcept
     cdef int write_records(self, Chunk *c, size_t size) noexcept
-    cdef int queue_tls_output(self) noexcept
     cdef void handshake_failed(self) noexcept
     cdef void discard_input(self) noexcept
     cdef void shut(self, const char *why) noexcept

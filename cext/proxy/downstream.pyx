@@ -20,7 +20,6 @@ from cext.base.buffer cimport (
     bytes_free,
     chunk_acquire,
     chunk_release,
-    queue_append,
     queue_push,
 )
 from cext.base.timers cimport timer_init
@@ -39,6 +38,7 @@ from cext.proxy.context cimport (
     STATE_NEW,
     STATES,
 )
+from cext.proxy.sealing cimport queue_tls_output, seal_chunk
 from cext.proxy.timeouts cimport outflow_begin, outflow_look, outflow_next, read_timeouts
 from cext.tls.connection cimport (
     EARLY_ACCEPTED,
@@ -225,7 +225,7 @@ cdef class Downstream(Stream):
             return
         self.seal_filling()
         self.tls.close_notify()
-        self.queue_tls_output()
+        queue_tls_output(self.tls, &self.out)
         self.close_when_sent(linger)
 
     cdef void finish_writing(self) noexcept:
@@ -234,7 +234,7 @@ cdef class Downstream(Stream):
             return
         self.seal_filling()
         self.tls.close_notify()
-        self.queue_tls_output()
+        queue_tls_output(self.tls, &self.out)
         self.half_closing = True
         self.flush()
 
@@ -527,7 +527,7 @@ cdef class Downstream(Stream):
             self.ctx.log("info", f"{self.peer_name()}: TLS failure: {failure}")
         chunk_release(self.filling)     # there are no keys left for it, and the alert must go out
         self.filling = NULL
-        self.queue_tls_output()
+        queue_tls_output(self.tls, &self.out)
         self.close_when_sent(True)
 
     cdef void discard_input(self) noexcept:
@@ -582,13 +582,12 @@ cdef class Downstream(Stream):
 
     cdef int write_chunk(self, Chunk *c) noexcept:
         """Queues a chunk of plaintext, sealed where it stands; it becomes ours. 0 or -1."""
-        cdef ssize_t n
         cdef size_t room
         if self.seal_filling() < 0:
             chunk_release(c)
             return -1
         self.tls.before_write()
-        if self.tls.out.len and self.queue_tls_output() < 0:
+        if queue_tls_output(self.tls, &self.out) < 0:
             chunk_release(c)
             return -1
         room = self.record_room()
@@ -596,14 +595,7 @@ cdef class Downstream(Stream):
             return self.write_records(c, room)
         if self.ramp < self.settings.first_bytes:
             self.ramp += c.end - c.start
-        n = self.tls.seal(c.data + c.start - RECORD_HEADER, c.end - c.start)
-        if n < 0:
-            chunk_release(c)
-            return -1
-        c.start -= RECORD_HEADER
-        c.end = c.start + <uint32_t> n
-        queue_push(&self.out, c)
-        return 0
+        return seal_chunk(self.tls, &self.out, c)
 
     cdef size_t record_room(self) noexcept:
         """How much the next record may hold. At first little: a client can open a record that came in one packet, but
@@ -656,20 +648,12 @@ cdef class Downstream(Stream):
             return 0
         return self.write_chunk(c)
 
-    cdef int queue_tls_output(self) noexcept:
-        """Handshake messages, alerts and KeyUpdates, in their place among the records."""
-        cdef int r = 0
-        if self.tls.out.len:
-            r = queue_append(&self.out, self.tls.out.data, self.tls.out.len)
-            bytes_free(&self.tls.out)
-        return r
-
     cdef void flush(self) noexcept:
         """Seals what gathers and sends what the socket takes."""
         cdef int r
         if self.fd < 0:
             return
-        if self.seal_filling() < 0 or self.queue_tls_output() < 0:
+        if self.seal_filling() < 0 or queue_tls_output(self.tls, &self.out) < 0:
             self.shut(b"sealing failed")
             return
         r = self.send_queue()

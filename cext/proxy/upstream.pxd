@@ -154,4 +154,3 @@ cdef class UpstreamConnection(Stream):
     cdef void deliver(self, uint8_t *p, size_t n) noexcept
     cdef void fail_tls(self, str reason) noexcept
     cdef int seal_filling(self) noexcept
-    cdef int queue_tls_output(self) noexcept

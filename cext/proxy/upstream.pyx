@@ -11,13 +11,12 @@ from cext.base.buffer cimport (
     chunk_release,
     queue_append,
     queue_clear,
-    queue_push,
 )
 from cext.base.timers cimport timer_init
 from cext.net.stream cimport CHUNKS_PER_READ, IO_AGAIN, IO_ERROR
 from cext.proxy.context cimport BYTES_PER_TURN, SCRATCH
+from cext.proxy.sealing cimport queue_tls_output, seal_chunk
 from cext.tls.connection cimport (
-    RECORD_HEADER,
     TLS_CLOSE_NOTIFY,
     TLS_DATA,
     TLS_ESTABLISHED,
@@ -179,7 +178,7 @@ cdef class UpstreamConnection(Stream):
         self.loop.timers.disarm(&self.idle)
         if self.tls is not None and self.fd >= 0 and self.ready and self.writable and self.out.bytes == 0:
             self.tls.close_notify()
-            if self.queue_tls_output() == 0:
+            if queue_tls_output(self.tls, &self.out) == 0:
                 self.send_queue()
         self.close_stream()
         chunk_release(self.filling)
@@ -257,34 +256,19 @@ cdef class UpstreamConnection(Stream):
     cdef int seal_filling(self) noexcept:
         """What was gathered becomes a record."""
         cdef Chunk *c = self.filling
-        cdef ssize_t n
         if c == NULL:
             return 0
         self.filling = NULL
         self.tls.before_write()
-        n = -1
-        if self.queue_tls_output() == 0:
-            n = self.tls.seal(c.data + c.start - RECORD_HEADER, c.end - c.start)
-        if n < 0:
+        if queue_tls_output(self.tls, &self.out) < 0:
             chunk_release(c)
             return -1
-        c.start -= RECORD_HEADER
-        c.end = c.start + <uint32_t> n
-        queue_push(&self.out, c)
-        return 0
-
-    cdef int queue_tls_output(self) noexcept:
-        """Handshake messages, alerts and KeyUpdates, in their place among the records."""
-        cdef int r = 0
-        if self.tls.out.len:
-            r = queue_append(&self.out, self.tls.out.data, self.tls.out.len)
-            bytes_free(&self.tls.out)
-        return r
+        return seal_chunk(self.tls, &self.out, c)
 
     cdef void flush(self) noexcept:
         if self.connecting or self.fd < 0:
             return
-        if self.tls is not None and (self.seal_filling() < 0 or self.queue_tls_output() < 0):
+        if self.tls is not None and (self.seal_filling() < 0 or queue_tls_output(self.tls, &self.out) < 0):
             self.lose(LOST_CLOSED, EPROTO)
             return
         if self.out.bytes == 0:
@@ -485,6 +469,6 @@ cdef class UpstreamConnection(Stream):
     cdef void fail_tls(self, str reason) noexcept:
         """No TLS with this server (any more). Our alert, if there is one, goes out."""
         self.reason = f"TLS: {reason}"
-        if self.tls is not None and self.queue_tls_output() == 0:
+        if self.tls is not None and queue_tls_output(self.tls, &self.out) == 0:
             self.send_queue()
         self.lose(LOST_CLOSED if self.ready else LOST_HANDSHAKE, 0)

@@ -277,3 +277,22 @@ class H2Origin(H2Peer):
         if trailers:
             out.append(self.head(stream, trailers))
         self.send(*out)
+
+
+class WithEngine:
+    """For a peer that is joined in memory to an `engine` of ours; `events` is what that has told."""
+
+    def deliver(self, data):
+        self.events += self.engine.input(data)
+
+    def told(self, kind):
+        self.events += self.engine.told()
+        return [event[1:] for event in self.events if event[0] == kind]
+
+    def flush(self):
+        """Takes in all that the engine has to say."""
+        while True:
+            self.buffer += self.engine.output()
+            if not self.buffer:
+                return
+            self.step()

@@ -97,6 +97,19 @@ def take_places(edge, number: int) -> list[Client]:
     return clients
 
 
+def holding(backend) -> threading.Event:
+    """/wait is answered when the event is set."""
+    hold = threading.Event()
+
+    def wait(connection, request):
+        hold.wait(20)
+        connection.send(OK)
+        return True
+
+    backend.on("/wait", wait)
+    return hold
+
+
 TCP_ESTABLISHED = 1
 
 
@@ -108,14 +121,7 @@ def still_serves(client: Client) -> bool:
 
 def test_a_reload_forgets_nobody(make_edge, backend):
     """Connections of the old generation count for as long as they last."""
-    hold = threading.Event()
-
-    def wait(connection, request):
-        hold.wait(20)
-        connection.send(OK)
-        return True
-
-    backend.on("/wait", wait)
+    hold = holding(backend)
     edge = make_edge({"b": [backend.server]}, server={"workers": 2}, listener={"limits": {"per_address": 6}})
     clients = [from_address(edge, "127.0.0.1") for _ in range(4)]
     for client in clients:
@@ -132,14 +138,7 @@ def test_a_reload_forgets_nobody(make_edge, backend):
 
 
 def test_requests_of_an_address_in_all_workers(make_edge, backend):
-    hold = threading.Event()
-
-    def wait(connection, request):
-        hold.wait(20)
-        connection.send(OK)
-        return True
-
-    backend.on("/wait", wait)
+    hold = holding(backend)
     limits = {"requests_per_address": 5}
     edge = make_edge({"b": [backend.server]}, server={"workers": 3}, listener={"limits": limits})
     clients = [from_address(edge, "127.0.0.1") for _ in range(12)]
@@ -160,14 +159,7 @@ def test_requests_of_an_address_in_all_workers(make_edge, backend):
 
 @pytest.mark.parametrize(("limit", "status"), [({"per_address": 1}, 429), ({"connections": 1}, 503)])
 def test_over_a_limit_with_an_answer(make_edge, backend, limit, status):
-    hold = threading.Event()
-
-    def wait(connection, request):
-        hold.wait(20)
-        connection.send(OK)
-        return True
-
-    backend.on("/wait", wait)
+    hold = holding(backend)
     edge = make_edge({"b": [backend.server]}, listener={"limits": {**limit, "over_limit": "answer"}})
     with Client(edge) as first, Client(edge) as second:
         first.send(b"GET /wait HTTP/1.1\r\nHost: edge.test\r\n\r\n")

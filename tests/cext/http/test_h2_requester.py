@@ -28,6 +28,7 @@ from tests.h2_peer import (
     REFUSED_STREAM,
     STREAM_CLOSED,
     H2Origin,
+    WithEngine,
     frame,
     reset,
     window,
@@ -40,28 +41,13 @@ HEAD = b"HEAD / HTTP/1.1\r\nHost: example.com\r\n\r\n"
 POST = b"POST /p HTTP/1.1\r\nHost: example.com\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
-class Talk(H2Origin):
+class Talk(WithEngine, H2Origin):
     """A server of raw frames and an engine, joined."""
 
     def __init__(self, *, own=None, hold=False, **options):
         self.engine = Requester(**options)
         self.events = []
         super().__init__(self.deliver, self.engine.output, hold=hold, **(own or {}))
-
-    def deliver(self, data):
-        self.events += self.engine.input(data)
-
-    def told(self, kind):
-        self.events += self.engine.told()
-        return [event[1:] for event in self.events if event[0] == kind]
-
-    def flush(self):
-        """Takes in all that the engine has to say."""
-        while True:
-            self.buffer += self.engine.output()
-            if not self.buffer:
-                return
-            self.step()
 
     def ask(self, text=GET, **how):
         stream = self.engine.ask(text, **how)

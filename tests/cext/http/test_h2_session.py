@@ -24,6 +24,7 @@ from tests.h2_peer import (
     PROTOCOL_ERROR,
     STREAM_CLOSED,
     H2Peer,
+    WithEngine,
     frame,
     request_fields,
     reset,
@@ -32,28 +33,13 @@ from tests.h2_peer import (
 from tests.h2_peer import settings as settings_frame
 
 
-class Talk(H2Peer):
+class Talk(WithEngine, H2Peer):
     """A peer and an engine, joined."""
 
     def __init__(self, *, own=None, **options):
         self.engine = Engine(**options)
         self.events = []
         super().__init__(self.deliver, self.engine.output, **(own or {}))
-
-    def deliver(self, data):
-        self.events += self.engine.input(data)
-
-    def told(self, kind):
-        self.events += self.engine.told()
-        return [event[1:] for event in self.events if event[0] == kind]
-
-    def flush(self):
-        """Takes in all that the engine has to say."""
-        while True:
-            self.buffer += self.engine.output()
-            if not self.buffer:
-                return
-            self.step()
 
 
 OK = b"HTTP/1.1 200 OK\r\nX: y\r\n\r\n"

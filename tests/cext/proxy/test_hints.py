@@ -137,8 +137,7 @@ def test_pushed_requests_get_none_and_hints_push_once():
             conn.send(reply(fields=["Link: </style.css>; rel=preload"] if page else ()))
 
     hints = EarlyHints([STYLE])
-    routes = lambda group: [Route(group, hints=hints, push=True)]       # noqa: E731
-    with serving(script, routes=routes) as edge, H2Client(edge) as client:
+    with serving(script, routes=lambda group: [Route(group, hints=hints, push=True)]) as edge, H2Client(edge) as client:
         page = client.ask("/page")
         ((stream, fields),) = page.promises
         assert fields[":path"] == "/style.css"

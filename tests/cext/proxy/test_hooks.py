@@ -187,8 +187,8 @@ def test_kept_or_not_nothing_leaks():
 
 def test_requests_that_reach_no_director():
     seen = []
-    routes = lambda group: [Route(group, path="/here")]     # noqa: E731
-    with directed(lambda request: seen.append(request.path), routes=routes) as edge, Client(edge) as client:
+    here = {"routes": lambda group: [Route(group, path="/here")]}
+    with directed(lambda request: seen.append(request.path), **here) as edge, Client(edge) as client:
         assert client.ask(get("/elsewhere")).status == 404
         assert client.ask(get("/here")).status == 200
         assert client.ask(b"BAD\r\n\r\n").status == 400

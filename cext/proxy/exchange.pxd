@@ -9,6 +9,7 @@ from cext.http.h1_writer cimport Forwarding
 from cext.http.message cimport Head
 from cext.proxy.access_log cimport AccessLog
 from cext.proxy.context cimport Context
+from cext.proxy.pool cimport UpstreamGroup
 from cext.proxy.router cimport Route
 from cext.proxy.timeouts cimport Intake, Timeouts
 from cext.proxy.upstream cimport UpstreamRequest, UpstreamUser
@@ -32,11 +33,18 @@ cdef class ResponseSink(TimerOwner):
     cdef void request_wanted(self, Exchange x) noexcept
     cdef void retimed(self, Exchange x) noexcept
 
+cdef class Holder:
+    """Who holds an exchange up: see Exchange.hold."""
+    cdef const char *name               # static, for the log
+    cdef void abandoned(self) noexcept
+
 cdef class Exchange(UpstreamUser):
     cdef Context ctx
     cdef ResponseSink sink              # None once the exchange is over
-    cdef Route route
+    cdef Route route                    # None: there is none, and no upstream is asked
+    cdef UpstreamGroup group            # that is asked: its route's, if no hook has chosen another
     cdef UpstreamRequest upstream
+    cdef Holder held                    # None: nothing holds it up
     cdef object server_label            # bytes of the server that was asked last
     cdef Bytes head                     # the request head as it goes upstream; kept for a retry and the log
     cdef uint32_t method_len            # the method stands at head[0], the target behind it, then the host
@@ -68,6 +76,7 @@ cdef class Exchange(UpstreamUser):
     cdef uint64_t bytes_in, bytes_out   # content, as the client sent and got it
     cdef const char *fault              # what went wrong, for the log; NULL: nothing
     cdef int prepare(self, const Head *h, const Forwarding *f) noexcept
+    cdef void hold(self, Holder by) noexcept
     cdef void start(self) noexcept
     cdef void request_data(self, const uint8_t *p, size_t n) noexcept
     cdef void request_flush(self) noexcept

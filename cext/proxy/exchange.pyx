@@ -85,11 +85,18 @@ cdef class ResponseSink(TimerOwner):
         """x.timeouts has changed: those of the client's side begin anew."""
 
 
+cdef class Holder:
+    cdef void abandoned(self) noexcept:
+        """The exchange is over: nothing is to be done for it any more."""
+
+
 cdef class Exchange(UpstreamUser):
     def __cinit__(self, Context ctx, ResponseSink sink, Route route):
         self.ctx = ctx
         self.sink = sink
         self.route = route
+        if route is not None:
+            self.group = route.upstream
         self.started_us = ctx.loop.now_us
         timer_init(&self.wait, self, TIMER_WAIT)
         timer_init(&self.total, self, TIMER_TOTAL)
@@ -117,20 +124,28 @@ cdef class Exchange(UpstreamUser):
         self.request_done = h.framing == FRAMING_NONE or (h.framing == FRAMING_LENGTH and h.content_length == 0)
         return 0
 
+    cdef void hold(self, Holder by) noexcept:
+        """Until `held` is None again, nothing more happens than that the client's content is awaited as far as an
+        upstream takes it, which is not before start(). `total` holds; when the exchange ends, `by` is told."""
+        self.held = by
+        self.wait_for(WAIT_NOTHING)
+        if self.timeouts.total:
+            self.ctx.loop.timers.arm(&self.total, self.started_us // 1000 + self.timeouts.total)
+
     cdef void start(self) noexcept:
         """Asks an upstream. The sink may be told of a failure before this returns."""
         self.ctx.counters.requests += 1
         if self.timeouts.total:
             self.ctx.loop.timers.arm(&self.total, self.started_us // 1000 + self.timeouts.total)
-        self.round = self.route.upstream.start()
+        self.round = self.group.start()
         self.connect(False)
 
     cdef void connect(self, bint fresh) noexcept:
         """Takes a connection from the pool, going on to the next server while connects fail at once."""
-        cdef unsigned int servers = <unsigned int> len(self.route.upstream.servers)
+        cdef unsigned int servers = <unsigned int> len(self.group.servers)
         cdef UpstreamRequest u
         while self.attempts < servers:
-            u = self.route.upstream.take(self.ctx, self, self.method, self.round + self.attempts, fresh)
+            u = self.group.take(self.ctx, self, self.method, self.round + self.attempts, fresh)
             self.attempts += 1
             self.server_label = (<Server> u.home).label_bytes
             if u.closed:
@@ -314,6 +329,8 @@ cdef class Exchange(UpstreamUser):
     cdef void wait_for(self, int what) noexcept:
         """What the upstream is to do next, from now on."""
         cdef int ms = 0
+        if self.held is not None:
+            what = WAIT_NOTHING
         self.waiting_for = what
         if what == WAIT_RESPONSE:
             ms = self.timeouts.response_idle
@@ -380,6 +397,10 @@ cdef class Exchange(UpstreamUser):
             self.wait_for(WAIT_RESPONSE)
             return
         self.ctx.counters.timeouts += 1
+        if self.held is not None:
+            self.ctx.counters.responses_5xx += 1
+            self.refuse(504, b"The service did not answer in time.", b"timeout: total")
+            return
         if kind == TIMER_TOTAL and self.intake.since and not self.request_done and not self.responding:
             self.give_up_client(408, b"timeout: total")
             return
@@ -398,7 +419,7 @@ cdef class Exchange(UpstreamUser):
             if kind != TIMER_TOTAL and self.waiting_for == WAIT_CONNECT:
                 if not u.queued:
                     avoid(u, self.ctx.loop.now)
-                if self.attempts < <unsigned int> len(self.route.upstream.servers):
+                if self.attempts < <unsigned int> len(self.group.servers):
                     self.connect(False)
                     return
         self.fail(504, b"The service did not answer in time.", fault)
@@ -441,6 +462,7 @@ cdef class Exchange(UpstreamUser):
     cdef void close(self) noexcept:
         """The end: timers and connection are given back. Idempotent."""
         cdef UpstreamRequest u = self.upstream
+        cdef Holder held = self.held
         if self.sink is not None:
             self.sink = None
             self.ctx.loop.keep_until_turn_ends(self)
@@ -455,6 +477,9 @@ cdef class Exchange(UpstreamUser):
         self.ctx.loop.timers.disarm(&self.total)
         if u is not None:
             u.drop()
+        if held is not None:
+            self.held = None
+            held.abandoned()
 
     cdef void log_more(self, AccessLog log) noexcept:
         """What its line in the log says beside what every exchange's does."""
@@ -464,5 +489,5 @@ cdef class Exchange(UpstreamUser):
         cdef str detail = f" ({reason or os.strerror(error)})" if error or reason else ""
         cdef bytes request = self.head.data[:self.method_len + 1 + self.target_len]
         server = self.server_label.decode() if self.server_label is not None else "-"
-        self.ctx.log("warning", f"upstream {self.route.upstream.name} {server}: {what}{detail}; "
+        self.ctx.log("warning", f"upstream {self.group.name} {server}: {what}{detail}; "
                                 f"request {request.decode('latin-1')!r}")

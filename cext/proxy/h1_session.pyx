@@ -27,12 +27,10 @@ from cext.proxy.context cimport STATE_ACTIVE, STATE_IDLE
 from cext.proxy.downstream cimport READ_BODY, READ_HEAD, READ_KEEPALIVE
 from cext.proxy.h1_tunnel cimport open_tunnel
 from cext.proxy.limits cimport refusal_status, refusal_text
-from cext.proxy.router cimport answered_here
 from cext.proxy.service cimport (
     HEAD_LATE,
     HEAD_LATE_TEXT,
     KEEPALIVE_OVER,
-    NOTHING_HERE,
     REFUSED,
     launch,
     log_exchange,
@@ -123,7 +121,6 @@ cdef class H1Session(Session):
         cdef Downstream client = self.client
         cdef WriteLimits writes
         cdef Exchange x
-        cdef int status
         self.requests += 1
         self.minor = h.minor
         self.keep_alive = h.keep_alive and not self.draining and self.requests != client.settings.max_requests
@@ -151,11 +148,6 @@ cdef class H1Session(Session):
             x.status = 408
             self.keep_alive = False
             self.response_error(x, 408, HEAD_LATE_TEXT)
-            return
-        status = answered_here(x.route, h)
-        if status:
-            x.status = status
-            self.response_error(x, status, NOTHING_HERE if status == 404 else NULL)
             return
         launch(client, x, h)
 

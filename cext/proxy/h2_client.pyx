@@ -19,12 +19,10 @@ from cext.proxy.context cimport STATE_ACTIVE, STATE_IDLE
 from cext.proxy.downstream cimport READ_BODY, READ_HEAD, READ_KEEPALIVE
 from cext.proxy.limits cimport refusal_status, refusal_text
 from cext.proxy.push cimport promised_request
-from cext.proxy.router cimport answered_here
 from cext.proxy.service cimport (
     HEAD_LATE,
     HEAD_LATE_TEXT,
     KEEPALIVE_OVER,
-    NOTHING_HERE,
     REFUSED,
     launch,
     log_exchange,
@@ -260,7 +258,6 @@ cdef class H2Request(ResponseSink):
     cdef void begin(self, const Head *h) noexcept:
         cdef Downstream client = self.home.client
         cdef Exchange x
-        cdef int status
         self.wire_in = h.length
         if client.refused:
             self.refuse(refusal_status(client.refused), refusal_text(client.refused))
@@ -282,13 +279,6 @@ cdef class H2Request(ResponseSink):
                 x.status = 408
                 self.response_error(x, 408, HEAD_LATE_TEXT)
                 return
-        status = answered_here(x.route, h)
-        if status == 0 and h.method == METHOD_CONNECT and not isinstance(x, Tunnel):
-            status = 501                        # a protocol that its route does not let pass (RFC 9220, section 3)
-        if status:
-            x.status = status
-            self.response_error(x, status, NOTHING_HERE if status == 404 else NULL)
-            return
         launch(client, x, h)
 
     cdef void adopt(self, Exchange x) noexcept:
@@ -397,7 +387,7 @@ cdef class H2Request(ResponseSink):
     cdef void response_head(self, Exchange x, const Head *h) noexcept:
         cdef bint content = not (self.head_only or h.status == 204 or h.status == 304 or h.framing == FRAMING_NONE
                                  or h.framing == FRAMING_LENGTH and h.content_length == 0)
-        if x.route.push:
+        if x.route is not None and x.route.push:
             self.push(x, h)
         self.wire_out += h.length
         self.home.streams.respond(self.stream, h, self.home.ctx.date(), content)

@@ -176,13 +176,13 @@ cdef class Request:
 
     @property
     def route(self):
-        """The route that was found: its `path`, `hosts`, `methods`."""
+        """The route that was found: its `path`, `hosts`, `methods`; None: there is none."""
         return self.x.route
 
     @property
     def upstream(self):
-        """The name of the upstream that gets the request."""
-        return self.x.route.upstream.name
+        """The name of the upstream that gets the request; None while there is none."""
+        return self.x.group.name if self.x.group is not None else None
 
     @property
     def headers(self):

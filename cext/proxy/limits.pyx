@@ -72,6 +72,8 @@ cdef const char *refusal_cause(int over) noexcept:
 
 cdef bint admit_request(Downstream client, Exchange x, const Head *h) noexcept:
     cdef Route route = x.route
+    if route is None:
+        return True
     if h.length > route.max_head:
         refuse(x, 431, NULL, b"limits.head")
     elif h.framing == FRAMING_LENGTH and <uint64_t> h.content_length > route.max_body:

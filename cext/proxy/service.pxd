@@ -6,7 +6,6 @@ from cext.http.message cimport Head
 from cext.proxy.downstream cimport Downstream
 from cext.proxy.exchange cimport Exchange, ResponseSink
 
-cdef const char *NOTHING_HERE            # said with a 404
 cdef const char *HEAD_LATE_TEXT          # said with a 408
 cdef const char *HEAD_LATE               # faults: the head has not come in time,
 cdef const char *KEEPALIVE_OVER          # no request has come,
@@ -15,8 +14,17 @@ cdef const char *REFUSED                 # the head is no request that is served
 cdef Exchange new_exchange(Downstream client, ResponseSink sink, const Head *h)
 # For a request that is no CONNECT; its `route` is None where nothing is served. None: out of memory.
 
+# A request's way to its upstream. Each step may answer, refuse or abort it, whose exchange is then over; or hold it
+# (Exchange.hold), and go on with the next one later.
+
 cdef void launch(Downstream client, Exchange x, const Head *h) noexcept
-# Starts the exchange of a request that its route answers, while h is valid.
+# The first: limits, and the policy's director. `h` is valid within launch and dispatch, and not used afterwards.
+
+cdef void dispatch(Downstream client, Exchange x, const Head *h) noexcept
+# Then what its route says, or that there is none.
+
+cdef void resume_launch(Downstream client, Exchange x) noexcept
+# Then early hints, and the upstream. Nothing holds it any more.
 
 cdef void log_exchange(Downstream client, Exchange x, uint64_t wire_in, uint64_t wire_out, const char *why) noexcept
 # One line for an exchange that is over; `why` when the exchange itself has no fault.

@@ -10,7 +10,7 @@ from cext.proxy.access_log cimport AccessLog
 from cext.proxy.hints cimport parse_interim
 from cext.proxy.hooks cimport direct
 from cext.proxy.limits cimport admit_request, refusal_cause
-from cext.proxy.router cimport Route
+from cext.proxy.router cimport Route, answered_here
 from cext.proxy.timeouts cimport resolve
 from cext.proxy.tunnel cimport Tunnel, asked_protocol
 
@@ -82,27 +82,37 @@ cdef Route find_route(Downstream client, const Head *h):
 
 
 cdef void launch(Downstream client, Exchange x, const Head *h) noexcept:
-    if not admit_request(client, x, h):
+    if x.ctx.director is None or admit_request(client, x, h) and direct(client, x, h):
+        dispatch(client, x, h)
+
+
+cdef void dispatch(Downstream client, Exchange x, const Head *h) noexcept:
+    cdef int status = answered_here(x.route, h)
+    if status == 0 and h.method == METHOD_CONNECT and not isinstance(x, Tunnel):
+        status = 501                # a protocol that its route does not let pass (RFC 9220, section 3)
+    if status:
+        x.status = status
+        x.sink.response_error(x, status, NOTHING_HERE if status == 404 else NULL)
         return
-    if x.ctx.director is not None and not direct(client, x, h):
+    if not x.running and not admit_request(client, x, h):
         return
     if x.route.hints is not None and not x.pushed:
-        hint(client, x, h)
-        if x.sink is None:          # the client has gone
-            return
-    x.start()
+        try:
+            x.hinted = x.route.hints.find(h, client.tls.alpn == b"h2", x.ctx.loop.now)
+        except MemoryError:
+            pass
+    resume_launch(client, x)
 
 
-cdef void hint(Downstream client, Exchange x, const Head *h) noexcept:
-    """Early hints, before the upstream is asked."""
-    try:
-        x.hinted = x.route.hints.find(h, client.tls.alpn == b"h2", x.ctx.loop.now)
-    except MemoryError:
-        return
+cdef void resume_launch(Downstream client, Exchange x) noexcept:
+    x.held = None
     if x.hinted is not None:
         x.sink.response_interim(x, parse_interim(x.hinted))
         if x.sink is not None:
             x.sink.response_flush(x)
+        if x.sink is None:          # the client has gone
+            return
+    x.start()
 
 
 cdef void log_exchange(Downstream client, Exchange x, uint64_t wire_in, uint64_t wire_out, const char *why) noexcept:
@@ -133,6 +143,8 @@ cdef void log_exchange(Downstream client, Exchange x, uint64_t wire_in, uint64_t
         log.boolean(b"reused", x.reused)
         if x.retried:
             log.boolean(b"retried", True)
+    if x.held is not None:
+        log.text(b"held", x.held.name, strlen(x.held.name))
     x.log_more(log)
     if fault != NULL:
         log.text(b"error", fault, strlen(fault))

@@ -185,14 +185,18 @@ def test_kept_or_not_nothing_leaks():
         assert [ref() for ref in made] == [None] * 5
 
 
-def test_requests_that_reach_no_director():
+def test_requests_without_a_route_are_directed_and_malformed_ones_are_not():
     seen = []
     here = {"routes": lambda group: [Route(group, path="/here")]}
-    with directed(lambda request: seen.append(request.path), **here) as edge, Client(edge) as client:
+
+    def director(request):
+        seen.append((request.path, request.route and request.route.path, request.upstream))
+
+    with directed(director, **here) as edge, Client(edge) as client:
         assert client.ask(get("/elsewhere")).status == 404
         assert client.ask(get("/here")).status == 200
         assert client.ask(b"BAD\r\n\r\n").status == 400
-    assert seen == ["/here"]
+    assert seen == [("/elsewhere", None, None), ("/here", "/here", "app")]
 
 
 def test_pushed_requests_are_directed_too():

@@ -3,6 +3,7 @@
 from libc.stdint cimport uint64_t
 
 from cext.net.loop cimport Loop, Watcher
+from cext.net.readable cimport Readable
 from cext.net.stream cimport set_nodelay, set_tcp
 from cext.proxy.access_log cimport AccessLog
 from cext.proxy.address_table cimport AddressTable
@@ -54,6 +55,11 @@ cdef class DataPlane:
     def every(self, int ms, callback):
         """callback() every `ms` milliseconds while run() runs."""
         return self.loop.every(ms, callback)
+
+    def watch(self, int fd, callback):
+        """callback() in each turn of run() in which the descriptor has something to read -> an object whose close()
+        ends it. The descriptor is its caller's."""
+        return Readable(self.loop, fd, callback)
 
     def run(self):
         """Serves until drained or stopped, then closes what is left. Exceptions of signal handlers leave through here."""

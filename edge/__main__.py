@@ -61,7 +61,7 @@ def check(file: Path) -> None:
     prepared = plane.prepare(config.load(file), _CHECK_SECRET)
     for warning in plane.warnings(prepared):
         click.echo(f"warning: {warning}", err=True)
-    for line in _summary(prepared.settings, prepared.identities):
+    for line in _summary(prepared.settings, prepared.serving.identities):
         click.echo(line)
 
 

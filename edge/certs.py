@@ -32,9 +32,14 @@ class Identity:
     """A certificate with its key, checked: what the engine's credential is made of."""
 
     names: tuple[str, ...]
+    asked: tuple[str, ...]
+    """`names`, and those that an earlier certificate serves."""
     chain: tuple[bytes, ...]
     """DER, the server's certificate first."""
+    public_key: bytes
+    """SubjectPublicKeyInfo of the certificate."""
     key_pem: bytes = dataclasses.field(repr=False)
+    """b"": the key that is loaded already."""
     ocsp_response: bytes
     ocsp_expires: float
     """Seconds since 1970; 0: never."""
@@ -46,25 +51,44 @@ class Identity:
     warnings: tuple[str, ...]
     at: Place
 
+    def describe(self) -> str:
+        """For the log: which certificate it is."""
+        leaf = x509.load_der_x509_certificate(self.chain[0])
+        names = ", ".join(self.names) or "no names of its own"
+        return f"{self.kind} for {names}, serial {leaf.serial_number:x}, until {self.expires:%Y-%m-%d %H:%M} UTC"
+
 
 def load(settings: Settings) -> tuple[Identity, ...]:
     """Every [[certificate]] of a configuration. Raises ConfigError."""
+    return settle(settings, [load_entry(settings, i) for i in range(len(settings.certificate))])
+
+
+def load_entry(settings: Settings, index: int) -> Identity:
+    """One [[certificate]], with all of its names. Raises ConfigError."""
+    return _identity(settings.certificate[index], Place(settings.file).key("certificate").item(index))
+
+
+def settle(settings: Settings, identities: Sequence[Identity]) -> tuple[Identity, ...]:
+    """Of several that have a name and a kind of key in common, the first is for it. Raises ConfigError."""
     found: list[Identity] = []
     seen: dict[tuple[str, str], Place] = {}
-    for i, entry in enumerate(settings.certificate):
-        at = Place(settings.file).key("certificate").item(i)
-        identity = _identity(entry, at)
-        twice = [name for name in identity.names if (name, identity.kind.split()[0]) in seen]
+    for entry, identity in zip(settings.certificate, identities, strict=True):
+        kind = identity.kind.split()[0]
+        twice = [name for name in identity.asked if (name, kind) in seen]
         if twice and entry.names is not None:
-            other = seen[twice[0], identity.kind.split()[0]]
-            raise at.key("names").error(
-                f'"{twice[0]}" has an {identity.kind.split()[0]} certificate already in {other.path}',
+            raise identity.at.key("names").error(
+                f'"{twice[0]}" has an {kind} certificate already in {seen[twice[0], kind].path}',
                 "give each name one certificate of a kind",
             )
-        names = tuple(name for name in identity.names if name not in twice)
-        seen.update(((name, identity.kind.split()[0]), at) for name in names)
-        found.append(dataclasses.replace(identity, names=names))
+        names = tuple(name for name in identity.asked if name not in twice)
+        seen.update(((name, kind), identity.at) for name in names)
+        found.append(identity if names == identity.names else dataclasses.replace(identity, names=names))
     return tuple(found)
+
+
+def files(entry: Certificate) -> tuple[Path, ...]:
+    """All that an identity is made of."""
+    return tuple(path for path in (entry.chain, entry.key, entry.ocsp, *entry.scts) if path is not None)
 
 
 def load_one(chain: Path, key: Path, at: Place) -> Identity:
@@ -102,6 +126,8 @@ def _identity(entry: Certificate, at: Place) -> Identity:
     staple, expires, stale = _read_ocsp(entry.ocsp, chain, at.key("ocsp")) if entry.ocsp else (b"", 0.0, ())
     return Identity(
         names=names,
+        asked=names,
+        public_key=public,
         chain=tuple(c.public_bytes(Encoding.DER) for c in chain),
         key_pem=pem,
         ocsp_response=staple,

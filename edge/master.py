@@ -31,14 +31,18 @@ from gunicorn.errors import HaltServer
 from gunicorn.pidfile import Pidfile
 from setproctitle import setproctitle
 
-from edge import __version__, accesslog, config, plane, sockets, ticket_keys
+from edge import __version__, accesslog, channel, config, plane, sockets, ticket_keys
 from edge.addresses import Addresses
+from edge.certs import Identity
+from edge.channel import Channel, ChannelError
 from edge.errorlog import ErrorLog
 from edge.errors import EdgeError
+from edge.rollout import Rollout, read_answer
 from edge.schema import Place
+from edge.serving import CERTIFICATES
 from edge.settings import Bind, Settings
 from edge.sockets import ListeningSocket
-from edge.worker import GO, READY, EdgeWorker
+from edge.worker import EdgeWorker
 
 # After a worker's own deadline, before the master kills it.
 DRAIN_MARGIN_SECONDS: Final = 5.0
@@ -167,7 +171,11 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self.leaving: list[Slot] = []
         """Slots beyond the number of workers: new connections go past them, then they drain and close."""
         self.takeover: Takeover | None = Takeover(previous=None)
+        self.rollout: Rollout | None = None
         self._reload_asked = False
+        self._rollouts = 0
+        self._renewing: dict[int, Identity] = {}
+        """The certificates that `rollout` brings."""
         self._spawning = Slot(-1)
         self.WORKERS = {}
         super().__init__(app)
@@ -194,13 +202,14 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         if self._reload_asked and self._may_change():
             self._reload_asked = False
             self.reload()
+        self._renew_certificates()
         self._fill_slots()
         self._end_workers()
         self._close_left()
         setproctitle("edge: master")
 
     def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
-        if self.takeover or not all(w.serving for w in self.WORKERS.values()):
+        if self.takeover or self.rollout or not all(w.serving for w in self.WORKERS.values()):
             timeout = 0.02
         elif self.leaving or len(self.WORKERS) < self.num_workers:
             timeout = 0.2
@@ -262,7 +271,9 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     def _may_change(self) -> bool:
         draining = {w.generation.number for w in self.WORKERS.values() if w.kill_at is not None}
-        return self.takeover is None and not self.leaving and len(draining) < DRAINING_GENERATIONS
+        if self.takeover or self.rollout or self.leaving:
+            return False
+        return len(draining) < DRAINING_GENERATIONS
 
     # Generations.
 
@@ -380,6 +391,39 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         for warning in plane.warnings(self.current.prepared):
             self.log.warning("%s", warning)
 
+    # Certificates, which change while a generation stays.
+
+    def _renew_certificates(self) -> None:
+        prepared = self.current.prepared
+        if self.rollout:
+            self._step(self.rollout, prepared)
+        elif self.takeover is None and (changed := prepared.watch.look(prepared.serving.identities, self.log.error)):
+            try:
+                own = prepared.serving.prepare(changed)
+            except EdgeError as e:
+                self.log.error("%s; the certificate before goes on", e)
+                prepared.watch.refuse(changed)
+                return
+            self._rollouts += 1
+            self._renewing = changed
+            self.rollout = Rollout(self._rollouts, CERTIFICATES, changed, own)
+
+    def _step(self, rollout: Rollout, prepared: plane.Prepared) -> None:
+        members = (w for w in self.WORKERS.values() if w.generation is self.current and w.kill_at is None)
+        if not rollout.step(members):
+            return
+        renewed, self.rollout, self._renewing = self._renewing, None, {}
+        if rollout.fault:
+            self.log.error("the certificates before go on: %s", rollout.fault)
+            if rollout.broken:
+                prepared.watch.refuse(renewed)
+            return
+        prepared.watch.accept(renewed)
+        for identity in renewed.values():
+            self.log.info("%s: %s", identity.at.path, identity.describe())
+            for warning in identity.warnings:
+                self.log.warning("%s", warning)
+
     # Workers, from birth to death.
 
     def _fill_slots(self) -> None:
@@ -428,8 +472,8 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         worker.column = self.app.addresses.assign(worker)
         worker.generation = self.current
         worker.sockets = [slot.sockets[bind] for bind in self.current.prepared.listeners]
-        worker.channel, worker.far_end = socket.socketpair()
-        worker.channel.setblocking(False)
+        own, worker.far_end = socket.socketpair()
+        worker.channel = Channel(own, channel.WORKER_SAYS_MOST)
         # The file's time is the wall clock's until then, and one that hangs while booting would never be late.
         worker.tmp.notify()
 
@@ -442,17 +486,28 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         for sibling in self.WORKERS.values():
             sibling.channel.close()
         worker.channel.close()
-        worker.channel = worker.far_end
+        worker.channel = Channel(worker.far_end, channel.MASTER_SAYS_MOST)
 
     def _hear_workers(self) -> None:
-        """Notes who is ready, and lets those serve whose generation is decided."""
-        for worker in self.WORKERS.values():
-            if not worker.ready:
-                worker.ready = _received(worker.channel) == READY
+        """Notes who is ready and what they answer, and lets those serve whose generation is decided."""
+        for worker in list(self.WORKERS.values()):
+            try:
+                self._hear(worker)
+            except ChannelError as e:
+                self.log.error("worker %d (pid %d) is killed: it said %s", worker.slot.index, worker.pid, e)
+                self._kill(worker)
+                continue
             if worker.ready and not worker.serving and self.takeover is None and worker.kill_at is None:
-                _send(worker.channel, GO)
-                worker.channel.close()
+                worker.channel.send(channel.GO)
                 worker.serving = True
+
+    def _hear(self, worker: EdgeWorker) -> None:
+        worker.channel.flush()
+        for letter, body in worker.channel.receive():
+            if letter == channel.READY:
+                worker.ready = True
+            else:
+                worker.answered, worker.refusal = read_answer(letter, body)
 
     def _end_workers(self) -> None:
         """Tells those to drain that have no place any more, and kills those that drain too long."""
@@ -506,21 +561,6 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         if time.monotonic() < slot.leaves_at:
             return True
         return any(w.accepts() for w in self.WORKERS.values() if w.slot is slot)
-
-
-def _received(channel: socket.socket) -> bytes:
-    """What has come; empty when nothing has, or when the other side is gone."""
-    try:
-        return channel.recv(1)
-    except OSError:
-        return b""
-
-
-def _send(channel: socket.socket, message: bytes) -> None:
-    try:
-        channel.send(message)
-    except OSError:
-        return  # it has just died: it will be reaped
 
 
 def raise_file_limit() -> None:

@@ -7,7 +7,7 @@ and the workers inherit the result (keys included) by the fork. `open_plane` run
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from cext.crypto.sign import PrivateKey
 from cext.proxy.address_table import AddressTable
@@ -19,9 +19,11 @@ from cext.tls.credential import Credential
 from cext.worker import DataPlane
 
 from edge import certs, compression, policy, tcp, ticket_keys, timeouts, upstreams
+from edge.certwatch import Watch
 from edge.clients import ClientTrust
 from edge.keylog import KeyLog
 from edge.schema import Place
+from edge.serving import MakeConfigs, Serving
 from edge.settings import Bind, Listener, Settings
 from edge.settings import EarlyHints as HintSettings
 
@@ -35,6 +37,12 @@ class Loop(Protocol):
     def call_soon(self, callback: Callable[[], None]) -> None: ...
 
 
+class Watched(Protocol):
+    """`cext.net.readable.Readable`, likewise."""
+
+    def close(self) -> None: ...
+
+
 class Plane(Protocol):
     """`cext.worker.DataPlane`, as the worker uses it."""
 
@@ -45,6 +53,7 @@ class Plane(Protocol):
     def loop(self) -> Loop: ...
     def listen(self, fd: int, settings: object) -> None: ...
     def every(self, ms: int, callback: Callable[[], None]) -> None: ...
+    def watch(self, fd: int, callback: Callable[[], None]) -> Watched: ...
     def run(self) -> None: ...
     def drain(self, deadline_ms: int) -> None: ...
     def stop(self) -> None: ...
@@ -56,7 +65,10 @@ class Prepared:
     """A configuration that is ready to serve."""
 
     settings: Settings
-    identities: tuple[certs.Identity, ...]
+    serving: Serving
+    """The certificates, which change while the configuration stays."""
+    watch: Watch
+    """Their files."""
     listeners: dict[Bind, object]
     """The data plane's settings for each address."""
     policy: policy.Policy | None
@@ -67,14 +79,33 @@ class Prepared:
 def prepare(settings: Settings, cookie_secret: bytes, shared: ticket_keys.Shared | None = None) -> Prepared:
     """Loads what the settings name. `cookie_secret` is the same for all workers, `shared` what stays when settings
     change. Raises ConfigError."""
-    identities = certs.load(settings)
+    watch = Watch(settings)
     shared = shared or ticket_keys.Shared()
-    tickets, early_data = settings.tls.tickets, settings.tls.early_data
     at = Place(settings.file).key("tls").key("tickets")
-    rotation = shared.rotation(tickets, at) if tickets.enabled else None
+    rotation = shared.rotation(settings.tls.tickets, at) if settings.tls.tickets.enabled else None
+    serving = Serving(
+        certs.load(settings), _credential, _server_configs(settings, cookie_secret, rotation, shared)
+    )
+    router = _router(settings)
+    made = [(listener, _listener_settings(listener, serving, router)) for listener in settings.listener]
+    return Prepared(
+        settings=settings,
+        serving=serving,
+        watch=watch,
+        listeners={bind: made_settings for listener, made_settings in made for bind in listener.bind},
+        policy=_policy(settings),
+        rotation=rotation,
+    )
+
+
+def _server_configs(
+    settings: Settings, cookie_secret: bytes, rotation: ticket_keys.Rotation | None, shared: ticket_keys.Shared
+) -> MakeConfigs:
+    """What makes the ServerConfigs of credentials: one for all listeners that offer the same protocols, by whether
+    HTTP/2 is among them."""
+    tickets, early_data = settings.tls.tickets, settings.tls.early_data
     tls = functools.partial(
         ServerConfig,
-        [_credential(identity) for identity in identities],
         cipher_suites=settings.tls.cipher_suites,
         min_version=settings.tls.min_version,
         max_version=settings.tls.max_version,
@@ -89,24 +120,12 @@ def prepare(settings: Settings, cookie_secret: bytes, shared: ticket_keys.Shared
         **_client_auth(settings),
         key_log=_key_log(settings),
     )
-    router = _router(settings)
-    # Listeners that offer the same protocols share what is made of the settings.
-    by_protocols = {
-        http2: tls(alpn=(b"h2", *HTTP1) if http2 else HTTP1)
-        for http2 in {listener.http2.enabled for listener in settings.listener}
-    }
-    made = [
-        (listener, _listener_settings(listener, by_protocols[listener.http2.enabled], router))
-        for listener in settings.listener
-    ]
-    return Prepared(
-        # The keys are with the engine now; their text is not kept.
-        settings=settings,
-        identities=tuple(dataclasses.replace(identity, key_pem=b"") for identity in identities),
-        listeners={bind: made_settings for listener, made_settings in made for bind in listener.bind},
-        policy=_policy(settings),
-        rotation=rotation,
-    )
+    offered = {listener.http2.enabled for listener in settings.listener}
+
+    def make(credentials: Sequence[Any]) -> dict[bool, Any]:
+        return {http2: tls(credentials, alpn=(b"h2", *HTTP1) if http2 else HTTP1) for http2 in offered}
+
+    return make
 
 
 def _policy(settings: Settings) -> policy.Policy | None:
@@ -146,11 +165,11 @@ def open_plane(
     )
 
 
-def _credential(identity: certs.Identity) -> object:
+def _credential(identity: certs.Identity, before: Any = None) -> Any:
     try:
         return Credential(
             identity.chain,
-            PrivateKey.from_pem(identity.key_pem),
+            PrivateKey.from_pem(identity.key_pem) if identity.key_pem else before.key or before.signer,
             identity.names,
             ocsp_response=identity.ocsp_response,
             ocsp_expires=identity.ocsp_expires,
@@ -211,9 +230,9 @@ def _early_hints(wanted: HintSettings | None, learned: object, at: Place) -> obj
         raise at.key("links").error(f"is too much: {e}", "keep to what every page needs first") from None
 
 
-def _listener_settings(listener: Listener, tls: object, router: object) -> object:
-    return ListenerSettings(
-        tls,
+def _listener_settings(listener: Listener, serving: Serving, router: object) -> object:
+    made = ListenerSettings(
+        serving.configs[listener.http2.enabled],
         router,
         handshake_ms=listener.timeouts.handshake,
         timeouts=timeouts.limits(listener.timeouts),
@@ -236,11 +255,13 @@ def _listener_settings(listener: Listener, tls: object, router: object) -> objec
         x_forwarded=listener.forwarded in ("x-forwarded", "both"),
         forwarded=listener.forwarded in ("forwarded", "both"),
     )
+    serving.attach(made, listener.http2.enabled)
+    return made
 
 
 def warnings(prepared: Prepared) -> Sequence[str]:
     settings = prepared.settings
-    found = [*settings.warnings, *(w for identity in prepared.identities for w in identity.warnings)]
+    found = [*settings.warnings, *(w for identity in prepared.serving.identities for w in identity.warnings)]
     if settings.tls.key_log:
         found.append(f"{settings.file}: tls.key_log: the secrets of all connections go to {settings.tls.key_log}")
     return found

@@ -223,6 +223,13 @@ class ServerTable:
         "first, until it has less.",
         default="none",
     )
+    certificate_check: Milliseconds = knob(
+        Duration("1s", "1d", none=True),
+        "How often the files of the certificates are looked at. What has changed and is in order is used for new "
+        'connections, without a reload; what is not is logged, and the old one goes on. `"none"`: a reload alone reads '
+        "them.",
+        default="5s",
+    )
     pid_file: Path | None = knob(
         File(), "The file that holds the master's process id; `edge reload` finds it there.", default=None
     )

@@ -14,18 +14,17 @@ from typing import TYPE_CHECKING, Any, Final
 from gunicorn.workers.base import Worker
 from setproctitle import setproctitle
 
-from edge import plane, ticket_keys
+from edge import channel, plane, ticket_keys
 from edge.accesslog import AccessLog
+from edge.channel import Channel, ChannelError
 from edge.errorlog import one_line
+from edge.rollout import Preparing
+from edge.serving import CERTIFICATES
 
 if TYPE_CHECKING:
     from edge.master import Generation, Slot
 
 HEARTBEAT_MS: Final = 500
-
-# What worker and master say to each other while the worker boots: "I could serve", "serve".
-READY: Final = b"R"
-GO: Final = b"G"
 
 
 class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
@@ -36,15 +35,22 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     generation: "Generation"
     column: int | None
     """Where it counts what client addresses have."""
-    channel: socket.socket
+    channel: Channel
+    """One's own end of the line between worker and master,"""
     far_end: socket.socket
-    """A pair of sockets between worker and master until the worker serves; `channel` is one's own end."""
+    """and until the fork the worker's."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         # the master's view
         self.ready = False
         self.serving = False
+        self.told = 0
+        """The number of the rollout that it heard of last,"""
+        self.answered = 0
+        """and of the one that it answered last,"""
+        self.refusal = ""
+        """with why not, if it cannot."""
         self.kill_at: float | None = None
         """When a draining worker is killed (monotonic); None while it is not draining."""
 
@@ -104,6 +110,13 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             for bind, settings in self.generation.prepared.listeners.items():
                 self.plane.listen(self.sockets_by_bind[bind].fileno(), settings)
             self.plane.every(HEARTBEAT_MS, self._beat)
+            self._preparing = Preparing(
+                self.channel,
+                {CERTIFICATES: self.generation.prepared.serving.prepare},
+                self.log.error,
+            )
+            self._hearing = self.plane.watch(self.channel.fileno(), self._hear_master)
+            self._hear_master()  # what came together with the word to serve
             if rotation := self.generation.prepared.rotation:
                 rotation.turn()  # the configuration may have been prepared days ago
                 self.plane.every(ticket_keys.TURN_MS, rotation.turn)
@@ -116,14 +129,21 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
     def _wait_for_go(self) -> bool:
         """False when the master has gone or has thought better of it."""
+        self.channel.send(channel.READY)
+        while not self.channel.ended:
+            self.channel.wait()
+            for letter, _ in self.channel.receive():
+                return letter == channel.GO
+        return False
+
+    def _hear_master(self) -> None:
         try:
-            self.channel.sendall(READY)
-            go = self.channel.recv(1) == GO
-        except OSError:
-            return False
-        finally:
-            self.channel.close()
-        return go
+            goes_on = self._preparing.hear()
+        except ChannelError as e:
+            self.log.error("the master is not heard any more: it said %s", e)
+            goes_on = False
+        if not goes_on:
+            self._hearing.close()
 
     def _beat(self) -> None:
         self.notify()

@@ -13,6 +13,7 @@ from cext.proxy.context cimport Context
 from cext.proxy.exchange cimport ResponseSink
 from cext.proxy.router cimport Router
 from cext.proxy.timeouts cimport Outflow, Timeouts, WriteLimits
+from cext.tls.config cimport ServerConfig
 from cext.tls.connection cimport Connection
 
 cdef enum ReadPhase:                    # what the read timer is for
@@ -24,7 +25,7 @@ cdef enum ReadPhase:                    # what the read timer is for
 
 cdef class ListenerSettings:
     """What a listener's connections are served with: TLS, routes, timeouts, limits."""
-    cdef readonly object tls            # ServerConfig
+    cdef public ServerConfig tls        # of the connections that are accepted from now on; those there are keep theirs
     cdef readonly Router router
     cdef readonly int handshake_ms      # 0: no limit
     cdef TcpSettings tcp                # of the sockets that are accepted

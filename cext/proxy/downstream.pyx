@@ -77,7 +77,7 @@ FOLLOWERS[STATE_CLOSED] = 0
 cdef class ListenerSettings:
     """ListenerSettings(tls, router, ...): see the .pxd."""
 
-    def __init__(self, tls, Router router, *, int handshake_ms=5000, dict timeouts={}, dict tcp={},
+    def __init__(self, ServerConfig tls, Router router, *, int handshake_ms=5000, dict timeouts={}, dict tcp={},
                  uint32_t line_limit=8192, uint32_t head_limit=32768, uint32_t field_limit=128,
                  bint x_forwarded=True, bint forwarded=False, int first_record=1369, int first_bytes=65536,
                  int record_idle_ms=1000, uint32_t h2_streams=256, uint32_t h2_stream_window=65536,

@@ -86,7 +86,7 @@ def test_the_data_plane_takes_it(settings):
 
 def test_keys_are_not_kept_as_text(settings, certificates):
     prepared = plane.prepare(settings(), SECRET)
-    assert [identity.key_pem for identity in prepared.identities] == [b""]
+    assert [identity.key_pem for identity in prepared.serving.identities] == [b""]
 
 
 def with_tls(lines, certificates):

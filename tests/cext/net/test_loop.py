@@ -9,6 +9,7 @@ import time
 import pytest
 from cext.net.guest import AsyncGuest
 from cext.net.loop import Loop
+from cext.net.readable import Readable
 
 
 @pytest.fixture
@@ -143,3 +144,25 @@ def test_guest_task_that_raises_is_the_callers_to_see(loop, guest):
     guest.run_coroutine(bad(), lambda t: seen.append(t.exception()))
     run_until(loop, lambda: bool(seen))
     assert isinstance(seen[0], RuntimeError)
+
+
+def test_a_descriptor_of_python_code(loop):
+    read, write = os.pipe2(os.O_NONBLOCK)
+    came = []
+    watched = Readable(loop, read, lambda: came.append(os.read(read, 1)))
+    os.write(write, b"ab")
+    run_until(loop, lambda: len(came) == 2)  # level-triggered: told of again until nothing is left
+    assert came == [b"a", b"b"]
+    os.close(write)
+    run_until(loop, lambda: came[-1] == b"")
+    watched.close()
+    watched.close()
+    count = len(came)
+    ticks = []
+    p = loop.every(1, lambda: ticks.append(1))
+    run_until(loop, lambda: len(ticks) > 3)
+    p.cancel()
+    assert len(came) == count
+    os.close(read)
+    with pytest.raises(OSError, match="cannot be watched"):
+        Readable(loop, read, print)

@@ -1,0 +1,67 @@
+"""The certificates that listeners serve with: made when a configuration is prepared, and replaced while they serve.
+
+What replaces some of them is prepared first and put to use later, at once for all listeners of the process: connections
+that are accepted from then on get the new ones, those that are there go on with theirs. The same happens in the master
+(so that later workers inherit it) and in each worker.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from edge.certs import Identity
+
+CERTIFICATES: Final = "certificates"
+"""The kind of rollout that replaces some: {index: Identity}, for `Serving.prepare`."""
+
+MakeCredential = Callable[[Identity, Any], Any]
+"""The engine's credential of an identity; the second is the one before it, whose key goes on where none is given."""
+MakeConfigs = Callable[[Sequence[Any]], Mapping[Any, Any]]
+"""All ServerConfigs of a configuration, by what tells them apart, from its credentials."""
+
+
+class Serving:
+    """All of a configuration's identities, credentials and ServerConfigs. Raises what `make_credential` does."""
+
+    def __init__(
+        self, identities: Sequence[Identity], make_credential: MakeCredential, make_configs: MakeConfigs
+    ) -> None:
+        self._make_credential = make_credential
+        self._make_configs = make_configs
+        self._listeners: list[tuple[Any, Any]] = []
+        self._credentials = [make_credential(identity, None) for identity in identities]
+        self.configs = make_configs(self._credentials)
+        # The keys are with the engine now; their text is not kept.
+        self.identities = tuple(dataclasses.replace(identity, key_pem=b"") for identity in identities)
+
+    def attach(self, listener: Any, which: Any) -> None:
+        """`listener.tls` is configs[which], whatever that becomes."""
+        listener.tls = self.configs[which]
+        self._listeners.append((listener, which))
+
+    def prepare(self, changed: Mapping[int, Identity]) -> "Replacement":
+        """Other certificates for some of the identities, by their index. Raises what makes them unusable."""
+        credentials, identities = list(self._credentials), list(self.identities)
+        for i, identity in changed.items():
+            credentials[i] = self._make_credential(identity, self._credentials[i])
+            identities[i] = dataclasses.replace(identity, key_pem=b"")
+        return Replacement(self, tuple(identities), credentials, self._make_configs(credentials))
+
+    def use(self, replacement: "Replacement") -> None:
+        self.identities, self._credentials = replacement.identities, replacement.credentials
+        self.configs = replacement.configs
+        for listener, which in self._listeners:
+            listener.tls = self.configs[which]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Replacement:
+    """Certificates that are ready to be used."""
+
+    serving: Serving
+    identities: tuple[Identity, ...]
+    credentials: list[Any]
+    configs: Mapping[Any, Any]
+
+    def commit(self) -> None:
+        self.serving.use(self)

@@ -269,7 +269,12 @@ class File(Kind[Path]):
     def read(self, value: object, at: Place) -> Path:
         if not isinstance(value, str) or not value or "\0" in value:
             raise at.error(f"{show(value)} is not a path", "write a file's path in quotes")
-        return Path(at.file).parent.absolute() / Path(value).expanduser()
+        try:
+            path = Path(value).expanduser()
+        except RuntimeError:
+            user = value.partition("/")[0]
+            raise at.error(f"{show(value)}: no home directory is known for {user}", "write the whole path") from None
+        return Path(at.file).parent.absolute() / path
 
 
 class ListOf(Kind[tuple[T, ...]]):

@@ -294,6 +294,7 @@ FAULTS = [
     ("[[certificate]]", 'names = ["a b"]', "certificate[0].names[0]", "no DNS name", "example.com"),
     ("[[certificate]]", 'names = ["bücher.de"]', "certificate[0].names[0]", "no DNS name", "xn--"),
     ("[[certificate]]", 'names = ["a.*.de"]', "certificate[0].names[0]", "no DNS name", "*.example.com"),
+    ("[[certificate]]", 'chain = "~no-such-user/a"', "certificate[0].chain", "home directory", "the whole path"),
     ("[[certificate]]", "chain = 5", "certificate[0].chain", "5 is not a path", "in quotes"),
     ("[[upstream]]", 'name = "a b"', "upstream[0].name", '"a b"', "letters, digits"),
     ("[[upstream]]", 'servers = ["unix:app.sock"]', "upstream[0].servers[0]", "absolute", "unix:/run/app.sock"),

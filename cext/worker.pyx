@@ -24,7 +24,8 @@ cdef class DataPlane:
     """DataPlane(access_log=callable(bytes) or None, error_log=callable(level, message), ...)
 
     `addresses`: the AddressTable of all workers, which this process has joined; without it nothing is limited by address.
-    `memory_limit`: bytes of memory of its own above which idle connections are closed; 0: none.
+    `memory_limit`: bytes of memory of its own above which idle connections are closed; 0: none. `hook_timeout_ms`: for
+    which a hook may think, or wait.
 
     listen() on sockets that somebody else owns, then run(). Everything happens in the thread that runs.
     """
@@ -38,11 +39,13 @@ cdef class DataPlane:
     cdef uint64_t drain_until
     cdef object drain_check
 
-    def __init__(self, *, access_log=None, error_log, AddressTable addresses=None, uint64_t memory_limit=0):
+    def __init__(self, *, access_log=None, error_log, AddressTable addresses=None, uint64_t memory_limit=0,
+                 int hook_timeout_ms=5000):
         self.loop = Loop()
         self.access_log = AccessLog(self.loop, access_log) if access_log is not None else None
         self.ctx = Context(self.loop, self.access_log, error_log)
         self.ctx.addresses = addresses
+        self.ctx.hook_timeout_ms = hook_timeout_ms
         self.ctx.relief = self.pressure = Pressure(self.ctx, memory_limit)
         self.frontends = []
 
@@ -72,6 +75,7 @@ cdef class DataPlane:
             self.stop_accepting()
             self.close_clients()
             self.close_idle()
+            self.ctx.end_hooks()
             self.loop.close()
             if self.access_log is not None:
                 self.access_log.flush_lines()
@@ -114,6 +118,11 @@ cdef class DataPlane:
         self.ctx.state_observer = observer
 
     @property
+    def guest(self):
+        """The AsyncGuest in which hooks wait, and what else a worker does in asyncio; made when it is asked for."""
+        return self.ctx.need_guest()
+
+    @property
     def hooks(self):
         """The policy's Hooks, or None."""
         return self._hooks
@@ -121,6 +130,8 @@ cdef class DataPlane:
     @hooks.setter
     def hooks(self, Hooks hooks):
         self._hooks = hooks
+        if hooks is not None:
+            self.ctx.watch_hooks()
         self.ctx.director = hooks if hooks is not None and hooks.director is not None else None
         self.ctx.state_observer = hooks.observe if hooks is not None and hooks.connection_state is not None else None
 

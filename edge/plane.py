@@ -4,10 +4,11 @@
 and the workers inherit the result (keys included) by the fork. `open_plane` runs in a worker.
 """
 
+import asyncio
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol, cast
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final, Protocol, TypeVar, cast
 
 from cext.crypto.sign import PrivateKey
 from cext.proxy.address_table import AddressTable
@@ -31,6 +32,9 @@ from edge.settings import EarlyHints as HintSettings
 HTTP1: Final = (b"http/1.1", b"http/1.0")
 
 
+T = TypeVar("T")
+
+
 class Loop(Protocol):
     """`cext.net.loop.Loop`, likewise."""
 
@@ -43,6 +47,16 @@ class Watched(Protocol):
     def close(self) -> None: ...
 
 
+class Guest(Protocol):
+    """`cext.net.guest.AsyncGuest`, likewise."""
+
+    aio: asyncio.AbstractEventLoop
+
+    def run_coroutine(
+        self, coroutine: Coroutine[object, object, T], done: Callable[[asyncio.Task[T]], None]
+    ) -> asyncio.Task[T]: ...
+
+
 class Plane(Protocol):
     """`cext.worker.DataPlane`, as the worker uses it."""
 
@@ -51,6 +65,8 @@ class Plane(Protocol):
 
     @property
     def loop(self) -> Loop: ...
+    @property
+    def guest(self) -> Guest: ...
     def listen(self, fd: int, settings: object) -> None: ...
     def every(self, ms: int, callback: Callable[[], None]) -> None: ...
     def watch(self, fd: int, callback: Callable[[], None]) -> Watched: ...
@@ -158,10 +174,17 @@ def open_plane(
     *,
     addresses: AddressTable,
     memory_limit: int,
+    hook_timeout: int,
 ) -> Plane:
     return cast(
         Plane,
-        DataPlane(access_log=access_log, error_log=error_log, addresses=addresses, memory_limit=memory_limit),
+        DataPlane(
+            access_log=access_log,
+            error_log=error_log,
+            addresses=addresses,
+            memory_limit=memory_limit,
+            hook_timeout_ms=hook_timeout,
+        ),
     )
 
 

@@ -243,6 +243,11 @@ class ServerTable:
         "([hooks.md](hooks.md)).",
         default=None,
     )
+    hook_timeout: Milliseconds = knob(
+        Duration("10ms", "1h"),
+        "How long a hook may take, waiting included; then it is interrupted, and what its guide says for a fault happens.",
+        default="5s",
+    )
 
 
 @table

@@ -73,6 +73,7 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
                 self._report,
                 addresses=self.app.addresses.join(self.column),
                 memory_limit=settings.server.memory_limit,
+                hook_timeout=settings.server.hook_timeout,
             )
             drop_privileges(*self.generation.owner)
             if policy := self.generation.prepared.policy:

@@ -2,31 +2,80 @@
 
 The guest's selector is an epoll of its own; that epoll's descriptor is watched by ours. When it is
 ready, or the guest's nearest timer is due, or something was scheduled, one iteration of the guest is
-run (3.4 us when it has nothing to do: so only then).
+run (3.4 us when it has nothing to do: so only then). A coroutine's first step is run at once, without
+an iteration: most hooks find what they look for in memory.
 """
 
 import asyncio
+import logging
 import selectors
+import threading
+from asyncio.events import _get_running_loop, _set_running_loop
 
+from cpython.ref cimport PyObject
 from libc.stdint cimport uint32_t, uint64_t
 
-from cext.base.timers cimport Timer, timer_init
+from cext.base.timers cimport timer_init
 from cext.lib.linux cimport EPOLLIN
-from cext.net.loop cimport Loop, Watcher
+from cext.net.loop cimport Loop
+
+cdef extern from "Python.h":
+    int PyThreadState_SetAsyncExc(unsigned long id, PyObject *exc)
+
+cdef enum:
+    SAMPLES = 4             # looks in the time of a limit
+    SAMPLE_LEAST_MS = 25
 
 FAR = 86400.0       # seconds; a timer behind this is looked at again by then
 
 
+cdef class Watchdog:
+    """Watchdog(limit_ms, exception type): until close().
+
+    A thread of its own looks now and then whether the same call still runs: the calls pay for a counter, and no clock is
+    read. What has been running for `limit_ms` (to a quarter more, or 25 ms) gets the exception between two
+    bytecodes; a call that waits in C is interrupted once it is back.
+    """
+
+    def __init__(self, int limit_ms, late):
+        self.limit_ms = limit_ms
+        self.late = late
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._look, name="hook watchdog", daemon=True)
+        self.thread.start()
+
+    def _look(self):
+        cdef uint64_t seen = 0
+        cdef int times = 0
+        pause = max(self.limit_ms // SAMPLES, SAMPLE_LEAST_MS) / 1000.0
+        least = max(self.limit_ms / (1000.0 * pause), 1.0)
+        while not self.ended.wait(pause):
+            # From here to the end of the round the interpreter's lock is ours: no call can end meanwhile.
+            if self.inside == 0 or self.calls != seen:
+                seen = self.calls
+                times = 0
+                continue
+            times += 1
+            if times >= least and not self.fired:
+                self.fired = True
+                PyThreadState_SetAsyncExc(self.ident, <PyObject *> self.late)
+
+    cdef void disarm(self) noexcept:
+        """The call is over: an exception that has not come yet must not come to somebody else."""
+        self.fired = False
+        PyThreadState_SetAsyncExc(self.ident, NULL)
+
+    def close(self):
+        self.ended.set()
+        self.thread.join()
+
+
 cdef class AsyncGuest(Watcher):
-    """An asyncio event loop that runs inside the turns of a Loop."""
+    """AsyncGuest(loop, watchdog=None): to be made in the loop's thread, and closed there."""
 
-    cdef Timer timer
-    cdef object aio
-    cdef object selector
-    cdef bint scheduled
-
-    def __init__(self, Loop loop):
+    def __init__(self, Loop loop, Watchdog watchdog=None):
         self.loop = loop
+        self.watchdog = watchdog
         self.selector = selectors.EpollSelector()
         self.aio = asyncio.SelectorEventLoop(self.selector)
         self.fd = self.selector.fileno()
@@ -35,38 +84,64 @@ cdef class AsyncGuest(Watcher):
             raise OSError("the asyncio guest cannot be watched")
 
     def run_coroutine(self, coroutine, done):
-        """Starts the coroutine at the end of this turn -> its task; done(task) when it has ended."""
-        task = self.aio.create_task(coroutine)
+        """Starts the coroutine, up to where it waits -> its task; done(task) when it has ended."""
+        task = self.start(coroutine)
         task.add_done_callback(done)
-        self._schedule()
+        self.poke()
         return task
 
-    cdef void on_event(self, uint32_t events) noexcept:
-        self._iterate()
+    cdef object start(self, object coroutine):
+        task = self.aio.create_task(coroutine)
+        if _get_running_loop() is not None:
+            return task             # asked for by another task: asyncio runs one at a time
+        first = self.aio._ready.pop()
+        _set_running_loop(self.aio)
+        if self.watchdog is not None:
+            self.watchdog.enter()
+        try:
+            first._run()
+        except BaseException:       # asyncio lets SystemExit and KeyboardInterrupt through: the task has it too
+            pass
+        finally:
+            if self.watchdog is not None:
+                self.watchdog.leave()
+            _set_running_loop(None)
+            self.poke()
+        return task
 
-    cdef void on_timer(self, int kind) noexcept:
-        self._iterate()
-
-    def _schedule(self):
-        if not self.scheduled:
+    cdef void poke(self) noexcept:
+        timers = self.aio._scheduled
+        if self.aio._ready and not self.scheduled:
             self.scheduled = True
             self.loop.call_soon(self._scheduled_iteration)
-
-    def _scheduled_iteration(self):
-        self.scheduled = False
-        self._iterate()
-
-    def _iterate(self):
-        self.aio.call_soon(self.aio.stop)
-        self.aio.run_forever()
-        if self.aio._ready:
-            self._schedule()
-        timers = self.aio._scheduled
         if timers:
             delay = min(max(0.0, timers[0].when() - self.aio.time()), FAR)
             self.loop.timers.arm(&self.timer, self.loop.now + <uint64_t> (delay * 1000) + 1)
         else:
             self.loop.timers.disarm(&self.timer)
+
+    cdef void on_event(self, uint32_t events) noexcept:
+        self.iterate()
+
+    cdef void on_timer(self, int kind) noexcept:
+        self.iterate()
+
+    def _scheduled_iteration(self):
+        self.scheduled = False
+        self.iterate()
+
+    cdef void iterate(self) noexcept:
+        if self.watchdog is not None:
+            self.watchdog.enter()
+        try:
+            self.aio.call_soon(self.aio.stop)
+            self.aio.run_forever()
+        except BaseException as e:  # as in start(); or the watchdog's, outside of any task
+            logging.getLogger("asyncio").warning("the guest's turn was cut short by %r", e)
+        finally:
+            if self.watchdog is not None:
+                self.watchdog.leave()
+        self.poke()
 
     def close(self):
         """Cancels what still runs, lets it clean up, and gives the guest's descriptors back."""

@@ -3,6 +3,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from cext.http.message cimport Head
+from cext.net.guest cimport AsyncGuest, Watchdog
 from cext.net.loop cimport Loop
 from cext.proxy.address_table cimport AddressTable
 
@@ -72,6 +73,9 @@ cdef class Context:
     cdef Head response
     cdef char date_text[30]             # IMF-fixdate, NUL-terminated
     cdef uint64_t date_until            # loop ms until which date_text holds
+    cdef int hook_timeout_ms            # for which a hook may think
+    cdef AsyncGuest guest               # None: nobody has needed it; then need_guest()
+    cdef Watchdog watchdog              # over hooks; None: there has been none; then watch_hooks()
     cdef object access_log              # AccessLog or None
     cdef object error_log
     cdef Relief relief
@@ -81,5 +85,8 @@ cdef class Context:
     cdef uint64_t told_at[OVERS]        # loop ms of the last line in the log, by OVER_*
     cdef uint32_t untold[OVERS]         # refused since
     cdef bint draining
+    cdef void watch_hooks(self) noexcept
+    cdef AsyncGuest need_guest(self)
+    cdef void end_hooks(self) noexcept
     cdef const char *date(self) noexcept
     cdef void log(self, str level, str message) noexcept

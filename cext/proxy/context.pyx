@@ -8,6 +8,10 @@ from libc.time cimport gmtime_r, strftime, time, time_t, tm
 STATE_NAMES = ("new", "active", "idle", "hijacked", "closed")
 
 
+class HookTimeout(Exception):
+    """A hook took longer than it may."""
+
+
 cdef class Relief:
     cdef bint of_descriptors(self) noexcept:
         """File descriptors are needed."""
@@ -25,6 +29,7 @@ cdef class Context:
         self.error_log = error_log
         self.relief = Relief()
         self.high_fd = INT_MAX
+        self.hook_timeout_ms = 5000
         self.client_scratch = <uint8_t *> malloc(SCRATCH)
         self.upstream_scratch = <uint8_t *> malloc(SCRATCH)
         if self.client_scratch == NULL or self.upstream_scratch == NULL:
@@ -44,6 +49,26 @@ cdef class Context:
             strftime(self.date_text, sizeof(self.date_text), "%a, %d %b %Y %H:%M:%S GMT", &parts)
             self.date_until = self.loop.now + 500
         return self.date_text
+
+    cdef void watch_hooks(self) noexcept:
+        """The first hook is about to be called."""
+        if self.watchdog is None:
+            self.watchdog = Watchdog(self.hook_timeout_ms, HookTimeout)
+
+    cdef AsyncGuest need_guest(self):
+        if self.guest is None:
+            self.watch_hooks()
+            self.guest = AsyncGuest(self.loop, self.watchdog)
+        return self.guest
+
+    cdef void end_hooks(self) noexcept:
+        """No hook will be called any more; what waits is cancelled."""
+        if self.guest is not None:
+            self.guest.close()
+            self.guest = None
+        if self.watchdog is not None:
+            self.watchdog.close()
+            self.watchdog = None
 
     cdef void log(self, str level, str message) noexcept:
         """One line to the error log: level is "debug", "info", "warning" or "error"."""

@@ -53,10 +53,13 @@ cdef class Hooks:
         if new == "closed":
             connection.close()
             del self.connections[client]
+        client.ctx.watchdog.enter()
         try:
             self.connection_state(connection, old, new)
         except BaseException as e:
             self.report(client.ctx, "connection_state", e)
+        finally:
+            client.ctx.watchdog.leave()
 
     cdef void report(self, Context ctx, str hook, object error) noexcept:
         ctx.counters.hook_failures += 1
@@ -76,6 +79,7 @@ cdef bint direct(Downstream client, Exchange x, const Head *h) noexcept:
     request.head = h
     request.http2 = client.session is not x.sink        # there the sink is a stream's
     request.minor = h.minor
+    x.ctx.watchdog.enter()
     try:
         hooks.director(request)
     except AbortRequest:
@@ -83,6 +87,8 @@ cdef bint direct(Downstream client, Exchange x, const Head *h) noexcept:
     except BaseException as e:
         hooks.report(x.ctx, "director", e)
         failed = True
+    finally:
+        x.ctx.watchdog.leave()
     request.head = NULL
     if x.sink is None:
         return False

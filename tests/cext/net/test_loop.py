@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from cext.net.guest import AsyncGuest
+from cext.net.guest import AsyncGuest, Watchdog
 from cext.net.loop import Loop
 from cext.net.readable import Readable
 
@@ -166,3 +166,98 @@ def test_a_descriptor_of_python_code(loop):
     os.close(read)
     with pytest.raises(OSError, match="cannot be watched"):
         Readable(loop, read, print)
+
+
+def test_guest_runs_the_first_step_at_once(loop, guest):
+    seen = []
+
+    async def quick():
+        seen.append(asyncio.current_task() is not None and asyncio.get_running_loop() is guest.aio)
+        return 7
+
+    async def waits():
+        seen.append("begun")
+        await asyncio.sleep(0.01)
+        seen.append("over")
+
+    assert guest.run_coroutine(quick(), lambda t: None).result() == 7
+    guest.run_coroutine(waits(), lambda t: None)
+    assert seen == [True, "begun"]
+    run_until(loop, lambda: seen[-1] == "over")
+
+
+def test_a_task_starts_another_within_the_guest(loop, guest):
+    done = []
+
+    async def inner():
+        await asyncio.sleep(0)
+        return "inner"
+
+    async def outer():
+        task = guest.run_coroutine(inner(), lambda t: done.append(t.result()))
+        return await task
+
+    guest.run_coroutine(outer(), lambda t: done.append("outer"))
+    run_until(loop, lambda: len(done) == 2)
+    assert done == ["inner", "outer"]
+
+
+@pytest.mark.parametrize("fault", [SystemExit, KeyboardInterrupt])
+@pytest.mark.parametrize("first", [0, 0.01])
+def test_guest_survives_what_asyncio_lets_through(loop, guest, fault, first):
+    done = []
+
+    async def leave():
+        if first:
+            await asyncio.sleep(first)
+        raise fault
+
+    guest.run_coroutine(leave(), lambda t: done.append(t.exception()))
+    run_until(loop, lambda: bool(done))
+    assert isinstance(done[0], fault)
+
+
+class Late(Exception):
+    pass
+
+
+@pytest.fixture
+def watched(loop):
+    dog = Watchdog(100, Late)
+    made = AsyncGuest(loop, dog)
+    yield made
+    made.close()
+    dog.close()
+
+
+@pytest.mark.parametrize("first", [0, 0.01])
+def test_watchdog_interrupts_python_that_does_not_end(loop, watched, first):
+    done = []
+
+    async def spin():
+        if first:
+            await asyncio.sleep(first)
+        while True:
+            pass
+
+    started = time.monotonic()
+    watched.run_coroutine(spin(), lambda t: done.append(t.exception()))
+    run_until(loop, lambda: bool(done))
+    assert isinstance(done[0], Late)
+    assert 0.05 < time.monotonic() - started < 5
+
+
+def test_watchdog_leaves_calls_alone_that_end(loop, watched):
+    done = []
+
+    async def work():
+        for _ in range(8):
+            end = time.monotonic() + 0.02
+            while time.monotonic() < end:
+                pass
+            await asyncio.sleep(0)
+        return "done"
+
+    watched.run_coroutine(work(), lambda t: done.append(t.result()))
+    run_until(loop, lambda: bool(done))
+    assert done == ["done"]

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from edge import __version__, config, demo, plane
+from edge import example as examples
 from edge.certs import Identity
 from edge.errors import ConfigError, EdgeError
 from edge.master import Application
@@ -48,6 +49,22 @@ def run(file: Path | None, port: int | None) -> None:
     elif port is not None:
         raise click.UsageError("--port is for the demo; a configuration has [[listener]] bind")
     Application(file, welcome).run()
+
+
+@cli.command()
+@click.argument("name", required=False)
+@click.option("--port", type=click.IntRange(1, 65535), default=demo.PORT, show_default=True, help="Where to listen.")
+def example(name: str | None, port: int) -> None:
+    """Serve one of the examples in docs/examples; without NAME, list them.
+
+    A copy of its directory is served, with a development certificate, a small origin and whatever else it needs, and
+    says what to try.
+    """
+    if name is None:
+        for known in examples.names():
+            click.echo(f"{known:24} {examples.title(known)}")
+        return
+    Application(*examples.prepare(name, port)).run()
 
 
 @cli.command()

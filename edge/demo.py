@@ -9,6 +9,7 @@ import datetime
 import ipaddress
 import json
 import os
+import shutil
 import signal
 import socket
 import socketserver
@@ -363,8 +364,7 @@ def serve_origin(sock: Path) -> None:
         sys.stdout.write("R")
         sys.stdout.flush()
         server.serve_forever()
-    sock.unlink(missing_ok=True)
-    sock.parent.rmdir()
+    shutil.rmtree(sock.parent, ignore_errors=True)  # made for this run
 
 
 def _when_input_ends(act: Callable[[], None]) -> None:

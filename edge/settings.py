@@ -245,7 +245,7 @@ class ServerTable:
     )
     hook_timeout: Milliseconds = knob(
         Duration("10ms", "1h"),
-        "How long a hook may take, waiting included; then it is interrupted, and what its guide says for a fault happens.",
+        "How long a hook may take, with what it waits for; then it is interrupted, and counts as one that raised.",
         default="5s",
     )
 

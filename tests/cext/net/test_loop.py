@@ -217,13 +217,13 @@ def test_guest_survives_what_asyncio_lets_through(loop, guest, fault, first):
     assert isinstance(done[0], fault)
 
 
-class Late(Exception):
+class TooLateError(Exception):
     pass
 
 
 @pytest.fixture
 def watched(loop):
-    dog = Watchdog(100, Late)
+    dog = Watchdog(100, TooLateError)
     made = AsyncGuest(loop, dog)
     yield made
     made.close()
@@ -243,7 +243,7 @@ def test_watchdog_interrupts_python_that_does_not_end(loop, watched, first):
     started = time.monotonic()
     watched.run_coroutine(spin(), lambda t: done.append(t.exception()))
     run_until(loop, lambda: bool(done))
-    assert isinstance(done[0], Late)
+    assert isinstance(done[0], TooLateError)
     assert 0.05 < time.monotonic() - started < 5
 
 

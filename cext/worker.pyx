@@ -108,6 +108,15 @@ cdef class DataPlane:
         return self.ctx.counter_values()
 
     @property
+    def failed(self):
+        """None, or callable(what, exception) that tells the operator why there was no signature."""
+        return self.ctx.failed
+
+    @failed.setter
+    def failed(self, failed):
+        self.ctx.failed = failed
+
+    @property
     def state_observer(self):
         """None, or called at each step of a client's connection with (connection, old, new): names of states, `old` None
         for a new one. It looks on: the connection must not be touched within it."""

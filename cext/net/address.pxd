@@ -22,6 +22,8 @@ cdef int address_set(Address *a, str kind, str name, int port) except -1
 cdef void peer_set(Peer *p, const sockaddr_storage *from_kernel) noexcept nogil
 cdef size_t peer_text(const Peer *p, char *out) noexcept nogil
 """The IP address without brackets or port; out has ADDRESS_TEXT bytes -> length (0: unknown)."""
+cdef bint local_peer(int fd, Peer *p) noexcept nogil
+"""What a socket is addressed by at our end; False: it is not an IP socket."""
 cdef size_t local_text(int fd, char *out) noexcept nogil
 """What a socket is addressed by at our end, as an authority ("127.0.0.1:443", "[::1]:443"); out has LOCAL_TEXT bytes
 -> length (0: not an IP socket)."""

@@ -91,14 +91,19 @@ cdef size_t peer_text(const Peer *p, char *out) noexcept nogil:
     return n - 1
 
 
-cdef size_t local_text(int fd, char *out) noexcept nogil:
+cdef bint local_peer(int fd, Peer *p) noexcept nogil:
     cdef Address a
-    cdef Peer us
-    cdef char ip[ADDRESS_TEXT]
     a.length = sizeof(a.storage)
     if getsockname(fd, <sockaddr *> &a.storage, &a.length) < 0:
-        return 0
-    peer_set(&us, &a.storage)
-    if peer_text(&us, ip) == 0:
+        p.known = False
+        return False
+    peer_set(p, &a.storage)
+    return p.known
+
+
+cdef size_t local_text(int fd, char *out) noexcept nogil:
+    cdef Peer us
+    cdef char ip[ADDRESS_TEXT]
+    if not local_peer(fd, &us) or peer_text(&us, ip) == 0:
         return 0
     return snprintf(out, LOCAL_TEXT, "[%s]:%u" if us.v6 else "%s:%u", ip, <unsigned int> us.port)

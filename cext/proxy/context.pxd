@@ -53,6 +53,9 @@ cdef struct Counters:
     uint64_t upstream_idle_closed
     uint64_t aborts                     # requests that a hook or a fault of ours ended by a cut
     uint64_t hook_failures              # hooks that raised
+    uint64_t handshakes_waiting         # now: for a hook, or for a remote key's signature
+    uint64_t signer_failures            # handshakes that ended because there was no signature
+    uint64_t handshakes_dropped         # by a hook
 
 cdef class Relief:
     """Makes room when something runs short: by closing what is idle, the oldest first. 0 when nothing was."""
@@ -65,6 +68,10 @@ cdef class Context:
     cdef uint64_t in_state[STATES]      # connections by STATE_*; those of STATE_CLOSED since the start
     cdef uint64_t entered[STATES]       # how often connections have come to each
     cdef object state_observer          # None, or called with (Downstream, old state or None, new state) by name
+    cdef object handshake               # None, or the HandshakeHooks
+    cdef dict fingerprints              # Downstream -> (JA3, JA4), of a policy that wants them; else None
+    cdef dict deciding                  # Downstream -> HookCall that its handshake waits for
+    cdef object failed                  # None, or callable(what, exception): tells the operator of a signer's failure
     cdef object director                # None, or the Hooks whose director is asked about each request
     cdef uint8_t *client_scratch        # SCRATCH bytes: what is being read from a client, for one turn
     cdef uint8_t *upstream_scratch      # likewise from an upstream

@@ -25,6 +25,7 @@ cdef class Relief:
 cdef class Context:
     def __cinit__(self, Loop loop, access_log, error_log):
         self.loop = loop
+        self.deciding = {}
         self.access_log = access_log
         self.error_log = error_log
         self.relief = Relief()

@@ -11,6 +11,7 @@ from cext.net.stream cimport Stream, TcpSettings
 from cext.proxy.access_log cimport AccessLog
 from cext.proxy.context cimport Context
 from cext.proxy.exchange cimport ResponseSink
+from cext.proxy.hook_call cimport HookCall
 from cext.proxy.router cimport Router
 from cext.proxy.timeouts cimport Outflow, Timeouts, WriteLimits
 from cext.tls.config cimport ServerConfig
@@ -70,6 +71,7 @@ cdef class Downstream(Stream):
     cdef uint32_t ramp                  # bytes sent since the connection began or was idle, up to first_bytes
     # small fields share words: an idle connection is this object
     cdef uint8_t state                  # STATE_*; only set_state changes it
+    cdef uint8_t deciding               # the handshake waits for a hook or a signer: ctx.deciding has the call
     cdef uint32_t place                 # of the client's address in ctx.addresses
     cdef uint8_t refused                # OVER_*: its first request is answered with that
     cdef uint8_t read_phase
@@ -103,6 +105,9 @@ cdef class Downstream(Stream):
     # its own
     cdef void serve(self, int fd, const Peer *peer) noexcept
     cdef void open_session(self) noexcept
+    cdef int decide(self, int event) noexcept
+    cdef void begin_deciding(self, HookCall call) noexcept
+    cdef void handshake_went_on(self, int event) noexcept
     cdef void set_state(self, int new) noexcept
     cdef void tell_state(self, str old) noexcept
     cdef void drain(self) noexcept

@@ -49,7 +49,10 @@ from cext.tls.connection cimport (
     TLS_ESTABLISHED,
     TLS_FAILED,
     TLS_NEED_DATA,
+    TLS_WAIT_POLICY,
+    TLS_WAIT_SIGN,
 )
+from cext.tls.constants cimport internal_error
 from cext.tls.names cimport cipher_suite_name, group_name, version_name
 
 from cext.proxy.context import STATE_NAMES
@@ -189,6 +192,32 @@ cdef class Downstream(Stream):
     cdef void open_session(self) noexcept:
         """The handshake is done: the protocol that ALPN chose begins."""
 
+    cdef int decide(self, int event) noexcept:
+        """The engine waits, by its TLS_WAIT_* -> the TlsEvent that came of the decision; TLS_PROGRESS while `deciding`."""
+        return self.tls.refuse_to_resume(internal_error, "nobody is there to decide")
+
+    cdef void begin_deciding(self, HookCall call) noexcept:
+        """The handshake waits for the call, or, None, does not wait any more."""
+        cdef HookCall before = self.ctx.deciding.pop(self, None)
+        if before is not None:
+            before.cancel()
+        self.deciding = call is not None
+        if call is not None:
+            self.ctx.deciding[self] = call
+        self.ctx.counters.handshakes_waiting = len(self.ctx.deciding)
+
+    cdef void handshake_went_on(self, int event) noexcept:
+        """A decision was waited for, and `event` has come of it: what the client sent meanwhile is read."""
+        if self.fd < 0:
+            return
+        if event == TLS_FAILED:
+            self.handshake_failed()
+            return
+        self.flush()
+        if self.fd >= 0:
+            self.stash_news = self.stash.len > 0
+            self.pump()
+
     cdef void set_state(self, int new) noexcept:
         """The only way from state to state. Where `new` may not follow, as on itself, nothing happens."""
         cdef int old = self.state
@@ -256,6 +285,10 @@ cdef class Downstream(Stream):
         if self.fd < 0:
             return
         self.session = None
+        if self.deciding:
+            self.begin_deciding(None)
+        if self.ctx.fingerprints is not None:
+            self.ctx.fingerprints.pop(self, None)
         self.ctx.counters.connections_open -= 1
         self.loop.timers.disarm(&self.reading)
         self.end_sending()
@@ -351,7 +384,7 @@ cdef class Downstream(Stream):
     # ---- reading ----
 
     cdef bint wants_input(self) noexcept:
-        if self.closing:
+        if self.closing or self.deciding:
             return False
         if self.session is None or self.session.wants_plaintext():
             return True
@@ -369,6 +402,9 @@ cdef class Downstream(Stream):
             if self.closing:
                 if self.lingering and self.out.bytes == 0:
                     self.discard_input()
+                break
+            if self.deciding and self.hangup:
+                self.peer_gone(True)            # its bytes wait in the kernel: nothing else tells of its end
                 break
             if self.plain.len and self.plain_news and self.session is not None and self.session.wants_plaintext():
                 self.feed_plain()
@@ -438,6 +474,10 @@ cdef class Downstream(Stream):
                 continue
             if event == TLS_NEED_DATA:
                 break
+            if event == TLS_WAIT_SIGN or event == TLS_WAIT_POLICY:
+                event = self.decide(event)
+                if self.fd < 0:
+                    return n
             if event == TLS_FAILED:
                 self.handshake_failed()
                 return n
@@ -658,6 +698,8 @@ cdef class Downstream(Stream):
             return
         r = self.send_queue()
         if r == IO_ERROR:
+            if self.session is None and not self.closing:
+                self.ctx.counters.handshake_failures += 1
             self.shut(b"client reset")
             return
         if self.out.bytes == 0:

@@ -12,6 +12,7 @@ from cext.proxy.context cimport Context
 from cext.proxy.downstream cimport Downstream, ListenerSettings
 from cext.proxy.h1_session cimport H1Session
 from cext.proxy.h2_client cimport H2Client
+from cext.proxy.handshake_hooks cimport decide
 from cext.proxy.limits cimport admit_connection, may_answer
 
 cdef enum:
@@ -69,3 +70,6 @@ cdef class ClientConnection(Downstream):
 
     cdef void open_session(self) noexcept:
         self.session = H2Client(self) if self.tls.alpn == b"h2" else H1Session(self)
+
+    cdef int decide(self, int event) noexcept:
+        return decide(self, event)

@@ -26,6 +26,9 @@ cdef struct Psk:
     uint8_t binder[HASH_MAX]
     size_t binder_length
 
+cdef list offered_tickets(bytes client_hello)
+"""The tickets (bytes) that a server of either version would look at, of a whole ClientHello that was taken."""
+
 cdef bint mode_fits(ServerConfig config, const ClientHello *ch, bint *dhe) noexcept
 """Whether client and configuration have a PskKeyExchangeMode in common."""
 

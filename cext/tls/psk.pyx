@@ -10,11 +10,11 @@ from cext.crypto.hash_kdf cimport (
 from cext.tls.client_auth cimport state_of_chain
 from cext.tls.config cimport TICKETS_MAX
 from cext.tls.constants cimport (
-    PSK_DHE_KE, PSK_KE, TLS13, TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384, TLS_CHACHA20_POLY1305_SHA256, decrypt_error,
+    HANDSHAKE_HEADER, PSK_DHE_KE, PSK_KE, TLS13, TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384, TLS_CHACHA20_POLY1305_SHA256, decrypt_error,
     internal_error)
 from cext.tls.handshake cimport LEVEL_APPLICATION
 from cext.tls.key_schedule cimport psk_binder, resumption_psk, schedule_early, schedule_wipe
-from cext.tls.messages cimport build_new_session_ticket
+from cext.tls.messages cimport build_new_session_ticket, parse_client_hello
 from cext.tls.session cimport LIFETIME_MAX, forget_state, is_in_time, wall_clock
 from cext.tls.transcript cimport transcript_add, transcript_hash
 
@@ -32,6 +32,23 @@ cdef bint mode_fits(ServerConfig config, const ClientHello *ch, bint *dhe) noexc
         dhe[0] |= mode == PSK_DHE_KE
         plain |= mode == PSK_KE
     return dhe[0] or (plain and config.psk_ke)
+
+
+cdef list offered_tickets(bytes client_hello):
+    cdef ClientHello ch
+    cdef Reader body, identities, identity
+    cdef uint32_t age = 0
+    cdef list tickets = []
+    cdef const uint8_t *message = client_hello
+    if parse_client_hello(message + HANDSHAKE_HEADER, len(client_hello) - HANDSHAKE_HEADER, &ch) < 0:
+        return tickets
+    body = ch.pre_shared_key
+    if body.p != NULL and read_vec16(&body, &identities):
+        while len(tickets) < PSK_TRIES and read_vec16(&identities, &identity) and read_u32(&identities, &age):
+            tickets.append((<const char *> identity.p)[:left(&identity)])
+    if left(&ch.session_ticket):
+        tickets.append((<const char *> ch.session_ticket.p)[:left(&ch.session_ticket)])
+    return tickets
 
 
 cdef int select_psk(ServerConfig config, const ClientHello *ch, const uint8_t *message, size_t n,

@@ -86,6 +86,14 @@ cdef class WrappedTickets(TicketSealer):
     cdef readonly object wrapper        # has wrap(info, content) -> bytes and unwrap(client_hello, ticket) -> bytes or None
     cdef Bytes content                  # of seal_state, between calls empty
 
+cdef class AwaitedTickets(WrappedTickets):
+    cdef dict opened                    # ticket -> content or None: what unwrap gave for the handshake that goes on
+    cdef dict retried                   # likewise, for clients that were asked for another share and come again
+    cdef void tell(self, bytes ticket, content) noexcept
+    # Before the handshake goes on: what the wrapper's unwrap gave for a ticket of its ClientHello.
+    cdef void settle(self, bint retry) noexcept
+    # It has gone on; retry: to a HelloRetryRequest, behind which the same tickets come again.
+
 cdef class Session:
     cdef readonly int version
     cdef readonly int cipher_suite

@@ -15,6 +15,7 @@ from cext.tls.constants cimport TLS_AES_256_GCM_SHA384
 cdef enum:
     FIXED_SIZE = 1 + 2 + 2 + 1 + 8 + 8 + 4 + 4 + 4 + REGISTER_ID + 1 + 1 + 1 + 3
     CLOCK_SKEW_MS = 60000               # by which another host's clock may be ahead of ours
+    RETRIED_MAX = 64                    # tickets whose clients were asked for another share, and may not come again
 
 cdef int64_t clock_shift = 0            # milliseconds, of tests
 
@@ -305,6 +306,41 @@ cdef class WrappedTickets(TicketSealer):
             return read_session(memory.data, memory.len, s)
         except Exception:
             return 0
+
+
+cdef class AwaitedTickets(WrappedTickets):
+    """AwaitedTickets(): tickets by a wrapper that may have to be waited for. Who owns the connection asks its unwrap, and
+    says here what came of it; wrap is asked as that of WrappedTickets is. Until bind(wrapper) there are none."""
+
+    def __init__(self):
+        self.opened = {}
+        self.retried = {}
+
+    def bind(self, wrapper not None):
+        WrappedTickets.__init__(self, wrapper)
+
+    cdef void tell(self, bytes ticket, content) noexcept:
+        self.opened[ticket] = content
+
+    cdef void settle(self, bint retry) noexcept:
+        if retry:
+            self.retried.update(self.opened)
+            while len(self.retried) > RETRIED_MAX:
+                del self.retried[next(iter(self.retried))]
+        self.opened.clear()
+
+    cdef size_t ticket_room(self, const SessionState *s) noexcept:
+        return 0 if self.wrapper is None else WrappedTickets.ticket_room(self, s)
+
+    cdef bint open_state(self, const uint8_t *client_hello, size_t hello_length, const uint8_t *ticket, size_t n,
+                         Bytes *memory, SessionState *s) noexcept:
+        cdef bytes name = (<const char *> ticket)[:n]
+        cdef bytes content = self.opened.get(name)
+        if content is None:
+            content = self.retried.pop(name, None)
+        if content is None or bytes_append(memory, <const char *> content, len(content)) < 0:
+            return 0
+        return read_session(memory.data, memory.len, s)
 
 
 # --- a client's sessions

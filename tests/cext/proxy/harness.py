@@ -23,6 +23,7 @@ from tests.cext.tls.peer import server_config
 from tests.h2_peer import H2Peer
 
 SECONDS = 8
+PROTOCOLS = (b"h2", b"http/1.1")
 RESET = struct.pack("ii", 1, 0)     # SO_LINGER: close() sends RST
 
 
@@ -211,7 +212,7 @@ class Edge:
     """A data plane in a thread, in front of `servers` (addresses, or Backends)."""
 
     def __init__(self, *servers, routes=None, listener=None, pool=None, plane=None, send_buffer=0, keep_log=True,
-                 hooks=None, **route):
+                 hooks=None, tls=None, **route):
         self.chunks_before = allocation_counters()[0]
         self.lines = []
         self.keep_log = keep_log
@@ -230,7 +231,7 @@ class Edge:
                                **(plane or {}))
         self.plane.hooks = hooks
         self.plane.listen(self.listener.fileno(),
-                          ListenerSettings(server_config(alpn=(b"h2", b"http/1.1")), Router(routes),
+                          ListenerSettings(tls or server_config(alpn=PROTOCOLS), Router(routes),
                                            **by_limits(listener or {}, "handshake_ms", "record_idle_ms")))
         self.obeying = self.plane.every(2, self._obey)
         self.ended = threading.Event()

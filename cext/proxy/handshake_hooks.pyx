@@ -1,0 +1,358 @@
+"""Handshakes that wait (see the .pxd).
+
+A hook's outcome takes one of two ways to the engine: at once, within the reading that brought the ClientHello, or from
+the loop (`settled`). Both end in decide(), since one decision may lead to the next.
+"""
+
+import inspect
+
+from cext.net.address cimport ADDRESS_TEXT, Peer, local_peer, peer_text
+from cext.tls.connection cimport TLS_FAILED, TLS_PROGRESS, TLS_WAIT_POLICY, TLS_WAIT_SIGN
+from cext.tls.constants cimport decode_error, internal_error
+from cext.tls.handshake cimport Handshake
+from cext.tls.psk cimport offered_tickets
+
+cdef enum:
+    TICKET_MAX = 0xFFFF
+    STORING_MAX = 1024          # tickets that are being stored at once
+
+NAMES = ("client_hello", "get_config", "get_certificate", "unwrap")
+"""Of the hooks, by Stage."""
+
+
+class Drop(Exception):
+    """For a hook of the handshake to raise, or for client_hello to return: the connection is closed without a word."""
+
+
+class HandOver(Exception):
+    """HandOver(name), likewise: the connection, as it has come, goes to the receiver of that name."""
+
+    def __init__(self, name):
+        super().__init__(name)
+        self.name = name
+
+
+cdef int decide(Downstream client, int event) noexcept:
+    cdef Decision decision
+    while event == TLS_WAIT_SIGN or event == TLS_WAIT_POLICY:
+        if event == TLS_WAIT_SIGN:
+            event = sign(client)
+        elif client.ctx.handshake is None:
+            event = client.tls.resume_policy(None, None)
+        else:
+            decision = Decision.__new__(Decision)
+            decision.hooks = client.ctx.handshake
+            decision.client = client
+            decision.client_hello = client.tls.client_hello
+            event = decision.go_on()
+    return event
+
+
+# ---- by the ClientHello ----
+
+cdef class HandOvers:
+    cdef bint hand_over(self, Downstream client, str name) noexcept:
+        return False
+
+
+cdef void hand_over_failed(Downstream client, str why) noexcept:
+    if client.fd < 0:
+        return
+    client.begin_deciding(None)
+    client.handshake_went_on(client.tls.refuse_to_resume(internal_error, why))
+
+
+cdef class HandshakeHooks:
+    """HandshakeHooks(client_hello=None, get_config=None, get_certificate=None, wrapper=None, ...): see the .pxd."""
+
+    def __init__(self, client_hello=None, get_config=None, get_certificate=None, *, wrapper=None, fingerprints=False,
+                 describe, read_config, read_certificate, read_session, refuse, failed):
+        self.hooks = (client_hello, get_config, get_certificate)
+        self.wrapper = wrapper
+        self.fingerprints = fingerprints
+        self.describe = describe
+        self.read_config = read_config
+        self.read_certificate = read_certificate
+        self.read_session = read_session
+        self.verdicts = (Drop, HandOver, refuse)
+        self.failed = failed
+        self.hand_overs = HandOvers()
+        self.storing = set()
+
+    cdef void join(self, Context ctx) noexcept:
+        """They are a worker's from now on."""
+        self.ctx = ctx
+        ctx.handshake = self
+        if self.fingerprints:
+            ctx.fingerprints = {}
+
+    cdef void report(self, str hook, object error) noexcept:
+        self.ctx.counters.hook_failures += 1
+        try:
+            self.failed(hook, error)
+        except BaseException as e:
+            self.ctx.log("error", f"hook {hook}: {type(error).__name__}, and its report failed: {type(e).__name__}")
+
+    cdef bytes make_ticket(self, object wrapper, dict info, bytes content):
+        cdef HookCall call = HookCall.__new__(HookCall)
+        if not call.run(self.ctx, wrapper.wrap, (self.read_session(info), content), self.ctx.hook_timeout_ms):
+            call.cancel()
+            raise TypeError("it waits; but the ticket must be there at once, with what takes time beside it")
+        if call.error is not None:
+            raise call.error
+        ticket, rest = call.value if isinstance(call.value, tuple) and len(call.value) == 2 else (call.value, None)
+        if not isinstance(ticket, bytes) or not 0 < len(ticket) <= TICKET_MAX:
+            raise TypeError(f"it gave {type(ticket).__name__} in the place of 1 to {TICKET_MAX} bytes")
+        if rest is not None:
+            self.store(rest)
+        return ticket
+
+    cdef int store(self, object rest) except -1:
+        """Runs what is to be awaited for a ticket."""
+        cdef Storing call = Storing.__new__(Storing)
+        if len(self.storing) >= STORING_MAX:
+            if inspect.iscoroutine(rest):
+                rest.close()
+            raise RuntimeError(f"{STORING_MAX} tickets are being stored, and no more are given until some are")
+        call.hooks = self
+        if not call.run(self.ctx, itself, (rest,), self.ctx.hook_timeout_ms):
+            self.storing.add(call)
+        elif call.error is not None:
+            raise call.error
+        return 0
+
+
+def itself(o):
+    return o
+
+
+cdef class Storing(HookCall):
+    cdef void settled(self) noexcept:
+        self.hooks.storing.discard(self)
+        if self.error is not None:
+            self.hooks.report("wrap", self.error)
+
+
+cdef class Wrapping:
+    def __init__(self, HandshakeHooks hooks not None, wrapper):
+        self.hooks = hooks
+        self.wrapper = wrapper
+
+    def wrap(self, dict info, bytes content):
+        """For the engine. What it raises has been told of."""
+        try:
+            return self.hooks.make_ticket(self.wrapper, info, content)
+        except BaseException as e:
+            self.hooks.report("wrap", e)
+            raise ValueError("no ticket") from None
+
+    def unwrap(self, client_hello, ticket):
+        """Never called: a Decision asks the wrapper, where it may wait."""
+        return None
+
+
+cdef class Decision:
+    cdef int go_on(self) noexcept:
+        """Asks what is still to be asked -> as decide()."""
+        cdef Downstream client = self.client
+        cdef Asking call
+        try:
+            while self.stage < DECIDED:
+                call = self.question()
+                if call is None:
+                    self.stage += 1
+                    continue
+                call.decision = self
+                if not call.run(client.ctx, call.hook, call.arguments, client.ctx.hook_timeout_ms):
+                    client.begin_deciding(call)
+                    return TLS_PROGRESS
+                error = self.take(call)
+                if error is not None:
+                    return self.fail(error)
+        except BaseException as e:
+            return self.fail(e)
+        return self.finish()
+
+    cdef Asking question(self):
+        """Of this stage; None: there is none, or no other."""
+        cdef Asking call
+        cdef AwaitedTickets tickets
+        hook = None
+        if self.stage < ASK_TICKETS:
+            if self.stage == ASK_CLIENT_HELLO and self.hooks.fingerprints and self.hello is None:
+                self.describe()
+                self.client.ctx.fingerprints[self.client] = (self.hello.ja3, self.hello.ja4)
+            hook = self.hooks.hooks[self.stage]
+            if hook is None:
+                return None
+        else:
+            tickets = self.awaited()
+            if tickets is None:
+                return None
+            if self.tickets is None:
+                self.tickets = offered_tickets(self.client_hello)
+                self.tickets.reverse()
+            if not self.tickets:
+                return None
+            self.ticket = self.tickets.pop()
+            hook = (<Wrapping> tickets.wrapper).wrapper.unwrap
+        if self.hello is None:
+            self.describe()
+        call = Asking.__new__(Asking)
+        call.hook = hook
+        call.arguments = (self.hello,) if self.stage < ASK_TICKETS else (self.hello, self.ticket)
+        return call
+
+    def describe(self):
+        """Makes `hello`. ValueError for what the engine has no use for, and has not looked at."""
+        cdef Downstream client = self.client
+        cdef char text[ADDRESS_TEXT]
+        cdef Peer local
+        cdef size_t n = peer_text(&client.peer, text)
+        address = text[:n].decode("ascii")
+        local_peer(client.fd, &local)
+        n = peer_text(&local, text)
+        try:
+            self.hello = self.hooks.describe(self.client_hello, address, client.peer.port if client.peer.known else 0,
+                                             text[:n].decode("ascii"), local.port if local.known else 0, None)
+        except ValueError as e:
+            raise Malformed(str(e)) from None
+
+    cdef object take(self, Asking call):
+        """What came of a question -> None, or the exception that ends the handshake."""
+        error, value = call.error, call.value
+        if error is not None:
+            if self.stage != ASK_TICKETS or isinstance(error, self.hooks.verdicts):
+                return error
+            self.hooks.report("unwrap", error)
+            return None
+        try:
+            self.read(value)
+        except BaseException as e:
+            return e
+        return None
+
+    cdef int read(self, object value) except -1:
+        """A hook's answer. Raises for one that is none."""
+        if self.stage == ASK_TICKETS:
+            if value is None:
+                return 0                # the next ticket may be known
+            if not isinstance(value, bytes):
+                self.hooks.report("unwrap", TypeError(f"it gave {type(value).__name__} in the place of bytes"))
+                return 0
+            self.opened = value
+        elif value is None:
+            pass
+        elif self.stage == ASK_CONFIG:
+            self.config = self.hooks.read_config(self.client.tls.config, value)
+        elif self.stage == ASK_CERTIFICATE:
+            self.credential = self.hooks.read_certificate(value)
+        elif value is Drop or isinstance(value, self.hooks.verdicts):
+            raise value
+        else:
+            raise TypeError(f"it gave {type(value).__name__}, which is neither None nor Drop, Refuse or HandOver")
+        self.stage += 1
+        return 0
+
+    cdef AwaitedTickets awaited(self):
+        """Those of the configuration that was chosen, where a wrapper makes them."""
+        cdef ServerConfig config = self.client.tls.config if self.config is None else self.config
+        if not isinstance(config.tickets, AwaitedTickets) or (<AwaitedTickets> config.tickets).wrapper is None:
+            return None
+        return config.tickets
+
+    cdef int finish(self) noexcept:
+        """All is decided."""
+        cdef Downstream client = self.client
+        cdef AwaitedTickets tickets = self.awaited()
+        cdef int event
+        if tickets is not None and self.opened is not None:
+            tickets.tell(self.ticket, self.opened)
+        event = client.tls.resume_policy(self.config, self.credential)
+        if tickets is not None:
+            tickets.settle(event == TLS_PROGRESS and client.tls.handshake is not None
+                           and client.tls.handshake.hello_retried)
+        return event
+
+    cdef int fail(self, object error) noexcept:
+        """The handshake ends: as a hook says, or because it has failed."""
+        cdef Downstream client = self.client
+        if isinstance(error, Drop):
+            client.ctx.counters.handshakes_dropped += 1
+            client.tell(b"dropped by a hook")
+            client.abort(b"dropped by a hook")
+            return TLS_PROGRESS
+        if isinstance(error, HandOver):
+            if self.hooks.hand_overs.hand_over(client, error.name):
+                if client.fd >= 0 and not client.deciding:
+                    client.begin_deciding(HookCall.__new__(HookCall))
+                return TLS_PROGRESS
+            error = LookupError(f"connections are not handed over to {error.name!r}")
+        if isinstance(error, Malformed):
+            return client.tls.refuse_to_resume(decode_error, str(error))
+        if isinstance(error, self.hooks.verdicts):
+            return client.tls.refuse_to_resume(error.description, str(error.reason) or "refused by a hook")
+        self.hooks.report(NAMES[self.stage], error)
+        return client.tls.refuse_to_resume(internal_error, f"{NAMES[self.stage]} failed")
+
+
+class Malformed(Exception):
+    """A ClientHello is."""
+
+
+cdef class Asking(HookCall):
+    cdef void settled(self) noexcept:
+        cdef Decision decision = self.decision
+        cdef Downstream client = decision.client
+        client.begin_deciding(None)
+        error = decision.take(self)
+        client.handshake_went_on(decide(client, decision.go_on() if error is None else decision.fail(error)))
+
+
+# ---- signatures ----
+
+cdef int sign(Downstream client) noexcept:
+    """By the credential's signer."""
+    cdef Handshake handshake = client.tls.handshake
+    cdef Signing call = Signing.__new__(Signing)
+    call.client = client
+    if not call.run(client.ctx, handshake.signer.sign, (handshake.to_sign, handshake.scheme), client.ctx.hook_timeout_ms):
+        client.begin_deciding(call)
+        return TLS_PROGRESS
+    return call.conclude()
+
+
+cdef class Signing(HookCall):
+    cdef void settled(self) noexcept:
+        cdef Downstream client = self.client
+        client.begin_deciding(None)
+        client.handshake_went_on(decide(client, self.conclude()))
+
+    cdef int conclude(self) noexcept:
+        """-> the TlsEvent that comes of the outcome."""
+        cdef Downstream client = self.client
+        cdef int event
+        cdef tuple names = client.tls.handshake.credential.names
+        if self.error is None and not isinstance(self.value, bytes):
+            self.error = TypeError(f"sign gave {type(self.value).__name__} in the place of bytes")
+        if self.error is None:
+            event = client.tls.resume_sign(self.value)
+            if event != TLS_FAILED:
+                return event
+            self.error = client.tls.failure
+        else:
+            event = client.tls.refuse_to_resume(internal_error, "there is no signature")
+        client.ctx.counters.signer_failures += 1
+        report(client.ctx, f"signer of {names[0]}" if names else "signer", self.error)
+        return event
+
+
+cdef void report(Context ctx, str what, object error) noexcept:
+    """Tells the operator."""
+    try:
+        if ctx.failed is not None:
+            ctx.failed(what, error)
+            return
+    except Exception as e:
+        ctx.log("error", f"{what}: the report of a failure failed: {type(e).__name__}")
+    ctx.log("error", f"{what}: {type(error).__name__}: {error}")

@@ -14,12 +14,16 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from cryptography.x509 import ocsp
 
-from edge.config import read_file
+from edge.config import addresses, read_file
+from edge.keyless import client as keyless
 from edge.schema import Place
-from edge.settings import Certificate, Settings
+from edge.settings import Certificate, Server, Settings
+from edge.signers import KeylessKey, key_files
+from edge.tls.certificate import Signer
 
 _RSA_LEAST_BITS: Final = 2048
 _TIMESTAMP_MOST: Final = 4096
@@ -39,7 +43,9 @@ class Identity:
     public_key: bytes
     """SubjectPublicKeyInfo of the certificate."""
     key_pem: bytes = dataclasses.field(repr=False)
-    """b"": the key that is loaded already."""
+    """b"": there is a signer, or it is the key that is loaded already."""
+    signer: Signer | None
+    """What signs where the key is somewhere else."""
     ocsp_response: bytes
     ocsp_expires: float
     """Seconds since 1970; 0: never."""
@@ -88,7 +94,7 @@ def settle(settings: Settings, identities: Sequence[Identity]) -> tuple[Identity
 
 def files(entry: Certificate) -> tuple[Path, ...]:
     """All that an identity is made of."""
-    return tuple(path for path in (entry.chain, entry.key, entry.ocsp, *entry.scts) if path is not None)
+    return tuple(path for path in (entry.chain, *key_files(entry.key), entry.ocsp, *entry.scts) if path is not None)
 
 
 def load_one(chain: Path, key: Path, at: Place) -> Identity:
@@ -117,12 +123,18 @@ def _may_issue(certificate: x509.Certificate) -> bool:
 
 def _identity(entry: Certificate, at: Place) -> Identity:
     chain = _read_pem(entry.chain, at.key("chain"))
-    pem = read_file(entry.key, at.key("key"))
-    public, kind = _read_key(entry, pem, at.key("key"))
-    _check_fit(entry, chain, public, at)
-    _check_order(entry, chain, at.key("chain"))
     certified = _dns_names(chain[0])
     names = entry.names if entry.names is not None else certified
+    pem, signer = b"", None
+    if isinstance(entry.key, Path):
+        pem = read_file(entry.key, at.key("key"))
+        public, kind = _read_key(entry, pem, at.key("key"))
+        _check_fit(entry, chain, public, at)
+    else:
+        public = _public(chain[0].public_key())
+        kind = _kind(chain[0].public_key(), f"{entry.chain}: a certificate with", at.key("chain"))
+        signer = _signer(entry.key, public, names, at.key("key"))
+    _check_order(entry, chain, at.key("chain"))
     staple, expires, stale = _read_ocsp(entry.ocsp, chain, at.key("ocsp")) if entry.ocsp else (b"", 0.0, ())
     return Identity(
         names=names,
@@ -130,6 +142,7 @@ def _identity(entry: Certificate, at: Place) -> Identity:
         public_key=public,
         chain=tuple(c.public_bytes(Encoding.DER) for c in chain),
         key_pem=pem,
+        signer=signer,
         ocsp_response=staple,
         ocsp_expires=expires,
         timestamps=tuple(_read_timestamp(path, at.key("scts").item(i)) for i, path in enumerate(entry.scts)),
@@ -161,17 +174,47 @@ def _read_key(entry: Certificate, pem: bytes, at: Place) -> tuple[bytes, str]:
         raise at.error(
             f"{entry.key}: holds no private key", 'name a PEM file with a block of "BEGIN PRIVATE KEY"'
         ) from None
+    return _public(key.public_key()), _kind(key.public_key(), f"{entry.key}:", at)
+
+
+def _public(key: PublicKeyTypes) -> bytes:
+    """The SubjectPublicKeyInfo."""
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _kind(key: PublicKeyTypes, where: str, at: Place) -> str:
+    """For people. ConfigError, beginning with `where`, when TLS has no use for it."""
     match key:
-        case ec.EllipticCurvePrivateKey(curve=ec.SECP256R1() | ec.SECP384R1()):
-            kind = f"ECDSA P-{key.curve.key_size}"
-        case rsa.RSAPrivateKey() if key.key_size >= _RSA_LEAST_BITS:
-            kind = f"RSA {key.key_size}"
-        case ed25519.Ed25519PrivateKey():
-            kind = "Ed25519"
-        case _:
-            size = getattr(key, "key_size", "")
-            raise at.error(f"{entry.key}: a {size or ''} {type(key).__name__} cannot serve".replace("  ", " "), _USABLE)
-    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo), kind
+        case ec.EllipticCurvePublicKey(curve=ec.SECP256R1() | ec.SECP384R1()):
+            return f"ECDSA P-{key.curve.key_size}"
+        case rsa.RSAPublicKey() if key.key_size >= _RSA_LEAST_BITS:
+            return f"RSA {key.key_size}"
+        case ed25519.Ed25519PublicKey():
+            return "Ed25519"
+    size = getattr(key, "key_size", "")
+    name = type(key).__name__.replace("PublicKey", "PrivateKey")
+    raise at.error(f"{where} a {size or ''} {name} cannot serve".replace("  ", " "), _USABLE)
+
+
+def _signer(key: KeylessKey, public_key: bytes, names: Sequence[str], at: Place) -> Signer:
+    """What signs by a key that is somewhere else; `public_key` is the certificate's."""
+    own = load_one(key.chain, key.key, at)
+    authorities = load_authorities(key.ca, at.key("ca"))
+    hosts = []
+    for i, (host, port) in enumerate(key.servers):
+        found = addresses(Server(host=host, port=port), at.key("servers").item(i))
+        literal = tuple(str(address[1]) for address in found)
+        hosts.append(keyless.Host(name=host, port=port, addresses=literal, certified=key.name or host))
+    servers = keyless.Servers(
+        hosts=tuple(hosts),
+        authorities=tuple(authority.public_bytes(Encoding.DER) for authority in authorities),
+        chain=own.chain,
+        key_pem=own.key_pem,
+        timeout=key.timeout / 1000,
+        connections=key.connections,
+        pending=key.pending,
+    )
+    return keyless.KeylessSigner(servers, keyless.subject_key_identifier(public_key), names[0] if names else "")
 
 
 def _read_ocsp(path: Path, chain: Sequence[x509.Certificate], at: Place) -> tuple[bytes, float, tuple[str, ...]]:
@@ -222,7 +265,7 @@ def _read_timestamp(path: Path, at: Place) -> bytes:
 
 
 def _check_fit(entry: Certificate, chain: Sequence[x509.Certificate], public: bytes, at: Place) -> None:
-    fits = [c.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) == public for c in chain]
+    fits = [_public(c.public_key()) == public for c in chain]
     if fits[0]:
         return
     if any(fits):

@@ -204,12 +204,13 @@ def _resolve(settings: Settings, top: Place) -> Iterator[dict[Address, str]]:
             at = top.key("upstream").item(i).key("servers").item(j)
             tls = tls_of(upstream)
             name = (tls and tls.name) or server.host
-            for address in _addresses(server, at):
+            for address in addresses(server, at):
                 found.setdefault(address, name)
         yield found
 
 
-def _addresses(server: Server, at: Place) -> list[Address]:
+def addresses(server: Server, at: Place) -> list[Address]:
+    """What a server's name leads to now. Raises ConfigError."""
     if server.path:
         return [("unix", server.path)]
     try:

@@ -168,6 +168,30 @@ def _key_log(settings: Settings) -> Callable[[str], None] | None:
     return KeyLog(path, Place(settings.file).key("tls").key("key_log")).write if path else None
 
 
+def start_signers(prepared: Prepared, plane: Plane, report: Callable[[str, str], None]) -> None:
+    """In a worker, before it serves: what signs by asking others begins, with report(level, message) for its
+    troubles; and so does what later certificates bring, while what they no longer need ends."""
+    started: list[Any] = []
+
+    async def follow() -> None:
+        now = [s for s in prepared.serving.signers() if hasattr(s, "start")]
+        before = started[:]
+        started[:] = now
+        for signer in now:
+            if not any(signer is one for one in before):
+                signer.start(asyncio.get_running_loop(), report)
+        for signer in before:
+            if not any(signer is one for one in now):
+                signer.stop()
+
+    def begin() -> None:
+        if started or any(hasattr(s, "start") for s in prepared.serving.signers()):
+            plane.guest.run_coroutine(follow(), lambda task: task.result())
+
+    prepared.serving.replaced = begin
+    begin()
+
+
 def open_plane(
     access_log: Callable[[bytes], None] | None,
     error_log: Callable[[str, str], None],
@@ -192,7 +216,7 @@ def _credential(identity: certs.Identity, before: Any = None) -> Any:
     try:
         return Credential(
             identity.chain,
-            PrivateKey.from_pem(identity.key_pem) if identity.key_pem else before.key or before.signer,
+            _key(identity, before),
             identity.names,
             ocsp_response=identity.ocsp_response,
             ocsp_expires=identity.ocsp_expires,
@@ -203,6 +227,13 @@ def _credential(identity: certs.Identity, before: Any = None) -> Any:
         raise identity.at.error(
             f"cannot be used: {e}", "write the names to serve under `names`, or use another certificate and key"
         ) from None
+
+
+def _key(identity: certs.Identity, before: Any) -> Any:
+    """What signs; what has signed before (and is connected) as long as it is no other."""
+    if identity.signer is None:
+        return PrivateKey.from_pem(identity.key_pem) if identity.key_pem else before.key
+    return before.signer if before is not None and before.signer == identity.signer else identity.signer
 
 
 def _router(settings: Settings) -> object:

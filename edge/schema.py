@@ -313,6 +313,27 @@ class Section(Kind[T]):
         return read_table(self.cls, value, at)
 
 
+class Variants(Kind[T]):
+    """A plain value, or a table whose key `by` names which of several tables it is."""
+
+    def __init__(self, plain: Kind[Any], by: str, tables: dict[str, type]) -> None:
+        self.text = f"{plain.text} or table"
+        self.tables = tables
+        self._plain = plain
+        self._by = by
+
+    def read(self, value: object, at: Place) -> T:
+        if not isinstance(value, dict):
+            return cast(T, self._plain.read(value, at))
+        known = " or ".join(f'"{name}"' for name in self.tables)
+        if self._by not in value:
+            raise at.key(self._by).error("is missing", f"add {self._by} = {known}")
+        name = value[self._by]
+        if not isinstance(name, str) or name not in self.tables:
+            raise at.key(self._by).error(f"{show(name)} is not known", f"write {known}")
+        return cast(T, read_table(self.tables[name], value, at))
+
+
 class Sections(Kind[tuple[T, ...]]):
     """An array of tables, `[[name]]`; at least one."""
 
@@ -367,6 +388,9 @@ def _rows(cls: type, prefix: str) -> Iterator[str]:
             yield from _rows(k.kind.cls, f"{prefix}{name}.")
         else:
             yield f"| `{prefix}{name}` | {k.kind.text} | {_default(k)} | {k.doc} |"
+            if isinstance(k.kind, Variants):
+                for cls_of_variant in k.kind.tables.values():
+                    yield from _rows(cls_of_variant, f"{prefix}{name}.")
 
 
 def _default(k: Knob) -> str:

@@ -29,6 +29,8 @@ class Serving:
         self._make_credential = make_credential
         self._make_configs = make_configs
         self._listeners: list[tuple[Any, Any]] = []
+        self.replaced: Callable[[], None] | None = None
+        """Called after each replacement."""
         self._credentials = [make_credential(identity, None) for identity in identities]
         self.configs = make_configs(self._credentials)
         # The keys are with the engine now; their text is not kept.
@@ -38,6 +40,10 @@ class Serving:
         """`listener.tls` is configs[which], whatever that becomes."""
         listener.tls = self.configs[which]
         self._listeners.append((listener, which))
+
+    def signers(self) -> list[Any]:
+        """What signs for keys that are somewhere else."""
+        return [credential.signer for credential in self._credentials if credential.signer is not None]
 
     def prepare(self, changed: Mapping[int, Identity]) -> "Replacement":
         """Other certificates for some of the identities, by their index. Raises what makes them unusable."""
@@ -52,6 +58,8 @@ class Serving:
         self.configs = replacement.configs
         for listener, which in self._listeners:
             listener.tls = self.configs[which]
+        if self.replaced is not None:
+            self.replaced()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)

@@ -12,6 +12,7 @@ import socket
 from pathlib import Path
 from typing import Final
 
+from edge.hostport import dns_name, host_and_port, peer_name, split_port
 from edge.limits import Limits, RouteLimits
 from edge.schema import (
     Boolean,
@@ -33,6 +34,7 @@ from edge.schema import (
     show,
     table,
 )
+from edge.signers import KEY, KeylessKey
 from edge.tcp import Tcp
 from edge.timeouts import ListenerTimeouts, RouteTimeouts
 
@@ -56,9 +58,6 @@ GROUPS: Final = {
     "secp256r1": 0x0017,
     "secp384r1": 0x0018,
 }
-
-_LABEL: Final = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
-_NAME: Final = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -94,19 +93,8 @@ Address = tuple[str, str] | tuple[str, str, int]
 """What the data plane connects to: ("unix", path) or ("tcp", literal address, port)."""
 
 
-def _split_port(text: str) -> tuple[str, int]:
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65535:
-        raise ValueError("has no port between 1 and 65535")
-    if host.startswith("[") and host.endswith("]"):
-        return str(ipaddress.IPv6Address(host[1:-1])), int(port)
-    if ":" in host:
-        raise ValueError("an IPv6 address stands in brackets")
-    return host, int(port)
-
-
 def _bind(text: str) -> Bind:
-    host, port = _split_port(text)
+    host, port = split_port(text)
     return Bind(str(ipaddress.ip_address(host)), port)
 
 
@@ -120,34 +108,14 @@ def _server(text: str) -> Server:
         return Server(path=path)
     if "://" in text:
         raise ValueError("is a URL; what is spoken is said by `protocol` and `tls`")
-    host, port = _split_port(text)
-    if (not text.startswith("[") and not _NAME.fullmatch(host.lower())) or host.startswith("*"):
-        raise ValueError("is no address or host name")
-    return Server(host=host.lower(), port=port)
-
-
-def _dns_name(text: str) -> str:
-    name = text.lower().removesuffix(".")
-    if len(name) > 253 or not _NAME.fullmatch(name):
-        raise ValueError("is no DNS name")
-    return name
-
-
-def _peer_name(text: str) -> str:
-    """What a certificate may be for."""
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError:
-        name = _dns_name(text)
-    if name.startswith("*"):
-        raise ValueError("is a pattern, not a name")
-    return name
+    host, port = host_and_port(text)
+    return Server(host=host, port=port)
 
 
 def _host(text: str) -> str:
     if text.startswith("[") and text.endswith("]"):
         return f"[{ipaddress.IPv6Address(text[1:-1])}]"
-    return _dns_name(text)
+    return dns_name(text)
 
 
 def _protocol(text: str) -> str:
@@ -428,14 +396,18 @@ class Tls:
 class Certificate:
     names: tuple[str, ...] | None = knob(
         ListOf(
-            Parsed("DNS name", _dns_name, 'write "example.com" or "*.example.com" (internationalised names as xn--)')
+            Parsed("DNS name", dns_name, 'write "example.com" or "*.example.com" (internationalised names as xn--)')
         ),
         'Server names (SNI) that this certificate is for, `"*.example.com"` for any one label; without it, '
         "the DNS names of the certificate.",
         default=None,
     )
     chain: Path = knob(File(), "PEM file: the server's certificate, then each issuer's up to (not needed) the root.")
-    key: Path = knob(File(), "PEM file: the private key, not encrypted. ECDSA P-256 or P-384, RSA or Ed25519.")
+    key: Path | KeylessKey = knob(
+        KEY,
+        "PEM file: the private key, not encrypted. ECDSA P-256 or P-384, RSA or Ed25519. Or a table that says where "
+        "else it is ([keys.md](keys.md)).",
+    )
     ocsp: Path | None = knob(
         File(),
         "DER file: an OCSP response for the certificate, which goes to clients that ask for one. Replace the file "
@@ -477,7 +449,7 @@ class UpstreamTls:
         default=None,
     )
     name: str | None = knob(
-        Parsed("host name or IP address", _peer_name, 'write "app.internal" or "10.0.0.7", without a port'),
+        Parsed("host name or IP address", peer_name, 'write "app.internal" or "10.0.0.7", without a port'),
         "What the certificates of all servers are to be for, and what is asked for as SNI. Without it, the host that "
         "stands in `servers`.",
         default=None,

@@ -108,6 +108,7 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         if not self._wait_for_go():
             return
         try:
+            plane.start_signers(self.generation.prepared, self.plane, self._report)
             for bind, settings in self.generation.prepared.listeners.items():
                 self.plane.listen(self.sockets_by_bind[bind].fileno(), settings)
             self.plane.every(HEARTBEAT_MS, self._beat)

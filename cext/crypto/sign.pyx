@@ -207,6 +207,23 @@ cdef class PrivateKey:
             raise ValueError(f"a key of kind {self.kind} cannot sign by scheme {scheme:#06x}")
         return signature[:n]
 
+    def sign_digest(self, int scheme, bytes digest not None):
+        """The signature of what is hashed already (for Ed25519, of the message), by a SignatureScheme as TLS 1.2 reads it.
+        Any number of threads may sign at once: the interpreter's lock is released. ValueError for a scheme or a digest
+        that does not fit."""
+        cdef uint8_t signature[SIGNATURE_MAX]
+        cdef size_t n = SIGNATURE_MAX, length = len(digest)
+        cdef const uint8_t *p = <const uint8_t *> <const char *> digest
+        cdef int i = find12(scheme, self.family)
+        cdef int done
+        if i < 0 or (SCHEMES[i].digest_length and length != <size_t> SCHEMES[i].digest_length):
+            raise ValueError(f"a key of kind {self.kind} cannot sign {length} bytes by scheme {scheme:#06x}")
+        with nogil:
+            done = sign_hashed(self.pkey, &SCHEMES[i], p, length, signature, &n)
+        if done < 0:
+            raise ValueError(f"a key of kind {self.kind} refuses to sign by scheme {scheme:#06x}")
+        return signature[:n]
+
     def public_spki(self):
         """The public half as SubjectPublicKeyInfo (DER), to be compared with a certificate's."""
         return _spki(self.pkey)
@@ -353,6 +370,24 @@ cdef void digest_of(int length, const uint8_t *message, size_t n, uint8_t *out) 
         SHA512_Final(out, &c)
     else:
         hash_once(HASH_SHA256 if length == 32 else HASH_SHA384, message, n, out)
+
+
+cdef int sign_hashed(EVP_PKEY *pkey, const Scheme *scheme, const uint8_t *p, size_t n,
+                     uint8_t *signature, size_t *sig_len) noexcept nogil:
+    """In contexts of its own, which no other thread has."""
+    cdef EVP_MD_CTX *md_ctx
+    cdef EVP_PKEY_CTX *ctx
+    cdef bint done
+    if scheme.digest_length == 0:
+        md_ctx = EVP_MD_CTX_new()
+        done = (md_ctx != NULL and EVP_DigestSignInit(md_ctx, NULL, NULL, NULL, pkey) == 1
+                and EVP_DigestSign(md_ctx, signature, sig_len, p, n) == 1)
+        EVP_MD_CTX_free(md_ctx)
+        return 0 if done else failed()
+    ctx = new_context(pkey, scheme, 1)
+    done = ctx != NULL and EVP_PKEY_sign(ctx, signature, sig_len, p, n) == 1
+    EVP_PKEY_CTX_free(ctx)
+    return 0 if done else failed()
 
 
 cdef EVP_PKEY_CTX *new_context(EVP_PKEY *pkey, const Scheme *scheme, bint sign) noexcept nogil:

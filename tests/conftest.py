@@ -1,10 +1,15 @@
-"""What concerns the whole suite: `./dev fuzz`, which runs every property with many more examples."""
+"""What concerns the whole suite: properties, which it tries by the same examples in every run, and `./dev fuzz` by many
+new ones."""
 
 import os
 
 from hypothesis import HealthCheck, is_hypothesis_test, settings
 
 FUZZ_EXAMPLES = int(os.environ.get("EDGE_FUZZ_EXAMPLES", "0"))
+
+# What a change is judged by must not change with the day.
+settings.register_profile("suite", derandomize=not FUZZ_EXAMPLES)
+settings.load_profile("suite")
 
 
 def pytest_collection_modifyitems(items):

@@ -464,7 +464,7 @@ def test_workers_run_as_the_user(edge, origin, tmp_path):
     nobody = pwd.getpwnam("nobody")
     (tmp_path / "localhost.key").chmod(0o600)
     edge.configure(origin, server='workers = 1\nuser = "nobody"\naccess_log = { path = "a.log" }')
-    for directory in (tmp_path, *tmp_path.parents[:2]):
+    for directory in (tmp_path, *tmp_path.parents[:3]):
         directory.chmod(0o755)  # the worker reopens its log
     edge.start()
     (pid,) = edge.workers()

@@ -179,7 +179,7 @@ def test_a_client_takes_it():
     (compressed(body=BODY + b"\0"), "decode_error"),                            # of the Certificate inside
     (compressed(body=b"\0\0\0\0"), "decode_error"),                             # no certificate there
     (compressed(body=b"\1" + BODY), "illegal_parameter"),                      # a context
-])
+], ids=[f"fault{i}" for i in range(15)])
 def test_what_a_client_refuses(whole, name):
     failure = client_meets(whole).client.failure
     assert (failure.name, failure.sent) == (name, True), failure

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
-from edge import timeouts
+from edge import early_data, timeouts
 from edge.errors import ConfigError
 from edge.schema import (
     Place,
@@ -52,6 +52,9 @@ def parse(text: str, file: str) -> Settings:
     _check_tls(settings.tls, top.key("tls"))
     _check_upstreams(settings, top)
     _check_timeouts(settings, top)
+    error = early_data.check([route.early_data for route in settings.route], settings.tls.early_data, top)
+    if error:
+        raise error
     _check_server(settings.server, top.key("server"))
     resolved = list(_resolve(settings, top))
     return dataclasses.replace(

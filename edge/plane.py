@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol, TypeVar, cast
 from cext.crypto.sign import PrivateKey
 from cext.proxy.address_table import AddressTable
 from cext.proxy.downstream import ListenerSettings
+from cext.proxy.early_rules import EarlyRules
 from cext.proxy.hints import EarlyHints, HintTable
 from cext.proxy.router import Route, Router
 from cext.tls.config import ServerConfig
@@ -22,6 +23,7 @@ from cext.worker import DataPlane
 from edge import certs, compression, policy, tcp, ticket_keys, timeouts, upstreams
 from edge.certwatch import Watch
 from edge.clients import ClientTrust
+from edge.early_data import EarlyData
 from edge.keylog import KeyLog
 from edge.schema import Place
 from edge.serving import MakeConfigs, Serving
@@ -103,7 +105,7 @@ def prepare(settings: Settings, cookie_secret: bytes, shared: ticket_keys.Shared
         certs.load(settings), _credential, _server_configs(settings, cookie_secret, rotation, shared)
     )
     router = _router(settings)
-    made = [(listener, _listener_settings(listener, serving, router)) for listener in settings.listener]
+    made = [(listener, _listener_settings(listener, serving, router, settings.tls.early_data)) for listener in settings.listener]
     return Prepared(
         settings=settings,
         serving=serving,
@@ -132,7 +134,7 @@ def _server_configs(
         ticket_lifetime=ticket_keys.lifetime(tickets),
         max_early_data=early_data.max_bytes if early_data else 0,
         early_window=early_data.window if early_data else 1,
-        replay=shared.register(early_data) if early_data else None,
+        replay=shared.register(early_data, tickets, Place(settings.file)) if early_data else None,
         **_client_auth(settings),
         key_log=_key_log(settings),
     )
@@ -252,11 +254,21 @@ def _router(settings: Settings) -> object:
                 max_head=route.limits.head,
                 max_body=route.limits.body,
                 max_running=route.limits.requests,
+                early_data=_early_rules(route.early_data, settings.tls.early_data),
                 hints=_early_hints(route.early_hints, learned, Place(settings.file).key("route").item(i)),
             )
             for i, route in enumerate(settings.route)
         ]
     )
+
+
+def _early_rules(mode: str, early_data: EarlyData | None) -> object:
+    if mode == "confirm":
+        return None
+    if early_data is None:
+        return EarlyRules(mode)
+    safe = early_data.safe
+    return EarlyRules(mode, methods=safe.methods, query=safe.query, content=safe.content)
 
 
 def _early_hints(wanted: HintSettings | None, learned: object, at: Place) -> object:
@@ -284,7 +296,9 @@ def _early_hints(wanted: HintSettings | None, learned: object, at: Place) -> obj
         raise at.key("links").error(f"is too much: {e}", "keep to what every page needs first") from None
 
 
-def _listener_settings(listener: Listener, serving: Serving, router: object) -> object:
+def _listener_settings(
+    listener: Listener, serving: Serving, router: object, early_data: EarlyData | None
+) -> object:
     made = ListenerSettings(
         serving.configs[listener.http2.enabled],
         router,
@@ -308,6 +322,7 @@ def _listener_settings(listener: Listener, serving: Serving, router: object) -> 
         record_idle_ms=listener.records.idle,
         x_forwarded=listener.forwarded in ("x-forwarded", "both"),
         forwarded=listener.forwarded in ("forwarded", "both"),
+        unique_header=early_data.unique_header.encode() if early_data else b"",
     )
     serving.attach(made, listener.http2.enabled)
     return made

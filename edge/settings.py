@@ -12,6 +12,7 @@ import socket
 from pathlib import Path
 from typing import Final
 
+from edge.early_data import MODE, EarlyData
 from edge.hostport import dns_name, host_and_port, peer_name, split_port
 from edge.limits import Limits, RouteLimits
 from edge.schema import (
@@ -315,25 +316,6 @@ class Tickets:
 
 
 @table
-class EarlyData:
-    max_bytes: int = knob(
-        Size("1B", "1MiB"),
-        "Most 0-RTT data of a connection; it is kept in memory until it is confirmed.",
-        default="14KiB",
-    )
-    window: Milliseconds = knob(
-        Duration("100ms", "10m"),
-        "How far the age of a ticket may differ between the client's clock and ours for its 0-RTT data to be taken.",
-        default="10s",
-    )
-    replay: str = knob(
-        Choice("single-use"),
-        "How replays are kept out: 0-RTT data is taken once, by all workers together; only under tickets of this host.",
-        default="single-use",
-    )
-
-
-@table
 class ClientAuth:
     mode: str = knob(
         Choice("request", "require"),
@@ -375,8 +357,7 @@ class Tls:
     tickets: Tickets = knob(Section(Tickets), "Session tickets.", default={})
     early_data: EarlyData | None = knob(
         Section(EarlyData),
-        "0-RTT data. Without this table none is taken; with it, requests in it are served once the handshake has shown "
-        "that they are no replay.",
+        "0-RTT data. Without this table none is taken; with it, `route.early_data` says what becomes of requests in it.",
         default=None,
     )
     client_auth: ClientAuth | None = knob(
@@ -556,6 +537,13 @@ class Route:
         Section(RouteTimeouts), "Time limits that this route sets otherwise than the listener.", default={}
     )
     limits: RouteLimits = knob(Section(RouteLimits), "Limits of what is for this route.", default={})
+    early_data: str = knob(
+        MODE,
+        "What becomes of a request in 0-RTT data, which may be a replay until the client's handshake is over: it waits "
+        'for that (`"confirm"`); it goes to the upstream at once if it is safe (`"forward"`: see `tls.early_data.safe` '
+        'and [early-data.md](early-data.md)); or it is answered 425, and the client sends it again (`"reject"`).',
+        default="confirm",
+    )
     push: bool = knob(
         Boolean(),
         "Whether clients of HTTP/2 that want it get pushed what a response to GET names by "

@@ -21,9 +21,11 @@ from typing import Final
 from cext.tls.replay import SharedRegister
 from cext.tls.session import TicketKeys
 
+from edge import early_register
 from edge.config import read_file
+from edge.early_data import EarlyData
 from edge.schema import Place
-from edge.settings import EarlyData, Tickets
+from edge.settings import Tickets
 
 SECRET_MIN: Final = 32
 TURN_MS: Final = 5000
@@ -107,7 +109,8 @@ class Shared:
     that was taken before it is not taken again."""
 
     _schedules: dict[tuple[int, int, bytes], Schedule] = dataclasses.field(default_factory=dict)
-    _registers: dict[int, SharedRegister] = dataclasses.field(default_factory=dict)
+    _registers: dict[tuple[int, int, bytes], SharedRegister] = dataclasses.field(default_factory=dict)
+    _claims: dict[Path, early_register.Claim] = dataclasses.field(default_factory=dict)
 
     def rotation(self, tickets: Tickets, at: Place) -> Rotation:
         """The keys as `[tls] tickets` says. Raises ConfigError."""
@@ -117,11 +120,24 @@ class Shared:
             self._schedules[of] = Schedule(tickets.rotate, tickets.keep, secret or None)
         return Rotation(self._schedules[of])
 
-    def register(self, early_data: EarlyData) -> SharedRegister:
-        """Which early data has been taken."""
-        if early_data.window not in self._registers:
-            self._registers[early_data.window] = SharedRegister(2 * early_data.window)
-        return self._registers[early_data.window]
+    def register(self, early_data: EarlyData, tickets: Tickets, at: Place) -> SharedRegister:
+        """Which early data has been taken. `at`: the configuration. Raises ConfigError."""
+        at = at.key("tls").key("tickets").key("secret_file")
+        secret = _read_secret(tickets.secret_file, at) if tickets.secret_file else b""
+        of = (early_data.window, early_data.rate, secret)
+        if of not in self._registers:
+            self._registers[of] = self._make_register(early_data, tickets.secret_file, secret)
+        return self._registers[of]
+
+    def _make_register(self, early_data: EarlyData, file: Path | None, secret: bytes) -> SharedRegister:
+        keeps = 2 * early_data.window
+        capacity = max(early_data.rate * keeps // 1000 * early_register.ROOM, early_register.ROOM_MIN)
+        if file is None:
+            return SharedRegister(keeps, capacity)  # its tickets go with it
+        if file not in self._claims:
+            self._claims[file] = early_register.Claim(file)
+        identity = self._claims[file].identity(secret, keeps, capacity)
+        return SharedRegister(keeps, capacity, identity, int(time.time() * 1000))
 
 
 def lifetime(tickets: Tickets) -> int:

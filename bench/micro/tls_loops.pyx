@@ -12,7 +12,7 @@ from cext.tls.connection cimport RECORD_OVERHEAD, TLS_DATA, Connection
 from cext.tls.key_schedule cimport (
     LABEL_CLIENT_APPLICATION, LABEL_CLIENT_HANDSHAKE, LABEL_SERVER_APPLICATION, LABEL_SERVER_HANDSHAKE, KeySchedule,
     TrafficKeys, derive_secret, finished_verify_data, schedule_handshake, schedule_master, traffic_keys)
-from cext.tls.replay cimport SharedRegister
+from cext.tls.replay cimport REGISTER_FRESH, SharedRegister
 from cext.tls.session cimport SessionState, TicketKeys, forget_state
 
 cdef uint8_t[16384 + RECORD_OVERHEAD] RECORD
@@ -126,5 +126,5 @@ def enter_register(SharedRegister register not None, int times):
         for i in range(times):
             number += 1
             memcpy(binder, &number, sizeof(number))
-            failures += not register.fresh(binder, sizeof(binder))
+            failures += register.enter_binder(binder, sizeof(binder)) != REGISTER_FRESH
     return failures

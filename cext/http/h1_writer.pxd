@@ -17,6 +17,8 @@ cdef struct Forwarding:                 # what a proxy adds to a request
     size_t default_host_len
     const uint8_t *upgrade              # the protocol that Upgrade asks for; NULL: none
     size_t upgrade_len
+    const uint8_t *dropped              # the name of a field that is ours alone, and dropped where a client sends it
+    size_t dropped_len                  # 0: there is none
     const uint8_t *websocket_key        # Sec-WebSocket-Key of our own, for a request that came as CONNECT (RFC 8441);
                                         # NULL: that of the request, if any
 

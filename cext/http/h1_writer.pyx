@@ -49,6 +49,8 @@ cdef ssize_t write_request(const Head *h, const Forwarding *f, int framing, uint
         if field.id == FIELD_OTHER:
             if f.x_forwarded and claims_origin(h.base + field.name.off, field.name.len):
                 continue
+            if f.dropped_len == field.name.len and _same_variable(f.dropped, h.base + field.name.off, f.dropped_len):
+                continue
             if f.websocket_key != NULL and is_named(h, field, WEBSOCKET_KEY_FIELD):
                 continue
         elif _replaced(field.id, f, framing):
@@ -88,6 +90,19 @@ cdef bint _replaced(int field, const Forwarding *f, int framing) noexcept nogil:
     if field == FIELD_FORWARDED:
         return f.forwarded
     return field == FIELD_TRAILER and framing != FRAMING_CHUNKED
+
+
+cdef bint _same_variable(const uint8_t *a, const uint8_t *b, size_t n) noexcept nogil:
+    """Whether two names of fields are one to a backend that makes variables of them, as CGI does."""
+    cdef size_t i
+    for i in range(n):
+        if (a[i] | 0x20) != (b[i] | 0x20) and not (is_dash(a[i]) and is_dash(b[i])):
+            return 0
+    return 1
+
+
+cdef inline bint is_dash(uint8_t c) noexcept nogil:
+    return c == c"-" or c == c"_"
 
 
 cdef void _literal(Writer *w, const char *text) noexcept nogil:
@@ -317,7 +332,7 @@ WIDE.line, WIDE.head, WIDE.fields = HEAD_SPACE, HEAD_SPACE, 256
 
 def serialise_request(bytes data not None, bytes client not None=b"192.0.2.1", bint client_is_v6=False,
                       bytes proto not None=b"https", bint x_forwarded=False, bint forwarded=False,
-                      bytes default_host=None, bytes upgrade=None, framing=None, cap=None):
+                      bytes default_host=None, bytes upgrade=None, bytes dropped=b"", framing=None, cap=None):
     """Parses a request head and writes it for an upstream: bytes, the parser's negative status, or -1 when it does
     not fit cap (None: request_room, at most 65536). framing None: as received."""
     cdef Head head
@@ -329,6 +344,7 @@ def serialise_request(bytes data not None, bytes client not None=b"192.0.2.1", b
     f.client, f.client_len, f.client_is_v6 = client, len(client), client_is_v6
     f.proto, f.x_forwarded, f.forwarded = proto, x_forwarded, forwarded
     f.upgrade, f.upgrade_len, f.websocket_key = NULL, 0, NULL
+    f.dropped, f.dropped_len = dropped, len(dropped)
     if upgrade is not None:
         f.upgrade, f.upgrade_len = upgrade, len(upgrade)
     f.default_host, f.default_host_len = NULL, 0

@@ -182,6 +182,7 @@ cdef class H2Session:
     cdef int closed_by(self, int32_t id) noexcept nogil
     cdef void check_stream(self, int type, int32_t id) noexcept
     cdef int begin_block(self, int32_t id) noexcept
+    cdef uint32_t partial_block(self) noexcept nogil
     cdef int take_field(self, const uint8_t *name, size_t n, const uint8_t *value, size_t m) noexcept
     cdef int take_trailer(self, H2Stream *s, const uint8_t *name, size_t n, const uint8_t *value, size_t m) noexcept
     cdef void more(self, H2Stream *s) noexcept

@@ -174,6 +174,22 @@ cdef class H2Session:
         elif by == CLOSED_UNKNOWN and type == NGHTTP2_HEADERS and self.server:       # it was passed over (section 5.1.1)
             self.terminate(H2_PROTOCOL_ERROR, b"a stream older than the newest")
 
+    cdef uint32_t partial_block(self) noexcept nogil:
+        """The number (see `blocks`) of the header block of which a byte has come, and not all; 0: there is none."""
+        cdef const FrameWalk *w = &self.walk
+        cdef uint32_t length = <uint32_t> w.head[0] << 16 | <uint32_t> w.head[1] << 8 | w.head[2]
+        cdef uint32_t before = 0            # the block: nghttp2 reads them first, and then says that it has begun
+        if w.got:
+            return self.blocks + 1 if w.got < 4 or w.head[3] == NGHTTP2_HEADERS else 0
+        if not self.in_block:
+            return 0
+        if w.head[3] == NGHTTP2_HEADERS:
+            if w.head[4] & NGHTTP2_FLAG_PADDED:
+                before += 1
+            if w.head[4] & NGHTTP2_FLAG_PRIORITY:
+                before += 5
+        return self.blocks if length - w.skip >= before else self.blocks + 1
+
     cdef int begin_block(self, int32_t id) noexcept:
         """A header block begins: a head, or the trailers of a message."""
         cdef H2Stream *s = <H2Stream *> nghttp2_session_get_stream_user_data(self.session, id)

@@ -81,6 +81,8 @@ cdef extern from "<nghttp2/nghttp2.h>" nogil:
         NGHTTP2_FLAG_END_STREAM
         NGHTTP2_FLAG_END_HEADERS
         NGHTTP2_FLAG_ACK
+        NGHTTP2_FLAG_PADDED
+        NGHTTP2_FLAG_PRIORITY
         NGHTTP2_NV_FLAG_NONE
         NGHTTP2_NV_FLAG_NO_INDEX
         NGHTTP2_HCAT_REQUEST

@@ -6,6 +6,7 @@ from cext.http.message cimport Head
 from cext.net.guest cimport AsyncGuest, Watchdog
 from cext.net.loop cimport Loop
 from cext.proxy.address_table cimport AddressTable
+from cext.tls.psk cimport EARLY_REFUSALS
 
 cdef enum:
     # A receive takes up to 64 KiB, behind a partial record (at most 16 KiB + 256 + 5) of the one before.
@@ -52,6 +53,12 @@ cdef struct Counters:
     uint64_t idle_closed                # clients' idle connections that gave way to others
     uint64_t upstream_idle_closed
     uint64_t aborts                     # requests that a hook or a fault of ours ended by a cut
+    uint64_t early_offered              # connections whose client offered early data; by what came of that:
+    uint64_t early_accepted             # and, by cause, early_refusals
+    uint64_t early_forwarded            # requests in early data that went upstream before the handshake was confirmed,
+    uint64_t early_confirmed            # that waited for that,
+    uint64_t early_refused              # that were answered 425,
+    uint64_t early_retried              # that an upstream answered 425, and got again afterwards
     uint64_t hook_failures              # hooks that raised
     uint64_t handshakes_waiting         # now: for a hook, or for a remote key's signature
     uint64_t signer_failures            # handshakes that ended because there was no signature
@@ -66,6 +73,7 @@ cdef class Context:
     cdef readonly Loop loop
     cdef Counters counters
     cdef uint64_t in_state[STATES]      # connections by STATE_*; those of STATE_CLOSED since the start
+    cdef uint64_t early_refusals[EARLY_REFUSALS]    # early data that was not taken, by EarlyDataRefusal
     cdef uint64_t entered[STATES]       # how often connections have come to each
     cdef object state_observer          # None, or called with (Downstream, old state or None, new state) by name
     cdef object handshake               # None, or the HandshakeHooks

@@ -4,6 +4,10 @@ from libc.limits cimport INT_MAX
 from libc.stdlib cimport free, malloc
 from libc.time cimport gmtime_r, strftime, time, time_t, tm
 
+from cext.tls.psk cimport EARLY_TAKEN
+
+from cext.tls.psk import REFUSAL_NAMES
+
 # By STATE_*.
 STATE_NAMES = ("new", "active", "idle", "hijacked", "closed")
 
@@ -80,6 +84,9 @@ cdef class Context:
         values = dict(self.counters)
         for state, name in enumerate(STATE_NAMES[:STATE_CLOSED]):
             values[f"connections_{name}"] = self.in_state[state]
+        for refusal, name in enumerate(REFUSAL_NAMES):
+            if refusal != EARLY_TAKEN:
+                values[f"early_refused_{name}".replace(" ", "_")] = self.early_refusals[refusal]
         for state, name in enumerate(STATE_NAMES):
             values[f"became_{name}"] = self.entered[state]
         return values

@@ -24,6 +24,10 @@ cdef enum ReadPhase:                    # what the read timer is for
     READ_BODY = 3
     READ_LINGER = 4
 
+cdef enum EarlyPhase:                   # of a connection whose session was opened by early data, or has some to read
+    EARLY_UNCONFIRMED = 1       # it may be a replay
+    EARLY_READ = 2              # the handshake is confirmed
+
 cdef class ListenerSettings:
     """What a listener's connections are served with: TLS, routes, timeouts, limits."""
     cdef public ServerConfig tls        # of the connections that are accepted from now on; those there are keep theirs
@@ -40,6 +44,10 @@ cdef class ListenerSettings:
     cdef uint32_t open                  # connections served with these
     cdef readonly bint x_forwarded, forwarded
     cdef H2Settings h2
+    cdef bint early             # sessions are opened by early data
+    cdef bytes unique_header    # the name of the field that tells early requests apart; b"": none
+    cdef const uint8_t *unique
+    cdef size_t unique_len
 
 cdef struct Sending:
     Timer timer
@@ -55,6 +63,8 @@ cdef class Session(ResponseSink):
     cdef void on_drain(self) noexcept
     cdef void on_turn_end(self) noexcept
     cdef void on_parked(self) noexcept
+    cdef uint32_t head_number(self) noexcept
+    cdef uint32_t partial_head(self) noexcept
     cdef void on_closed(self, const char *why) noexcept
 
 cdef class Downstream(Stream):
@@ -72,6 +82,7 @@ cdef class Downstream(Stream):
     # small fields share words: an idle connection is this object
     cdef uint8_t state                  # STATE_*; only set_state changes it
     cdef uint8_t deciding               # the handshake waits for a hook or a signer: ctx.deciding has the call
+    cdef uint8_t early                  # EarlyPhase: `session` is an EarlySession; 0 from the last early byte on
     cdef uint32_t place                 # of the client's address in ctx.addresses
     cdef uint8_t refused                # OVER_*: its first request is answered with that
     cdef uint8_t read_phase
@@ -108,6 +119,8 @@ cdef class Downstream(Stream):
     cdef int decide(self, int event) noexcept
     cdef void begin_deciding(self, HookCall call) noexcept
     cdef void handshake_went_on(self, int event) noexcept
+    cdef void open_early(self) noexcept
+    cdef void confirm_early(self) noexcept
     cdef void set_state(self, int new) noexcept
     cdef void tell_state(self, str old) noexcept
     cdef void drain(self) noexcept
@@ -124,7 +137,10 @@ cdef class Downstream(Stream):
     cdef int seal_filling(self) noexcept
     cdef size_t record_room(self) noexcept
     cdef int write_records(self, Chunk *c, size_t size) noexcept
+    cdef bint handshaking(self) noexcept
+    cdef void fail_handshake(self, const char *why) noexcept
     cdef void handshake_failed(self) noexcept
+    cdef void count_early_data(self) noexcept
     cdef void discard_input(self) noexcept
     cdef void shut(self, const char *why) noexcept
     cdef void peer_gone(self, bint orderly) noexcept

@@ -41,7 +41,7 @@ from cext.proxy.context cimport (
 from cext.proxy.sealing cimport queue_tls_output, seal_chunk
 from cext.proxy.timeouts cimport outflow_begin, outflow_look, outflow_next, read_timeouts
 from cext.tls.connection cimport (
-    EARLY_ACCEPTED,
+    EARLY_NONE,
     RECORD_HEADER,
     RECORD_OVERHEAD,
     TLS_CLOSE_NOTIFY,
@@ -54,6 +54,7 @@ from cext.tls.connection cimport (
 )
 from cext.tls.constants cimport internal_error
 from cext.tls.names cimport cipher_suite_name, group_name, version_name
+from cext.tls.psk cimport EARLY_TAKEN, refusal_name
 
 from cext.proxy.context import STATE_NAMES
 from cext.proxy.timeouts import DEFAULTS
@@ -86,7 +87,8 @@ cdef class ListenerSettings:
                  int record_idle_ms=1000, uint32_t h2_streams=256, uint32_t h2_stream_window=65536,
                  uint32_t h2_connection_window=1048576, bint h2_connect_protocol=True,
                  uint32_t max_connections=0, uint32_t per_address=0,
-                 uint32_t max_requests=0, uint32_t requests_per_address=0, bint answer_over=False):
+                 uint32_t max_requests=0, uint32_t requests_per_address=0, bint answer_over=False,
+                 bytes unique_header=b""):
         self.tls = tls
         self.router = router
         self.handshake_ms = handshake_ms
@@ -110,6 +112,10 @@ cdef class ListenerSettings:
         self.h2.connection_window = h2_connection_window
         self.h2.max_header_list = self.limits.head
         self.h2.connect_protocol = h2_connect_protocol
+        self.early = router.sees_early
+        self.unique_header = unique_header
+        self.unique = <const uint8_t *> <const char *> unique_header
+        self.unique_len = len(unique_header)
 
 
 cdef class Session(ResponseSink):
@@ -138,6 +144,14 @@ cdef class Session(ResponseSink):
 
     cdef void on_parked(self) noexcept:
         """Idle for a moment: memory that can be made again is worth giving back."""
+
+    cdef uint32_t head_number(self) noexcept:
+        """Of HTTP/2: the number of the header block that began last, from 1."""
+        return 0
+
+    cdef uint32_t partial_head(self) noexcept:
+        """Likewise: of the one of which a byte has come, and not all; 0: there is none."""
+        return 0
 
     cdef void on_closed(self, const char *why) noexcept:
         """The connection is gone; `why` is NULL when it ended as it should."""
@@ -190,7 +204,13 @@ cdef class Downstream(Stream):
             self.shut(b"not watched")
 
     cdef void open_session(self) noexcept:
-        """The handshake is done: the protocol that ALPN chose begins."""
+        """The protocol that ALPN chose begins: the handshake is done, or early data has come that is to be seen at once."""
+
+    cdef void open_early(self) noexcept:
+        """Likewise, for early data."""
+
+    cdef void confirm_early(self) noexcept:
+        """The handshake is done, after open_early."""
 
     cdef int decide(self, int event) noexcept:
         """The engine waits, by its TLS_WAIT_* -> the TlsEvent that came of the decision; TLS_PROGRESS while `deciding`."""
@@ -269,7 +289,7 @@ cdef class Downstream(Stream):
 
     cdef void close_when_sent(self, bint linger) noexcept:
         self.closing = True
-        self.lingering = linger
+        self.lingering = linger or self.early == EARLY_UNCONFIRMED      # its Finished is still to come
         self.expect(READ_BODY, 0)
         if self.writes.idle == 0:
             self.writes.idle = CLOSING_MS
@@ -289,6 +309,8 @@ cdef class Downstream(Stream):
             self.begin_deciding(None)
         if self.ctx.fingerprints is not None:
             self.ctx.fingerprints.pop(self, None)
+        if self.tls is not None and not self.tls.established and self.tls.early_data_state != EARLY_NONE:
+            self.count_early_data()
         self.ctx.counters.connections_open -= 1
         self.loop.timers.disarm(&self.reading)
         self.end_sending()
@@ -341,9 +363,7 @@ cdef class Downstream(Stream):
         if self.session is not None:
             self.session.on_read_timeout(self.read_phase)
             return
-        self.ctx.counters.handshake_failures += 1
-        self.ctx.log("info", f"{self.peer_name()}: handshake failed: timeout: handshake")
-        self.shut(b"timeout: handshake")
+        self.fail_handshake(b"timeout: handshake")
 
     cdef void tell(self, const char *what) noexcept:
         """One line to the error log, of what happens to clients all day."""
@@ -487,20 +507,27 @@ cdef class Downstream(Stream):
                     return n
             if event == TLS_ESTABLISHED:
                 self.ctx.counters.handshakes += 1
-                self.open_session()
+                if self.tls.early_data_state != EARLY_NONE:
+                    self.count_early_data()
+                if self.plain.len and self.session is None:
+                    self.open_early()
+                elif self.session is None:
+                    self.open_session()
                 if self.session is None:
                     self.shut(b"out of memory")
                 if self.fd < 0:
                     return n
-                if self.plain.len:
-                    self.plain_news = True      # early data, which is now known to be no replay
-                elif pos == n:
+                if self.early:
+                    self.confirm_early()        # what has come is now known to be no replay
+                    if self.fd < 0:
+                        return n
+                if pos == n and self.plain.len == 0:
                     # Nothing of ours will carry the acknowledgement, and a client without TCP_NODELAY holds its
                     # request back until it comes.
                     self.acknowledge_now()
             elif event == TLS_CLOSE_NOTIFY:
                 self.peer_finished = True
-                if self.session is None:
+                if self.handshaking():
                     self.finish(False)
                 else:
                     self.session.on_peer_finished()
@@ -511,7 +538,12 @@ cdef class Downstream(Stream):
         """Plaintext to the session; what it leaves is kept in front of what follows."""
         cdef size_t taken = 0
         cdef bint more = self.plain.len > 0
-        # Early data may be a replay: it waits for the end of the handshake, and is no more than the tickets allow.
+        # Early data may be a replay: where no route is to know, it waits for the end of the handshake. It is never more
+        # than the tickets allow.
+        if self.session is None and self.settings.early and not self.refused:
+            self.open_early()
+            if self.fd < 0:
+                return
         if not more and self.session is not None and self.session.wants_plaintext():
             taken = self.session.on_plaintext(p, n)
             if self.fd < 0 or taken == n:
@@ -546,7 +578,7 @@ cdef class Downstream(Stream):
 
     cdef void peer_gone(self, bint orderly) noexcept:
         """The client's end of the TCP connection: an end in good order only after close_notify."""
-        if self.session is None:
+        if self.handshaking():
             # A bare connect and close is somebody's health check.
             self.ctx.log("info" if self.heard else "debug", f"{self.peer_name()}: handshake failed: closed by the client")
             self.ctx.counters.handshake_failures += 1
@@ -557,10 +589,19 @@ cdef class Downstream(Stream):
             return                              # half-closed: the response goes on
         self.shut(b"client closed" if orderly else b"client reset")
 
+    cdef bint handshaking(self) noexcept:
+        return self.session is None or self.early == EARLY_UNCONFIRMED
+
+    cdef void fail_handshake(self, const char *why) noexcept:
+        """The handshake has not come to its end, whoever's fault that is (static)."""
+        self.ctx.counters.handshake_failures += 1
+        self.ctx.log("info", f"{self.peer_name()}: handshake failed: {why.decode()}")
+        self.shut(why)
+
     cdef void handshake_failed(self) noexcept:
         """A fatal TLS fault: our alert goes out, the log learns the cause."""
         failure = self.tls.failure
-        if self.session is None:
+        if self.handshaking():
             self.ctx.counters.handshake_failures += 1
             self.ctx.log("info", f"{self.peer_name()}: handshake failed: {failure}")
         else:
@@ -776,15 +817,32 @@ cdef class Downstream(Stream):
         log.text(b"group", name, strlen(name))
         if self.tls.resumed:
             log.boolean(b"resumed", True)
-        if self.tls.early_data_state == EARLY_ACCEPTED:
-            log.boolean(b"early_data", True)
+        if self.tls.early_data_state != EARLY_NONE:
+            log_early_data(log, self.tls)
         if self.tls.server_name:
             log.text(b"sni", <const char *> self.tls.server_name, len(self.tls.server_name))
         if self.tls.alpn:
             log.text(b"alpn", <const char *> self.tls.alpn, len(self.tls.alpn))
+
+    cdef void count_early_data(self) noexcept:
+        """Once for each connection that has offered some."""
+        cdef int refusal = self.tls.early_data_refusal
+        self.ctx.counters.early_offered += 1
+        if refusal == EARLY_TAKEN:
+            self.ctx.counters.early_accepted += 1
+        else:
+            self.ctx.early_refusals[refusal] += 1
 
     cdef str peer_name(self):
         cdef char text[ADDRESS_TEXT]
         cdef size_t n = peer_text(&self.peer, text)
         address = text[:n].decode()
         return f"[{address}]:{self.peer.port}" if self.peer.v6 else f"{address}:{self.peer.port}"
+
+
+cdef void log_early_data(AccessLog log, Connection tls) noexcept:
+    cdef const char *why = refusal_name(tls.early_data_refusal)
+    if tls.early_data_refusal == EARLY_TAKEN:
+        log.boolean(b"early_data", True)
+    else:
+        log.text(b"early_data_refused", why, strlen(why))

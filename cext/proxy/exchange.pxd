@@ -32,11 +32,17 @@ cdef class ResponseSink(TimerOwner):
     cdef bint response_congested(self, Exchange x) noexcept
     cdef void request_wanted(self, Exchange x) noexcept
     cdef void retimed(self, Exchange x) noexcept
+    cdef void request_admitted(self, Exchange x, const Head *h) noexcept
 
 cdef class Holder:
     """Who holds an exchange up: see Exchange.hold."""
     cdef const char *name               # static, for the log
     cdef void abandoned(self) noexcept
+
+cdef class Early(Holder):
+    """What an exchange has to do with early data; see early_data."""
+    cdef int dress(self, Exchange x) noexcept
+    cdef bint takes_back(self, Exchange x) noexcept
 
 cdef class Exchange(UpstreamUser):
     cdef Context ctx
@@ -45,12 +51,14 @@ cdef class Exchange(UpstreamUser):
     cdef UpstreamGroup group            # that is asked: its route's, if no hook has chosen another
     cdef UpstreamRequest upstream
     cdef Holder held                    # None: nothing holds it up
+    cdef Early early                    # None: no byte of it came before the client's handshake was confirmed
     cdef object server_label            # bytes of the server that was asked last
     cdef Bytes head                     # the request head as it goes upstream; kept for a retry and the log
     cdef uint32_t method_len            # the method stands at head[0], the target behind it, then the host
     cdef uint32_t target_len
     cdef uint32_t host_len
-    cdef int method
+    # small fields share words
+    cdef uint8_t method
     cdef uint8_t request_framing
     cdef uint8_t request_done           # the client's body is complete
     cdef uint8_t last_upstream          # its connection serves no request after it: see ends_upstream
@@ -59,19 +67,19 @@ cdef class Exchange(UpstreamUser):
     cdef uint8_t retried
     cdef uint8_t misconfigured          # a server was there, but without the TLS or the protocol that it should have
     cdef uint8_t reused
-    cdef uint8_t running                # counted by its route,
-    cdef uint32_t place                 # and by its client's address, unless NO_PLACE
+    cdef uint8_t running                # counted by its route
     cdef uint8_t pushed                 # nobody asked: the client was promised it
-    cdef unsigned int round             # where the choice of a server began
+    cdef uint8_t waiting_for
+    cdef uint16_t status
     cdef unsigned int attempts          # servers asked so far
+    cdef uint32_t place                 # counted by its client's address, too, unless NO_PLACE
+    cdef unsigned int round             # where the choice of a server began
     cdef Timeouts timeouts              # all set; see there how they may be changed
     cdef bytes hinted                   # the 103 of ours that the client got; None: none
     cdef size_t unsent                  # to the upstream, when it began to be waited for
     cdef Intake intake                  # of the request's content
     cdef Timer wait                     # for the upstream: see `waiting_for`
     cdef Timer total
-    cdef uint8_t waiting_for
-    cdef uint16_t status
     cdef uint64_t started_us, connected_us, first_byte_us
     cdef uint64_t bytes_in, bytes_out   # content, as the client sent and got it
     cdef const char *fault              # what went wrong, for the log; NULL: nothing

@@ -84,10 +84,23 @@ cdef class ResponseSink(TimerOwner):
     cdef void retimed(self, Exchange x) noexcept:
         """x.timeouts has changed: those of the client's side begin anew."""
 
+    cdef void request_admitted(self, Exchange x, const Head *h) noexcept:
+        """x was held before it was launched, by the head h; or, with NULL, before its upstream was asked: on from there."""
+
 
 cdef class Holder:
     cdef void abandoned(self) noexcept:
         """The exchange is over: nothing is to be done for it any more."""
+
+
+cdef class Early(Holder):
+    cdef int dress(self, Exchange x) noexcept:
+        """x.head is about to go upstream. 0, or -1: out of memory."""
+        return 0
+
+    cdef bint takes_back(self, Exchange x) noexcept:
+        """The upstream has answered 425: whether x has left it, to ask once more."""
+        return False
 
 
 cdef class Exchange(UpstreamUser):
@@ -172,6 +185,9 @@ cdef class Exchange(UpstreamUser):
     cdef void send_head(self) noexcept:
         cdef UpstreamRequest u = self.upstream
         self.connected_us = self.ctx.loop.now_us
+        if self.early is not None and self.early.dress(self) < 0:
+            self.fail(503, OUT_OF_MEMORY, b"out of memory")
+            return
         if u.send_head(self.head.data, self.head.len, self.request_framing, self.request_done) < 0:
             self.fail(503, OUT_OF_MEMORY, b"out of memory")
             return
@@ -233,6 +249,8 @@ cdef class Exchange(UpstreamUser):
         self.sink.response_interim(self, h)
 
     cdef void on_head(self, UpstreamRequest u, const Head *h) noexcept:
+        if self.early is not None and h.status == 425 and self.early.takes_back(self):
+            return
         self.status = h.status
         self.first_byte_us = self.ctx.loop.now_us
         self.responding = True

@@ -2,14 +2,15 @@
 
 import os
 
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from posix.unistd cimport close
 
 from cext.net.address cimport Peer
 from cext.net.listener cimport Listener
 from cext.net.stream cimport out_of_descriptors
 from cext.proxy.context cimport Context
-from cext.proxy.downstream cimport Downstream, ListenerSettings
+from cext.proxy.downstream cimport EARLY_UNCONFIRMED, READ_HANDSHAKE, Downstream, ListenerSettings
+from cext.proxy.early_data cimport EarlySession, early_session
 from cext.proxy.h1_session cimport H1Session
 from cext.proxy.h2_client cimport H2Client
 from cext.proxy.handshake_hooks cimport decide
@@ -67,6 +68,18 @@ cdef class Frontend(Listener):
 
 cdef class ClientConnection(Downstream):
     """A connection whose protocol is still to be chosen."""
+
+    cdef void open_early(self) noexcept:
+        cdef uint64_t deadline = self.reading.deadline if self.read_phase == READ_HANDSHAKE else 0
+        self.open_session()
+        if self.session is not None and self.fd >= 0:
+            self.session = EarlySession(self, self.session, deadline)
+            self.early = EARLY_UNCONFIRMED
+
+    cdef void confirm_early(self) noexcept:
+        cdef EarlySession session = early_session(self)
+        if session is not None:
+            session.confirm()
 
     cdef void open_session(self) noexcept:
         self.session = H2Client(self) if self.tls.alpn == b"h2" else H1Session(self)

@@ -36,6 +36,7 @@ from cext.proxy.service cimport (
     log_exchange,
     log_refusal,
     new_exchange,
+    resume_launch,
 )
 from cext.proxy.timeouts cimport WriteLimits, write_limits
 from cext.proxy.tunnel cimport Tunnel
@@ -155,6 +156,12 @@ cdef class H1Session(Session):
         if self.phase == REQUEST_BODY:
             self.await_body()
             self.client.resume()
+
+    cdef void request_admitted(self, Exchange x, const Head *h) noexcept:
+        if h != NULL:
+            launch(self.client, x, h)
+        else:
+            resume_launch(self.client, x)
 
     cdef void retimed(self, Exchange x) noexcept:
         cdef WriteLimits writes = write_limits(&x.timeouts)

@@ -28,6 +28,7 @@ from cext.proxy.service cimport (
     log_exchange,
     log_refusal,
     new_exchange,
+    resume_launch,
 )
 from cext.proxy.timeouts cimport WriteLimits, outflow_begin, outflow_look, outflow_next, write_limits
 from cext.proxy.tunnel cimport Tunnel
@@ -106,6 +107,12 @@ cdef class H2Client(Session):
 
     cdef void on_parked(self) noexcept:
         self.streams.sleep()
+
+    cdef uint32_t head_number(self) noexcept:
+        return self.streams.blocks
+
+    cdef uint32_t partial_head(self) noexcept:
+        return self.streams.partial_block()
 
     cdef void await_client(self) noexcept:
         """What the client is to send next, and until when."""
@@ -470,6 +477,12 @@ cdef class H2Request(ResponseSink):
                 self.home.streams.end(self.stream, NULL, 0)
         self.watch()
         self.finish(NULL)
+
+    cdef void request_admitted(self, Exchange x, const Head *h) noexcept:
+        if h != NULL:
+            launch(self.home.client, x, h)
+        else:
+            resume_launch(self.home.client, x)
 
     cdef void retimed(self, Exchange x) noexcept:
         if self.stream == NULL or self.home.client is None:

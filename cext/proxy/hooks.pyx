@@ -77,7 +77,7 @@ cdef bint direct(Downstream client, Exchange x, const Head *h) noexcept:
     request.x = x
     request.client = client
     request.head = h
-    request.http2 = client.session is not x.sink        # there the sink is a stream's
+    request.http2 = client.tls.alpn == b"h2"
     request.minor = h.minor
     x.ctx.watchdog.enter()
     try:

@@ -3,6 +3,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from cext.http.message cimport Head
+from cext.proxy.early_rules cimport EarlyRules
 from cext.proxy.hints cimport EarlyHints
 from cext.proxy.pool cimport UpstreamGroup
 from cext.proxy.timeouts cimport Timeouts
@@ -27,6 +28,7 @@ cdef class Route:
     cdef uint32_t running
     cdef readonly bint push                 # what responses ask to be preloaded is pushed, where HTTP/2 can
     cdef readonly EarlyHints hints          # None: none are sent but an upstream's
+    cdef readonly EarlyRules early          # for requests that arrive in early data; None: they wait
     cdef readonly tuple upgrade             # protocols that requests may switch to: bytes in lower case
     cdef bint accepts(self, const uint8_t *path, size_t path_len, int method,
                       const uint8_t *method_name, size_t method_len) noexcept
@@ -40,6 +42,7 @@ cdef class Router:
     cdef dict wildcard                      # parent domain -> list of Route
     cdef list anywhere
     cdef bint by_host
+    cdef readonly bint sees_early           # some route has EarlyRules
     cdef Route find(self, const uint8_t *host, size_t host_len, const uint8_t *path, size_t path_len, int method,
                     const uint8_t *method_name, size_t method_len)
     cdef Route first(self, list routes, const uint8_t *path, size_t path_len, int method,

@@ -43,7 +43,7 @@ cdef class Route:
     """
 
     def __init__(self, UpstreamGroup upstream, *, hosts=(), path="/*", methods=(), dict timeouts={}, bint push=False,
-                 EarlyHints hints=None, upgrade=("websocket",), uint32_t max_head=0, uint64_t max_body=0,
+                 EarlyHints hints=None, EarlyRules early_data=None, upgrade=("websocket",), uint32_t max_head=0, uint64_t max_body=0,
                  uint32_t max_running=0):
         if not path.startswith(("/", "*")):
             raise ValueError(f"path {path!r}: must begin with '/' or '*'")
@@ -64,6 +64,7 @@ cdef class Route:
         self.max_running = max_running
         self.push = push
         self.hints = hints
+        self.early = early_data
         self.upgrade = tuple(name.lower().encode("ascii") for name in upgrade)
 
     def specificity(self):
@@ -153,6 +154,7 @@ cdef class Router:
                 table, name = (self.wildcard, host[2:]) if host.startswith("*.") else (self.exact, host)
                 table.setdefault(name.encode("ascii"), []).append(route)
         self.by_host = bool(self.exact or self.wildcard)
+        self.sees_early = any(route.early is not None for route in routes)
         for found in (*self.exact.values(), *self.wildcard.values(), self.anywhere):
             found.sort(key=Route.specificity)
 

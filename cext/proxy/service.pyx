@@ -7,6 +7,8 @@ from cext.http.h1_writer cimport Forwarding, RequestText, request_text
 from cext.http.message cimport METHOD_CONNECT, METHOD_GET
 from cext.net.address cimport ADDRESS_TEXT, LOCAL_TEXT, local_text, peer_text
 from cext.proxy.access_log cimport AccessLog
+from cext.proxy.early_data cimport EarlyRequest, early_gate, early_start, fate_name, note_early
+from cext.proxy.early_rules cimport EARLY_MODE_REJECT
 from cext.proxy.hints cimport parse_interim
 from cext.proxy.hooks cimport direct
 from cext.proxy.limits cimport admit_request, refusal_cause
@@ -41,6 +43,8 @@ cdef Exchange new_exchange(Downstream client, ResponseSink sink, const Head *h):
         if f.default_host_len == 0:
             f.default_host = <const uint8_t *> local
             f.default_host_len = local_text(client.fd, local)
+    f.dropped = client.settings.unique
+    f.dropped_len = client.settings.unique_len
     f.upgrade = f.websocket_key = NULL
     f.upgrade_len = 0
     if route is None or not route.upstream.tunnels or h.upgrade.len == 0 and h.protocol.len == 0:
@@ -49,6 +53,8 @@ cdef Exchange new_exchange(Downstream client, ResponseSink sink, const Head *h):
         x = new_tunnel(client, sink, route, h, &f)
     if x is None:
         return None
+    if client.early or route is not None and route.early is not None and route.early.mode == EARLY_MODE_REJECT:
+        note_early(client, x, h)
     resolve(&x.timeouts, &route.timeouts if route is not None else NULL, &client.settings.timeouts)
     return x if x.prepare(h, &f) == 0 else None
 
@@ -82,6 +88,8 @@ cdef Route find_route(Downstream client, const Head *h):
 
 
 cdef void launch(Downstream client, Exchange x, const Head *h) noexcept:
+    if x.early is not None and not early_gate(client, x, h):
+        return
     if x.ctx.director is None or admit_request(client, x, h) and direct(client, x, h):
         dispatch(client, x, h)
 
@@ -101,7 +109,8 @@ cdef void dispatch(Downstream client, Exchange x, const Head *h) noexcept:
             x.hinted = x.route.hints.find(h, client.tls.alpn == b"h2", x.ctx.loop.now)
         except MemoryError:
             pass
-    resume_launch(client, x)
+    if x.early is None or early_start(client, x):
+        resume_launch(client, x)
 
 
 cdef void resume_launch(Downstream client, Exchange x) noexcept:
@@ -143,12 +152,20 @@ cdef void log_exchange(Downstream client, Exchange x, uint64_t wire_in, uint64_t
         log.boolean(b"reused", x.reused)
         if x.retried:
             log.boolean(b"retried", True)
+    if x.early is not None:
+        log_early(log, <EarlyRequest> x.early)
     if x.held is not None:
         log.text(b"held", x.held.name, strlen(x.held.name))
     x.log_more(log)
     if fault != NULL:
         log.text(b"error", fault, strlen(fault))
     log.close_line()
+
+
+cdef void log_early(AccessLog log, EarlyRequest early) noexcept:
+    cdef const char *fate = fate_name(early.fate)
+    if early.fate:
+        log.text(b"early_request", fate, strlen(fate))
 
 
 cdef void log_refusal(Downstream client, int status, uint64_t wire_out, const char *why) noexcept:

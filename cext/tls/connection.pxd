@@ -62,6 +62,7 @@ cdef class Connection:
     cdef readonly uint16_t plaintext_max    # bytes that seal() takes at once: what the peer lets a record hold (RFC 8449)
     cdef readonly bint resumed
     cdef readonly int early_data_state  # EarlyData
+    cdef readonly uint8_t early_data_refusal    # of a server that does not take it: EarlyDataRefusal
     cdef readonly uint32_t early_data_left  # bytes that the peer may still send, or that we may write
     cdef readonly bytes fingerprint     # of early data that a server took: 64 hex digits, the same for a replay; or b""
     cdef readonly int64_t ticket_age_skew   # by which the age of the ticket that a server resumes by is greater by the

@@ -514,6 +514,7 @@ cdef class Connection:
             elif a.kind == ACTION_SKIP_EARLY_DATA:
                 self.skip_budget = early_data_skipped(self.config) + 1      # 0 stands for none expected
                 self.early_data_state = EARLY_DISCARDING
+                self.early_data_refusal = h.early_refusal
         for i in range(h.n_actions):
             a = &h.actions[i]
             if a.kind == ACTION_MESSAGE:

@@ -97,6 +97,7 @@ cdef class Handshake:
     cdef uint16_t receive_limit # that we have said we take
     cdef bint resumed           # by a PSK
     cdef bint early_accepted    # the server takes, or took, early data
+    cdef uint8_t early_refusal  # of a server: EarlyDataRefusal
     cdef uint32_t max_early_data            # bytes of it, by the ticket
     cdef uint8_t resumption_secret[HASH_MAX]    # resumption_master_secret: a server's until its tickets are made
     cdef uint64_t authenticated             # a client's: when the full handshake was, milliseconds since 1970

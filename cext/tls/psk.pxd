@@ -15,6 +15,19 @@ from cext.tls.transcript cimport Transcript
 cdef enum:
     PSK_TRIES = 4                       # identities of a ClientHello that are looked at: each costs a decryption
 
+cdef enum EarlyDataRefusal:             # why early data that was offered is not taken
+    EARLY_TAKEN = 0
+    EARLY_NOT_RESUMED = 1               # no ticket of ours that still holds
+    EARLY_RETRIED = 2                   # a HelloRetryRequest was needed
+    EARLY_OTHER_PARAMETERS = 3          # not the client's first PSK, or not the cipher suite or ALPN of its session
+    EARLY_NOT_CONFIGURED = 4            # neither here nor by the ticket
+    EARLY_OTHER_REGISTER = 5            # of a ticket whose early data another register knows, or one that is gone
+    EARLY_JUST_STARTED = 6              # it may have been taken before the register was there
+    EARLY_OUTSIDE_WINDOW = 7            # the ticket's age is not what it should be
+    EARLY_REPLAYED = 8
+    EARLY_REGISTER_FULL = 9
+    EARLY_REFUSALS = 10
+
 cdef struct Psk:
     bint selected
     bint dhe                            # with (EC)DHE (psk_dhe_ke)
@@ -40,8 +53,11 @@ of it. 1: psk is set and the schedule holds its Early Secret; 0: none; -decrypt_
 cdef int64_t age_skew(const Psk *psk) noexcept nogil
 """Milliseconds by which the ticket is older by the client's clock than by ours; its network delay makes that negative."""
 
-cdef bint accept_early_data(ServerConfig config, Psk *psk, int suite, bytes alpn) noexcept
-"""Whether the early data that came with the selected PSK may be read: as the ticket was issued for, soon, and once."""
+cdef int refuse_early_data(ServerConfig config, Psk *psk, int suite, bytes alpn) noexcept
+"""Whether the early data that came with the selected PSK may be read (EARLY_TAKEN): as the ticket was issued for, soon,
+and once."""
+
+cdef const char *refusal_name(int refusal) noexcept
 
 cdef uint32_t early_data_skipped(object config)
 """Bytes of 0-RTT records that are passed over: what any client may have sent, or what our tickets allow with the

@@ -15,8 +15,12 @@ from cext.tls.constants cimport (
 from cext.tls.handshake cimport LEVEL_APPLICATION
 from cext.tls.key_schedule cimport psk_binder, resumption_psk, schedule_early, schedule_wipe
 from cext.tls.messages cimport build_new_session_ticket, parse_client_hello
+from cext.tls.replay cimport REGISTER_FRESH, REGISTER_FULL
 from cext.tls.session cimport LIFETIME_MAX, forget_state, is_in_time, wall_clock
 from cext.tls.transcript cimport transcript_add, transcript_hash
+
+# By EarlyDataRefusal.
+REFUSAL_NAMES = tuple([refusal_name(refusal).decode() for refusal in range(EARLY_REFUSALS)])
 
 cdef enum:
     TICKET_MESSAGE_ROOM = 64            # of a NewSessionTicket, beside its ticket
@@ -131,21 +135,46 @@ cdef int64_t age_skew(const Psk *psk) noexcept nogil:
     return <int64_t> psk.age - <int64_t> (psk.now - psk.state.created)
 
 
-cdef bint accept_early_data(ServerConfig config, Psk *psk, int suite, bytes alpn) noexcept:
+cdef int refuse_early_data(ServerConfig config, Psk *psk, int suite, bytes alpn) noexcept:
     cdef const SessionState *s = &psk.state
     cdef Reader protocol
+    cdef int64_t window = config.early_window
+    cdef int64_t skew = age_skew(psk)
+    cdef int64_t barrier
+    cdef int freshness
     reader_init(&protocol, <const uint8_t *> <const char *> alpn, len(alpn))
     # What the client encrypted under is what the ticket's connection had (section 4.2.10), and its first PSK.
     if psk.identity != 0 or s.cipher_suite != suite or not same(&s.alpn, &protocol):
-        return 0
+        return EARLY_OTHER_PARAMETERS
     if config.max_early_data == 0 or s.max_early_data == 0 or config.replay is None:
-        return 0
+        return EARLY_NOT_CONFIGURED
     if memcmp(s.replay_register, config.replay.id, sizeof(config.replay.id)) != 0:
-        return 0
+        return EARLY_OTHER_REGISTER
     # The age by the client's clock and by ours differ by the time the ClientHello took, or was held back (section 8.3).
-    if not -<int64_t> config.early_window <= age_skew(psk) <= <int64_t> config.early_window:
-        return 0
-    return config.replay.fresh(psk.binder, psk.binder_length)
+    if not -window <= skew <= window:
+        return EARLY_OUTSIDE_WINDOW
+    # Of a ticket that is older than the register: the first moment at which this ClientHello was within the window. Had
+    # it been taken then, would the register know?
+    barrier = <int64_t> config.replay.barrier(psk.now)
+    if <int64_t> s.created <= barrier and <int64_t> psk.now + skew - window <= barrier:
+        return EARLY_JUST_STARTED
+    freshness = config.replay.enter_binder(psk.binder, psk.binder_length)
+    if freshness == REGISTER_FRESH:
+        return EARLY_TAKEN
+    return EARLY_REGISTER_FULL if freshness == REGISTER_FULL else EARLY_REPLAYED
+
+
+cdef const char *refusal_name(int refusal) noexcept:
+    if refusal == EARLY_NOT_RESUMED: return b"not resumed"
+    if refusal == EARLY_RETRIED: return b"hello retry"
+    if refusal == EARLY_OTHER_PARAMETERS: return b"other parameters"
+    if refusal == EARLY_NOT_CONFIGURED: return b"not configured"
+    if refusal == EARLY_OTHER_REGISTER: return b"other register"
+    if refusal == EARLY_JUST_STARTED: return b"just started"
+    if refusal == EARLY_OUTSIDE_WINDOW: return b"outside window"
+    if refusal == EARLY_REPLAYED: return b"replayed"
+    if refusal == EARLY_REGISTER_FULL: return b"register full"
+    return b""
 
 
 cdef uint32_t early_data_skipped(config):

@@ -5,16 +5,27 @@ from libc.stdint cimport int16_t, uint8_t, uint64_t
 cdef enum:
     REGISTER_ID_LENGTH = 8
 
+cdef enum Freshness:
+    REGISTER_SEEN = 0       # it was there before, or that cannot be told
+    REGISTER_FRESH = 1      # it was not, and is now
+    REGISTER_FULL = 2       # there is no room for it
+
 cdef class ReplayRegister:
     cdef uint8_t id[REGISTER_ID_LENGTH]     # of the record kept: tickets carry it, and only theirs have early data
     cdef readonly uint64_t keeps            # milliseconds for which an entry is remembered at least
 
-    cdef bint fresh(self, const uint8_t *binder, size_t n) noexcept nogil
-    # Enters the binder; 1 when it was not there before. 0 also when that cannot be told.
+    cdef int enter_binder(self, const uint8_t *binder, size_t n) noexcept nogil
+    # -> Freshness. Of those who enter one binder at the same time at most one gets REGISTER_FRESH.
+
+    cdef uint64_t barrier(self, uint64_t now) noexcept nogil
+    # The time (`now` is another: milliseconds since 1970) up to which a ClientHello may have been taken by someone whom
+    # this register knows nothing of.
 
 cdef class SharedRegister(ReplayRegister):
     cdef object memory                      # mmap, shared with the processes that are forked later
     cdef uint64_t *words
+    cdef uint64_t *latest                   # the last time that was seen, and
+    cdef uint64_t *since                    # the barrier
     cdef uint64_t sets                      # a power of two
     cdef uint64_t tick                      # milliseconds
     cdef uint8_t key[32]

@@ -1,5 +1,9 @@
 """Single use of early data across processes (see the .pxd).
 
+What a register knows begins with it. Where tickets outlive it (hosts share their keys, or keep them over a restart) it
+needs an identity that lasts, and then a barrier: a ClientHello that could have been taken before the register was
+there is not fresh. Clocks that are set back would bring such ClientHellos to life again, and move the barrier.
+
 A table of words in shared anonymous memory: each set of sixteen is two cache lines, and each word an entry of a 48-bit
 fingerprint and the tick it was made in. Entering is one compare-and-swap, without a lock that a dying process could
 keep. Nothing is ever removed: an entry that is old enough is overwritten.
@@ -28,15 +32,21 @@ cdef extern from *:
 
 cdef enum:
     WAYS = 16                           # words of a set
+    HEADER = 8                          # words in front of the first set: a cache line of its own
+    STEP_BACK_MS = 1000                 # what processes may differ in the time they see, and clocks be slewed by
     TICKS_KEPT = 16                     # an entry's age, in ticks, until which it counts
 
+cdef uint64_t MOST = 1 << 32            # entries
 cdef uint64_t TICK_MASK = 0xFFFF        # an entry: fingerprint << 16 | tick
 
 
 cdef class ReplayRegister:
     """The interface: this base says of nothing that it is fresh."""
 
-    cdef bint fresh(self, const uint8_t *binder, size_t n) noexcept nogil:
+    cdef int enter_binder(self, const uint8_t *binder, size_t n) noexcept nogil:
+        return REGISTER_SEEN
+
+    cdef uint64_t barrier(self, uint64_t now) noexcept nogil:
         return 0
 
     @property
@@ -45,39 +55,52 @@ cdef class ReplayRegister:
 
     def enter(self, bytes binder not None):
         """Whether it was not there before; it is now."""
-        return self.fresh(binder, len(binder))
+        return self.enter_binder(binder, len(binder)) == REGISTER_FRESH
 
 
 cdef class SharedRegister(ReplayRegister):
-    """SharedRegister(keeps, capacity): made before the fork, one for all processes.
+    """SharedRegister(keeps, capacity, identity=None, since=0): made before the fork, one for all processes.
 
     `keeps`: milliseconds for which an entry counts, at least; a ClientHello must not be accepted for longer than that.
     `capacity`: entries it has room for in that time, at most (8 bytes each). When a set of it is full, what would go there
     is not fresh: the client then sends its data after the handshake.
+    `identity`: 8 bytes, for tickets of an earlier register whose place this one takes, and which nobody else may have at
+    the same time; None: one that no other has had. `since`: the barrier, milliseconds since 1970.
     """
 
-    def __init__(self, int keeps=20000, int capacity=1 << 19):
+    def __init__(self, int keeps=20000, uint64_t capacity=1 << 19, bytes identity=None, uint64_t since=0):
         cdef Py_buffer view
-        if keeps <= 0 or capacity < WAYS:
-            raise ValueError("a register keeps entries for a while, and some of them")
+        cdef bytes secret
+        cdef uint64_t *header
+        if keeps <= 0 or not WAYS <= capacity <= MOST or identity is not None and len(identity) != REGISTER_ID_LENGTH:
+            raise ValueError("a register keeps entries for a while, and some of them, under a name of 8 bytes")
         self.keeps = keeps
         self.tick = max((keeps + TICKS_KEPT - 2) // (TICKS_KEPT - 1), 1)    # one less: a tick may have begun already
         self.sets = 1
-        while self.sets * WAYS < <uint64_t> capacity:
+        while self.sets * WAYS < capacity:
             self.sets *= 2
-        self.memory = mmap.mmap(-1, self.sets * WAYS * sizeof(uint64_t))
+        self.memory = mmap.mmap(-1, (HEADER + self.sets * WAYS) * sizeof(uint64_t))
         PyObject_GetBuffer(self.memory, &view, PyBUF_WRITABLE)
-        self.words = <uint64_t *> view.buf
+        header = <uint64_t *> view.buf
+        self.latest, self.since, self.words = header, header + 1, header + HEADER
+        self.since[0] = since
         PyBuffer_Release(&view)         # the mapping lives as long as `memory`, which nobody else closes
         # Which set a binder goes to is secret: nobody can fill one on purpose.
         secret = os.urandom(sizeof(self.key) + REGISTER_ID_LENGTH)
         memcpy(self.key, <const char *> secret, sizeof(self.key))
-        memcpy(self.id, <const char *> secret + sizeof(self.key), REGISTER_ID_LENGTH)
+        if identity is None:
+            identity = secret[sizeof(self.key):]
+        memcpy(self.id, <const char *> identity, REGISTER_ID_LENGTH)
+
+    @property
+    def capacity(self):
+        """Entries that it has words for."""
+        return self.sets * WAYS
 
     def __dealloc__(self):
         cleanse(self.key, sizeof(self.key))
 
-    cdef bint fresh(self, const uint8_t *binder, size_t n) noexcept nogil:
+    cdef int enter_binder(self, const uint8_t *binder, size_t n) noexcept nogil:
         cdef uint8_t digest[HASH_MAX]
         cdef uint64_t where, entry
         cdef timespec now
@@ -87,6 +110,14 @@ cdef class SharedRegister(ReplayRegister):
         clock_gettime(CLOCK_MONOTONIC, &now)
         entry = (entry & ~TICK_MASK) | ((<uint64_t> now.tv_sec * 1000 + now.tv_nsec // 1000000) // self.tick & TICK_MASK)
         return enter(self.words + (where & (self.sets - 1)) * WAYS, entry | 1 << 16)
+
+    cdef uint64_t barrier(self, uint64_t now) noexcept nogil:
+        cdef uint64_t latest = load(self.latest)
+        if now + STEP_BACK_MS < latest:
+            raise_to(self.since, latest)        # what was taken until then may come a second time
+        else:
+            raise_to(self.latest, now)
+        return load(self.since)
 
 
 cdef class CallableRegister(ReplayRegister):
@@ -104,9 +135,9 @@ cdef class CallableRegister(ReplayRegister):
         self.keeps = keeps
         memcpy(self.id, <const char *> identity, REGISTER_ID_LENGTH)
 
-    cdef bint fresh(self, const uint8_t *binder, size_t n) noexcept nogil:
+    cdef int enter_binder(self, const uint8_t *binder, size_t n) noexcept nogil:
         with gil:
-            return self.answer(binder, n)
+            return REGISTER_FRESH if self.answer(binder, n) else REGISTER_SEEN
 
     cdef bint answer(self, const uint8_t *binder, size_t n) noexcept:
         try:
@@ -115,8 +146,14 @@ cdef class CallableRegister(ReplayRegister):
             return 0
 
 
-cdef bint enter(uint64_t *set_, uint64_t entry) noexcept nogil:
-    """1 when the entry is ours alone. Of those who enter one fingerprint at the same time at most one gets 1."""
+cdef void raise_to(uint64_t *word, uint64_t value) noexcept nogil:
+    cdef uint64_t seen = load(word)
+    while seen < value and not swap(word, seen, value):
+        seen = load(word)
+
+
+cdef int enter(uint64_t *set_, uint64_t entry) noexcept nogil:
+    """REGISTER_FRESH when the entry is ours alone."""
     cdef int place = -1
     cdef int i
     cdef uint64_t seen, old = 0
@@ -126,20 +163,20 @@ cdef bint enter(uint64_t *set_, uint64_t entry) noexcept nogil:
             seen = load(set_ + i)
             if counts(seen, entry):
                 if seen >> 16 == entry >> 16:
-                    return 0
+                    return REGISTER_SEEN
             elif place < 0:
                 place = i
                 old = seen
         if place < 0:
-            return 0                    # full: not fresh, to be safe
+            return REGISTER_FULL
         if swap(set_ + place, old, entry):
             break
     # Another process, for which a tick ended earlier, may have found another place.
     for i in range(WAYS):
         seen = load(set_ + i)
         if i != place and counts(seen, entry) and seen >> 16 == entry >> 16:
-            return 0
-    return 1
+            return REGISTER_SEEN
+    return REGISTER_FRESH
 
 
 cdef inline bint counts(uint64_t seen, uint64_t entry) noexcept nogil:

@@ -38,7 +38,9 @@ from cext.tls.messages cimport (
     parse_client_hello, parse_finished)
 from cext.tls.negotiate cimport (
     GroupChoice, choose_alpn, choose_cipher_suite, choose_group, choose_version, is_among, name_of, protocol_of)
-from cext.tls.psk cimport accept_early_data, age_skew, add_tickets, mode_fits, psk_fingerprint, psk_wipe, select_psk
+from cext.tls.psk cimport (
+    EARLY_NOT_RESUMED, EARLY_RETRIED, EARLY_TAKEN, add_tickets, age_skew, mode_fits, psk_fingerprint, psk_wipe,
+    refuse_early_data, select_psk)
 from cext.tls.transcript cimport transcript_add, transcript_hash, transcript_init, transcript_restart
 
 cdef enum:
@@ -217,6 +219,7 @@ cdef class Server13(Handshake):
                                   self.cipher_suite, self.group, cookie, cookie_length)
         if self.close_message(&w, LEVEL_INITIAL) < 0 or self.add_ccs() < 0:
             return -internal_error
+        self.early_refusal = EARLY_RETRIED
         if self.hello.early_data and self.add_action(ACTION_SKIP_EARLY_DATA, LEVEL_INITIAL) < 0:
             return -internal_error
         self.hello_retried = 1
@@ -316,7 +319,10 @@ cdef class Server13(Handshake):
         if protocol.p != NULL:
             self.alpn = protocol_of(self.config.alpn, &protocol)
         if self.hello.early_data and self.resumed and not self.hello_retried:
-            self.early_accepted = accept_early_data(self.config, &self.psk, self.cipher_suite, self.alpn)
+            self.early_refusal = <uint8_t> refuse_early_data(self.config, &self.psk, self.cipher_suite, self.alpn)
+            self.early_accepted = self.early_refusal == EARLY_TAKEN
+        elif self.hello.early_data:
+            self.early_refusal = EARLY_NOT_RESUMED
         if self.early_accepted:
             psk_fingerprint(&self.psk, fingerprint)
             self.max_early_data = self.psk.state.max_early_data

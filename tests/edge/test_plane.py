@@ -37,7 +37,7 @@ cipher_suites = ["TLS_AES_256_GCM_SHA384"]
 min_version = "1.3"
 groups = ["secp256r1"]
 tickets = {{ rotate = "1h", keep = 2, lifetime = "3h", count = 1 }}
-early_data = {{ max_bytes = "4KiB", window = "3s" }}
+early_data = {{ max_bytes = "4KiB", window = "3s", rate = 100, unique_header = "Once", safe = {{ methods = ["GET"] }} }}
 [[certificate]]
 names = ["localhost"]
 chain = "localhost.pem"
@@ -53,6 +53,7 @@ servers = ["127.0.0.1:10"]
 match = {{ host = ["x.de"], path = "/x/*", method = ["GET"] }}
 upstream = "b"
 push = true
+early_data = "forward"
 upgrade = ["RAW/1"]
 limits = {{ head = "1KiB", body = "2KiB", requests = 3 }}
 timeouts = {{ connect = "1s", first_byte = "2s", body_idle = "3s", write_idle = "4s", total = "5s" }}
@@ -128,7 +129,7 @@ def test_key_log(certificates, tmp_path):
 
 
 def test_every_setting_arrives(settings, monkeypatch):
-    for name in ("ListenerSettings", "Router", "Route", "ServerConfig"):
+    for name in ("ListenerSettings", "Router", "Route", "ServerConfig", "EarlyRules"):
         monkeypatch.setattr(plane, name, type(name, (Made,), {}))
     monkeypatch.setattr(upstreams, "UpstreamGroup", Made)
     prepared = plane.prepare(settings(), SECRET)
@@ -161,6 +162,7 @@ def test_every_setting_arrives(settings, monkeypatch):
         "record_idle_ms": 3000,
         "x_forwarded": True,
         "forwarded": False,
+        "unique_header": b"Once",
     }
     assert third.named["timeouts"] == DEFAULTS
     assert third.named["max_connections"] == 65536
@@ -168,6 +170,7 @@ def test_every_setting_arrives(settings, monkeypatch):
     assert not any(third.named[name] for name in ("per_address", "requests_per_address", "answer_over", "max_requests"))
     register = tls.named.pop("replay")
     assert register.keeps == 6000
+    assert 4 * 6 * 100 <= register.capacity <= 8 * 6 * 100
     assert tls.named == {
         "alpn": (b"h2", b"http/1.1", b"http/1.0"),
         "cipher_suites": (0x1302,),
@@ -184,6 +187,10 @@ def test_every_setting_arrives(settings, monkeypatch):
     }
     assert tls.args[0][0].names == ("localhost",)
     to_b, to_a = router.args[0]
+    early = to_b.named.pop("early_data")
+    assert early.args == ("forward",)
+    assert early.named == {"methods": ("GET",), "query": False, "content": False}
+    assert to_a.named["early_data"] is None
     assert to_b.named == {
         "hosts": ("x.de",),
         "path": "/x/*",

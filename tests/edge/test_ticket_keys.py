@@ -114,11 +114,46 @@ def test_a_reload_keeps_the_keys():
     assert shared.rotation(tickets(lifetime="1h", count=1), at).keys.open(ticket)
 
 
-def test_a_reload_keeps_the_register():
+@pytest.fixture(params=["random", "shared"])
+def registers(request, tmp_path):
+    """(where the configuration stands, [tls] tickets): with random keys, or with a secret that hosts share."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(bytes(range(48)))
+    at = Place(str(tmp_path / "edge.toml"))
+    return at, tickets(secret_file=str(secret)) if request.param == "shared" else tickets()
+
+
+def early(**values):
+    return config.read_table(tables.EarlyData, values, Place("edge.toml"))
+
+
+def test_a_reload_keeps_the_register(registers):
     shared = Shared()
-    early = config.read_table(tables.EarlyData, {}, Place("edge.toml"))
-    assert shared.register(early) is shared.register(early)
-    assert shared.register(early).keeps == 20_000
+    at, keys = registers
+    register = shared.register(early(), keys, at)
+    assert register.keeps == 20_000
+    assert shared.register(early(unique_header="none", max_bytes="1KiB"), keys, at) is register
+    other = shared.register(early(window="1s"), keys, at)
+    assert other.keeps == 2_000 and other.identity != register.identity
+    assert shared.register(early(), keys, at) is register, "and what it knows"
+
+
+def test_a_register_has_room_for_the_rate(registers):
+    at, keys = registers
+    for rate, window in ((1, "100ms"), (5000, "10s"), (20_000, "1m")):
+        register = Shared().register(early(rate=rate, window=window), keys, at)
+        assert register.capacity >= 4 * rate * register.keeps / 1000
+        assert register.capacity <= max(8 * rate * register.keeps / 1000, 1024)
+
+
+def test_a_register_lasts_over_a_restart_with_the_secret(registers):
+    """The name of a secret's register; without a secret its tickets are gone, too."""
+    at, keys = registers
+    before = Shared()
+    identity = before.register(early(), keys, at).identity
+    assert Shared().register(early(), keys, at).identity != identity, "another one, while it is in use"
+    del before
+    assert (Shared().register(early(), keys, at).identity == identity) == (keys.secret_file is not None)
 
 
 def test_a_secret_file(tmp_path):

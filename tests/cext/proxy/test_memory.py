@@ -17,7 +17,7 @@ REQUESTS = 12_000
 
 def test_an_idle_connection_is_three_small_objects():
     assert sum(kind.__basicsize__ for kind in (ClientConnection, H1Session, Connection)) <= 1100
-    assert Exchange.__basicsize__ <= 384
+    assert Exchange.__basicsize__ <= 392
     assert H1Upstream.__basicsize__ + H1Request.__basicsize__ <= 440
 
 

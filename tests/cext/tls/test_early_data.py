@@ -49,12 +49,12 @@ def clock():
     shift_clock(0)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def config():
     return resuming_config(alpn=(), max_early_data=LIMIT)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def session(config):
     return first_session(config)
 

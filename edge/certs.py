@@ -12,12 +12,11 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
-from cryptography.x509 import ocsp
 
+from edge import ocsp
 from edge.config import addresses, read_file
 from edge.keyless import client as keyless
 from edge.schema import Place
@@ -27,6 +26,7 @@ from edge.tls.certificate import Signer
 
 _RSA_LEAST_BITS: Final = 2048
 _TIMESTAMP_MOST: Final = 4096
+_DEMANDED: Final = "clients refuse this certificate without an OCSP response (must-staple)"
 _EXPIRES_SOON: Final = datetime.timedelta(days=14)
 _USABLE: Final = "use an ECDSA key on P-256 or P-384, an RSA key of at least 2048 bits, or an Ed25519 key"
 
@@ -47,9 +47,13 @@ class Identity:
     signer: Signer | None
     """What signs where the key is somewhere else."""
     ocsp_response: bytes
+    """DER; b"" when there is none that is good, or it is fetched."""
     ocsp_expires: float
     """Seconds since 1970; 0: never."""
-    """DER; b"" when there is none that is good."""
+    responders: tuple[str, ...]
+    """URLs that OCSP responses are fetched from; () when none is."""
+    must_staple: bool
+    """Whether clients are to refuse it without a response."""
     timestamps: tuple[bytes, ...]
     kind: str
     """The key's kind, for people: "ECDSA P-256", "RSA 2048", ..."""
@@ -94,7 +98,8 @@ def settle(settings: Settings, identities: Sequence[Identity]) -> tuple[Identity
 
 def files(entry: Certificate) -> tuple[Path, ...]:
     """All that an identity is made of."""
-    return tuple(path for path in (entry.chain, *key_files(entry.key), entry.ocsp, *entry.scts) if path is not None)
+    beside = (*key_files(entry.key), entry.ocsp, *entry.scts)
+    return (entry.chain, *(path for path in beside if isinstance(path, Path)))
 
 
 def load_one(chain: Path, key: Path, at: Place) -> Identity:
@@ -135,7 +140,10 @@ def _identity(entry: Certificate, at: Place) -> Identity:
         kind = _kind(chain[0].public_key(), f"{entry.chain}: a certificate with", at.key("chain"))
         signer = _signer(entry.key, public, names, at.key("key"))
     _check_order(entry, chain, at.key("chain"))
-    staple, expires, stale = _read_ocsp(entry.ocsp, chain, at.key("ocsp")) if entry.ocsp else (b"", 0.0, ())
+    staple: tuple[bytes, float, tuple[str, ...]] = (b"", 0.0, ())
+    if isinstance(entry.ocsp, Path):
+        staple = _read_ocsp(entry.ocsp, chain, at.key("ocsp"))
+    responders, unstapled = _responders(entry, chain, at.key("ocsp"))
     return Identity(
         names=names,
         asked=names,
@@ -143,12 +151,14 @@ def _identity(entry: Certificate, at: Place) -> Identity:
         chain=tuple(c.public_bytes(Encoding.DER) for c in chain),
         key_pem=pem,
         signer=signer,
-        ocsp_response=staple,
-        ocsp_expires=expires,
+        ocsp_response=staple[0],
+        ocsp_expires=staple[1],
+        responders=responders,
+        must_staple=ocsp.must_staple(chain[0]),
         timestamps=tuple(_read_timestamp(path, at.key("scts").item(i)) for i, path in enumerate(entry.scts)),
         kind=kind,
         expires=chain[0].not_valid_after_utc,
-        warnings=(*_warnings(entry, chain, names, certified, at), *stale),
+        warnings=(*_warnings(entry, chain, names, certified, at), *staple[2], *unstapled),
         at=at,
     )
 
@@ -218,39 +228,45 @@ def _signer(key: KeylessKey, public_key: bytes, names: Sequence[str], at: Place)
 
 
 def _read_ocsp(path: Path, chain: Sequence[x509.Certificate], at: Place) -> tuple[bytes, float, tuple[str, ...]]:
-    """An OCSPResponse for the server's certificate, and warnings: one out of date is left out, since clients refuse it
-    where they would take none. Who signed it is the clients' to judge."""
-    remedy = 'name a file with an OCSP response for this certificate, in DER ("openssl ocsp -respout" writes one)'
+    """An OCSPResponse for the server's certificate, until when it holds, and warnings: one out of date is left out,
+    since clients refuse it where they would take none."""
     der = read_file(path, at)
     try:
-        response = ocsp.load_der_ocsp_response(der)
-        if response.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
-            raise at.error(f"{path}: the responder answered {response.response_status.name}", remedy)
-        found = [single for single in response.responses if _is_for(single, chain)]
-    except (ValueError, UnsupportedAlgorithm) as e:
-        raise at.error(f"{path}: holds no OCSP response ({e})", remedy) from None
-    if not found:
-        raise at.error(f"{path}: the OCSP response is for another certificate", remedy)
-    if found[0].certificate_status is not ocsp.OCSPCertStatus.GOOD:
+        answer = ocsp.check(der, chain[0], chain[1] if len(chain) > 1 else None)
+    except ocsp.OcspStaleError as e:
+        return b"", 0.0, (f"{at.file}: {at.path}: {path}: the OCSP response {e}, and is not shown",)
+    except ocsp.OcspError as e:
         raise at.error(
-            f"{path}: the certificate is {found[0].certificate_status.name.lower()}, says its OCSP response",
+            f"{path}: {e}",
+            'name a file with an OCSP response for this certificate, in DER ("openssl ocsp -respout" writes one)',
+        ) from None
+    if not answer.good:
+        raise at.error(
+            f"{path}: the certificate is {answer.status.name.lower()}, says its OCSP response",
             "use another certificate",
         )
-    now = datetime.datetime.now(datetime.UTC)
-    begins, ends = found[0].this_update_utc, found[0].next_update_utc
-    where = f"{at.file}: {at.path}: {path}: the OCSP response"
-    if begins > now:
-        return b"", 0.0, (f"{where} is not valid before {begins:%Y-%m-%d %H:%M} UTC, and not shown",)
-    if ends is not None and ends <= now:
-        return b"", 0.0, (f"{where} expired on {ends:%Y-%m-%d %H:%M} UTC, and is not shown",)
-    return der, ends.timestamp() if ends is not None else 0.0, ()
+    return der, answer.expires.timestamp() if answer.expires else 0.0, ()
 
 
-def _is_for(single: ocsp.OCSPSingleResponse, chain: Sequence[x509.Certificate]) -> bool:
-    """By the CertID (RFC 6960, section 4.1.1), whose issuer's name tells enough of its key."""
-    digest = hashes.Hash(single.hash_algorithm)
-    digest.update(chain[0].issuer.public_bytes())
-    return single.serial_number == chain[0].serial_number and single.issuer_name_hash == digest.finalize()
+def _responders(entry: Certificate, chain: Sequence[x509.Certificate], at: Place) -> tuple[tuple[str, ...], list[str]]:
+    """Where responses are to be fetched from, and warnings. Raises ConfigError where that was asked for by name."""
+    demanded = ocsp.must_staple(chain[0])
+    where = f"{at.file}: {at.path}: {entry.chain}"
+    if entry.ocsp == "none" and demanded:
+        return (), [f"{where}: {_DEMANDED}, and there is none"]
+    if entry.ocsp != "fetch" and not (entry.ocsp == "auto" and demanded):
+        return (), []
+    urls = ocsp.responders(chain[0])
+    problem, remedy = "", ""
+    if not urls:
+        problem, remedy = "the certificate names no OCSP responder", "name a file with a response"
+    elif len(chain) == 1:
+        problem, remedy = "the issuer's certificate is missing, which a response is checked by", "add it to the chain"
+    if problem and not demanded:
+        raise at.error(f"{entry.chain}: {problem}", f'{remedy}, or write ocsp = "none"')
+    if problem:
+        return (), [f"{where}: {_DEMANDED}: {problem}; {remedy}"]
+    return urls, []
 
 
 def _read_timestamp(path: Path, at: Place) -> bytes:

@@ -173,6 +173,8 @@ def _check_server(server: ServerTable, at: Place) -> None:
             raise key.error(f"{path} is a directory", "name a file in it")
         if path and not path.parent.is_dir():
             raise key.error(f"{path.parent} is no directory", "make it, or choose another")
+    if server.cache_dir and not server.cache_dir.is_dir():
+        raise at.key("cache_dir").error(f"{server.cache_dir} is no directory", "make it, or choose another")
 
 
 def owner(server: ServerTable, at: Place) -> tuple[int, int]:

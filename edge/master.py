@@ -31,7 +31,7 @@ from gunicorn.errors import HaltServer
 from gunicorn.pidfile import Pidfile
 from setproctitle import setproctitle
 
-from edge import __version__, accesslog, channel, config, plane, sockets, ticket_keys
+from edge import __version__, accesslog, channel, config, plane, sockets, stapling, ticket_keys
 from edge.addresses import Addresses
 from edge.certs import Identity
 from edge.channel import Channel, ChannelError
@@ -42,7 +42,8 @@ from edge.schema import Place
 from edge.serving import CERTIFICATES
 from edge.settings import Bind, Settings
 from edge.sockets import ListeningSocket
-from edge.worker import EdgeWorker
+from edge.stapling import Stapler
+from edge.worker import EdgeWorker, drop_privileges
 
 # After a worker's own deadline, before the master kills it.
 DRAIN_MARGIN_SECONDS: Final = 5.0
@@ -54,6 +55,8 @@ DRAINING_GENERATIONS: Final = 4
 STEADY_SECONDS: Final = 10.0
 BACKOFF_SECONDS: Final = 10.0
 SPAWN_RETRY_SECONDS: Final = 1.0
+# A new certificate waits this long for the OCSP response without which clients refuse it.
+STAPLE_SECONDS: Final = 60.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -64,6 +67,8 @@ class Generation:
     prepared: plane.Prepared
     cfg: Config
     owner: tuple[int, int]
+    staples: Path
+    """Where fetched OCSP responses are."""
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -104,6 +109,7 @@ class Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no typ
         self.cookie_secret = secrets.token_bytes(32)
         self.shared = ticket_keys.Shared()
         self.addresses = Addresses()
+        self.staples = stapling.Directory()
         self.cfg: Config = None
         self._numbers = 0
         super().__init__("edge", prog="edge")
@@ -117,8 +123,11 @@ class Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no typ
         prepared = plane.prepare(settings, self.cookie_secret, self.shared)
         accesslog.make_files(settings)
         owner = config.owner(settings.server, Place(settings.file).key("server"))
+        if any(identity.responders for identity in prepared.serving.identities):
+            self.staples.make(settings, owner)
         self._numbers += 1
-        return Generation(self._numbers, prepared, _gunicorn_config(settings, owner), owner)
+        staples = self.staples.path(settings)
+        return Generation(self._numbers, prepared, _gunicorn_config(settings, owner), owner, staples)
 
     def run(self) -> None:
         """Serves until stopped. Raises EdgeError when that cannot begin; ends in SystemExit otherwise."""
@@ -176,9 +185,14 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._rollouts = 0
         self._renewing: dict[int, Identity] = {}
         """The certificates that `rollout` brings."""
+        self._awaited: tuple[Identity, ...] = ()
+        """Certificates that are not served before there is an OCSP response for them,"""
+        self._await_until = 0.0
+        """or this moment has come."""
         self._spawning = Slot(-1)
         self.WORKERS = {}
         super().__init__(app)
+        self._stapler = Stapler(self._report, self._leave_all, drop_privileges)
 
     # The arbiter's life.
 
@@ -203,6 +217,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self._reload_asked = False
             self.reload()
         self._renew_certificates()
+        self._keep_stapler()
         self._fill_slots()
         self._end_workers()
         self._close_left()
@@ -222,7 +237,9 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self.log.info("draining %d workers, for at most %g s", len(self.WORKERS), seconds)
         for worker in self.WORKERS.values():
             worker.channel.close()  # one that still boots ends there
+        self._stapler.stop()
         super().stop(graceful)
+        self.app.staples.remove()
 
     def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
         if reason is None:
@@ -244,6 +261,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         except EdgeError as e:
             self.log.error("reopening the logs: %s", e)
         super().handle_usr1()
+        self._stapler.stop()  # the next one has the new files
 
     def handle_usr2(self) -> None:
         self.log.warning("SIGUSR2 is ignored: restart edge to run another version")
@@ -398,6 +416,8 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         if self.rollout:
             self._step(self.rollout, prepared)
         elif self.takeover is None and (changed := prepared.watch.look(prepared.serving.identities, self.log.error)):
+            if self._awaits_staples(changed):
+                return
             try:
                 own = prepared.serving.prepare(changed)
             except EdgeError as e:
@@ -407,6 +427,44 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self._rollouts += 1
             self._renewing = changed
             self.rollout = Rollout(self._rollouts, CERTIFICATES, changed, own)
+
+    def _awaits_staples(self, changed: dict[int, Identity]) -> bool:
+        """Whether certificates that clients refuse without an OCSP response wait for theirs, for a while: the watch
+        offers them again."""
+        directory = self.current.staples
+        lacking = tuple(i for i in changed.values() if i.must_staple and not stapling.is_there(directory, i))
+        now = time.monotonic()
+        if not lacking or (self._awaited and now > self._await_until):
+            self._awaited = ()
+            return False
+        if not self._awaited:
+            self._await_until = now + STAPLE_SECONDS
+        self._awaited = lacking
+        return True
+
+    def _keep_stapler(self) -> None:
+        generation = self.current
+        if self.takeover:
+            return
+        wanted = stapling.targets((*generation.prepared.serving.identities, *self._awaited))
+        if wanted and not generation.staples.is_dir():
+            try:
+                self.app.staples.make(generation.prepared.settings, generation.owner)
+            except EdgeError as e:
+                self.log.error("no OCSP responses are fetched: %s", e)
+                return
+        self._stapler.keep(stapling.Job(wanted, generation.staples, generation.owner))
+
+    def _report(self, level: str, message: str) -> None:
+        self.log.log(level, "%s", message)
+
+    def _leave_all(self) -> None:
+        """In a process that is no worker: what is the master's and the workers' is closed."""
+        for s in self.LISTENERS:
+            s.close()
+        for worker in self.WORKERS.values():
+            worker.channel.close()
+            worker.tmp.close()
 
     def _step(self, rollout: Rollout, prepared: plane.Prepared) -> None:
         members = (w for w in self.WORKERS.values() if w.generation is self.current and w.kill_at is None)

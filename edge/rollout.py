@@ -83,6 +83,11 @@ class Preparing:
         self._number = 0
         self._prepared: Commit | None = None
 
+    @property
+    def busy(self) -> bool:
+        """Whether something is prepared that is not decided yet."""
+        return self._prepared is not None
+
     def hear(self) -> bool:
         """Does what the master has said. False when it will say nothing more."""
         self._line.flush()

@@ -15,6 +15,7 @@ from typing import Final
 from edge.early_data import MODE, EarlyData
 from edge.hostport import dns_name, host_and_port, peer_name, split_port
 from edge.limits import Limits, RouteLimits
+from edge.ocsp import Source
 from edge.schema import (
     Boolean,
     Choice,
@@ -198,6 +199,12 @@ class ServerTable:
         'connections, without a reload; what is not is logged, and the old one goes on. `"none"`: a reload alone reads '
         "them.",
         default="5s",
+    )
+    cache_dir: Path | None = knob(
+        File(),
+        "A directory for what is worth keeping over a restart: OCSP responses that were fetched. Without it they are "
+        "fetched anew after each start.",
+        default=None,
     )
     pid_file: Path | None = knob(
         File(), "The file that holds the master's process id; `edge reload` finds it there.", default=None
@@ -389,11 +396,13 @@ class Certificate:
         "PEM file: the private key, not encrypted. ECDSA P-256 or P-384, RSA or Ed25519. Or a table that says where "
         "else it is ([keys.md](keys.md)).",
     )
-    ocsp: Path | None = knob(
-        File(),
-        "DER file: an OCSP response for the certificate, which goes to clients that ask for one. Replace the file "
-        "before it expires, and reload; one that has expired is not shown.",
-        default=None,
+    ocsp: Path | str = knob(
+        Source(),
+        "OCSP responses, which go to clients that ask for one. A path: a DER file, used while it holds, and read again "
+        'when it is replaced. `"fetch"`: fetched from the responder that the certificate names, and kept fresh '
+        '([certificates.md](certificates.md)). `"auto"`: fetched for a certificate that clients refuse without one '
+        "(must-staple), else none.",
+        default="auto",
     )
     scts: tuple[Path, ...] = knob(
         ListOf(File(), empty=True),

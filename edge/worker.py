@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 from gunicorn.workers.base import Worker
 from setproctitle import setproctitle
 
-from edge import channel, plane, ticket_keys
+from edge import channel, plane, stapling, ticket_keys
 from edge.accesslog import AccessLog
 from edge.channel import Channel, ChannelError
 from edge.errorlog import one_line
 from edge.rollout import Preparing
 from edge.serving import CERTIFICATES
+from edge.stapling import Staples
 
 if TYPE_CHECKING:
     from edge.master import Generation, Slot
@@ -109,14 +110,18 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             return
         try:
             plane.start_signers(self.generation.prepared, self.plane, self._report)
+            serving = self.generation.prepared.serving
+            self._staples = Staples(serving, self.generation.staples)
+            self._preparing = Preparing(
+                self.channel,
+                {CERTIFICATES: lambda changed: serving.prepare(self._staples.fill(changed))},
+                self.log.error,
+            )
+            self._look_for_staples()  # those of the last run are there
+            self.plane.every(stapling.LOOK_MS, self._look_for_staples)
             for bind, settings in self.generation.prepared.listeners.items():
                 self.plane.listen(self.sockets_by_bind[bind].fileno(), settings)
             self.plane.every(HEARTBEAT_MS, self._beat)
-            self._preparing = Preparing(
-                self.channel,
-                {CERTIFICATES: self.generation.prepared.serving.prepare},
-                self.log.error,
-            )
             self._hearing = self.plane.watch(self.channel.fileno(), self._hear_master)
             self._hear_master()  # what came together with the word to serve
             if rotation := self.generation.prepared.rotation:
@@ -146,6 +151,14 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             goes_on = False
         if not goes_on:
             self._hearing.close()
+
+    def _look_for_staples(self) -> None:
+        if self._preparing.busy:
+            return  # what is prepared was made of what is served now
+        try:
+            self._staples.look()
+        except Exception as e:
+            self.log.error("OCSP responses are not looked for: %s: %s", type(e).__name__, e)
 
     def _beat(self) -> None:
         self.notify()

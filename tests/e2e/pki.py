@@ -53,20 +53,24 @@ class Authority:
         self.file = directory / "ca.pem"
         self.file.write_bytes(self._certificate.public_bytes(Encoding.PEM))
 
-    def issue(self, label: str, kind: str, *names: str, usage=ExtendedKeyUsageOID.SERVER_AUTH) -> Certificate:
+    def issue(
+        self, label: str, kind: str, *names: str, usage=ExtendedKeyUsageOID.SERVER_AUTH, extensions=()
+    ) -> Certificate:
         key = KEYS[kind]()
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, label)])
         # NSS wants key encipherment of an RSA key, whatever the handshake does with it.
         key_usage = x509.KeyUsage(True, False, kind == "rsa", False, False, False, False, False, False)
-        certificate = (
+        builder = (
             self._builder(subject, key.public_key())
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(key_usage, critical=True)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
             .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
-            .sign(self._key, hashes.SHA256())
         )
+        for extension in extensions:
+            builder = builder.add_extension(extension, critical=False)
+        certificate = builder.sign(self._key, hashes.SHA256())
         chain, key_file = self.directory / f"{label}.pem", self.directory / f"{label}.key"
         chain.write_bytes(certificate.public_bytes(Encoding.PEM))
         key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))

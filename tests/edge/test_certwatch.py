@@ -115,7 +115,8 @@ def test_what_does_not_fit_twice_is_told_once_and_left_alone(files):
     # The other one is watched all the same,
     files.issue("b")
     files.after(5)
-    assert list(found := files.after(1)) == [1]
+    found = files.after(1)
+    assert list(found) == [1]
     files.use(found)
     # and this one once it changes again.
     files.write("a.pem", chain_pem(leaf))

@@ -186,7 +186,7 @@ class Stapler:
 
     def _later(self) -> float:
         """Puts the next start off -> by how many seconds."""
-        wait = min(RESTART_SECONDS[0] * 2 ** min(self._deaths, 20), RESTART_SECONDS[1])
+        wait: float = min(RESTART_SECONDS[0] * 2 ** min(self._deaths, 20), RESTART_SECONDS[1])
         self._deaths += 1
         self._start_at = time.monotonic() + wait
         return wait

@@ -11,6 +11,7 @@ from edge import __version__, config, demo, plane
 from edge import example as examples
 from edge.certs import Identity
 from edge.errors import ConfigError, EdgeError
+from edge.keyserver import keyserver
 from edge.master import Application
 from edge.settings import Match, Settings, Upstream
 
@@ -125,6 +126,9 @@ def _show_protocol(upstream: Upstream) -> str:
 
 def _show_match(match: Match) -> str:
     return f"{' '.join(match.method or ('any',))} {', '.join(match.host or ('*',))} {match.path}"
+
+
+cli.add_command(keyserver)
 
 
 def main() -> None:

@@ -85,6 +85,11 @@ def servers(*ports, of="right", certified="127.0.0.1", addresses=("127.0.0.1",),
     )
 
 
+def unused_port():
+    with listening() as sock:
+        return sock.getsockname()[1]
+
+
 class Log:
     """What was reported."""
 

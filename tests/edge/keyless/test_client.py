@@ -21,6 +21,7 @@ from tests.edge.keyless.rig import (
     servers,
     signer,
     until,
+    unused_port,
     verifies,
 )
 
@@ -39,11 +40,6 @@ def running(test):
     run.__doc__ = test.__doc__
     run.__signature__ = __import__("inspect").signature(test)
     return run
-
-
-def unused_port():
-    with listening() as sock:
-        return sock.getsockname()[1]
 
 
 def all_up(sg):

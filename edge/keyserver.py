@@ -107,7 +107,7 @@ def _bound(address: str) -> socket.socket:
 @click.option("--chain", type=_FILE, required=True, help="PEM: the certificate that clients see, and its issuers.")
 @click.option("--key", type=_FILE, required=True, help="PEM: the private key of that certificate.")
 @click.option("--ca", type=_FILE, required=True,
-              help="PEM: who may have issued the clients' certificates. Each such client may use every key.")  # fmt: skip
+              help="PEM: who may have issued clients' certificates. Each such client may use every key.")  # fmt: skip
 @click.option("--keys", type=_DIRECTORY, required=True,
               help="The directory with the keys to sign by: PEM, not encrypted, in files *.key and *.pem.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1, 256), default=os.cpu_count() or 1, show_default="the CPUs",

@@ -9,6 +9,7 @@ from cext.proxy.access_log cimport AccessLog
 from cext.proxy.address_table cimport AddressTable
 from cext.proxy.context cimport Context
 from cext.proxy.downstream cimport Downstream, ListenerSettings
+from cext.proxy.handshake_hooks cimport HandshakeHooks
 from cext.proxy.hooks cimport Hooks
 from cext.proxy.pressure cimport Pressure
 from cext.proxy.upstream cimport LOST_CLOSED, UpstreamConnection
@@ -141,6 +142,8 @@ cdef class DataPlane:
         self._hooks = hooks
         if hooks is not None:
             self.ctx.watch_hooks()
+        if hooks is not None and hooks.handshake is not None:
+            (<HandshakeHooks> hooks.handshake).join(self.ctx)
         self.ctx.director = hooks if hooks is not None and hooks.director is not None else None
         self.ctx.state_observer = hooks.observe if hooks is not None and hooks.connection_state is not None else None
 

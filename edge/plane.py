@@ -6,8 +6,8 @@ and the workers inherit the result (keys included) by the fork. `open_plane` run
 
 import asyncio
 import dataclasses
-import functools
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, cast
 
 from cext.crypto.sign import PrivateKey
@@ -18,12 +18,14 @@ from cext.proxy.hints import EarlyHints, HintTable
 from cext.proxy.router import Route, Router
 from cext.tls.config import ServerConfig
 from cext.tls.credential import Credential
+from cext.tls.session import AwaitedTickets
 from cext.worker import DataPlane
 
 from edge import certs, compression, policy, tcp, ticket_keys, timeouts, upstreams
 from edge.certwatch import Watch
 from edge.clients import ClientTrust
 from edge.early_data import EarlyData
+from edge.handshake import WRAPPER, Handshakes
 from edge.keylog import KeyLog
 from edge.schema import Place
 from edge.serving import MakeConfigs, Serving
@@ -64,6 +66,8 @@ class Plane(Protocol):
 
     hooks: object
     """The policy's, or None."""
+    failed: Callable[[str, BaseException], None]
+    """Tells the operator of a signer's failure."""
 
     @property
     def loop(self) -> Loop: ...
@@ -92,6 +96,8 @@ class Prepared:
     policy: policy.Policy | None
     rotation: ticket_keys.Rotation | None
     """The ticket keys, which each process turns on its own."""
+    handshakes: Handshakes
+    """What the policy's hooks of the handshake choose from."""
 
 
 def prepare(settings: Settings, cookie_secret: bytes, shared: ticket_keys.Shared | None = None) -> Prepared:
@@ -101,9 +107,9 @@ def prepare(settings: Settings, cookie_secret: bytes, shared: ticket_keys.Shared
     shared = shared or ticket_keys.Shared()
     at = Place(settings.file).key("tls").key("tickets")
     rotation = shared.rotation(settings.tls.tickets, at) if settings.tls.tickets.enabled else None
-    serving = Serving(
-        certs.load(settings), _credential, _server_configs(settings, cookie_secret, rotation, shared)
-    )
+    chosen = _policy(settings)
+    options = _tls_options(settings, cookie_secret, rotation, shared, chosen)
+    serving = Serving(certs.load(settings), _credential, _server_configs(options))
     router = _router(settings)
     made = [(listener, _listener_settings(listener, serving, router, settings.tls.early_data)) for listener in settings.listener]
     return Prepared(
@@ -111,37 +117,61 @@ def prepare(settings: Settings, cookie_secret: bytes, shared: ticket_keys.Shared
         serving=serving,
         watch=watch,
         listeners={bind: made_settings for listener, made_settings in made for bind in listener.bind},
-        policy=_policy(settings),
+        policy=chosen,
         rotation=rotation,
+        handshakes=Handshakes(
+            options.values(),
+            directory=Path(settings.file).parent.absolute(),
+            keys=rotation.keys if rotation else None,
+        ),
     )
 
 
-def _server_configs(
-    settings: Settings, cookie_secret: bytes, rotation: ticket_keys.Rotation | None, shared: ticket_keys.Shared
-) -> MakeConfigs:
-    """What makes the ServerConfigs of credentials: one for all listeners that offer the same protocols, by whether
+def _tls_options(
+    settings: Settings,
+    cookie_secret: bytes,
+    rotation: ticket_keys.Rotation | None,
+    shared: ticket_keys.Shared,
+    chosen: policy.Policy | None,
+) -> dict[bool, dict[str, Any]]:
+    """What ServerConfigs are made with, beside credentials: of all listeners that offer the same protocols, by whether
     HTTP/2 is among them."""
     tickets, early_data = settings.tls.tickets, settings.tls.early_data
-    tls = functools.partial(
-        ServerConfig,
-        cipher_suites=settings.tls.cipher_suites,
-        min_version=settings.tls.min_version,
-        max_version=settings.tls.max_version,
-        groups=settings.tls.groups,
-        cookie_secret=cookie_secret,
-        tickets=rotation.keys if rotation else None,
-        ticket_count=tickets.count,
-        ticket_lifetime=ticket_keys.lifetime(tickets),
-        max_early_data=early_data.max_bytes if early_data else 0,
-        early_window=early_data.window if early_data else 1,
-        replay=shared.register(early_data, tickets, Place(settings.file)) if early_data else None,
+    options = {
+        "cipher_suites": settings.tls.cipher_suites,
+        "min_version": settings.tls.min_version,
+        "max_version": settings.tls.max_version,
+        "groups": settings.tls.groups,
+        "cookie_secret": cookie_secret,
+        "policy": chosen is not None and chosen.asked_by_handshakes,
+        "tickets": _sealer(settings, rotation, chosen),
+        "ticket_count": tickets.count,
+        "ticket_lifetime": ticket_keys.lifetime(tickets),
+        "max_early_data": early_data.max_bytes if early_data else 0,
+        "early_window": early_data.window if early_data else 1,
+        "replay": shared.register(early_data, tickets, Place(settings.file)) if early_data else None,
         **_client_auth(settings),
-        key_log=_key_log(settings),
-    )
+        "key_log": _key_log(settings),
+    }
     offered = {listener.http2.enabled for listener in settings.listener}
+    return {http2: {**options, "alpn": (b"h2", *HTTP1) if http2 else HTTP1} for http2 in offered}
 
+
+def _sealer(settings: Settings, rotation: ticket_keys.Rotation | None, chosen: policy.Policy | None) -> Any:
+    """What makes tickets, and opens them: the configured keys, or the policy's wrapper. None: nothing does."""
+    if chosen is None or not chosen.wraps_tickets:
+        return rotation.keys if rotation else None
+    if rotation is None:
+        raise chosen.at.error(
+            f"{chosen.cls.__name__}.{WRAPPER} has nothing to do: tickets are off",
+            "remove the method, or [tls] tickets.enabled = false",
+        )
+    return AwaitedTickets()
+
+
+def _server_configs(options: Mapping[bool, Mapping[str, Any]]) -> MakeConfigs:
     def make(credentials: Sequence[Any]) -> dict[bool, Any]:
-        return {http2: tls(credentials, alpn=(b"h2", *HTTP1) if http2 else HTTP1) for http2 in offered}
+        return {http2: ServerConfig(credentials, **of) for http2, of in options.items()}
 
     return make
 

@@ -25,14 +25,52 @@ from typing import Any, Final
 
 from cext.proxy.hooks import AbortRequest, ClientConnection, Headers, Hooks, Request, RequestOver, TlsState
 
-from edge import timeouts
+from edge import handshake, timeouts
 from edge.errors import ConfigError
+from edge.handshake import (
+    Certificate,
+    ClientHello,
+    Config,
+    Drop,
+    HandOver,
+    Handshakes,
+    Refuse,
+    SessionTicketWrapper,
+    seal,
+    unseal,
+)
 from edge.schema import Kind, Place, Rate, nearest
 
-__all__ = ["AbortRequest", "ClientConnection", "Headers", "Policy", "Request", "RequestOver", "TlsState", "load"]
+__all__ = [
+    "AbortRequest",
+    "Certificate",
+    "ClientConnection",
+    "ClientHello",
+    "Config",
+    "Drop",
+    "HandOver",
+    "Headers",
+    "Policy",
+    "Refuse",
+    "Request",
+    "RequestOver",
+    "SessionTicketWrapper",
+    "TlsState",
+    "load",
+    "seal",
+    "unseal",
+]
 
-HOOKS: Final = {"director": ("request",), "connection_state": ("connection", "old", "new")}
+HOOKS: Final = {
+    "director": ("request",),
+    "connection_state": ("connection", "old", "new"),
+    **handshake.HOOKS,
+    handshake.WRAPPER: (),
+}
 """Every hook, with what it is called with."""
+
+MAY_WAIT: Final = frozenset(handshake.HOOKS)
+"""Those that may be `async def`."""
 
 REPORT_SECONDS: Final = 10
 """A fault that repeats is logged once in this time, with how often it came meanwhile."""
@@ -51,16 +89,27 @@ class Policy:
     cls: type
     at: Place
 
-    def start(self, log: Log) -> object:
+    @property
+    def asked_by_handshakes(self) -> bool:
+        """Whether handshakes stop at the ClientHello for it."""
+        return handshake.asks(self.cls)
+
+    @property
+    def wraps_tickets(self) -> bool:
+        return hasattr(self.cls, handshake.WRAPPER)
+
+    def start(self, log: Log, handshakes: Handshakes | None = None) -> object:
         """The hooks of a new object of the class, as the data plane calls them. Raises what the class raises."""
         policy = self.cls()
-        hooks = {name: getattr(policy, name) for name in HOOKS if hasattr(self.cls, name)}
+        hooks = {name: getattr(policy, name) for name in ("director", "connection_state") if hasattr(self.cls, name)}
+        failed = Reports(log).failed
         return Hooks(
+            handshake=handshakes.hooks(policy, failed) if handshakes is not None else None,
             **hooks,
             names=timeouts.NAMES,
             read_limit=read_limit,
             show_limit=show_limit,
-            failed=Reports(log).failed,
+            failed=failed,
         )
 
 
@@ -112,7 +161,10 @@ def _check_method(cls: type, name: str, at: Place) -> None:
     arguments = HOOKS[name]
     method = getattr(cls, name)
     wanted = f"def {name}({', '.join(('self', *arguments))})"
-    if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method) or inspect.isgeneratorfunction(method):
+    waits = inspect.iscoroutinefunction(method) and name in MAY_WAIT
+    if not waits and (
+        inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method) or inspect.isgeneratorfunction(method)
+    ):
         raise at.error(f"{cls.__name__}.{name} is async or a generator", f"write it as {wanted}: it must not wait")
     bound = isinstance(inspect.getattr_static(cls, name), staticmethod | classmethod)
     try:
@@ -221,8 +273,9 @@ def show_limit(name: str, value: int) -> float | None:
 class Reports:
     """Tells the operator of hooks that raised: what, and where, in one line; of one that repeats, now and then."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, what: str = "hook ") -> None:
         self._log = log
+        self._what = what
         self._seen: dict[tuple[str, str, str], tuple[float, int]] = {}
 
     def failed(self, hook: str, error: BaseException) -> None:
@@ -238,7 +291,7 @@ class Reports:
             self._seen.clear()
         self._seen[key] = (now, 0)
         again = f" ({unsaid} more times since it was told last)" if unsaid else ""
-        self._log("error", f"hook {hook}: {_brief(error)}; at {', '.join(places[-8:]) or 'no line'}{again}")
+        self._log("error", f"{self._what}{hook}: {_brief(error)}; at {', '.join(places[-8:]) or 'no line'}{again}")
 
 
 def _brief(error: BaseException) -> str:

@@ -18,6 +18,7 @@ from edge import channel, plane, stapling, ticket_keys
 from edge.accesslog import AccessLog
 from edge.channel import Channel, ChannelError
 from edge.errorlog import one_line
+from edge.policy import Reports
 from edge.rollout import Preparing
 from edge.serving import CERTIFICATES
 from edge.stapling import Staples
@@ -76,9 +77,10 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
                 memory_limit=settings.server.memory_limit,
                 hook_timeout=settings.server.hook_timeout,
             )
+            self.plane.failed = Reports(self._report, "").failed
             drop_privileges(*self.generation.owner)
             if policy := self.generation.prepared.policy:
-                self.plane.hooks = policy.start(self._report)
+                self.plane.hooks = policy.start(self._report, self.generation.prepared.handshakes)
         except Exception as e:
             self._fail(e)
         super().init_process()

@@ -37,7 +37,7 @@ cdef class HandshakeHooks:
     cdef readonly tuple hooks               # by Stage, but for the tickets'
     cdef readonly object wrapper            # SessionTicketWrapper
     cdef readonly bint fingerprints         # JA3 and JA4 are kept for each connection, in ctx.fingerprints
-    cdef object describe                    # (client_hello, client, client_port, local, local_port, proxy) -> `hello`
+    cdef object describe                    # (client_hello, {client, client_port, local, local_port, proxy}) -> `hello`
     cdef object read_config                 # (ServerConfig, answer) -> ServerConfig
     cdef object read_certificate            # (answer) -> Credential
     cdef object read_session                # (info) -> what wrap is told of a session

@@ -110,6 +110,8 @@ cdef class HandshakeHooks:
     cdef int store(self, object rest) except -1:
         """Runs what is to be awaited for a ticket."""
         cdef Storing call = Storing.__new__(Storing)
+        if not inspect.isawaitable(rest):
+            raise TypeError(f"it gave {type(rest).__name__} beside the ticket, which is nothing to await")
         if len(self.storing) >= STORING_MAX:
             if inspect.iscoroutine(rest):
                 rest.close()
@@ -209,12 +211,12 @@ cdef class Decision:
         cdef char text[ADDRESS_TEXT]
         cdef Peer local
         cdef size_t n = peer_text(&client.peer, text)
-        address = text[:n].decode("ascii")
+        cdef dict connection = {"client": text[:n].decode("ascii"), "client_port": client.peer.port if n else 0}
         local_peer(client.fd, &local)
         n = peer_text(&local, text)
+        connection |= {"local": text[:n].decode("ascii"), "local_port": local.port if n else 0}
         try:
-            self.hello = self.hooks.describe(self.client_hello, address, client.peer.port if client.peer.known else 0,
-                                             text[:n].decode("ascii"), local.port if local.known else 0, None)
+            self.hello = self.hooks.describe(self.client_hello, connection)
         except ValueError as e:
             raise Malformed(str(e)) from None
 

@@ -10,6 +10,7 @@ cdef class Hooks:
     """A policy's hooks, as the data plane calls them; None for each that it does not have."""
     cdef readonly object director           # (request)
     cdef readonly object connection_state   # (connection, old, new)
+    cdef readonly object handshake          # HandshakeHooks, or None
     cdef dict limits                        # a timeout's name -> its place in Timeouts
     cdef object read_limit                  # (name, value) -> ms or bytes per second, 0 for none
     cdef object show_limit                  # (name, ms or bytes per second) -> value

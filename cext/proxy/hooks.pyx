@@ -28,12 +28,13 @@ class RequestOver(RuntimeError):
 
 
 cdef class Hooks:
-    """Hooks(director=None, connection_state=None, *, names={}, read_limit, show_limit, failed): see the .pxd.
+    """Hooks(director=None, connection_state=None, *, names={}, read_limit, show_limit, failed, handshake=None): see the .pxd.
 
     `names`: those of the timeouts, each with that of the data plane.
     """
 
-    def __init__(self, director=None, connection_state=None, *, names, read_limit, show_limit, failed):
+    def __init__(self, director=None, connection_state=None, *, names, read_limit, show_limit, failed, handshake=None):
+        self.handshake = handshake
         self.director = director
         self.connection_state = connection_state
         self.limits = {name: NAMES.index(of_plane) for name, of_plane in names.items()}

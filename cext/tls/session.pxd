@@ -81,6 +81,7 @@ cdef class TicketKeys(TicketSealer):
     cdef TicketKey keys[TICKET_KEYS_MAX]    # the first one seals, all of them open
     cdef int n_keys
     cdef void wipe(self) noexcept nogil
+    cdef TicketKey *find_key(self, const uint8_t *ticket, size_t n) noexcept nogil
 
 cdef class WrappedTickets(TicketSealer):
     cdef readonly object wrapper        # has wrap(info, content) -> bytes and unwrap(client_hello, ticket) -> bytes or None

@@ -1,6 +1,7 @@
 """Session state, ticket keys and a client's sessions (see the .pxd)."""
 
 cimport cython
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.string cimport memcmp, memcpy, memset
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
@@ -207,6 +208,51 @@ cdef class TicketKeys(TicketSealer):
         """Of the keys, the one that seals first."""
         return [self.keys[i].name[:TICKET_NAME] for i in range(self.n_keys)]
 
+    def seal_other(self, bytes content not None, bytes purpose not None):
+        """What is no ticket, but of the same form and under the same key: open_other gives it for the same purpose (not
+        b"") alone. RuntimeError when it cannot be sealed."""
+        cdef TicketKey *k = &self.keys[0]
+        cdef Py_ssize_t n = len(content)
+        cdef bytes aad = k.name[:TICKET_NAME] + purpose
+        cdef bytes sealed = PyBytes_FromStringAndSize(NULL, TICKET_OVERHEAD + n)
+        cdef uint8_t *out = <uint8_t *> <char *> sealed
+        if k.sealing == NULL:
+            k.sealing = aead_new(AEAD_AES_256_GCM, k.key, 1)
+        memcpy(out, k.name, TICKET_NAME)
+        memcpy(out + TICKET_NAME + TICKET_NONCE, <const char *> content, n)
+        if (not purpose or k.sealing == NULL or random_bytes(out + TICKET_NAME, TICKET_NONCE) < 0
+                or aead_seal(k.sealing, out + TICKET_NAME, aad, len(aad), out + TICKET_NAME + TICKET_NONCE, n) < 0):
+            raise RuntimeError("cannot be sealed")
+        return sealed
+
+    def open_other(self, bytes sealed not None, bytes purpose not None):
+        """What seal_other has sealed; None for anything else."""
+        cdef const uint8_t *p = sealed
+        cdef Py_ssize_t n = len(sealed) - TICKET_OVERHEAD
+        cdef TicketKey *k = self.find_key(p, len(sealed))
+        cdef bytes aad, content
+        if k == NULL or not purpose:
+            return None
+        aad = k.name[:TICKET_NAME] + purpose
+        content = PyBytes_FromStringAndSize(<const char *> p + TICKET_NAME + TICKET_NONCE, n + TICKET_OVERHEAD - TICKET_NAME - TICKET_NONCE)
+        if aead_open(k.opening, p + TICKET_NAME, aad, len(aad), <uint8_t *> <char *> content, n) < 0:
+            return None
+        return content[:n]
+
+    cdef TicketKey *find_key(self, const uint8_t *ticket, size_t n) noexcept nogil:
+        """The key that it is under, ready to open it; NULL when that is not ours."""
+        cdef TicketKey *k
+        cdef int i
+        if n < TICKET_OVERHEAD:
+            return NULL
+        for i in range(self.n_keys):    # names are public: no constant-time compare is called for
+            k = &self.keys[i]
+            if memcmp(k.name, ticket, TICKET_NAME) == 0:
+                if k.opening == NULL:
+                    k.opening = aead_new(AEAD_AES_256_GCM, k.key, 0)
+                return k if k.opening != NULL else NULL
+        return NULL
+
     cdef size_t ticket_room(self, const SessionState *s) noexcept:
         return TICKET_OVERHEAD + session_size(s)
 
@@ -236,19 +282,8 @@ cdef class TicketKeys(TicketSealer):
     cdef bint open_state(self, const uint8_t *client_hello, size_t hello_length, const uint8_t *ticket, size_t n,
                          Bytes *memory, SessionState *s) noexcept:
         cdef const uint8_t *nonce = ticket + TICKET_NAME
-        cdef TicketKey *k
-        cdef int i
-        if n < TICKET_OVERHEAD:
-            return 0
-        for i in range(self.n_keys):    # names are public: no constant-time compare is called for
-            k = &self.keys[i]
-            if memcmp(k.name, ticket, TICKET_NAME) == 0:
-                break
-        else:
-            return 0
-        if k.opening == NULL:
-            k.opening = aead_new(AEAD_AES_256_GCM, k.key, 0)
-        if k.opening == NULL or bytes_append(memory, nonce + TICKET_NONCE, n - TICKET_NAME - TICKET_NONCE) < 0:
+        cdef TicketKey *k = self.find_key(ticket, n)
+        if k == NULL or bytes_append(memory, nonce + TICKET_NONCE, n - TICKET_NAME - TICKET_NONCE) < 0:
             return 0
         n = n - TICKET_OVERHEAD
         return (aead_open(k.opening, nonce, ticket, TICKET_NAME, memory.data, n) == 0

@@ -1,10 +1,11 @@
-"""What a ClientHello says, for the hooks that choose by it, and its JA4 fingerprint."""
+"""What a ClientHello says, for the hooks that choose by it, and its fingerprints: JA4, and the older JA3."""
 
 import dataclasses
+import functools
 import hashlib
 import struct
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Self
 
 _SERVER_NAME: Final = 0x0000
 _SUPPORTED_GROUPS: Final = 0x000A
@@ -38,15 +39,15 @@ class ClientHelloInfo:
     """The transport under the connection, for its address; reading or writing it would break the handshake."""
 
     @classmethod
-    def parse(cls, raw: bytes, conn: Any = None) -> "ClientHelloInfo":
+    def parse(cls, raw: bytes, conn: Any = None, **more: Any) -> Self:
         """From a whole handshake message. ValueError when it is not a well-formed ClientHello."""
         try:
-            return cls._parse(raw, conn)
+            return cls._parse(raw, conn, more)
         except (struct.error, IndexError, UnicodeDecodeError) as error:
             raise ValueError(f"not a ClientHello: {error}") from None
 
     @classmethod
-    def _parse(cls, raw: bytes, conn: Any) -> "ClientHelloInfo":
+    def _parse(cls, raw: bytes, conn: Any, more: dict[str, Any]) -> Self:
         if len(raw) < 4 or raw[0] != 1 or int.from_bytes(raw[1:4], "big") != len(raw) - 4:
             raise ValueError("not one whole ClientHello message")
         body = _Fields(raw[4:])
@@ -77,9 +78,23 @@ class ClientHelloInfo:
             raw=raw,
             legacy_version=version,
             conn=conn,
+            **more,
         )
 
+    @functools.cached_property
+    def ja3(self) -> str:
+        """The JA3 fingerprint, as Salesforce published it: 32 hex digits. Clients that shuffle their extensions have
+        another one each time, which JA4 does not."""
+        return hashlib.md5(self.ja3_raw.encode(), usedforsecurity=False).hexdigest()
+
     @property
+    def ja3_raw(self) -> str:
+        """The lists themselves: version, suites, extensions, groups, point formats."""
+        lists = (self.cipher_suites, self.extensions, self.supported_groups)
+        parts = ["-".join(map(str, _without_grease(numbers))) for numbers in lists]
+        return ",".join([str(self.legacy_version), *parts, "-".join(map(str, self.point_formats))])
+
+    @functools.cached_property
     def ja4(self) -> str:
         """The JA4 fingerprint for TLS over TCP, as FoxIO published it: "t13d1516h2_8daaf6152771_e5627efa2ab1".
 

@@ -68,6 +68,18 @@ class OwnTickets:
         return os.urandom(16), os.urandom(32)
 
 
+def session_state(info: dict[str, Any]) -> ConnectionState:
+    """What a wrapper is told of a session, from what the engine tells."""
+    version, cipher_suite, *_ = describe(info["version"], info["cipher_suite"], 0, 0).split()
+    return ConnectionState(
+        version=version,
+        cipher_suite=cipher_suite,
+        server_name=info["server_name"].decode("ascii"),
+        alpn=info["alpn"].decode("ascii", "surrogateescape"),
+        handshake_complete=True,
+    )
+
+
 class WrapperTickets:
     """A SessionTicketWrapper in the engine's terms."""
 
@@ -83,16 +95,8 @@ class WrapperTickets:
 
     def wrap(self, info: dict[str, Any], content: bytes) -> bytes:
         """For the engine."""
-        version, cipher_suite, *_ = describe(info["version"], info["cipher_suite"], 0, 0).split()
-        state = ConnectionState(
-            version=version,
-            cipher_suite=cipher_suite,
-            server_name=info["server_name"].decode("ascii"),
-            alpn=info["alpn"].decode("ascii", "surrogateescape"),
-            handshake_complete=True,
-        )
         try:
-            return self._wrapper.wrap(state, content)
+            return self._wrapper.wrap(session_state(info), content)
         except Exception:
             _log.exception("session_ticket_wrapper: wrap failed; the client gets no ticket")
             raise

@@ -178,6 +178,7 @@ def test_every_setting_arrives(settings, monkeypatch):
         "max_version": 0x0304,
         "groups": (0x17,),
         "cookie_secret": SECRET,
+        "policy": False,
         "tickets": prepared.rotation.keys,
         "ticket_count": 1,
         "ticket_lifetime": 7200,

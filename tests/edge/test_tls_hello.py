@@ -98,6 +98,27 @@ def test_the_published_example(grease):
     assert info.extensions == (*grease[:1], *KINDS, *grease[1:])
 
 
+# As Salesforce's description of JA3 prints them, each with its MD5.
+@pytest.mark.parametrize(
+    ("ja3_raw", "ja3"),
+    [
+        (
+            "769,47-53-5-10-49161-49162-49171-49172-50-56-19-4,0-10-11,23-24-25,0",
+            "ada70206e40642a3e4461f35503241d5",
+        ),
+        ("769,4-5-10-9-100-98-3-6-19-18-99,,,", "de350869b8c85de67a350c8d186f11e6"),
+    ],
+)
+@pytest.mark.parametrize("grease", [[], GREASE[:1], GREASE])
+def test_the_published_examples_of_ja3(ja3_raw, ja3, grease):
+    version, suites, kinds, groups, formats = ([int(n) for n in part.split("-") if n] for part in ja3_raw.split(","))
+    bodies = {0: vector(2, b"\0" + vector(2, b"a.example")), 0xA: vector(2, u16s(grease + groups)),
+              0xB: vector(1, bytes(formats))}
+    extensions = [(kind, bodies.get(kind, b"")) for kind in (grease if kinds else []) + kinds]
+    info = ClientHelloInfo.parse(hello(suites + grease, extensions, version[0], with_extensions=bool(extensions)))
+    assert (info.ja3_raw, info.ja3) == (ja3_raw, ja3)
+
+
 def test_without_signature_schemes():
     kinds = [(kind, b"") for kind in KINDS if kind not in (0, 0xA, 0xB, 0xD, 0x10, 0x2B)]
     info = ClientHelloInfo.parse(hello(SUITES, [*kinds, (0xD, vector(2, b"")), (0xA, vector(2, b""))]))

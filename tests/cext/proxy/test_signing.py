@@ -13,7 +13,7 @@ import pytest
 from cext.tls.config import ServerConfig
 from cext.tls.session import TicketKeys
 
-from tests.cext.proxy.harness import PROTOCOLS, RESET, Client, H2Client, echo, get, serving, until
+from tests.cext.proxy.harness import PROTOCOLS, RESET, H2Client, echo, get, serving, until
 from tests.cext.proxy.waiting import TLS12, TLS13, EngineClient, Held, alert_of, remote, signature
 from tests.cext.tls.peer import CCS_RECORD, P256, P384
 

@@ -60,20 +60,42 @@ cdef extern from "<sys/socket.h>" nogil:
     ssize_t recv(int fd, void *p, size_t n, int flags)
     ssize_t send(int fd, const void *p, size_t n, int flags)
     ssize_t sendmsg(int fd, const msghdr *m, int flags)
+    ssize_t recvmsg(int fd, msghdr *m, int flags)
+    int getpeername(int fd, sockaddr *addr, socklen_t *n)
+    struct cmsghdr:
+        size_t cmsg_len
+        int cmsg_level
+        int cmsg_type
+    cmsghdr *CMSG_FIRSTHDR(const msghdr *m)
+    cmsghdr *CMSG_NXTHDR(msghdr *m, cmsghdr *c)
+    unsigned char *CMSG_DATA(cmsghdr *c)
+    size_t CMSG_LEN(size_t n)
+    struct ucred:
+        int pid
+        unsigned int uid
+        unsigned int gid
     enum:
         AF_INET
         AF_INET6
         AF_UNIX
         SOCK_STREAM
+        SOCK_SEQPACKET
         SOCK_NONBLOCK
         SOCK_CLOEXEC
         SOL_SOCKET
         SO_ERROR
         SO_KEEPALIVE
         SO_LINGER
+        SO_TYPE
+        SO_PEERCRED
+        SCM_RIGHTS
         MSG_NOSIGNAL
         MSG_DONTWAIT
         MSG_PEEK
+        MSG_TRUNC
+        MSG_CTRUNC
+        MSG_CMSG_CLOEXEC
+        SHUT_RD
         SHUT_WR
 
 cdef extern from "<netinet/in.h>" nogil:

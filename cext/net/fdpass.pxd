@@ -1,0 +1,25 @@
+"""One descriptor with one message between two processes: SCM_RIGHTS over a Unix socket (unix(7)).
+
+The sockets are SOCK_SEQPACKET: a message comes whole or not at all, so that a descriptor never parts from its bytes,
+and unlike datagrams they tell when the other process has gone.
+"""
+
+from libc.stdint cimport uint8_t
+
+from cext.lib.linux cimport iovec, ucred
+
+cdef enum:                      # beside stream.IO_AGAIN and IO_ERROR, whose values these do not have
+    FD_SENT = 0
+    FD_AGAIN = -1               # the receiver is slow: an event will tell when there is room
+    FD_ERROR = -2               # errno
+    FD_BROKEN = -3              # a message came that is none: cut off, or without exactly one descriptor
+
+cdef int fd_send(int sock, iovec *parts, int n, int fd) noexcept nogil
+"""The parts as one message, with fd -> FD_SENT, FD_AGAIN, or FD_ERROR. fd stays the caller's, to be closed."""
+
+cdef ssize_t fd_receive(int sock, uint8_t *p, size_t room, int *fd) noexcept nogil
+"""One message -> its length, and its descriptor (close-on-exec), which is the caller's; 0 at the sender's end;
+FD_AGAIN, FD_ERROR or FD_BROKEN, with every descriptor that came closed and fd -1."""
+
+cdef int peer_credentials(int sock, ucred *who) noexcept nogil
+"""Who connected (SO_PEERCRED): 0, or -1."""

@@ -20,6 +20,10 @@ cdef struct Peer:                   # a client, in 20 bytes
 
 cdef int address_set(Address *a, str kind, str name, int port) except -1
 cdef void peer_set(Peer *p, const sockaddr_storage *from_kernel) noexcept nogil
+cdef bint peer_parse(Peer *p, const char *ip, uint16_t port) noexcept nogil
+"""From an IP address as text; False when it is none."""
+cdef void peer_unmap(Peer *p) noexcept nogil
+"""An IPv4 client of a socket that listens for both families (::ffff:192.0.2.1) becomes one of IPv4."""
 cdef size_t peer_text(const Peer *p, char *out) noexcept nogil
 """The IP address without brackets or port; out has ADDRESS_TEXT bytes -> length (0: unknown)."""
 cdef bint local_peer(int fd, Peer *p) noexcept nogil

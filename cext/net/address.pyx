@@ -63,6 +63,29 @@ cdef void peer_set(Peer *p, const sockaddr_storage *from_kernel) noexcept nogil:
         p.known = True
 
 
+cdef bint peer_parse(Peer *p, const char *ip, uint16_t port) noexcept nogil:
+    memset(p, 0, sizeof(Peer))
+    if inet_pton(AF_INET, ip, p.ip) != 1:
+        if inet_pton(AF_INET6, ip, p.ip) != 1:
+            return False
+        p.v6 = True
+    p.port = port
+    p.known = True
+    return True
+
+
+cdef void peer_unmap(Peer *p) noexcept nogil:
+    cdef int i
+    if not p.v6 or p.ip[10] != 0xFF or p.ip[11] != 0xFF:
+        return
+    for i in range(10):
+        if p.ip[i]:
+            return
+    memcpy(p.ip, &p.ip[12], 4)
+    memset(&p.ip[4], 0, 12)
+    p.v6 = False
+
+
 cdef size_t peer_text(const Peer *p, char *out) noexcept nogil:
     cdef size_t n = 0
     cdef int i

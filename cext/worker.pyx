@@ -15,6 +15,7 @@ from cext.proxy.pressure cimport Pressure
 from cext.proxy.upstream cimport LOST_CLOSED, UpstreamConnection
 
 from cext.proxy.frontend import Frontend
+from cext.proxy.handoff_door import HandoffDoor
 
 cdef enum:
     DRAIN_CHECK_MS = 50
@@ -51,7 +52,11 @@ cdef class DataPlane:
         self.frontends = []
 
     def listen(self, int fd, ListenerSettings settings):
-        """Accepts from a listening, non-blocking socket. It is never closed here."""
+        """Accepts from a listening, non-blocking socket: clients, or with `senders` what others hand over. It is never
+        closed here."""
+        if settings.senders is not None:
+            self.frontends.append(HandoffDoor(self.ctx, fd, settings))
+            return
         set_nodelay(fd)
         set_tcp(fd, &settings.tcp)
         self.frontends.append(Frontend(self.ctx, fd, settings))

@@ -148,6 +148,13 @@ cdef extern from "<sys/un.h>" nogil:
         sa_family_t sun_family
         char sun_path[108]
 
+cdef extern from "<fcntl.h>" nogil:
+    int fcntl(int fd, int command, ...)
+    enum:
+        F_GETFL
+        F_SETFL
+        O_NONBLOCK
+
 cdef extern from "<unistd.h>" nogil:
     int close(int fd)
     ssize_t read(int fd, void *p, size_t n)

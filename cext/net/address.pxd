@@ -31,3 +31,5 @@ cdef bint local_peer(int fd, Peer *p) noexcept nogil
 cdef size_t local_text(int fd, char *out) noexcept nogil
 """What a socket is addressed by at our end, as an authority ("127.0.0.1:443", "[::1]:443"); out has LOCAL_TEXT bytes
 -> length (0: not an IP socket)."""
+cdef size_t authority_text(const Peer *p, char *out) noexcept nogil
+"""An address as such an authority; likewise."""

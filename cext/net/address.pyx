@@ -126,7 +126,11 @@ cdef bint local_peer(int fd, Peer *p) noexcept nogil:
 
 cdef size_t local_text(int fd, char *out) noexcept nogil:
     cdef Peer us
+    return authority_text(&us, out) if local_peer(fd, &us) else 0
+
+
+cdef size_t authority_text(const Peer *p, char *out) noexcept nogil:
     cdef char ip[ADDRESS_TEXT]
-    if not local_peer(fd, &us) or peer_text(&us, ip) == 0:
+    if peer_text(p, ip) == 0:
         return 0
-    return snprintf(out, LOCAL_TEXT, "[%s]:%u" if us.v6 else "%s:%u", ip, <unsigned int> us.port)
+    return snprintf(out, LOCAL_TEXT, "[%s]:%u" if p.v6 else "%s:%u", ip, <unsigned int> p.port)

@@ -32,5 +32,6 @@ cdef size_t handoff_header(const Handoff *h, uint8_t *out) noexcept nogil
 cdef const char *handoff_parse(const uint8_t *p, size_t n, Handoff *h) noexcept nogil
 """A whole message; h points into it -> NULL, or what is wrong."""
 
-cdef const char *handoff_check(int fd, const Handoff *h) noexcept nogil
-"""Whether the descriptor is a TCP connection, and that of the message's client -> NULL, or what is wrong."""
+cdef const char *handoff_check(int fd, const Handoff *h, Peer *peer) noexcept nogil
+"""Whether the descriptor is a TCP connection, and that of the message's client -> NULL, or what is wrong.
+`peer`: who is at its other end; a proxy, if there is one."""

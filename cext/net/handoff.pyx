@@ -154,23 +154,22 @@ cdef const char *read_fields(Reader *r, Handoff *h) noexcept nogil:
     return NULL
 
 
-cdef const char *handoff_check(int fd, const Handoff *h) noexcept nogil:
+cdef const char *handoff_check(int fd, const Handoff *h, Peer *peer) noexcept nogil:
     cdef sockaddr_storage address
     cdef socklen_t n = sizeof(address)
-    cdef Peer peer
     cdef int type = 0
     cdef socklen_t type_len = sizeof(type)
     if getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_len) < 0 or type != SOCK_STREAM:
         return b"the descriptor is no stream socket"
     if getpeername(fd, <sockaddr *> &address, &n) < 0:
         return b"the client has gone"
-    peer_set(&peer, &address)
+    peer_set(peer, &address)
     if not peer.known:
         return b"the descriptor is no TCP connection"
-    peer_unmap(&peer)
+    peer_unmap(peer)
     if not h.client.known:
         return b"it has no address"
-    if not h.flags & HANDOFF_PROXIED and memcmp(&peer, &h.client, sizeof(Peer)) != 0:
+    if not h.flags & HANDOFF_PROXIED and memcmp(peer, &h.client, sizeof(Peer)) != 0:
         return b"its address is not that of the connection"
     return NULL
 

@@ -21,6 +21,7 @@ cdef struct TcpSettings:        # tcp(7); 0: as the kernel has it
 cdef int read_tcp(TcpSettings *t, dict values) except -1
 cdef void set_tcp(int fd, const TcpSettings *t) noexcept nogil
 cdef void set_nodelay(int fd) noexcept nogil
+cdef int set_nonblocking(int fd) noexcept nogil
 
 cdef inline bint out_of_descriptors(int error) noexcept nogil:
     """Whether an errno means that the process or the system has no descriptor left."""

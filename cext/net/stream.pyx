@@ -11,10 +11,13 @@ from cext.lib.linux cimport (
     EPOLLIN,
     EPOLLOUT,
     EPOLLRDHUP,
+    F_GETFL,
+    F_SETFL,
     IPPROTO_TCP,
     MSG_DONTWAIT,
     MSG_NOSIGNAL,
     MSG_PEEK,
+    O_NONBLOCK,
     SHUT_WR,
     SIOCOUTQ,
     SO_ERROR,
@@ -33,6 +36,7 @@ from cext.lib.linux cimport (
     TCP_USER_TIMEOUT,
     close,
     connect,
+    fcntl,
     getsockopt,
     ioctl,
     iovec,
@@ -82,6 +86,12 @@ cdef void set_tcp(int fd, const TcpSettings *t) noexcept nogil:
 cdef void set_nodelay(int fd) noexcept nogil:
     """Small writes go at once. A listening socket hands this on to those it accepts."""
     set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1)
+
+
+cdef int set_nonblocking(int fd) noexcept nogil:
+    """For every process that has the socket open. 0 or -1."""
+    cdef int flags = fcntl(fd, F_GETFL)
+    return -1 if flags < 0 else fcntl(fd, F_SETFL, flags | O_NONBLOCK)
 
 
 cdef class Stream(Watcher):

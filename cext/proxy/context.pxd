@@ -63,6 +63,11 @@ cdef struct Counters:
     uint64_t handshakes_waiting         # now: for a hook, or for a remote key's signature
     uint64_t signer_failures            # handshakes that ended because there was no signature
     uint64_t handshakes_dropped         # by a hook
+    uint64_t handed_over                # connections given to other processes
+    uint64_t handoff_failures           # that were to be, but the receiver was away or too slow
+    uint64_t handoffs_received          # connections that other processes have given us
+    uint64_t handoffs_refused           # messages or senders that were none of ours
+    uint64_t proxy_refused              # connections without the PROXY header that was due, or with a faulty one
 
 cdef class Relief:
     """Makes room when something runs short: by closing what is idle, the oldest first. 0 when nothing was."""

@@ -12,6 +12,7 @@ from cext.proxy.access_log cimport AccessLog
 from cext.proxy.context cimport Context
 from cext.proxy.exchange cimport ResponseSink
 from cext.proxy.hook_call cimport HookCall
+from cext.proxy.proxied cimport Proxied
 from cext.proxy.router cimport Router
 from cext.proxy.timeouts cimport Outflow, Timeouts, WriteLimits
 from cext.tls.config cimport ServerConfig
@@ -48,6 +49,8 @@ cdef class ListenerSettings:
     cdef bytes unique_header    # the name of the field that tells early requests apart; b"": none
     cdef const uint8_t *unique
     cdef size_t unique_len
+    cdef readonly object gate           # None, or GateSettings: what comes before TLS, and who is handed over
+    cdef readonly object senders        # None, or who may hand connections over: the listener is a Unix socket then
 
 cdef struct Sending:
     Timer timer
@@ -67,9 +70,21 @@ cdef class Session(ResponseSink):
     cdef uint32_t partial_head(self) noexcept
     cdef void on_closed(self, const char *why) noexcept
 
+cdef class Downstream(Stream)
+
+cdef class Opening:
+    """What stands before TLS on some connections (proxy/gate): a PROXY header, a choice of who is to serve them."""
+    cdef bint pending                   # what comes from the client is its business, not yet that of TLS
+    cdef bint waits                     # for a receiver to take the connection: nothing is read meanwhile
+    cdef Bytes raw                      # all that has come from the client, while it may still be handed over
+    cdef readonly Proxied proxied       # what the PROXY header said, for as long as the connection lasts; or None
+    cdef ssize_t on_bytes(self, Downstream client, const uint8_t *p, size_t n) noexcept
+    cdef void stay(self, Downstream client) noexcept
+
 cdef class Downstream(Stream):
     cdef Context ctx
     cdef ListenerSettings settings
+    cdef Opening opening                # None on most
     cdef Connection tls
     cdef Session session                # None until the handshake is done
     cdef Bytes stash                    # ciphertext: part of a record, or records not yet wanted
@@ -142,6 +157,7 @@ cdef class Downstream(Stream):
     cdef void handshake_failed(self) noexcept
     cdef void count_early_data(self) noexcept
     cdef void discard_input(self) noexcept
+    cdef void leave(self) noexcept
     cdef void shut(self, const char *why) noexcept
     cdef void peer_gone(self, bint orderly) noexcept
     cdef void close_when_sent(self, bint linger) noexcept

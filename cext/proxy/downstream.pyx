@@ -88,7 +88,7 @@ cdef class ListenerSettings:
                  uint32_t h2_connection_window=1048576, bint h2_connect_protocol=True,
                  uint32_t max_connections=0, uint32_t per_address=0,
                  uint32_t max_requests=0, uint32_t requests_per_address=0, bint answer_over=False,
-                 bytes unique_header=b""):
+                 bytes unique_header=b"", gate=None, senders=None):
         self.tls = tls
         self.router = router
         self.handshake_ms = handshake_ms
@@ -116,6 +116,8 @@ cdef class ListenerSettings:
         self.unique_header = unique_header
         self.unique = <const uint8_t *> <const char *> unique_header
         self.unique_len = len(unique_header)
+        self.gate = gate
+        self.senders = senders
 
 
 cdef class Session(ResponseSink):
@@ -155,6 +157,18 @@ cdef class Session(ResponseSink):
 
     cdef void on_closed(self, const char *why) noexcept:
         """The connection is gone; `why` is NULL when it ended as it should."""
+
+
+cdef class Opening:
+    def __dealloc__(self):
+        bytes_free(&self.raw)
+
+    cdef ssize_t on_bytes(self, Downstream client, const uint8_t *p, size_t n) noexcept:
+        """Takes p[:n] while `pending` -> n, or -1 when there is no going on for now."""
+        return n
+
+    cdef void stay(self, Downstream client) noexcept:
+        """The receiver that `waits` is for does not take the connection: it is served here."""
 
 
 cdef class Downstream(Stream):
@@ -299,6 +313,11 @@ cdef class Downstream(Stream):
         """Ends without close_notify: the client sees a cut."""
         self.shut(why)
 
+    cdef void leave(self) noexcept:
+        """Another process has the connection. While the descriptor is open there, epoll would go on watching it."""
+        self.loop.unregister(self)
+        self.shut(NULL)
+
     cdef void shut(self, const char *why) noexcept:
         """The end, however it came about."""
         cdef Session session = self.session
@@ -406,7 +425,9 @@ cdef class Downstream(Stream):
     cdef bint wants_input(self) noexcept:
         if self.closing or self.deciding:
             return False
-        if self.session is None or self.session.wants_plaintext():
+        if self.session is None:
+            return self.opening is None or not self.opening.waits
+        if self.session.wants_plaintext():
             return True
         # Not wanted, but the client has gone or half-closed: read on (a little) to learn which.
         return self.hangup and not self.peer_finished and self.plain.len < PLAIN_MAX
@@ -463,6 +484,8 @@ cdef class Downstream(Stream):
                 self.heard = True
         if got == 0 and have == 0:
             return -1
+        if self.opening is not None and self.opening.pending:
+            return self.opening.on_bytes(self, p, got)
         if have:
             memcpy(p, self.stash.data, have)
             bytes_free(&self.stash)

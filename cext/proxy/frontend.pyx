@@ -5,16 +5,18 @@ import os
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from posix.unistd cimport close
 
-from cext.net.address cimport Peer
+from cext.net.address cimport ADDRESS_TEXT, Peer, peer_text
 from cext.net.listener cimport Listener
 from cext.net.stream cimport out_of_descriptors
+from cext.proxy.address_table cimport NO_PLACE
 from cext.proxy.context cimport Context
 from cext.proxy.downstream cimport EARLY_UNCONFIRMED, READ_HANDSHAKE, Downstream, ListenerSettings
 from cext.proxy.early_data cimport EarlySession, early_session
+from cext.proxy.gate cimport Gate, must_close, new_gate
 from cext.proxy.h1_session cimport H1Session
 from cext.proxy.h2_client cimport H2Client
 from cext.proxy.handshake_hooks cimport decide
-from cext.proxy.limits cimport admit_connection, may_answer
+from cext.proxy.limits cimport admit_connection, admit_proxied, may_answer
 
 cdef enum:
     QUEUED_AT_ONCE = 64
@@ -23,9 +25,6 @@ cdef enum:
 
 cdef class Frontend(Listener):
     """Frontend(context, fd, settings): a listening, non-blocking socket that its caller owns."""
-
-    cdef Context ctx
-    cdef ListenerSettings settings
 
     def __init__(self, Context ctx, int fd, ListenerSettings settings):
         self.ctx = ctx
@@ -37,15 +36,35 @@ cdef class Frontend(Listener):
 
     cdef void on_accept(self, int fd, const Peer *peer) noexcept:
         cdef Downstream client
-        cdef uint32_t place
-        cdef int over = admit_connection(self.ctx, self.settings, fd, peer, &place)
+        cdef Gate gate = None
+        cdef uint32_t place = NO_PLACE
+        cdef int over
+        if self.settings.gate is not None:
+            if must_close(self.settings, peer):
+                self.refuse(fd, peer)
+                return
+            gate = new_gate(self.settings, peer)
+        if gate is not None and gate.proxy_due:
+            over = admit_proxied(self.ctx, self.settings, fd, peer)
+        else:
+            over = admit_connection(self.ctx, self.settings, fd, peer, &place)
         if over and not may_answer(self.ctx, self.settings, over):
             close(fd)
             return
         client = ClientConnection(self.ctx, self.settings)
         client.refused = <uint8_t> over
         client.place = place
+        client.opening = gate
         client.serve(fd, peer)
+        if gate is not None and gate.proxy_due and client.fd >= 0:
+            client.expect(READ_HANDSHAKE, gate.settings.proxy.timeout_ms)
+
+    cdef void refuse(self, int fd, const Peer *peer) noexcept:
+        cdef char[ADDRESS_TEXT] text
+        cdef size_t n = peer_text(peer, text)
+        self.ctx.counters.proxy_refused += 1
+        self.ctx.log("info", f"{text[:n].decode()}: connection refused: proxy_protocol.from does not have its address")
+        close(fd)
 
     cdef bint make_room(self, int error) noexcept:
         return out_of_descriptors(error) and self.ctx.relief.of_descriptors()
@@ -64,6 +83,10 @@ cdef class Frontend(Listener):
     def close(self):
         """Stops accepting; the socket and what is queued in it stay."""
         self.stop()
+
+
+cdef Downstream new_client(Context ctx, ListenerSettings settings):
+    return ClientConnection(ctx, settings)
 
 
 cdef class ClientConnection(Downstream):

@@ -11,6 +11,11 @@ from cext.proxy.exchange cimport Exchange
 cdef int admit_connection(Context ctx, ListenerSettings settings, int fd, const Peer *peer, uint32_t *place) noexcept
 # OVER_NONE, with the place of its address, or why it is not to be served. Idle ones are closed first to make room.
 
+cdef int admit_proxied(Context ctx, ListenerSettings settings, int fd, const Peer *peer) noexcept
+# The same for a connection from a proxy, whose address is nobody's: the client's follows, for
+
+cdef int admit_address(Context ctx, ListenerSettings settings, const Peer *peer, uint32_t *place) noexcept
+
 cdef bint may_answer(Context ctx, ListenerSettings settings, int over) noexcept
 # Whether a connection over a limit is told so, or just closed.
 

@@ -17,23 +17,36 @@ cdef const char *TOO_MANY_HERE = b"There are too many connections or requests fr
 
 
 cdef int admit_connection(Context ctx, ListenerSettings settings, int fd, const Peer *peer, uint32_t *place) noexcept:
-    cdef int over = OVER_NONE
+    cdef int over = admit_address(ctx, settings, peer, place)
+    if over:
+        return over
+    over = admit_proxied(ctx, settings, fd, peer)
+    if over and place[0] != NO_PLACE:
+        ctx.addresses.leave(place[0])
+        place[0] = NO_PLACE
+    return over
+
+
+cdef int admit_address(Context ctx, ListenerSettings settings, const Peer *peer, uint32_t *place) noexcept:
     place[0] = NO_PLACE
-    if (settings.per_address or settings.requests_per_address) and ctx.addresses is not None:
-        place[0] = ctx.addresses.enter(peer, settings.per_address)
-        if place[0] == NO_ROOM:
-            place[0] = NO_PLACE
-            tell(ctx, OVER_ADDRESS, peer)
-            return OVER_ADDRESS
+    if not (settings.per_address or settings.requests_per_address) or ctx.addresses is None:
+        return OVER_NONE
+    place[0] = ctx.addresses.enter(peer, settings.per_address)
+    if place[0] != NO_ROOM:
+        return OVER_NONE
+    place[0] = NO_PLACE
+    tell(ctx, OVER_ADDRESS, peer)
+    return OVER_ADDRESS
+
+
+cdef int admit_proxied(Context ctx, ListenerSettings settings, int fd, const Peer *peer) noexcept:
+    cdef int over = OVER_NONE
     if settings.max_connections and settings.open >= settings.max_connections and not ctx.relief.of_listener(settings):
         over = OVER_LISTENER
     elif fd >= ctx.high_fd and not ctx.relief.of_descriptors():
         over = OVER_DESCRIPTORS
     if over:
         tell(ctx, over, peer)
-        if place[0] != NO_PLACE:
-            ctx.addresses.leave(place[0])
-            place[0] = NO_PLACE
     return over
 
 

@@ -5,7 +5,7 @@ from libc.string cimport strlen
 
 from cext.http.h1_writer cimport Forwarding, RequestText, request_text
 from cext.http.message cimport METHOD_CONNECT, METHOD_GET
-from cext.net.address cimport ADDRESS_TEXT, LOCAL_TEXT, local_text, peer_text
+from cext.net.address cimport ADDRESS_TEXT, LOCAL_TEXT, authority_text, local_text, peer_text
 from cext.proxy.access_log cimport AccessLog
 from cext.proxy.early_data cimport EarlyRequest, early_gate, early_start, fate_name, note_early
 from cext.proxy.early_rules cimport EARLY_MODE_REJECT
@@ -42,7 +42,7 @@ cdef Exchange new_exchange(Downstream client, ResponseSink sink, const Head *h):
         f.default_host_len = len(client.tls.server_name)
         if f.default_host_len == 0:
             f.default_host = <const uint8_t *> local
-            f.default_host_len = local_text(client.fd, local)
+            f.default_host_len = local_authority(client, local)
     f.dropped = client.settings.unique
     f.dropped_len = client.settings.unique_len
     f.upgrade = f.websocket_key = NULL
@@ -57,6 +57,13 @@ cdef Exchange new_exchange(Downstream client, ResponseSink sink, const Head *h):
         note_early(client, x, h)
     resolve(&x.timeouts, &route.timeouts if route is not None else NULL, &client.settings.timeouts)
     return x if x.prepare(h, &f) == 0 else None
+
+
+cdef size_t local_authority(Downstream client, char *out) noexcept:
+    """What the client connected to: at the proxy in front of us, if that has said."""
+    if client.opening is not None and client.opening.proxied is not None and client.opening.proxied.local.known:
+        return authority_text(&client.opening.proxied.local, out)
+    return local_text(client.fd, out)
 
 
 cdef Exchange new_tunnel(Downstream client, ResponseSink sink, Route route, const Head *h, Forwarding *f):

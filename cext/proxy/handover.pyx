@@ -1,0 +1,213 @@
+"""Giving connections away (see the .pxd).
+
+One connection to the receiver is used for many messages, then another: the workers of a receiver accept them by chance, so
+that each has its share. While a receiver is slow its socket holds what it can, then some connections wait here.
+"""
+
+import os
+
+from libc.errno cimport errno
+from libc.stdint cimport uint8_t, uint32_t
+from libc.string cimport memset
+
+from cext.base.timers cimport timer_init
+from cext.lib.linux cimport (
+    AF_UNIX,
+    EPOLLET,
+    EPOLLOUT,
+    SIOCOUTQ,
+    SOCK_CLOEXEC,
+    SOCK_NONBLOCK,
+    SOCK_SEQPACKET,
+    close,
+    connect,
+    getsockname,
+    iovec,
+    ioctl,
+    sockaddr,
+    sockaddr_storage,
+    socket,
+    socklen_t,
+)
+from cext.net.address cimport address_set, peer_set
+from cext.net.fdpass cimport FD_AGAIN, FD_ERROR, FD_SENT, fd_send
+from cext.net.handoff cimport HANDOFF_HEADER_MAX, HANDOFF_PROXIED, Handoff, handoff_header
+from cext.proxy.proxied cimport Proxied
+
+cdef enum:
+    WAITING_MAX = 64            # connections that wait for a slow receiver
+    PATIENCE_MS = 1000          # without progress
+    MESSAGES = 32               # on one connection to the receiver
+    TELL_MS = 10000             # between two lines in the log about one receiver
+
+cdef uint8_t[HANDOFF_HEADER_MAX] header         # in use within one call: a worker is one thread
+
+
+cdef bint hand_over(Downstream client, HandoffTarget target) noexcept:
+    cdef int sent = target.offer(client)
+    if sent == FD_SENT:
+        return True
+    if sent == FD_AGAIN:
+        target.wait(client)
+        return True
+    if target.serve_otherwise:
+        return False
+    client.shut(b"the receiver does not take it")
+    return True
+
+
+cdef class HandoffTarget(Watcher):
+    """HandoffTarget(name, path, serve_otherwise)"""
+
+    def __init__(self, str name, str path, bint serve_otherwise):
+        address_set(&self.address, "unix", path, 0)
+        self.name = name
+        self.wire_name = name.encode()
+        self.serve_otherwise = serve_otherwise
+        self.waiting = []
+        timer_init(&self.patience, self, 0)
+
+    def __dealloc__(self):
+        if self.fd >= 0:
+            close(self.fd)
+
+    cdef int offer(self, Downstream client) noexcept:
+        """FD_SENT: it is gone; FD_AGAIN: the receiver is slow; FD_ERROR: it does not take it."""
+        cdef int sent
+        self.ctx = client.ctx
+        self.loop = client.loop
+        if self.waiting:
+            if len(self.waiting) < WAITING_MAX:
+                return FD_AGAIN
+            self.fail(client, "it is too slow")
+            return FD_ERROR
+        sent = self.send(client)
+        if sent == FD_ERROR:
+            self.fail(client, os.strerror(self.error))
+        return sent
+
+    cdef int send(self, Downstream client) noexcept:
+        """One message; on a new connection when the receiver has closed the one there is."""
+        cdef Handoff h
+        cdef iovec[2] parts
+        cdef sockaddr_storage local
+        cdef socklen_t local_len = sizeof(local)
+        cdef Proxied proxied = client.opening.proxied
+        cdef const uint8_t *tlvs
+        cdef int sent = FD_ERROR
+        cdef int unread = 0
+        memset(&h, 0, sizeof(h))
+        h.client = client.peer
+        if proxied is not None:
+            tlvs = proxied.raw_tlvs
+            h.tlvs, h.tlvs_len = tlvs, len(proxied.raw_tlvs)
+        if proxied is not None and proxied.local.known:
+            h.flags = HANDOFF_PROXIED
+            h.local = proxied.local
+        elif getsockname(client.fd, <sockaddr *> &local, &local_len) == 0:
+            peer_set(&h.local, &local)
+        h.name, h.name_len = self.wire_name, len(self.wire_name)
+        h.data, h.data_len = client.opening.raw.data, client.opening.raw.len
+        parts[0].iov_base = header
+        parts[0].iov_len = handoff_header(&h, header)
+        parts[1].iov_base = <void *> h.data
+        parts[1].iov_len = h.data_len
+        if self.fd >= 0 and self.sent >= MESSAGES and ioctl(self.fd, SIOCOUTQ, &unread) == 0 and unread == 0:
+            self.disconnect()
+        if self.fd >= 0:
+            sent = fd_send(self.fd, parts, 2, client.fd)
+        if sent == FD_ERROR:
+            self.disconnect()
+            if self.connect() < 0:
+                return FD_ERROR
+            sent = fd_send(self.fd, parts, 2, client.fd)
+            self.error = errno
+        if sent == FD_SENT:
+            self.sent += 1
+            client.ctx.counters.handed_over += 1
+            client.leave()
+        return sent
+
+    cdef int connect(self) noexcept:
+        self.fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+        if self.fd < 0:
+            self.error = errno
+            return -1
+        if connect(self.fd, <const sockaddr *> &self.address.storage, self.address.length) < 0:
+            self.error = errno
+            self.disconnect()
+            return -1
+        return 0
+
+    cdef void disconnect(self) noexcept:
+        """What the receiver has not read yet stays there for it."""
+        if self.fd < 0:
+            return
+        self.loop.unregister(self)
+        close(self.fd)
+        self.fd = -1
+        self.sent = 0
+
+    # ---- while the receiver is slow ----
+
+    cdef void wait(self, Downstream client) noexcept:
+        client.opening.waits = True
+        if not self.waiting:
+            self.loop.timers.arm(&self.patience, self.loop.now + PATIENCE_MS)
+        self.waiting.append(client)
+        self.watch()
+
+    cdef void watch(self) noexcept:
+        """Edge-triggered: room that does not help, since the kernel has too many descriptors on their way, must not spin."""
+        if self.fd >= 0 and not self.registered:
+            self.loop.register(self, EPOLLOUT | <uint32_t> EPOLLET)
+
+    cdef void on_event(self, uint32_t events) noexcept:
+        self.send_waiting()
+
+    cdef void send_waiting(self) noexcept:
+        cdef Downstream client
+        cdef int sent
+        while self.waiting:
+            client = <Downstream> self.waiting[0]
+            sent = self.send(client) if client.fd >= 0 else FD_SENT
+            if sent == FD_AGAIN:
+                self.watch()
+                return
+            self.waiting.pop(0)
+            self.loop.timers.arm(&self.patience, self.loop.now + PATIENCE_MS)
+            if sent == FD_ERROR:
+                self.fail(client, os.strerror(self.error))
+                self.do_otherwise(client)
+        self.loop.timers.disarm(&self.patience)
+        self.loop.unregister(self)
+
+    cdef void on_timer(self, int kind) noexcept:
+        """It has not taken anything for too long."""
+        cdef Downstream client
+        waited, self.waiting = self.waiting, []
+        self.disconnect()
+        for client in waited:
+            if client.fd >= 0:
+                self.fail(client, "it is too slow")
+                self.do_otherwise(client)
+
+    cdef void do_otherwise(self, Downstream client) noexcept:
+        client.opening.waits = False
+        if self.serve_otherwise:
+            client.opening.stay(client)
+        else:
+            client.shut(b"the receiver does not take it")
+
+    cdef void fail(self, Downstream client, str why) noexcept:
+        """Counts one that is not taken; a line in the log at most every TELL_MS."""
+        self.ctx.counters.handoff_failures += 1
+        if self.told_at and self.loop.now - self.told_at < TELL_MS:
+            self.untold += 1
+            return
+        others = f" ({self.untold} more since the last such line)" if self.untold else ""
+        self.told_at = self.loop.now
+        self.untold = 0
+        otherwise = "served here" if self.serve_otherwise else "closed"
+        self.ctx.log("warning", f'{client.peer_name()}: "{self.name}" does not take the connection: {why}; '
+                                f"it is {otherwise}{others}")

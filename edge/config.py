@@ -13,9 +13,9 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
+from typing import Final, cast
 
-from edge import early_data, timeouts
+from edge import early_data, handovers, timeouts
 from edge.errors import ConfigError
 from edge.schema import (
     Place,
@@ -26,6 +26,7 @@ from edge.schema import (
 from edge.settings import (
     Address,
     Bind,
+    Listener,
     Match,
     Server,
     ServerTable,
@@ -34,6 +35,8 @@ from edge.settings import (
     Upstream,
     UpstreamTls,
 )
+
+_NO_SENDERS: Final = read_table(handovers.HandoffSocket, {}, Place("default"))
 
 
 def load(file: Path) -> Settings:
@@ -49,6 +52,7 @@ def parse(text: str, file: str) -> Settings:
         raise top.error(f"is no TOML: {e}", "correct the file there (https://toml.io)") from None
     settings = read_table(Settings, raw, top, file=file, addresses=(), warnings=())
     _check_listeners(settings, top)
+    _check_handoffs(settings, top)
     _check_tls(settings.tls, top.key("tls"))
     _check_upstreams(settings, top)
     _check_timeouts(settings, top)
@@ -95,6 +99,40 @@ def _check_listeners(settings: Settings, top: Place) -> None:
             if bind in seen:
                 raise at.error(f'"{bind}" is bound already by {seen[bind].path}', "remove one of them")
             seen[bind] = at
+            if bind.path and listener.kind != "handoff":
+                raise at.error("only a listener of handed-over connections has a Unix socket", 'add kind = "handoff"')
+            if listener.kind == "handoff" and not bind.path:
+                raise at.error(
+                    "connections are not handed over through TCP", 'write "unix:/run/edge/handoff.sock", or leave kind out'
+                )
+        _check_kind(listener, top.key("listener").item(i))
+
+
+def _check_kind(listener: Listener, at: Place) -> None:
+    if listener.kind == "handoff":
+        handovers.ownership(listener.handoff, at.key("handoff"))
+        if listener.proxy_protocol:
+            raise at.key("proxy_protocol").error(
+                "has been spoken when a connection is handed over", "remove it: who hands over says who the client is"
+            )
+    elif listener.handoff != _NO_SENDERS:
+        raise at.key("handoff").error('has no meaning without kind = "handoff"', "remove it, or add that")
+
+
+def _check_handoffs(settings: Settings, top: Place) -> None:
+    names: dict[str, Place] = {}
+    for i, handoff in enumerate(settings.handoff):
+        at = top.key("handoff").item(i)
+        if handoff.name in names:
+            raise at.key("name").error(
+                f'"{handoff.name}" is the name of {names[handoff.name].path} too', "give it another name"
+            )
+        names[handoff.name] = at
+        for j, listener in enumerate(settings.listener):
+            if any(bind.path == handoff.socket for bind in listener.bind):
+                raise at.key("socket").error(
+                    f"is listener[{j}]'s own", "name the socket of the process that is to have the connections"
+                )
 
 
 def _check_tls(tls: Tls, at: Place) -> None:

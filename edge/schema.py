@@ -335,17 +335,18 @@ class Variants(Kind[T]):
 
 
 class Sections(Kind[tuple[T, ...]]):
-    """An array of tables, `[[name]]`; at least one."""
+    """An array of tables, `[[name]]`; at least one, unless it may be empty."""
 
     text = "array of tables"
 
-    def __init__(self, cls: type[T]) -> None:
+    def __init__(self, cls: type[T], empty: bool = False) -> None:
         self.cls = cls
+        self._empty = empty
 
     def read(self, value: object, at: Place) -> tuple[T, ...]:
         if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
             raise at.error("is not an array of tables", f"write [[{at.path}]] with two brackets on each side")
-        if not value:
+        if not value and not self._empty:
             raise at.error("is empty", f"write at least one [[{at.path}]]")
         return tuple(read_table(self.cls, v, at.item(i)) for i, v in enumerate(value))
 

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Final
 
 from edge.early_data import MODE, EarlyData
+from edge.handovers import Handoff, HandoffSocket, socket_path
 from edge.hostport import dns_name, host_and_port, peer_name, split_port
 from edge.limits import Limits, RouteLimits
 from edge.ocsp import Source
+from edge.proxy_protocol import ProxyProtocol
 from edge.schema import (
     Boolean,
     Choice,
@@ -64,16 +66,21 @@ GROUPS: Final = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Bind:
-    """An IP address and port to listen on."""
+    """An IP address and port to listen on, or the path of a Unix socket."""
 
-    address: str
-    port: int
+    address: str = ""
+    port: int = 0
+    path: str = ""
 
     def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
 
     @property
     def family(self) -> socket.AddressFamily:
+        if self.path:
+            return socket.AF_UNIX
         return socket.AF_INET6 if ":" in self.address else socket.AF_INET
 
 
@@ -96,18 +103,15 @@ Address = tuple[str, str] | tuple[str, str, int]
 
 
 def _bind(text: str) -> Bind:
+    if text.startswith("unix:"):
+        return Bind(path=socket_path(text.removeprefix("unix:")))
     host, port = split_port(text)
     return Bind(str(ipaddress.ip_address(host)), port)
 
 
 def _server(text: str) -> Server:
     if text.startswith("unix:"):
-        path = text[len("unix:") :]
-        if not path.startswith("/"):
-            raise ValueError("the path of a Unix socket is absolute")
-        if len(os.fsencode(path)) > 107:
-            raise ValueError("the path of a Unix socket has at most 107 bytes")
-        return Server(path=path)
+        return Server(path=socket_path(text.removeprefix("unix:")))
     if "://" in text:
         raise ValueError("is a URL; what is spoken is said by `protocol` and `tls`")
     host, port = host_and_port(text)
@@ -271,7 +275,22 @@ class Http2:
 class Listener:
     bind: tuple[Bind, ...] = knob(
         ListOf(Parsed("IP address and port", _bind, 'write "192.0.2.1:443", "0.0.0.0:443" or "[::]:443"')),
-        'Where to listen: `"0.0.0.0:443"` is every IPv4 address, `"[::]:443"` every IPv6 address (and no IPv4 one).',
+        'Where to listen: `"0.0.0.0:443"` is every IPv4 address, `"[::]:443"` every IPv6 address (and no IPv4 one). '
+        'With `kind = "handoff"`, `"unix:/run/edge/handoff.sock"`.',
+    )
+    kind: str = knob(
+        Choice("tls", "handoff"),
+        "`tls`: clients connect here. `handoff`: other processes hand clients' connections over, through Unix sockets "
+        "([handoff.md](handoff.md)); all else holds for them as if they had been accepted.",
+        default="tls",
+    )
+    handoff: HandoffSocket = knob(
+        Section(HandoffSocket), 'With `kind = "handoff"`: who may hand connections over.', default={}
+    )
+    proxy_protocol: ProxyProtocol | None = knob(
+        Section(ProxyProtocol),
+        "The PROXY protocol: proxies in front of this listener say who the client is.",
+        default=None,
     )
     backlog: int = knob(
         Integer(1, 65535),
@@ -607,4 +626,10 @@ class Settings:
     )
     route: tuple[Route, ...] = knob(
         Sections(Route), "Which requests go to which upstream. At least one; a request without a route gets 404."
+    )
+    handoff: tuple[Handoff, ...] = knob(
+        Sections(Handoff, empty=True),
+        "Where connections go that other processes are to serve, with all that their clients have sent "
+        "([handoff.md](handoff.md)). Holds for listeners of kind `tls`.",
+        default=[],
     )

@@ -21,15 +21,12 @@ from cext.lib.linux cimport (
     SOCK_SEQPACKET,
     close,
     connect,
-    getsockname,
     iovec,
     ioctl,
     sockaddr,
-    sockaddr_storage,
     socket,
-    socklen_t,
 )
-from cext.net.address cimport address_set, peer_set
+from cext.net.address cimport address_set, local_peer
 from cext.net.fdpass cimport FD_AGAIN, FD_ERROR, FD_SENT, fd_send
 from cext.net.handoff cimport HANDOFF_HEADER_MAX, HANDOFF_PROXIED, Handoff, handoff_header
 from cext.proxy.proxied cimport Proxied
@@ -90,8 +87,6 @@ cdef class HandoffTarget(Watcher):
         """One message; on a new connection when the receiver has closed the one there is."""
         cdef Handoff h
         cdef iovec[2] parts
-        cdef sockaddr_storage local
-        cdef socklen_t local_len = sizeof(local)
         cdef Proxied proxied = client.opening.proxied
         cdef const uint8_t *tlvs
         cdef int sent = FD_ERROR
@@ -104,8 +99,8 @@ cdef class HandoffTarget(Watcher):
         if proxied is not None and proxied.local.known:
             h.flags = HANDOFF_PROXIED
             h.local = proxied.local
-        elif getsockname(client.fd, <sockaddr *> &local, &local_len) == 0:
-            peer_set(&h.local, &local)
+        else:
+            local_peer(client.fd, &h.local)
         h.name, h.name_len = self.wire_name, len(self.wire_name)
         h.data, h.data_len = client.opening.raw.data, client.opening.raw.len
         parts[0].iov_base = header

@@ -103,7 +103,8 @@ def _check_listeners(settings: Settings, top: Place) -> None:
                 raise at.error("only a listener of handed-over connections has a Unix socket", 'add kind = "handoff"')
             if listener.kind == "handoff" and not bind.path:
                 raise at.error(
-                    "connections are not handed over through TCP", 'write "unix:/run/edge/handoff.sock", or leave kind out'
+                    "connections are not handed over through TCP",
+                    'write "unix:/run/edge/handoff.sock", or leave kind out',
                 )
         _check_kind(listener, top.key("listener").item(i))
 

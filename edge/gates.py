@@ -1,4 +1,4 @@
-"""What listeners have before TLS, for the data plane: PROXY headers, rules of handing over, and who may hand over to us."""
+"""What listeners have before TLS, for the data plane: PROXY headers, rules of handing over, and who hands over here."""
 
 import fnmatch
 import re
@@ -21,7 +21,7 @@ def targets(settings: Iterable[Handoff]) -> dict[str, object]:
 
 def gate(
     proxy: ProxyProtocol | None, handoffs: Iterable[Handoff], made: dict[str, object], by_hook: bool
-) -> object | None:
+) -> object:
     """For a listener; None where connections begin with TLS and stay. `made`: the receivers; `by_hook`: a hook may
     hand over, too."""
     rules = [

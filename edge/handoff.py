@@ -2,21 +2,18 @@
 
     with handoff.Receiver("/run/legacy.sock") as receiver:
         for connection in receiver:
-            tls = connection.start_tls(context)     # an ssl.SSLContext
-            ...
+            ...     # connection.data comes first, then what connection.sock gives
 
 A message and a descriptor come through a Unix socket (SOCK_SEQPACKET); docs/handoff.md has the format. This module
 uses the standard library alone, and nothing else of `edge`.
 """
 
-import contextlib
 import dataclasses
 import errno
 import ipaddress
 import os
 import selectors
 import socket
-import ssl
 import stat
 import struct
 from collections.abc import Iterator
@@ -40,7 +37,6 @@ FIELD_TLVS: Final = 2
 CRITICAL_FIELD: Final = 0x8000
 
 _CREDENTIALS: Final = struct.Struct("3i")
-_RECORD: Final = 16384
 
 Address = tuple[str, int]
 """An IP address as text, and a port."""
@@ -169,10 +165,6 @@ class Connection:
         """What was read from the client already: it comes before what the socket will give."""
         return self.handoff.data
 
-    def start_tls(self, context: ssl.SSLContext) -> "TlsConnection":
-        """Shakes hands with the client, as its server. Raises OSError, ssl.SSLError among them."""
-        return TlsConnection(self, context)
-
     def close(self) -> None:
         self.sock.close()
 
@@ -181,61 +173,6 @@ class Connection:
 
     def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, at: TracebackType | None) -> None:
         self.close()
-
-
-class TlsConnection:
-    """TLS over a received connection. What was read already cannot be put back into a socket: `ssl` works in memory."""
-
-    def __init__(self, connection: Connection, context: ssl.SSLContext) -> None:
-        self.connection = connection
-        self._incoming = ssl.MemoryBIO()
-        self._outgoing = ssl.MemoryBIO()
-        self._incoming.write(connection.data)
-        self.tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
-        while True:
-            try:
-                self.tls.do_handshake()
-                break
-            except ssl.SSLWantReadError:
-                self._fill()
-            except ssl.SSLError:
-                self._flush()  # the alert
-                raise
-        self._flush()
-
-    def recv(self, size: int = _RECORD) -> bytes:
-        """Data; empty at the client's close_notify. EOFError when the connection ends without it."""
-        while True:
-            try:
-                return self.tls.read(size)
-            except ssl.SSLZeroReturnError:
-                return b""
-            except ssl.SSLWantReadError:
-                self._fill()
-
-    def sendall(self, data: bytes) -> None:
-        for start in range(0, len(data), _RECORD):
-            self.tls.write(data[start : start + _RECORD])
-            self._flush()
-
-    def close(self) -> None:
-        """Ends with close_notify, as far as the client still listens."""
-        with contextlib.suppress(OSError, ValueError):
-            self.tls.unwrap()  # it wants the client's, which is not waited for
-        with contextlib.suppress(OSError):
-            self._flush()
-        self.connection.close()
-
-    def _fill(self) -> None:
-        self._flush()
-        got = self.connection.sock.recv(65536)
-        if not got:
-            raise EOFError("the client has closed the connection")
-        self._incoming.write(got)
-
-    def _flush(self) -> None:
-        if self._outgoing.pending:
-            self.connection.sock.sendall(self._outgoing.read())
 
 
 class Receiver:

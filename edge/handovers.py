@@ -8,6 +8,8 @@ from typing import Final
 
 from edge.schema import Choice, ListOf, Named, Parsed, Place, Section, Text, knob, table
 
+_ANYWHERE: Final = Place("")
+
 PATH_MAX: Final = 107
 """Bytes in the path of a Unix socket."""
 
@@ -31,6 +33,12 @@ def socket_path(text: str) -> str:
     if len(os.fsencode(text)) > PATH_MAX:
         raise ValueError(f"the path of a Unix socket has at most {PATH_MAX} bytes")
     return text
+
+
+def _socket(text: str) -> str:
+    if not text.startswith("unix:"):
+        raise ValueError("is no Unix socket")
+    return socket_path(text.removeprefix("unix:"))
 
 
 def _mode(text: str) -> int:
@@ -58,7 +66,7 @@ class HandoffMatch:
         default=None,
     )
     ja4: tuple[str, ...] | None = knob(
-        ListOf(Text("JA4 fingerprint", r"[a-z0-9_*]+", 'write "t13d1516h2_8daaf6152771_e5627efa2ab1", or a part with "*"')),
+        ListOf(Text("JA4 fingerprint", r"[a-z0-9_*]+", 'write "t13d1516h2_8daaf6152771_e5627efa2ab1"; or a "*"')),
         "The client has one of these JA4 fingerprints; `*` stands for any characters. Computed in Python, for "
         "connections that the other conditions hold for.",
         default=None,
@@ -72,13 +80,13 @@ class Handoff:
         "The name that hooks and logs call it by; the receiver is told.",
     )
     socket: str = knob(
-        Parsed("path of a Unix socket", socket_path, 'write an absolute path, such as "/run/legacy.sock"'),
-        "Where the receiver listens: a Unix socket, SOCK_SEQPACKET.",
+        Parsed("Unix socket", _socket, 'write "unix:/run/legacy.sock"'),
+        'Where the receiver listens, `"unix:/run/legacy.sock"`: a Unix socket, SOCK_SEQPACKET.',
     )
     match: HandoffMatch | None = knob(
         Section(HandoffMatch),
-        "Which connections. All conditions hold; of several `[[handoff]]` the first one decides. Without this table it is "
-        "only for a policy's `client_hello` hook.",
+        "Which connections. All conditions hold; of several `[[handoff]]` the first one decides. Without this table it "
+        "is only for a policy's `client_hello` hook.",
         default=None,
     )
     otherwise: str = knob(
@@ -97,7 +105,10 @@ class HandoffSocket:
         default="0600",
     )
     owner: str | None = knob(
-        Text("user name"), "Whom the sockets belong to. Needs a start as root.", default=None, otherwise="who starts edge"
+        Text("user name"),
+        "Whom the sockets belong to. Needs a start as root.",
+        default=None,
+        otherwise="who starts edge",
     )
     group: str | None = knob(
         Text("group name"), "The group that they belong to.", default=None, otherwise="of who starts edge"
@@ -109,7 +120,7 @@ class HandoffSocket:
     )
 
 
-def ownership(settings: HandoffSocket, at: Place) -> tuple[int, int]:
+def ownership(settings: HandoffSocket, at: Place = _ANYWHERE) -> tuple[int, int]:
     """User and group id of the sockets, -1 for what stays. Raises ConfigError."""
     uid = user_id(settings.owner, at.key("owner")) if settings.owner is not None else -1
     gid = -1

@@ -31,7 +31,7 @@ from gunicorn.errors import HaltServer
 from gunicorn.pidfile import Pidfile
 from setproctitle import setproctitle
 
-from edge import __version__, accesslog, channel, config, plane, sockets, stapling, ticket_keys
+from edge import __version__, accesslog, channel, config, handovers, plane, sockets, stapling, ticket_keys
 from edge.addresses import Addresses
 from edge.certs import Identity
 from edge.channel import Channel, ChannelError
@@ -40,7 +40,7 @@ from edge.errors import EdgeError
 from edge.rollout import Rollout, read_answer
 from edge.schema import Place
 from edge.serving import CERTIFICATES
-from edge.settings import Bind, Settings
+from edge.settings import Bind, Listener, Settings
 from edge.sockets import ListeningSocket
 from edge.stapling import Stapler
 from edge.worker import EdgeWorker, drop_privileges
@@ -238,6 +238,9 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         for worker in self.WORKERS.values():
             worker.channel.close()  # one that still boots ends there
         self._stapler.stop()
+        for shared in [s for s in self.LISTENERS if s.family == socket.AF_UNIX]:
+            self.LISTENERS.remove(shared)  # gunicorn would remove its name for each of the slots
+            shared.close()
         super().stop(graceful)
         self.app.staples.remove()
 
@@ -323,6 +326,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         """Binds what the generation needs and nobody holds yet; all or nothing. Raises ListenError."""
         number = number or generation.prepared.settings.server.workers
         held = {(bind.family, bind.port) for slot in self.slots for bind in slot.sockets}
+        kinds = {bind: listener for listener in generation.prepared.settings.listener for bind in listener.bind}
         try:
             for bind in generation.prepared.listeners:
                 # Our own sockets on the same port, a wildcard's say, look taken too.
@@ -332,12 +336,20 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             for slot in self.slots[:number]:
                 for bind in generation.prepared.listeners:
                     if bind not in slot.sockets:
-                        slot.sockets[bind] = sockets.bound(bind)
+                        slot.sockets[bind] = self._bound(bind, kinds[bind])
                         takeover.added.append((slot, bind))
         except BaseException:
             self._unstage(takeover)
             raise
         self._publish()
+
+    def _bound(self, bind: Bind, listener: Listener) -> ListeningSocket:
+        if not bind.path:
+            return sockets.bound(bind)
+        for slot in self.slots:
+            if bind in slot.sockets:
+                return slot.sockets[bind].twin()
+        return sockets.bound_unix(bind, listener.handoff.mode, handovers.ownership(listener.handoff))
 
     def _unstage(self, takeover: Takeover) -> None:
         for slot, bind in takeover.added:
@@ -355,6 +367,17 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             for listener in self.current.prepared.settings.listener:
                 for bind in listener.bind:
                     slot.sockets[bind].listen(listener.backlog)
+        for listener in self.current.prepared.settings.listener:
+            self._permit(listener)
+
+    def _permit(self, listener: Listener) -> None:
+        """Sockets that were there before may have other permissions now."""
+        for bind in listener.bind:
+            try:
+                if bind.path:
+                    sockets.permit(bind, listener.handoff.mode, handovers.ownership(listener.handoff))
+            except OSError as e:
+                self.log.error("%s: its permissions stay as they are: %s", bind, e.strerror)
 
     def _judge(self, takeover: Takeover) -> None:
         """All of a generation's workers serve, or none does."""
@@ -600,8 +623,9 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         del self.slots[self.num_workers :]
         for slot in self.leaving:
             slot.leaves_at = time.monotonic() + STEER_SECONDS
-        for member in self.slots[0].sockets.values():
-            sockets.steer(member, self.num_workers)
+        for bind, member in self.slots[0].sockets.items():
+            if not bind.path:
+                sockets.steer(member, self.num_workers)
 
     def _close_left(self) -> None:
         """Closes the slots that nobody can be connecting to any more."""
@@ -611,8 +635,9 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             left.close()
         self.leaving = []
         self._publish()
-        for member in self.slots[0].sockets.values():
-            sockets.unsteer(member)
+        for bind, member in self.slots[0].sockets.items():
+            if not bind.path:
+                sockets.unsteer(member)
 
     def _accepts(self, slot: Slot) -> bool:
         """Whether a slot may still get or hold a connection that is not accepted."""

@@ -6,7 +6,7 @@ and the workers inherit the result (keys included) by the fork. `open_plane` run
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, cast
 
@@ -21,7 +21,7 @@ from cext.tls.credential import Credential
 from cext.tls.session import AwaitedTickets
 from cext.worker import DataPlane
 
-from edge import certs, compression, policy, tcp, ticket_keys, timeouts, upstreams
+from edge import certs, compression, config, gates, policy, tcp, ticket_keys, timeouts, upstreams
 from edge.certwatch import Watch
 from edge.clients import ClientTrust
 from edge.early_data import EarlyData
@@ -111,7 +111,10 @@ def prepare(settings: Settings, cookie_secret: bytes, shared: ticket_keys.Shared
     options = _tls_options(settings, cookie_secret, rotation, shared, chosen)
     serving = Serving(certs.load(settings), _credential, _server_configs(options))
     router = _router(settings)
-    made = [(listener, _listener_settings(listener, serving, router, settings.tls.early_data)) for listener in settings.listener]
+    made = [
+        (listener, _listener_settings(listener, serving, router, settings.tls.early_data, before))
+        for listener, before in zip(settings.listener, _before_tls(settings, chosen), strict=True)
+    ]
     return Prepared(
         settings=settings,
         serving=serving,
@@ -174,6 +177,19 @@ def _server_configs(options: Mapping[bool, Mapping[str, Any]]) -> MakeConfigs:
         return {http2: ServerConfig(credentials, **of) for http2, of in options.items()}
 
     return make
+
+
+def _before_tls(settings: Settings, loaded: policy.Policy | None) -> Iterator[dict[str, object]]:
+    """What each listener has before TLS: a gate, or those who may hand over to it."""
+    targets = gates.targets(settings.handoff)
+    by_hook = loaded is not None and hasattr(loaded.cls, "client_hello")
+    own, _ = config.owner(settings.server, Place(settings.file).key("server"))
+    for i, listener in enumerate(settings.listener):
+        if listener.kind == "handoff":
+            at = Place(settings.file).key("listener").item(i).key("handoff")
+            yield {"senders": gates.senders(listener.handoff, own, at)}
+        else:
+            yield {"gate": gates.gate(listener.proxy_protocol, settings.handoff, targets, by_hook)}
 
 
 def _policy(settings: Settings) -> policy.Policy | None:
@@ -327,7 +343,11 @@ def _early_hints(wanted: HintSettings | None, learned: object, at: Place) -> obj
 
 
 def _listener_settings(
-    listener: Listener, serving: Serving, router: object, early_data: EarlyData | None
+    listener: Listener,
+    serving: Serving,
+    router: object,
+    early_data: EarlyData | None,
+    before_tls: dict[str, object],
 ) -> object:
     made = ListenerSettings(
         serving.configs[listener.http2.enabled],
@@ -353,6 +373,7 @@ def _listener_settings(
         x_forwarded=listener.forwarded in ("x-forwarded", "both"),
         forwarded=listener.forwarded in ("forwarded", "both"),
         unique_header=early_data.unique_header.encode() if early_data else b"",
+        **before_tls,
     )
     serving.attach(made, listener.http2.enabled)
     return made

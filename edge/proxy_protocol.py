@@ -11,8 +11,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 class ProxyProtocol:
     proxies: tuple[Network, ...] = knob(
         ListOf(Parsed("network", ipaddress.ip_network, 'write "10.0.0.0/8", "192.0.2.7" or "2001:db8::/32"')),
-        "The addresses of the proxies: who connects from there must begin with a PROXY header (version 1 or 2), and what "
-        "that says of the client is believed. Nobody else's is.",
+        "The addresses of the proxies: who connects from there must begin with a PROXY header (version 1 or 2), and "
+        "what that says of the client is believed. Nobody else's is.",
     )
     others: str = knob(
         Choice("close", "serve"),

@@ -3,15 +3,21 @@
 The sockets of one address form a SO_REUSEPORT group among which the kernel spreads connections. A socket's accept
 queue lives as long as anyone holds the socket: a worker may die and its successor serves what waited. Only closing
 a slot's last copy would lose its queue, so a slot that goes is first steered around (`steer`).
+
+A Unix socket, for connections that are handed over, is one for all slots: each has a twin of it.
 """
 
+import contextlib
 import ctypes
+import dataclasses
 import errno
+import os
 import socket
 import struct
 from collections.abc import Sequence
 from typing import Final
 
+from edge import handoff
 from edge.errors import ListenError
 from edge.settings import Bind
 
@@ -29,10 +35,47 @@ _REASONS: Final = {
 }
 
 
+@dataclasses.dataclass(slots=True)
+class Name:
+    """That of a Unix socket in the file system, as long as a twin of the process that made it is open."""
+
+    path: str
+    inode: tuple[int, int]
+    owner: int
+    """The process."""
+    twins: int = 1
+
+    def release(self) -> None:
+        self.twins -= 1
+        if self.twins == 0 and os.getpid() == self.owner:
+            with contextlib.suppress(OSError):
+                if _inode(self.path) == self.inode:  # it may be somebody else's by now
+                    os.unlink(self.path)
+
+
 class ListeningSocket(socket.socket):
     """A socket that shows as its address."""
 
+    name: Name | None = None
+    """Of a Unix socket."""
+
+    def twin(self) -> "ListeningSocket":
+        """The same socket once more, for another slot."""
+        twin = ListeningSocket(fileno=os.dup(self.fileno()))
+        twin.name = self.name
+        if twin.name:
+            twin.name.twins += 1
+        return twin
+
+    def close(self) -> None:
+        name, self.name = self.name, None
+        super().close()
+        if name:
+            name.release()
+
     def __str__(self) -> str:
+        if self.family == socket.AF_UNIX:
+            return f"unix:{self.name.path}" if self.name else "unix (closed)"
         if self.fileno() < 0:
             return "https (closed)"
         host, port = self.getsockname()[:2]
@@ -41,6 +84,8 @@ class ListeningSocket(socket.socket):
 
 def check_free(bind: Bind) -> None:
     """ListenError when someone listens there. SO_REUSEPORT alone would let a second edge share the port unseen."""
+    if bind.path:
+        return  # to look is to take it: bound_unix does
     with socket.socket(bind.family, socket.SOCK_STREAM) as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         _bind(s, bind)
@@ -60,6 +105,37 @@ def bound(bind: Bind) -> ListeningSocket:
         s.close()
         raise
     return s
+
+
+def bound_unix(bind: Bind, mode: int, owner: tuple[int, int]) -> ListeningSocket:
+    """A Unix socket at the bind's path, not yet listening; one that nobody listens on any more is replaced. Raises
+    ListenError."""
+    s = ListeningSocket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        handoff.check_free(bind.path)
+        s.bind(bind.path)
+        s.name = Name(bind.path, _inode(bind.path), os.getpid())
+        permit(bind, mode, owner)
+        s.setblocking(False)
+    except OSError as e:
+        s.close()
+        why = e.strerror or "cannot be used"
+        raise ListenError(
+            f"{bind}: the path cannot be bound: {why.lower()}; choose one in a directory that exists and is yours to "
+            "write, and where nobody else listens"
+        ) from None
+    return s
+
+
+def permit(bind: Bind, mode: int, owner: tuple[int, int]) -> None:
+    """Who may connect to a Unix socket; -1 leaves the user or group as it is. OSError when that cannot be."""
+    os.chown(bind.path, *owner)
+    os.chmod(bind.path, mode)
+
+
+def _inode(path: str) -> tuple[int, int]:
+    found = os.lstat(path)
+    return found.st_dev, found.st_ino
 
 
 def _bind(s: socket.socket, bind: Bind) -> None:

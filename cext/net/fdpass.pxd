@@ -6,7 +6,9 @@ and unlike datagrams they tell when the other process has gone.
 
 from libc.stdint cimport uint8_t
 
-from cext.lib.linux cimport iovec, ucred
+from cext.lib.linux cimport iovec
+from cext.net.address cimport Address
+from cext.net.loop cimport Watcher
 
 cdef enum:                      # beside stream.IO_AGAIN and IO_ERROR, whose values these do not have
     FD_SENT = 0
@@ -21,5 +23,14 @@ cdef ssize_t fd_receive(int sock, uint8_t *p, size_t room, int *fd) noexcept nog
 """One message -> its length, and its descriptor (close-on-exec), which is the caller's; 0 at the sender's end;
 FD_AGAIN, FD_ERROR or FD_BROKEN, with every descriptor that came closed and fd -1."""
 
-cdef int peer_credentials(int sock, ucred *who) noexcept nogil
-"""Who connected (SO_PEERCRED): 0, or -1."""
+cdef class Passage(Watcher):
+    """An end of such a socket in the loop."""
+    cdef int error                      # errno of what failed last
+    cdef int connect_to(self, const Address *a) noexcept
+    cdef int send(self, const uint8_t *head, size_t head_len, const uint8_t *data, size_t data_len, int fd) noexcept
+    cdef bint all_read(self) noexcept nogil
+    cdef int user(self) noexcept nogil
+    cdef int watch_room(self) noexcept
+    cdef int watch_messages(self) noexcept
+    cdef void take_no_more(self) noexcept nogil
+    cdef void close_passage(self) noexcept

@@ -3,28 +3,44 @@
 import os
 
 from libc.errno cimport EAGAIN, EINTR, ETOOMANYREFS, errno
+from libc.stdint cimport uint32_t
 from libc.string cimport memcpy, memset
 
 from cext.lib.linux cimport (
+    AF_UNIX,
     CMSG_DATA,
     CMSG_FIRSTHDR,
     CMSG_LEN,
     CMSG_NXTHDR,
+    EPOLLET,
+    EPOLLIN,
+    EPOLLOUT,
     MSG_CMSG_CLOEXEC,
     MSG_CTRUNC,
     MSG_DONTWAIT,
     MSG_NOSIGNAL,
     MSG_TRUNC,
     SCM_RIGHTS,
+    SHUT_RD,
+    SIOCOUTQ,
     SO_PEERCRED,
+    SOCK_CLOEXEC,
+    SOCK_NONBLOCK,
+    SOCK_SEQPACKET,
     SOL_SOCKET,
     close,
     cmsghdr,
+    connect,
     getsockopt,
+    ioctl,
     msghdr,
     recvmsg,
     sendmsg,
+    shutdown,
+    sockaddr,
+    socket,
     socklen_t,
+    ucred,
 )
 
 cdef enum:
@@ -104,9 +120,62 @@ cdef int take_descriptors(msghdr *m, int *fd) noexcept nogil:
     return found
 
 
-cdef int peer_credentials(int sock, ucred *who) noexcept nogil:
-    cdef socklen_t n = sizeof(ucred)
-    return 0 if getsockopt(sock, SOL_SOCKET, SO_PEERCRED, who, &n) == 0 and n == sizeof(ucred) else -1
+cdef class Passage(Watcher):
+    def __dealloc__(self):
+        if self.fd >= 0:
+            close(self.fd)
+
+    cdef int connect_to(self, const Address *a) noexcept:
+        """To who listens at a Unix socket: 0, or -1 with `error`. It is there at once, or not to be had."""
+        self.fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+        if self.fd >= 0 and connect(self.fd, <const sockaddr *> &a.storage, a.length) == 0:
+            return 0
+        self.error = errno
+        self.close_passage()
+        return -1
+
+    cdef int send(self, const uint8_t *head, size_t head_len, const uint8_t *data, size_t data_len, int fd) noexcept:
+        """Head and data as one message, as fd_send."""
+        cdef iovec[2] parts
+        cdef int sent
+        parts[0].iov_base = <void *> head
+        parts[0].iov_len = head_len
+        parts[1].iov_base = <void *> data
+        parts[1].iov_len = data_len
+        sent = fd_send(self.fd, parts, 2, fd)
+        if sent == FD_ERROR:
+            self.error = errno
+        return sent
+
+    cdef bint all_read(self) noexcept nogil:
+        """Whether the other end has read every message."""
+        cdef int unread = 0
+        return ioctl(self.fd, SIOCOUTQ, &unread) == 0 and unread == 0
+
+    cdef int user(self) noexcept nogil:
+        """The user id of who connected (SO_PEERCRED), or -1."""
+        cdef ucred who
+        cdef socklen_t n = sizeof(ucred)
+        return <int> who.uid if getsockopt(self.fd, SOL_SOCKET, SO_PEERCRED, &who, &n) == 0 else -1
+
+    cdef int watch_room(self) noexcept:
+        """Edge-triggered: room that does not help, since the kernel has too many descriptors on their way, must not spin."""
+        return self.loop.register(self, EPOLLOUT | <uint32_t> EPOLLET)
+
+    cdef int watch_messages(self) noexcept:
+        return self.loop.register(self, EPOLLIN)
+
+    cdef void take_no_more(self) noexcept nogil:
+        """The other end cannot send any more; what it has sent can still be read."""
+        shutdown(self.fd, SHUT_RD)
+
+    cdef void close_passage(self) noexcept:
+        """What the other end has not read yet stays there for it."""
+        if self.fd < 0:
+            return
+        self.loop.forget(self)
+        close(self.fd)
+        self.fd = -1
 
 
 # For tests and tools.

@@ -37,7 +37,7 @@ cdef class HandoffRule:
 cdef class GateSettings:
     cdef readonly ProxySettings proxy   # None: nobody sends PROXY headers
     cdef readonly tuple rules           # HandoffRules, the first that matches decides
-    cdef readonly bint keep             # what came is kept until a hook has decided
+    cdef readonly dict targets          # by name, where a hook may hand over: what came is kept until it has decided
 
 cdef class Gate(Opening):
     cdef GateSettings settings

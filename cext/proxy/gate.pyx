@@ -4,7 +4,6 @@ Bytes gather in `raw` until it is known who serves the connection. Then they go 
 or to TLS as if they had just come. What is no whole, well-formed ClientHello is never handed over: TLS has the alert for it.
 """
 
-from libc.stdint cimport uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
@@ -148,12 +147,12 @@ cdef bint offers(const ClientHello *hello, frozenset protocols):
 
 
 cdef class GateSettings:
-    """GateSettings(proxy=None, rules=(), keep=False)"""
+    """GateSettings(proxy=None, rules=(), targets={})"""
 
-    def __init__(self, *, ProxySettings proxy=None, rules=(), bint keep=False):
+    def __init__(self, *, ProxySettings proxy=None, rules=(), dict targets={}):
         self.proxy = proxy
         self.rules = tuple(rules)
-        self.keep = keep
+        self.targets = targets
         for rule in self.rules:
             if not isinstance(rule, HandoffRule):
                 raise TypeError(f"{rule!r} is no HandoffRule")
@@ -170,13 +169,13 @@ cdef Gate new_gate(ListenerSettings settings, const Peer *peer):
     cdef GateSettings passed = <GateSettings> settings.gate
     cdef bint proxied = passed.proxy is not None and passed.proxy.trusts(peer)
     cdef Gate gate
-    if not proxied and not passed.rules and not passed.keep:
+    if not proxied and not passed.rules and not passed.targets:
         return None
     gate = Gate.__new__(Gate)
     gate.settings = passed
     gate.pending = True
     gate.proxy_due = proxied
-    gate.choosing = passed.keep or len(passed.rules) > 0
+    gate.choosing = len(passed.targets) > 0 or len(passed.rules) > 0
     return gate
 
 

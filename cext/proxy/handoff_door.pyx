@@ -2,16 +2,15 @@
 
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
+from posix.unistd cimport close
 
 from cext.base.buffer cimport bytes_append
-from cext.lib.linux cimport EPOLLIN, SHUT_RD, close, shutdown, ucred
 from cext.net.address cimport Peer
-from cext.net.fdpass cimport FD_AGAIN, FD_BROKEN, FD_ERROR, fd_receive, peer_credentials
+from cext.net.fdpass cimport FD_AGAIN, FD_ERROR, Passage, fd_receive
 from cext.net.handoff cimport HANDOFF_MAX, HANDOFF_PROXIED, handoff_check, handoff_parse
 from cext.net.stream cimport set_nodelay, set_nonblocking, set_tcp
 from cext.proxy.address_table cimport NO_PLACE
-from cext.proxy.context cimport Context
-from cext.proxy.downstream cimport Downstream, ListenerSettings, Opening
+from cext.proxy.downstream cimport Downstream, Opening
 from cext.proxy.frontend cimport new_client
 from cext.proxy.limits cimport admit_connection, may_answer
 from cext.proxy.proxied cimport new_proxied
@@ -41,37 +40,32 @@ cdef class HandoffDoor(Frontend):
         free(self.message)
 
     cdef void on_accept(self, int fd, const Peer *peer) noexcept:
-        cdef HandoffSource source
-        cdef ucred who
-        if peer_credentials(fd, &who) < 0 or who.uid not in (<Senders> self.settings.senders).uids:
-            self.ctx.counters.handoffs_refused += 1
-            self.ctx.log("warning", f"a sender of handed-over connections is refused: user {who.uid}, process {who.pid} "
-                                    "(listener.handoff.users does not have it)")
-            close(fd)
-            return
-        if len(self.sources) >= SOURCES_MAX:
-            self.ctx.counters.handoffs_refused += 1
-            self.ctx.log("warning", "a sender of handed-over connections is refused: there are too many")
-            close(fd)
-            return
-        source = HandoffSource(self, fd)
-        if self.loop.register(source, EPOLLIN) < 0:
-            close(fd)
-            return
-        self.sources.add(source)
+        cdef HandoffSource source = HandoffSource(self, fd)
+        cdef int uid = source.user()
+        if uid not in (<Senders> self.settings.senders).uids:
+            self.turn_away(f"listener.handoff.users does not have the user of its process (id {uid})")
+        elif len(self.sources) >= SOURCES_MAX:
+            self.turn_away("there are too many")
+        elif source.watch_messages() == 0:
+            self.sources.add(source)
+
+    cdef void turn_away(self, str why) noexcept:
+        """A sender, whose connection ends with the object."""
+        self.ctx.counters.handoffs_refused += 1
+        self.ctx.log("warning", f"one who hands connections over is refused: {why}")
 
     def accept_queued(self):
         """Takes what waits in the queue, and what its senders have sent: they are told to send no more here."""
         Frontend.accept_queued(self)
         for source in list(self.sources):
-            shutdown((<HandoffSource> source).fd, SHUT_RD)
+            (<HandoffSource> source).take_no_more()
             while (<HandoffSource> source).read_some(MESSAGES_PER_TURN) > 0:
                 pass
 
     def close(self):
         Frontend.close(self)
         for source in list(self.sources):
-            (<HandoffSource> source).close()
+            (<HandoffSource> source).end()
 
     cdef void read_message(self, ssize_t got, int fd) noexcept:
         cdef Handoff h
@@ -112,7 +106,7 @@ cdef class HandoffDoor(Frontend):
         client.serve(fd, &h.client)
 
 
-cdef class HandoffSource(Watcher):
+cdef class HandoffSource(Passage):
     def __init__(self, HandoffDoor door, int fd):
         self.door = door
         self.loop = door.loop
@@ -131,16 +125,12 @@ cdef class HandoffSource(Watcher):
             if got == FD_AGAIN:
                 break
             if got == 0 or got == FD_ERROR:
-                self.close()
+                self.end()
                 break
             self.door.read_message(got, fd)
             n += 1
         return n
 
-    cdef void close(self) noexcept:
-        if self.fd < 0:
-            return
-        self.loop.forget(self)
-        close(self.fd)
-        self.fd = -1
+    cdef void end(self) noexcept:
+        self.close_passage()
         self.door.sources.discard(self)

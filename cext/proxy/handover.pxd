@@ -4,11 +4,11 @@ from libc.stdint cimport uint64_t
 
 from cext.base.timers cimport Timer
 from cext.net.address cimport Address
-from cext.net.loop cimport Watcher
+from cext.net.fdpass cimport Passage
 from cext.proxy.context cimport Context
 from cext.proxy.downstream cimport Downstream
 
-cdef class HandoffTarget(Watcher):
+cdef class HandoffTarget(Passage):
     """A receiver: the Unix socket where it listens. Made in the master, used by each worker on its own."""
     cdef readonly str name
     cdef bytes wire_name
@@ -20,15 +20,11 @@ cdef class HandoffTarget(Watcher):
     cdef Timer patience                 # when what waits has waited long enough
     cdef uint64_t told_at               # loop ms of the last line in the log,
     cdef unsigned int untold            # failures since
-    cdef int error                      # errno of what failed last
     # its own
     cdef int offer(self, Downstream client) noexcept
-    cdef int send(self, Downstream client) noexcept
-    cdef int connect(self) noexcept
-    cdef void disconnect(self) noexcept
+    cdef int send_client(self, Downstream client) noexcept
     cdef void wait(self, Downstream client) noexcept
     cdef void send_waiting(self) noexcept
-    cdef void watch(self) noexcept
     cdef void do_otherwise(self, Downstream client) noexcept
     cdef void fail(self, Downstream client, str why) noexcept
 

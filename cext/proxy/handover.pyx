@@ -6,28 +6,12 @@ that each has its share. While a receiver is slow its socket holds what it can, 
 
 import os
 
-from libc.errno cimport errno
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memset
 
 from cext.base.timers cimport timer_init
-from cext.lib.linux cimport (
-    AF_UNIX,
-    EPOLLET,
-    EPOLLOUT,
-    SIOCOUTQ,
-    SOCK_CLOEXEC,
-    SOCK_NONBLOCK,
-    SOCK_SEQPACKET,
-    close,
-    connect,
-    iovec,
-    ioctl,
-    sockaddr,
-    socket,
-)
 from cext.net.address cimport address_set, local_peer
-from cext.net.fdpass cimport FD_AGAIN, FD_ERROR, FD_SENT, fd_send
+from cext.net.fdpass cimport FD_AGAIN, FD_ERROR, FD_SENT, Passage
 from cext.net.handoff cimport HANDOFF_HEADER_MAX, HANDOFF_PROXIED, Handoff, handoff_header
 from cext.proxy.proxied cimport Proxied
 
@@ -53,7 +37,7 @@ cdef bint hand_over(Downstream client, HandoffTarget target) noexcept:
     return True
 
 
-cdef class HandoffTarget(Watcher):
+cdef class HandoffTarget(Passage):
     """HandoffTarget(name, path, serve_otherwise)"""
 
     def __init__(self, str name, str path, bint serve_otherwise):
@@ -63,10 +47,6 @@ cdef class HandoffTarget(Watcher):
         self.serve_otherwise = serve_otherwise
         self.waiting = []
         timer_init(&self.patience, self, 0)
-
-    def __dealloc__(self):
-        if self.fd >= 0:
-            close(self.fd)
 
     cdef int offer(self, Downstream client) noexcept:
         """FD_SENT: it is gone; FD_AGAIN: the receiver is slow; FD_ERROR: it does not take it."""
@@ -78,19 +58,18 @@ cdef class HandoffTarget(Watcher):
                 return FD_AGAIN
             self.fail(client, "it is too slow")
             return FD_ERROR
-        sent = self.send(client)
+        sent = self.send_client(client)
         if sent == FD_ERROR:
             self.fail(client, os.strerror(self.error))
         return sent
 
-    cdef int send(self, Downstream client) noexcept:
+    cdef int send_client(self, Downstream client) noexcept:
         """One message; on a new connection when the receiver has closed the one there is."""
         cdef Handoff h
-        cdef iovec[2] parts
         cdef Proxied proxied = client.opening.proxied
         cdef const uint8_t *tlvs
         cdef int sent = FD_ERROR
-        cdef int unread = 0
+        cdef size_t n
         memset(&h, 0, sizeof(h))
         h.client = client.peer
         if proxied is not None:
@@ -103,45 +82,22 @@ cdef class HandoffTarget(Watcher):
             local_peer(client.fd, &h.local)
         h.name, h.name_len = self.wire_name, len(self.wire_name)
         h.data, h.data_len = client.opening.raw.data, client.opening.raw.len
-        parts[0].iov_base = header
-        parts[0].iov_len = handoff_header(&h, header)
-        parts[1].iov_base = <void *> h.data
-        parts[1].iov_len = h.data_len
-        if self.fd >= 0 and self.sent >= MESSAGES and ioctl(self.fd, SIOCOUTQ, &unread) == 0 and unread == 0:
-            self.disconnect()
+        n = handoff_header(&h, header)
+        if self.fd >= 0 and self.sent >= MESSAGES and self.all_read():
+            self.close_passage()
         if self.fd >= 0:
-            sent = fd_send(self.fd, parts, 2, client.fd)
+            sent = self.send(header, n, h.data, h.data_len, client.fd)
         if sent == FD_ERROR:
-            self.disconnect()
-            if self.connect() < 0:
+            self.close_passage()
+            self.sent = 0
+            if self.connect_to(&self.address) < 0:
                 return FD_ERROR
-            sent = fd_send(self.fd, parts, 2, client.fd)
-            self.error = errno
+            sent = self.send(header, n, h.data, h.data_len, client.fd)
         if sent == FD_SENT:
             self.sent += 1
             client.ctx.counters.handed_over += 1
             client.leave()
         return sent
-
-    cdef int connect(self) noexcept:
-        self.fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
-        if self.fd < 0:
-            self.error = errno
-            return -1
-        if connect(self.fd, <const sockaddr *> &self.address.storage, self.address.length) < 0:
-            self.error = errno
-            self.disconnect()
-            return -1
-        return 0
-
-    cdef void disconnect(self) noexcept:
-        """What the receiver has not read yet stays there for it."""
-        if self.fd < 0:
-            return
-        self.loop.unregister(self)
-        close(self.fd)
-        self.fd = -1
-        self.sent = 0
 
     # ---- while the receiver is slow ----
 
@@ -150,12 +106,8 @@ cdef class HandoffTarget(Watcher):
         if not self.waiting:
             self.loop.timers.arm(&self.patience, self.loop.now + PATIENCE_MS)
         self.waiting.append(client)
-        self.watch()
-
-    cdef void watch(self) noexcept:
-        """Edge-triggered: room that does not help, since the kernel has too many descriptors on their way, must not spin."""
-        if self.fd >= 0 and not self.registered:
-            self.loop.register(self, EPOLLOUT | <uint32_t> EPOLLET)
+        if not self.registered:
+            self.watch_room()
 
     cdef void on_event(self, uint32_t events) noexcept:
         self.send_waiting()
@@ -165,9 +117,10 @@ cdef class HandoffTarget(Watcher):
         cdef int sent
         while self.waiting:
             client = <Downstream> self.waiting[0]
-            sent = self.send(client) if client.fd >= 0 else FD_SENT
+            sent = self.send_client(client) if client.fd >= 0 else FD_SENT
             if sent == FD_AGAIN:
-                self.watch()
+                if not self.registered:
+                    self.watch_room()
                 return
             self.waiting.pop(0)
             self.loop.timers.arm(&self.patience, self.loop.now + PATIENCE_MS)
@@ -178,10 +131,10 @@ cdef class HandoffTarget(Watcher):
         self.loop.unregister(self)
 
     cdef void on_timer(self, int kind) noexcept:
-        """It has not taken anything for too long."""
+        """It has not taken anything for too long. Its socket, full, stays ours: another one would take more in vain."""
         cdef Downstream client
         waited, self.waiting = self.waiting, []
-        self.disconnect()
+        self.loop.unregister(self)
         for client in waited:
             if client.fd >= 0:
                 self.fail(client, "it is too slow")

@@ -378,8 +378,8 @@ class H2Client(H2Peer):
 class BytesClient(Reader):
     """A TLS client without a socket of its own: the test decides how records and segments are cut."""
 
-    def __init__(self, edge, *, context=CONTEXT):
-        self.tcp = socket.create_connection(("127.0.0.1", edge.port), timeout=SECONDS)
+    def __init__(self, edge, *, context=CONTEXT, tcp=None):
+        self.tcp = tcp or socket.create_connection(("127.0.0.1", edge.port), timeout=SECONDS)
         self.tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname="example.com")

@@ -6,6 +6,7 @@ import pwd
 import re
 from typing import Final
 
+from edge.hostport import dns_name
 from edge.schema import Choice, ListOf, Named, Parsed, Place, Section, Text, knob, table
 
 _ANYWHERE: Final = Place("")
@@ -14,16 +15,6 @@ PATH_MAX: Final = 107
 """Bytes in the path of a Unix socket."""
 
 OFFERED: Final = {"1.0": 0x0301, "1.1": 0x0302, "1.2": 0x0303, "1.3": 0x0304}
-
-_LABEL: Final = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
-_NAME: Final = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*")
-
-
-def _server_name(text: str) -> str:
-    name = text.lower().removesuffix(".")
-    if len(name) > 253 or not _NAME.fullmatch(name):
-        raise ValueError("is no DNS name")
-    return name
 
 
 def socket_path(text: str) -> str:
@@ -50,7 +41,7 @@ def _mode(text: str) -> int:
 @table
 class HandoffMatch:
     sni: tuple[str, ...] | None = knob(
-        ListOf(Parsed("server name", _server_name, 'write "old.example.com" or "*.legacy.example"')),
+        ListOf(Parsed("server name", dns_name, 'write "old.example.com" or "*.legacy.example"')),
         'The client asks for one of these names (SNI); `"*.legacy.example"` is any name below it.',
         default=None,
     )

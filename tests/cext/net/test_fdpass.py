@@ -5,7 +5,6 @@ import os
 import socket
 
 import pytest
-
 from cext.net.fdpass import receive, send
 
 

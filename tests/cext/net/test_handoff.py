@@ -165,5 +165,5 @@ def test_descriptors_that_are_no_tcp_connection_are_refused(tcp):
     with socket.socket() as unconnected, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
         datagrams.connect(("127.0.0.1", 9))
         for sock in (unconnected, datagrams, *socket.socketpair()):
-            with sock, pytest.raises(HandoffError, match="no TCP connection|client has gone"):
+            with sock, pytest.raises(HandoffError, match=r"no TCP connection|client has gone"):
                 through(message, sock.fileno())

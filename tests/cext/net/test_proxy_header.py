@@ -3,10 +3,9 @@
 import binascii
 
 import pytest
+from cext.net.proxy_header import parse
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from cext.net.proxy_header import parse
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 V4 = bytes([192, 0, 2, 1, 198, 51, 100, 7]) + (50000).to_bytes(2, "big") + (443).to_bytes(2, "big")
@@ -106,7 +105,8 @@ def test_a_vector_of_the_checksum():
 
 
 WRONG = [
-    b"GET / HTTP/1.1\r\n", b"\x16\x03\x01", b"P\r", b"proxy TCP4", b"PROXY\tTCP4", b"\r\n\r\n\r\n", SIGNATURE[:11] + b"\r",
+    b"GET / HTTP/1.1\r\n", b"\x16\x03\x01", b"P\r", b"proxy TCP4", b"PROXY\tTCP4", b"\r\n\r\n\r\n",
+    SIGNATURE[:11] + b"\r",
     b"PROXY \r\n", b"PROXY TCP4\r\n", b"PROXY TCP5 192.0.2.1 198.51.100.7 1 2\r\n",
     b"PROXY UNKNOWNS\r\n", b"PROXY  UNKNOWN\r\n",
     b"PROXY TCP4 192.0.2.1 198.51.100.7 50000\r\n", b"PROXY TCP4 192.0.2.1 198.51.100.7 50000 443 \r\n",
@@ -150,8 +150,11 @@ def test_a_changed_bit_breaks_the_checksum(header, data):
 
 
 @settings(max_examples=500, deadline=None)
-@given(st.sampled_from([b"", b"PROXY ", b"PROXY TCP4 ", SIGNATURE, SIGNATURE + b"\x21\x11", SIGNATURE + b"\x21\x11\0\x20"]),
-       st.binary(max_size=200))
+@given(
+    st.sampled_from([
+        b"", b"PROXY ", b"PROXY TCP4 ", SIGNATURE, SIGNATURE + b"\x21\x11", SIGNATURE + b"\x21\x11\0\x20"]),
+    st.binary(max_size=200),
+)
 def test_anything_is_a_header_a_beginning_or_refused(start, rest):
     data = start + rest
     try:

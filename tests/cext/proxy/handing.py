@@ -10,8 +10,8 @@ from cext.proxy.gate import GateSettings, HandoffRule
 from cext.proxy.handoff_door import Senders
 from cext.proxy.handover import HandoffTarget
 from cext.proxy.router import Route, Router
-from edge import handoff
 
+from edge import handoff
 from tests.cext.proxy.harness import SECONDS, by_limits
 from tests.cext.tls.peer import server_config
 
@@ -22,7 +22,7 @@ def gate(path, *, serve=False, targets=(), **conditions):
     """A gate with one rule: those of the conditions (or of example.com) go to the path."""
     target = HandoffTarget("legacy", str(path), serve)
     rule = HandoffRule(target, **(conditions or EVERYTHING))
-    return {"gate": GateSettings(rules=[rule], targets={name: target for name in targets})}
+    return {"gate": GateSettings(rules=[rule], targets=dict.fromkeys(targets, target))}
 
 
 def receiver_settings(edge, *, uids=None, **settings):

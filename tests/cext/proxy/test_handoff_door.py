@@ -3,10 +3,9 @@
 import socket
 
 import pytest
-
 from cext.net.handoff import build
-from edge import handoff
 
+from edge import handoff
 from tests.cext.proxy.handing import connected, descriptors, gate, receiver_settings, receiving
 from tests.cext.proxy.harness import (
     RESET,
@@ -114,6 +113,7 @@ def test_those_that_are_none_are_refused_and_leave_nothing_open(path):
     with serving(echo) as edge, receiving(edge, path), Accepted() as one, sender(path) as out:
         host, port = one.client.getsockname()
         read, write = socket.socketpair()
+        before = None
         wrong = [
             (b"hello", [one.sock.fileno()]),
             (one.message()[:-1], [one.sock.fileno()]),
@@ -127,7 +127,7 @@ def test_those_that_are_none_are_refused_and_leave_nothing_open(path):
         for n, (message, fds) in enumerate(wrong, 1):
             socket.send_fds(out, [message], fds)
             until(lambda n=n: edge.counters()["handoffs_refused"] == n)
-            before = before if n > 1 else descriptors()
+            before = before or descriptors()
         assert descriptors() == before
         assert edge.counters()["connections"] == 0
         assert len(refusals(edge)) == len(wrong)
@@ -184,20 +184,24 @@ def test_one_that_ends_takes_what_was_sent_and_its_senders_go_elsewhere(path):
     """A worker that drains: what is in its socket is served; what comes later goes to the next one, through the same
     listening socket."""
     hello = record(HANDSHAKE, client_hello(entries=[]))
-    with serving(echo) as ending, serving(echo) as staying, serving(echo, listener=gate(path)) as front:
-        with receiving(ending, path) as listener:
+    with (
+        serving(echo) as ending,
+        serving(echo) as staying,
+        serving(echo, listener=gate(path)) as front,
+        receiving(ending, path) as listener,
+    ):
+        with connected(front) as client:
+            client.sendall(hello)
+            assert client.recv(5)[0] == HANDSHAKE
+        ending.until_idle()
+        ending.call(lambda: ending.plane.drain(SECONDS * 1000))
+        assert ending.ended.wait(SECONDS)
+        staying.call(lambda: staying.plane.listen(listener.fileno(), receiver_settings(staying)))
+        for _ in range(3):
             with connected(front) as client:
                 client.sendall(hello)
                 assert client.recv(5)[0] == HANDSHAKE
-            ending.until_idle()
-            ending.call(lambda: ending.plane.drain(SECONDS * 1000))
-            assert ending.ended.wait(SECONDS)
-            staying.call(lambda: staying.plane.listen(listener.fileno(), receiver_settings(staying)))
-            for _ in range(3):
-                with connected(front) as client:
-                    client.sendall(hello)
-                    assert client.recv(5)[0] == HANDSHAKE
-            assert ending.counters()["handoffs_received"] == 1
-            assert staying.counters()["handoffs_received"] == 3
-            assert front.counters()["handoff_failures"] == 0
-            staying.until_idle()
+        assert ending.counters()["handoffs_received"] == 1
+        assert staying.counters()["handoffs_received"] == 3
+        assert front.counters()["handoff_failures"] == 0
+        staying.until_idle()

@@ -8,11 +8,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from edge import handoff
-
 from tests.cext.proxy.example import beside
 from tests.cext.proxy.handing import connected, descriptors, gate, receiver, receiving
 from tests.cext.proxy.harness import (
-    SECONDS,
     Client,
     H2Client,
     client_context,
@@ -357,7 +355,7 @@ def test_http2(two):
 
 
 def test_tls12(two):
-    front, behind = two
+    front, _ = two
     context = client_context()
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_2
     with Client(front, context=context) as client:

@@ -162,11 +162,8 @@ def test_every_setting_arrives(settings, monkeypatch):
         "record_idle_ms": 3000,
         "x_forwarded": True,
         "forwarded": False,
-<<<<<<< HEAD
         "unique_header": b"Once",
-=======
         "gate": None,
->>>>>>> f8cfd1a (Handing over: example with receivers in Python and Go; the doors' sockets are net's)
     }
     assert third.named["timeouts"] == DEFAULTS
     assert third.named["max_connections"] == 65536

@@ -149,7 +149,8 @@ cdef class DataPlane:
             self.ctx.watch_hooks()
         if hooks is not None and hooks.handshake is not None:
             (<HandshakeHooks> hooks.handshake).join(self.ctx)
-        self.ctx.director = hooks if hooks is not None and hooks.director is not None else None
+        asked = hooks is not None and (hooks.director is not None or hooks.response is not None)
+        self.ctx.request_hooks = hooks if asked else None
         self.ctx.state_observer = hooks.observe if hooks is not None and hooks.connection_state is not None else None
 
     def stop_accepting(self):

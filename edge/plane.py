@@ -93,6 +93,8 @@ class Prepared:
     """Their files."""
     listeners: dict[Bind, object]
     """The data plane's settings for each address."""
+    route_policies: tuple[tuple[policy.Policy, tuple[Any, ...]], ...]
+    """Those of routes, each with its Routes."""
     policy: policy.Policy | None
     rotation: ticket_keys.Rotation | None
     """The ticket keys, which each process turns on its own."""
@@ -107,10 +109,13 @@ def prepare(settings: Settings, cookie_secret: bytes, shared: ticket_keys.Shared
     shared = shared or ticket_keys.Shared()
     at = Place(settings.file).key("tls").key("tickets")
     rotation = shared.rotation(settings.tls.tickets, at) if settings.tls.tickets.enabled else None
-    chosen = _policy(settings)
+    policies = _policies(settings)
+    chosen = policies.get(settings.server.hooks or "")
     options = _tls_options(settings, cookie_secret, rotation, shared, chosen)
     serving = Serving(certs.load(settings), _credential, _server_configs(options))
-    router = _router(settings)
+    groups = upstreams.groups(settings, _credential)
+    routes = _routes(settings, groups)
+    router = Router(routes, groups)
     made = [
         (listener, _listener_settings(listener, serving, router, settings.tls.early_data, before))
         for listener, before in zip(settings.listener, _before_tls(settings, chosen), strict=True)
@@ -120,6 +125,7 @@ def prepare(settings: Settings, cookie_secret: bytes, shared: ticket_keys.Shared
         serving=serving,
         watch=watch,
         listeners={bind: made_settings for listener, made_settings in made for bind in listener.bind},
+        route_policies=_by_policy(settings, policies, routes),
         policy=chosen,
         rotation=rotation,
         handshakes=Handshakes(
@@ -192,9 +198,39 @@ def _before_tls(settings: Settings, loaded: policy.Policy | None) -> Iterator[di
             yield {"gate": gates.gate(listener.proxy_protocol, settings.handoff, targets, by_hook)}
 
 
-def _policy(settings: Settings) -> policy.Policy | None:
-    name = settings.server.hooks
-    return policy.load(name, Place(settings.file).key("server").key("hooks")) if name else None
+def _policies(settings: Settings) -> dict[str, policy.Policy]:
+    """Every policy by its name; a route's has one object for all routes that name it."""
+    root = Place(settings.file)
+    wanted: dict[str, tuple[str, Place, bool]] = {}
+    if name := settings.server.hooks:
+        wanted[name] = (name, root.key("server").key("hooks"), False)
+    for i, route in enumerate(settings.route):
+        at = root.key("route").item(i).key("hooks")
+        if route.hooks and route.hooks == settings.server.hooks:
+            raise at.error(f'"{route.hooks}" is asked about every request already', "remove it here, or from [server]")
+        if route.hooks:
+            wanted.setdefault(route.hooks, (route.hooks, at, True))
+    return dict(zip(wanted, policy.load_all(list(wanted.values())), strict=True))
+
+
+def _by_policy(
+    settings: Settings, policies: dict[str, policy.Policy], routes: list[Any]
+) -> tuple[tuple[policy.Policy, tuple[Any, ...]], ...]:
+    found: dict[str, list[Any]] = {}
+    for route, made in zip(settings.route, routes, strict=True):
+        if route.hooks:
+            found.setdefault(route.hooks, []).append(made)
+    return tuple((policies[name], tuple(of_policy)) for name, of_policy in found.items())
+
+
+def start_policies(prepared: Prepared, plane: Plane, log: policy.Log) -> None:
+    """Makes the policies' objects, in a worker."""
+    if prepared.policy:
+        plane.hooks = prepared.policy.start(log, prepared.handshakes)
+    for of_routes, routes in prepared.route_policies:
+        hooks = of_routes.start(log)
+        for route in routes:
+            route.hooks = hooks
 
 
 def _client_auth(settings: Settings) -> dict[str, object]:
@@ -284,28 +320,25 @@ def _key(identity: certs.Identity, before: Any) -> Any:
     return before.signer if before is not None and before.signer == identity.signer else identity.signer
 
 
-def _router(settings: Settings) -> object:
-    groups = upstreams.groups(settings, _credential)
+def _routes(settings: Settings, groups: dict[str, object]) -> list[Any]:
     learned = HintTable()
-    return Router(
-        [
-            Route(
-                groups[route.upstream],
-                hosts=route.match.host or (),
-                path=route.match.path,
-                methods=route.match.method or (),
-                timeouts=timeouts.limits(route.timeouts),
-                push=route.push,
-                upgrade=route.upgrade,
-                max_head=route.limits.head,
-                max_body=route.limits.body,
-                max_running=route.limits.requests,
-                early_data=_early_rules(route.early_data, settings.tls.early_data),
-                hints=_early_hints(route.early_hints, learned, Place(settings.file).key("route").item(i)),
-            )
-            for i, route in enumerate(settings.route)
-        ]
-    )
+    return [
+        Route(
+            groups[route.upstream],
+            hosts=route.match.host or (),
+            path=route.match.path,
+            methods=route.match.method or (),
+            timeouts=timeouts.limits(route.timeouts),
+            push=route.push,
+            upgrade=route.upgrade,
+            max_head=route.limits.head,
+            max_body=route.limits.body,
+            max_running=route.limits.requests,
+            early_data=_early_rules(route.early_data, settings.tls.early_data),
+            hints=_early_hints(route.early_hints, learned, Place(settings.file).key("route").item(i)),
+        )
+        for i, route in enumerate(settings.route)
+    ]
 
 
 def _early_rules(mode: str, early_data: EarlyData | None) -> object:

@@ -2,10 +2,11 @@
 
     class Policy:
         def director(self, request): ...
+        def response(self, request, response): ...
         def connection_state(self, connection, old, new): ...
 
-`load` imports the class and checks it, in the master, before a configuration is accepted; `Policy.start` makes the
-object, in each worker, as the user that workers run as.
+`load_all` imports the classes that a configuration names and checks them, in the master, before it is accepted;
+`Policy.start` makes the object, in each worker, as the user that workers run as.
 """
 
 import contextlib
@@ -19,11 +20,15 @@ import stat
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from cext.proxy.hooks import AbortRequest, ClientConnection, Headers, Hooks, Request, RequestOver, TlsState
+from cext.proxy.client_view import ClientConnection, TlsState
+from cext.proxy.directing import Request
+from cext.proxy.header_view import Headers
+from cext.proxy.hooks import AbortRequest, Hooks, RequestOver
+from cext.proxy.response_view import ResponseView as Response
 
 from edge import handshake, timeouts
 from edge.errors import ConfigError
@@ -54,23 +59,26 @@ __all__ = [
     "Refuse",
     "Request",
     "RequestOver",
+    "Response",
     "SessionTicketWrapper",
     "TlsState",
-    "load",
+    "load_all",
     "seal",
     "unseal",
 ]
 
 HOOKS: Final = {
     "director": ("request",),
+    "response": ("request", "response"),
     "connection_state": ("connection", "old", "new"),
     **handshake.HOOKS,
     handshake.WRAPPER: (),
 }
 """Every hook, with what it is called with."""
-
-MAY_WAIT: Final = frozenset(handshake.HOOKS)
+MAY_WAIT: Final = ("director", "response", *handshake.HOOKS)
 """Those that may be `async def`."""
+OF_ROUTES: Final = ("director", "response")
+"""Those that a route may have of its own."""
 
 REPORT_SECONDS: Final = 10
 """A fault that repeats is logged once in this time, with how often it came meanwhile."""
@@ -101,7 +109,7 @@ class Policy:
     def start(self, log: Log, handshakes: Handshakes | None = None) -> object:
         """The hooks of a new object of the class, as the data plane calls them. Raises what the class raises."""
         policy = self.cls()
-        hooks = {name: getattr(policy, name) for name in ("director", "connection_state") if hasattr(self.cls, name)}
+        hooks = {name: getattr(policy, name) for name in ("director", "response", "connection_state") if hasattr(self.cls, name)}
         failed = Reports(log).failed
         return Hooks(
             handshake=handshakes.hooks(policy, failed) if handshakes is not None else None,
@@ -113,12 +121,26 @@ class Policy:
         )
 
 
+def load_all(wanted: Sequence[tuple[str, Place, bool]]) -> list[Policy]:
+    """The policies of a configuration: each "module:Class", found beside the configuration file or installed, where it
+    is named, and whether that is at a route. Raises ConfigError."""
+    if not wanted:
+        return []
+    directory = Path(wanted[0][1].file).parent.absolute()
+    with _afresh(directory):
+        return [_load(name, at, OF_ROUTES if at_route else HOOKS, directory) for name, at, at_route in wanted]
+
+
 def load(name: str, at: Place) -> Policy:
-    """The policy "module:Class", its module found beside the configuration file or installed. Raises ConfigError."""
+    """One of them, for the whole server."""
+    return load_all([(name, at, False)])[0]
+
+
+def _load(name: str, at: Place, allowed: Collection[str], directory: Path) -> Policy:
     module_name, _, class_name = name.partition(":")
-    directory = Path(at.file).parent.absolute()
     try:
-        module = _import(module_name, directory, at)
+        _check_writers(module_name, directory, at)
+        module = importlib.import_module(module_name)
     except ConfigError:
         raise
     except ModuleNotFoundError as e:
@@ -135,18 +157,23 @@ def load(name: str, at: Place) -> Policy:
         raise at.error(
             f'there is no class "{class_name}" in {module_name}', nearest(class_name, classes, "name one of")
         )
-    _check(cls, at)
+    _check(cls, at, allowed)
     return Policy(cls, at)
 
 
-def _check(cls: type, at: Place) -> None:
+def _check(cls: type, at: Place, allowed: Collection[str]) -> None:
     public = [name for name in dir(cls) if not name.startswith("_") and inspect.isroutine(getattr(cls, name))]
     for name in public:
         if name not in HOOKS:
             meant = nearest(name, list(HOOKS), "the hooks are")
             raise at.error(f"{cls.__name__}.{name} is no hook", f'{meant} (or let the name begin with "_")')
+        if name not in allowed:
+            raise at.error(
+                f"{cls.__name__}.{name} is no hook of a route",
+                f"leave it to server.hooks; here are: {', '.join(allowed)}",
+            )
     if not public:
-        raise at.error(f"{cls.__name__} has no hooks", f"define one of: {', '.join(HOOKS)}")
+        raise at.error(f"{cls.__name__} has no hooks", f"define one of: {', '.join(allowed)}")
     for name in public:
         _check_method(cls, name, at)
     try:
@@ -161,11 +188,10 @@ def _check_method(cls: type, name: str, at: Place) -> None:
     arguments = HOOKS[name]
     method = getattr(cls, name)
     wanted = f"def {name}({', '.join(('self', *arguments))})"
-    waits = inspect.iscoroutinefunction(method) and name in MAY_WAIT
-    if not waits and (
-        inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method) or inspect.isgeneratorfunction(method)
-    ):
-        raise at.error(f"{cls.__name__}.{name} is async or a generator", f"write it as {wanted}: it must not wait")
+    if inspect.isasyncgenfunction(method) or inspect.isgeneratorfunction(method):
+        raise at.error(f"{cls.__name__}.{name} is a generator", f"write it as {wanted}, without yield")
+    if inspect.iscoroutinefunction(method) and name not in MAY_WAIT:
+        raise at.error(f"{cls.__name__}.{name} is async", f"write it as {wanted}: nobody would wait for it")
     bound = isinstance(inspect.getattr_static(cls, name), staticmethod | classmethod)
     try:
         inspect.signature(method).bind(*(() if bound else ("self",)), *arguments)
@@ -176,15 +202,15 @@ def _check_method(cls: type, name: str, at: Place) -> None:
 # Importing.
 
 
-def _import(name: str, directory: Path, at: Place) -> Any:
-    """The module, imported afresh if it, or what it imports, stands in the directory."""
+@contextlib.contextmanager
+def _afresh(directory: Path) -> Iterator[None]:
+    """What is imported within is read again if it stands in the directory; after an error all is as it was."""
     kept = {known: sys.modules.pop(known) for known in _imported if known in sys.modules}
     _imported.clear()
     before = set(sys.modules)
     try:
         with _found_in(directory):
-            _check_writers(name, directory, at)
-            return importlib.import_module(name)
+            yield
     except BaseException:
         for new in set(sys.modules) - before:
             if _stands_in(sys.modules[new], directory):

@@ -174,6 +174,9 @@ class ErrorLog:
     )
 
 
+_POLICY: Final = Text("policy", r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", 'write "module:Class"')
+
+
 @table
 class ServerTable:
     workers: int = knob(
@@ -218,7 +221,7 @@ class ServerTable:
     )
     error_log: ErrorLog = knob(Section(ErrorLog), "The error log.", default={})
     hooks: str | None = knob(
-        Text("policy", r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", 'write "module:Class"'),
+        _POLICY,
         'A policy in Python, `"module:Class"`: the module stands beside the configuration file, or is installed '
         "([hooks.md](hooks.md)).",
         default=None,
@@ -588,6 +591,12 @@ class Route:
         "the switch bytes pass as they are, for as long as `timeouts.websocket_idle` allows. An upgrade to any other "
         "protocol, or to a server of HTTP/2, goes on as an ordinary request.",
         default=["websocket"],
+    )
+    hooks: str | None = knob(
+        _POLICY,
+        "A policy for these requests alone, as `server.hooks`, with the hooks `director` and `response` "
+        "([hooks.md](hooks.md)).",
+        default=None,
     )
     early_hints: EarlyHints | None = knob(
         Section(EarlyHints),

@@ -79,8 +79,7 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             )
             self.plane.failed = Reports(self._report, "").failed
             drop_privileges(*self.generation.owner)
-            if policy := self.generation.prepared.policy:
-                self.plane.hooks = policy.start(self._report, self.generation.prepared.handshakes)
+            plane.start_policies(self.generation.prepared, self.plane, self._report)
         except Exception as e:
             self._fail(e)
         super().init_process()

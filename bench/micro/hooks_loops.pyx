@@ -7,9 +7,10 @@ from cext.http.h1_reader cimport parse_request
 from cext.http.h1_writer cimport Forwarding
 from cext.http.message cimport Head
 from cext.proxy.context cimport Context
+from cext.proxy.directing cimport direct
 from cext.proxy.downstream cimport Downstream, ListenerSettings
 from cext.proxy.exchange cimport Exchange, ResponseSink
-from cext.proxy.hooks cimport Hooks, direct
+from cext.proxy.hooks cimport Hooks
 from cext.proxy.router cimport Route
 
 
@@ -26,7 +27,8 @@ cdef class Directed:
         cdef Forwarding f
         self.ctx = Context(loop, None, print)
         if hooks is not None and hooks.director is not None:        # as DataPlane.hooks does
-            self.ctx.director = hooks
+            self.ctx.watch_hooks()
+            self.ctx.request_hooks = hooks
         self.client = Downstream(self.ctx, settings)
         self.text = text
         if parse_request(<const uint8_t *> <const char *> text, len(text), &settings.limits, &self.head) < 0:
@@ -42,7 +44,8 @@ cdef class Directed:
         cdef int i
         cdef int going = 0
         for i in range(times):
-            if self.ctx.director is not None and not direct(self.client, self.exchange, &self.head):
+            self.exchange.overseer = None       # each is another request
+            if self.ctx.request_hooks is not None and not direct(self.client, self.exchange, &self.head):
                 continue
             going += 1
         return going

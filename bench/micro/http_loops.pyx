@@ -52,6 +52,7 @@ def write_requests(bytes data not None, int times):
         raise ValueError("not a request head")
     f.client, f.client_len, f.client_is_v6, f.proto = b"192.0.2.17", 10, 0, b"https"
     f.x_forwarded, f.forwarded, f.default_host, f.default_host_len = 1, 0, NULL, 0
+    f.asked_host, f.asked_host_len = NULL, 0
     f.upgrade, f.upgrade_len, f.websocket_key, f.dropped_len = NULL, 0, NULL, 0
     with nogil:
         for i in range(times):

@@ -15,6 +15,8 @@ cdef struct Forwarding:                 # what a proxy adds to a request
     bint forwarded                      # Forwarded (RFC 7239): likewise
     const uint8_t *default_host         # Host for a request that has none (HTTP/1.0); may be NULL
     size_t default_host_len
+    const uint8_t *asked_host           # for X-Forwarded-Host and Forwarded: what the client asked for, where Host is
+    size_t asked_host_len               # something else now; NULL: the head's
     const uint8_t *upgrade              # the protocol that Upgrade asks for; NULL: none
     size_t upgrade_len
     const uint8_t *dropped              # the name of a field that is ours alone, and dropped where a client sends it
@@ -24,7 +26,7 @@ cdef struct Forwarding:                 # what a proxy adds to a request
 
 cdef inline size_t request_room(const Head *h, const Forwarding *f) noexcept nogil:
     """Bytes that write_request needs at most: what it adds, one space per field, the host twice more."""
-    cdef size_t host = h.host.len if h.host.len else f.default_host_len
+    cdef size_t host = max(h.host.len if h.host.len else f.default_host_len, f.asked_host_len)
     return h.length + h.n_fields + 3 * host + 2 * (f.client_len + strlen(f.proto)) + 320
 
 

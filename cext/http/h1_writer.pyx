@@ -75,6 +75,9 @@ cdef ssize_t write_request(const Head *h, const Forwarding *f, int framing, uint
     elif h.te_trailers:
         _literal(&w, b"Connection: TE\r\n")
     _write_framing(&w, framing, h.content_length)
+    if f.asked_host != NULL:
+        host = f.asked_host
+        host_len = f.asked_host_len
     if f.x_forwarded:
         _write_x_forwarded(&w, f, host, host_len)
     if f.forwarded:
@@ -348,6 +351,7 @@ def serialise_request(bytes data not None, bytes client not None=b"192.0.2.1", b
     if upgrade is not None:
         f.upgrade, f.upgrade_len = upgrade, len(upgrade)
     f.default_host, f.default_host_len = NULL, 0
+    f.asked_host, f.asked_host_len = NULL, 0
     if default_host is not None:
         f.default_host, f.default_host_len = default_host, len(default_host)
     n = write_request(&head, &f, head.framing if framing is None else framing, out,

@@ -85,7 +85,7 @@ cdef class Context:
     cdef dict fingerprints              # Downstream -> (JA3, JA4), of a policy that wants them; else None
     cdef dict deciding                  # Downstream -> HookCall that its handshake waits for
     cdef object failed                  # None, or callable(what, exception): tells the operator of a signer's failure
-    cdef object director                # None, or the Hooks whose director is asked about each request
+    cdef object request_hooks           # None, or the Hooks that are asked about each request
     cdef uint8_t *client_scratch        # SCRATCH bytes: what is being read from a client, for one turn
     cdef uint8_t *upstream_scratch      # likewise from an upstream
     cdef bint upstream_reading          # it is in use

@@ -33,6 +33,8 @@ cdef class ResponseSink(TimerOwner):
     cdef void request_wanted(self, Exchange x) noexcept
     cdef void retimed(self, Exchange x) noexcept
     cdef void request_admitted(self, Exchange x, const Head *h) noexcept
+    cdef Exchange request_changed(self, Exchange x, const Head *h, Route route, UpstreamGroup group)
+    cdef void request_directed(self, Exchange x, const Head *h, bint routed) noexcept
 
 cdef class Holder:
     """Who holds an exchange up: see Exchange.hold."""
@@ -44,11 +46,17 @@ cdef class Early(Holder):
     cdef int dress(self, Exchange x) noexcept
     cdef bint takes_back(self, Exchange x) noexcept
 
+cdef class Overseer:
+    """The hooks that were asked about a request, and what they have decided."""
+    cdef UpstreamGroup group            # the upstream that is asked in place of its route's; None: that one
+    cdef Exchange before                # what the client asked for, where that was changed; None: it was not
+    cdef bint sees_head(self, Exchange x, const Head *h) noexcept
+
 cdef class Exchange(UpstreamUser):
     cdef Context ctx
     cdef ResponseSink sink              # None once the exchange is over
     cdef Route route                    # None: there is none, and no upstream is asked
-    cdef UpstreamGroup group            # that is asked: its route's, if no hook has chosen another
+    cdef Overseer overseer              # None: no hook was asked
     cdef UpstreamRequest upstream
     cdef Holder held                    # None: nothing holds it up
     cdef Early early                    # None: no byte of it came before the client's handshake was confirmed
@@ -84,6 +92,7 @@ cdef class Exchange(UpstreamUser):
     cdef uint64_t bytes_in, bytes_out   # content, as the client sent and got it
     cdef const char *fault              # what went wrong, for the log; NULL: nothing
     cdef int prepare(self, const Head *h, const Forwarding *f) noexcept
+    cdef UpstreamGroup group(self)
     cdef void hold(self, Holder by) noexcept
     cdef void start(self) noexcept
     cdef void request_data(self, const uint8_t *p, size_t n) noexcept
@@ -97,6 +106,9 @@ cdef class Exchange(UpstreamUser):
     cdef void close(self) noexcept
     cdef void connect(self, bint fresh) noexcept
     cdef void send_head(self) noexcept
+    cdef void pass_head(self, const Head *h) noexcept
+    cdef void drop_upstream(self) noexcept
+    cdef void answer(self, const Head *h, const uint8_t *body, size_t n) noexcept
     cdef void settle(self, UpstreamRequest u) noexcept
     cdef void learn_hints(self, const Head *h) noexcept
     cdef void wait_for(self, int what) noexcept

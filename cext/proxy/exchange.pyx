@@ -23,7 +23,7 @@ from cext.http.message cimport (
 from cext.net.stream cimport out_of_descriptors
 from cext.proxy.address_table cimport NO_PLACE
 from cext.proxy.hints cimport without_known
-from cext.proxy.pool cimport Server, avoid
+from cext.proxy.pool cimport Server, UpstreamGroup, avoid
 from cext.proxy.timeouts cimport intake_due, intake_fault, intake_pause
 from cext.proxy.upstream cimport LOST_BAD_RESPONSE, LOST_CONNECT, LOST_HANDSHAKE, LOST_REFUSED, LOST_RESET
 
@@ -87,6 +87,14 @@ cdef class ResponseSink(TimerOwner):
     cdef void request_admitted(self, Exchange x, const Head *h) noexcept:
         """x was held before it was launched, by the head h; or, with NULL, before its upstream was asked: on from there."""
 
+    cdef Exchange request_changed(self, Exchange x, const Head *h, Route route, UpstreamGroup group):
+        """The request is now what h says -> the exchange that takes x's place, of which nothing has gone upstream; None:
+        x has been ended. Without a `route` it is looked for; `group`, if any, is asked in place of its own."""
+        return None
+
+    cdef void request_directed(self, Exchange x, const Head *h, bint routed) noexcept:
+        """A director that has waited, or has changed x, is done: the launch goes on. `routed`: it was the route's."""
+
 
 cdef class Holder:
     cdef void abandoned(self) noexcept:
@@ -103,13 +111,17 @@ cdef class Early(Holder):
         return False
 
 
+cdef class Overseer:
+    cdef bint sees_head(self, Exchange x, const Head *h) noexcept:
+        """The final head has come. Whether it is to go on now; if not, x is over, or held until somebody passes it on."""
+        return True
+
+
 cdef class Exchange(UpstreamUser):
     def __cinit__(self, Context ctx, ResponseSink sink, Route route):
         self.ctx = ctx
         self.sink = sink
         self.route = route
-        if route is not None:
-            self.group = route.upstream
         self.started_us = ctx.loop.now_us
         timer_init(&self.wait, self, TIMER_WAIT)
         timer_init(&self.total, self, TIMER_TOTAL)
@@ -137,6 +149,12 @@ cdef class Exchange(UpstreamUser):
         self.request_done = h.framing == FRAMING_NONE or (h.framing == FRAMING_LENGTH and h.content_length == 0)
         return 0
 
+    cdef UpstreamGroup group(self):
+        """The upstream that is asked; None: there is none."""
+        if self.overseer is not None and self.overseer.group is not None:
+            return self.overseer.group
+        return self.route.upstream if self.route is not None else None
+
     cdef void hold(self, Holder by) noexcept:
         """Until `held` is None again, nothing more happens than that the client's content is awaited as far as an
         upstream takes it, which is not before start(). `total` holds; when the exchange ends, `by` is told."""
@@ -150,15 +168,16 @@ cdef class Exchange(UpstreamUser):
         self.ctx.counters.requests += 1
         if self.timeouts.total:
             self.ctx.loop.timers.arm(&self.total, self.started_us // 1000 + self.timeouts.total)
-        self.round = self.group.start()
+        self.round = self.group().start()
         self.connect(False)
 
     cdef void connect(self, bint fresh) noexcept:
         """Takes a connection from the pool, going on to the next server while connects fail at once."""
-        cdef unsigned int servers = <unsigned int> len(self.group.servers)
+        cdef UpstreamGroup group = self.group()
+        cdef unsigned int servers = <unsigned int> len(group.servers)
         cdef UpstreamRequest u
         while self.attempts < servers:
-            u = self.group.take(self.ctx, self, self.method, self.round + self.attempts, fresh)
+            u = group.take(self.ctx, self, self.method, self.round + self.attempts, fresh)
             self.attempts += 1
             self.server_label = (<Server> u.home).label_bytes
             if u.closed:
@@ -251,8 +270,13 @@ cdef class Exchange(UpstreamUser):
     cdef void on_head(self, UpstreamRequest u, const Head *h) noexcept:
         if self.early is not None and h.status == 425 and self.early.takes_back(self):
             return
-        self.status = h.status
         self.first_byte_us = self.ctx.loop.now_us
+        if self.overseer is None or self.overseer.sees_head(self, h):
+            self.pass_head(h)
+
+    cdef void pass_head(self, const Head *h) noexcept:
+        """The response begins for the client."""
+        self.status = h.status
         self.responding = True
         if h.status >= 500:
             self.ctx.counters.responses_5xx += 1
@@ -287,7 +311,7 @@ cdef class Exchange(UpstreamUser):
 
     cdef void client_drained(self) noexcept:
         """The client has taken what was queued for it."""
-        if self.upstream is not None and self.upstream.paused:
+        if self.upstream is not None and self.upstream.paused and self.held is None:
             self.wait_for(WAIT_RESPONSE)
             self.upstream.resume()
 
@@ -437,7 +461,7 @@ cdef class Exchange(UpstreamUser):
             if kind != TIMER_TOTAL and self.waiting_for == WAIT_CONNECT:
                 if not u.queued:
                     avoid(u, self.ctx.loop.now)
-                if self.attempts < <unsigned int> len(self.group.servers):
+                if self.attempts < <unsigned int> len(self.group().servers):
                     self.connect(False)
                     return
         self.fail(504, b"The service did not answer in time.", fault)
@@ -464,6 +488,28 @@ cdef class Exchange(UpstreamUser):
         self.status = <uint16_t> status
         self.sink.response_error(self, status, text)
 
+    cdef void drop_upstream(self) noexcept:
+        cdef UpstreamRequest u = self.upstream
+        self.upstream = None
+        self.wait_for(WAIT_NOTHING)
+        if u is not None:
+            u.drop()
+
+    cdef void answer(self, const Head *h, const uint8_t *body, size_t n) noexcept:
+        """A whole response in place of any upstream's. None has begun; `body` is what the head announces."""
+        cdef ResponseSink sink = self.sink
+        self.drop_upstream()
+        self.status = h.status
+        self.responding = True
+        if h.status >= 500:
+            self.ctx.counters.responses_5xx += 1
+        sink.response_head(self, h)
+        if n and self.sink is not None:
+            self.bytes_out += n
+            sink.response_data(self, body, n)
+        if self.sink is not None:
+            sink.response_end(self, NULL)
+
     cdef void refuse_body(self) noexcept:
         self.ctx.counters.requests_over_limit += 1
         self.refuse(413, b"The request body is too large.", b"limits.body")
@@ -485,6 +531,7 @@ cdef class Exchange(UpstreamUser):
             self.sink = None
             self.ctx.loop.keep_until_turn_ends(self)
         self.upstream = None
+        self.overseer = None
         if self.running:
             self.running = False
             self.route.running -= 1
@@ -507,5 +554,5 @@ cdef class Exchange(UpstreamUser):
         cdef str detail = f" ({reason or os.strerror(error)})" if error or reason else ""
         cdef bytes request = self.head.data[:self.method_len + 1 + self.target_len]
         server = self.server_label.decode() if self.server_label is not None else "-"
-        self.ctx.log("warning", f"upstream {self.group.name} {server}: {what}{detail}; "
+        self.ctx.log("warning", f"upstream {self.group().name} {server}: {what}{detail}; "
                                 f"request {request.decode('latin-1')!r}")

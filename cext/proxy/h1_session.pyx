@@ -27,12 +27,16 @@ from cext.proxy.context cimport STATE_ACTIVE, STATE_IDLE
 from cext.proxy.downstream cimport READ_BODY, READ_HEAD, READ_KEEPALIVE
 from cext.proxy.h1_tunnel cimport open_tunnel
 from cext.proxy.limits cimport refusal_status, refusal_text
+from cext.proxy.pool cimport UpstreamGroup
+from cext.proxy.router cimport Route
 from cext.proxy.service cimport (
     HEAD_LATE,
     HEAD_LATE_TEXT,
     KEEPALIVE_OVER,
     REFUSED,
+    changed_exchange,
     launch,
+    launch_further,
     log_exchange,
     log_refusal,
     new_exchange,
@@ -168,6 +172,15 @@ cdef class H1Session(Session):
         self.client.adopt(&writes, x.timeouts.keepalive)
         if self.phase == REQUEST_BODY:
             self.await_body()
+
+    cdef Exchange request_changed(self, Exchange x, const Head *h, Route route, UpstreamGroup group):
+        cdef Exchange other = changed_exchange(self.client, x, h, route, group)
+        if other is not None:
+            self.exchange = other
+        return other
+
+    cdef void request_directed(self, Exchange x, const Head *h, bint routed) noexcept:
+        launch_further(self.client, x, h, routed)
 
     cdef void await_body(self) noexcept:
         """While the upstream takes no more, waiting is not the client's fault."""

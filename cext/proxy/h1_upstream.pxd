@@ -23,6 +23,7 @@ cdef class H1Upstream(UpstreamConnection):
     cdef H1Request request
     cdef bint keep_alive            # after the current response
     cdef int phase                  # UpstreamPhase
+    cdef bint unshown               # something was left because the request was paused
     cdef int interims               # 1xx heads that came before the current response
     cdef uint32_t scanned           # of a head that is not whole yet
     cdef BodyReader body

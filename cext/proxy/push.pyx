@@ -15,7 +15,8 @@ cdef size_t *COPIED_LENGTHS = [15, 15, 13, 6, 10]
 
 
 cdef int promised_request(Exchange x, const Link *link, Bytes *out) noexcept:
-    cdef RequestText asked = request_text(x.head.data, x.head.len, x.method_len, x.target_len, x.host_len)
+    cdef Exchange first = x if x.overseer is None or x.overseer.before is None else x.overseer.before
+    cdef RequestText asked = request_text(first.head.data, first.head.len, first.method_len, first.target_len, first.host_len)
     cdef const uint8_t *p = asked.lines
     cdef const uint8_t *stop = p + asked.lines_len
     cdef const uint8_t *colon

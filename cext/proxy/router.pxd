@@ -29,6 +29,7 @@ cdef class Route:
     cdef readonly bint push                 # what responses ask to be preloaded is pushed, where HTTP/2 can
     cdef readonly EarlyHints hints          # None: none are sent but an upstream's
     cdef readonly EarlyRules early          # for requests that arrive in early data; None: they wait
+    cdef public object hooks                # Hooks of its own, in a worker; None: none
     cdef readonly tuple upgrade             # protocols that requests may switch to: bytes in lower case
     cdef bint accepts(self, const uint8_t *path, size_t path_len, int method,
                       const uint8_t *method_name, size_t method_len) noexcept
@@ -43,6 +44,10 @@ cdef class Router:
     cdef list anywhere
     cdef bint by_host
     cdef readonly bint sees_early           # some route has EarlyRules
+    cdef readonly list routes
+    cdef readonly dict upstreams            # every UpstreamGroup by its name
+    cdef dict bare_routes                   # of what hooks send to an upstream without a route
+    cdef Route bare(self, UpstreamGroup group)
     cdef Route find(self, const uint8_t *host, size_t host_len, const uint8_t *path, size_t path_len, int method,
                     const uint8_t *method_name, size_t method_len)
     cdef Route first(self, list routes, const uint8_t *path, size_t path_len, int method,

@@ -141,13 +141,17 @@ cdef size_t host_key(const uint8_t *host, size_t n, uint8_t *key) noexcept nogil
 
 
 cdef class Router:
-    """Router(routes): finds a request's route; None when none fits."""
+    """Router(routes, upstreams={}): finds a request's route; None when none fits. `upstreams`: by name, those that hooks may
+    choose."""
 
-    def __init__(self, routes):
+    def __init__(self, routes, upstreams={}):
+        self.routes = list(routes)
+        self.upstreams = dict(upstreams)
+        self.bare_routes = {}
         self.exact = {}
         self.wildcard = {}
         self.anywhere = []
-        for route in routes:
+        for route in self.routes:
             if not route.hosts:
                 self.anywhere.append(route)
             for host in route.hosts:
@@ -157,6 +161,12 @@ cdef class Router:
         self.sees_early = any(route.early is not None for route in routes)
         for found in (*self.exact.values(), *self.wildcard.values(), self.anywhere):
             found.sort(key=Route.specificity)
+
+    cdef Route bare(self, UpstreamGroup group):
+        """A route without anything of its own, for what a hook sends there."""
+        if group.name not in self.bare_routes:
+            self.bare_routes[group.name] = Route(group)
+        return self.bare_routes[group.name]
 
     cdef Route find(self, const uint8_t *host, size_t host_len, const uint8_t *path, size_t path_len, int method,
                     const uint8_t *method_name, size_t method_len):

@@ -5,6 +5,8 @@ from libc.stdint cimport uint64_t
 from cext.http.message cimport Head
 from cext.proxy.downstream cimport Downstream
 from cext.proxy.exchange cimport Exchange, ResponseSink
+from cext.proxy.pool cimport UpstreamGroup
+from cext.proxy.router cimport Route
 
 cdef const char *HEAD_LATE_TEXT          # said with a 408
 cdef const char *HEAD_LATE               # faults: the head has not come in time,
@@ -17,11 +19,14 @@ cdef Exchange new_exchange(Downstream client, ResponseSink sink, const Head *h)
 # A request's way to its upstream. Each step may answer, refuse or abort it, whose exchange is then over; or hold it
 # (Exchange.hold), and go on with the next one later.
 
-cdef void launch(Downstream client, Exchange x, const Head *h) noexcept
-# The first: limits, and the policy's director. `h` is valid within launch and dispatch, and not used afterwards.
+cdef Exchange changed_exchange(Downstream client, Exchange x, const Head *h, Route route, UpstreamGroup group)
+# As ResponseSink.request_changed.
 
-cdef void dispatch(Downstream client, Exchange x, const Head *h) noexcept
-# Then what its route says, or that there is none.
+cdef void launch(Downstream client, Exchange x, const Head *h) noexcept
+# The first: limits, and the policy's director. `h` is valid within launch and launch_further, and not used afterwards.
+
+cdef void launch_further(Downstream client, Exchange x, const Head *h, bint routed) noexcept
+# Then what its route says, or that there is none, and the route's director; what follows that when it is `routed`.
 
 cdef void resume_launch(Downstream client, Exchange x) noexcept
 # Then early hints, and the upstream. Nothing holds it any more.

@@ -7,12 +7,13 @@ from cext.http.h1_writer cimport Forwarding, RequestText, request_text
 from cext.http.message cimport METHOD_CONNECT, METHOD_GET
 from cext.net.address cimport ADDRESS_TEXT, LOCAL_TEXT, authority_text, local_text, peer_text
 from cext.proxy.access_log cimport AccessLog
+from cext.proxy.address_table cimport NO_PLACE
+from cext.proxy.directing cimport direct, direct_on_route
 from cext.proxy.early_data cimport EarlyRequest, early_gate, early_start, fate_name, note_early
 from cext.proxy.early_rules cimport EARLY_MODE_REJECT
 from cext.proxy.hints cimport parse_interim
-from cext.proxy.hooks cimport direct
 from cext.proxy.limits cimport admit_request, refusal_cause
-from cext.proxy.router cimport Route, answered_here
+from cext.proxy.router cimport answered_here
 from cext.proxy.timeouts cimport resolve
 from cext.proxy.tunnel cimport Tunnel, asked_protocol
 
@@ -24,10 +25,38 @@ cdef const char *NOTHING_HERE = b"Nothing is served under this address."
 
 
 cdef Exchange new_exchange(Downstream client, ResponseSink sink, const Head *h):
+    return make_exchange(client, sink, h, find_route(client, h), None, None)
+
+
+cdef Exchange changed_exchange(Downstream client, Exchange x, const Head *h, Route route, UpstreamGroup group):
+    cdef Exchange first = x.overseer.before if x.overseer.before is not None else x
+    cdef Route found = route
+    cdef Exchange other
+    if found is None:
+        found = find_route(client, h)
+    if found is None and group is not None:
+        found = client.settings.router.bare(group)
+    other = make_exchange(client, x.sink, h, found, group, first)
+    if other is None:
+        x.abort(b"out of memory")
+        return None
+    other.pushed = x.pushed
+    other.started_us = x.started_us
+    if route is not None:               # which has let it in
+        other.running, other.place = x.running, x.place
+        x.running, x.place = False, NO_PLACE
+    x.held = None
+    x.close()
+    return other
+
+
+cdef Exchange make_exchange(Downstream client, ResponseSink sink, const Head *h, Route route, UpstreamGroup group,
+                            Exchange first):
+    """`group`: where it goes, if not to the route's; `first`: what the client asked for, if h has been changed."""
     cdef char address[ADDRESS_TEXT]
     cdef char local[LOCAL_TEXT]
     cdef Forwarding f
-    cdef Route route = find_route(client, h)
+    cdef RequestText asked
     cdef Exchange x
     f.client_len = peer_text(&client.peer, address)
     f.client = <const uint8_t *> address
@@ -45,15 +74,25 @@ cdef Exchange new_exchange(Downstream client, ResponseSink sink, const Head *h):
             f.default_host_len = local_authority(client, local)
     f.dropped = client.settings.unique
     f.dropped_len = client.settings.unique_len
+    f.asked_host = NULL
+    f.asked_host_len = 0
+    if first is not None and first.host_len:
+        asked = request_text(first.head.data, first.head.len, first.method_len, first.target_len, first.host_len)
+        f.asked_host = asked.host
+        f.asked_host_len = asked.host_len
     f.upgrade = f.websocket_key = NULL
     f.upgrade_len = 0
-    if route is None or not route.upstream.tunnels or h.upgrade.len == 0 and h.protocol.len == 0:
+    if group is None and route is not None:
+        group = route.upstream
+    if route is None or not group.tunnels or h.upgrade.len == 0 and h.protocol.len == 0:
         x = Exchange(client.ctx, sink, route)
     else:
         x = new_tunnel(client, sink, route, h, &f)
     if x is None:
         return None
-    if client.early or route is not None and route.early is not None and route.early.mode == EARLY_MODE_REJECT:
+    if first is not None and first.early is not None:
+        x.early = first.early
+    elif client.early or route is not None and route.early is not None and route.early.mode == EARLY_MODE_REJECT:
         note_early(client, x, h)
     resolve(&x.timeouts, &route.timeouts if route is not None else NULL, &client.settings.timeouts)
     return x if x.prepare(h, &f) == 0 else None
@@ -97,19 +136,12 @@ cdef Route find_route(Downstream client, const Head *h):
 cdef void launch(Downstream client, Exchange x, const Head *h) noexcept:
     if x.early is not None and not early_gate(client, x, h):
         return
-    if x.ctx.director is None or admit_request(client, x, h) and direct(client, x, h):
-        dispatch(client, x, h)
+    if x.ctx.request_hooks is None or admit_request(client, x, h) and direct(client, x, h):
+        launch_further(client, x, h, False)
 
 
-cdef void dispatch(Downstream client, Exchange x, const Head *h) noexcept:
-    cdef int status = answered_here(x.route, h)
-    if status == 0 and h.method == METHOD_CONNECT and not isinstance(x, Tunnel):
-        status = 501                # a protocol that its route does not let pass (RFC 9220, section 3)
-    if status:
-        x.status = status
-        x.sink.response_error(x, status, NOTHING_HERE if status == 404 else NULL)
-        return
-    if not x.running and not admit_request(client, x, h):
+cdef void launch_further(Downstream client, Exchange x, const Head *h, bint routed) noexcept:
+    if not routed and (not served(client, x, h) or x.route.hooks is not None and not direct_on_route(client, x, h)):
         return
     if x.route.hints is not None and not x.pushed:
         try:
@@ -118,6 +150,18 @@ cdef void dispatch(Downstream client, Exchange x, const Head *h) noexcept:
             pass
     if x.early is None or early_start(client, x):
         resume_launch(client, x)
+
+
+cdef bint served(Downstream client, Exchange x, const Head *h) noexcept:
+    """Whether the request has a route, which lets it in."""
+    cdef int status = answered_here(x.route, h)
+    if status == 0 and h.method == METHOD_CONNECT and not isinstance(x, Tunnel):
+        status = 501                # a protocol that its route does not let pass (RFC 9220, section 3)
+    if status:
+        x.status = status
+        x.sink.response_error(x, status, NOTHING_HERE if status == 404 else NULL)
+        return False
+    return x.running or admit_request(client, x, h)
 
 
 cdef void resume_launch(Downstream client, Exchange x) noexcept:
@@ -133,7 +177,9 @@ cdef void resume_launch(Downstream client, Exchange x) noexcept:
 
 cdef void log_exchange(Downstream client, Exchange x, uint64_t wire_in, uint64_t wire_out, const char *why) noexcept:
     cdef AccessLog log = x.ctx.access_log
-    cdef RequestText asked = request_text(x.head.data, x.head.len, x.method_len, x.target_len, x.host_len)
+    cdef Exchange first = x if x.overseer is None or x.overseer.before is None else x.overseer.before
+    cdef RequestText asked = request_text(first.head.data, first.head.len, first.method_len, first.target_len, first.host_len)
+    cdef RequestText sent
     cdef uint64_t now = x.ctx.loop.now_us
     cdef const char *fault = x.fault if x.fault != NULL else why
     if log is None:
@@ -144,6 +190,10 @@ cdef void log_exchange(Downstream client, Exchange x, uint64_t wire_in, uint64_t
     log.text(b"method", asked.method, asked.method_len)
     log.text(b"host", asked.host, asked.host_len)
     log.text(b"path", asked.target, asked.target_len)
+    if first is not x:                  # by a hook
+        sent = request_text(x.head.data, x.head.len, x.method_len, x.target_len, x.host_len)
+        log.text(b"sent_host", sent.host, sent.host_len)
+        log.text(b"sent_path", sent.target, sent.target_len)
     log.number(b"status", x.status)
     if x.pushed:
         log.boolean(b"pushed", True)

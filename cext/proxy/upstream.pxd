@@ -130,6 +130,7 @@ cdef class UpstreamConnection(Stream):
     cdef int write(self, const uint8_t *p, size_t n) noexcept
     cdef void flush(self) noexcept
     cdef void pump(self) noexcept
+    cdef void show_again(self) noexcept
     cdef void finish_writing(self) noexcept
     cdef bint still_open(self) noexcept
     cdef void close(self) noexcept

@@ -346,6 +346,21 @@ cdef class UpstreamConnection(Stream):
         self.ctx.upstream_reading = False
         self.pumping = False
 
+    cdef void show_again(self) noexcept:
+        """What on_bytes has left although it was enough; the memory is ours alone meanwhile."""
+        cdef Bytes *place = &self.plain if self.tls is not None else &self.pending
+        cdef Bytes kept = place[0]
+        cdef size_t taken
+        place.data = NULL
+        bytes_free(place)
+        taken = self.on_bytes(kept.data, kept.len)
+        if self.fd < 0:
+            bytes_free(&kept)
+            return
+        bytes_consume(&kept, taken)
+        place[0] = kept
+        self.on_read()
+
     cdef ssize_t read_scratch(self) noexcept:
         """One read through scratch memory; what arrived before and was too little to parse goes in front."""
         cdef uint8_t *p = self.ctx.upstream_scratch

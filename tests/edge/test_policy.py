@@ -80,6 +80,28 @@ def test_what_is_not_the_policys_is_not_imported_again(write):
     assert (sys.modules["json"], sys.modules["edge.policy"]) == (json, own)
 
 
+def test_all_policies_of_a_configuration_share_what_they_import(write):
+    at = write("import helper\nclass A:\n    def director(self, request): helper.SEEN.append('a')\n", "a.py")
+    write("import helper\nclass B:\n    def response(self, request, response): helper.SEEN.append('b')\n", "b.py")
+    write("SEEN = []", "helper.py")
+    for _ in range(2):
+        first, second = policy.load_all([("a:A", at, False), ("b:B", at, True)])
+        first.start(print).director(None)
+        second.start(print).response(None, None)
+        assert sys.modules["helper"].SEEN == ["a", "b"]
+    write("SEEN = 1 / 0", "helper.py")
+    with pytest.raises(ConfigError, match="ZeroDivisionError"):
+        policy.load_all([("a:A", at, False), ("b:B", at, True)])
+    assert sys.modules["helper"].SEEN == ["a", "b"]
+    assert policy.load_all([]) == []
+
+
+def test_a_route_has_hooks_of_its_own_kind(write):
+    at = write(DIRECTOR + "    def connection_state(self, a, b, c): pass")
+    with pytest.raises(ConfigError, match=r"is no hook of a route; leave it to server\.hooks; here are: director"):
+        policy.load_all([("rules:Policy", at, True)])
+
+
 FAULTS = [
     ("", "other:Policy", 'there is no module "other"', "put other.py into"),
     ("", "rules.more:Policy", "cannot be imported|no module", ""),
@@ -89,7 +111,7 @@ FAULTS = [
     ("def f(:", "rules:Policy", "SyntaxError", "correct"),
     ("class Polcy:\n    pass", "rules:Policy", 'no class "Policy"', 'did you mean "Polcy"'),
     ("Policy = 1", "rules:Policy", 'no class "Policy"', "name one of: none"),
-    ("class Policy:\n    pass", "rules:Policy", "has no hooks", "director, connection_state"),
+    ("class Policy:\n    pass", "rules:Policy", "has no hooks", "director, response, connection_state"),
     ("class Policy:\n    def directr(self, r): pass", "rules:Policy", "Policy.directr is no hook", '"director"'),
     (DIRECTOR + "    def helper(self): pass", "rules:Policy", "Policy.helper is no hook", 'begin with "_"'),
     ("class Policy:\n    def director(self): pass", "rules:Policy", "other arguments", r"\(self, request\)"),
@@ -97,8 +119,9 @@ FAULTS = [
     ("class Policy:\n    def director(self, a, *, b): pass", "rules:Policy", "other arguments", "def director"),
     ("class Policy:\n    @staticmethod\n    def director(): pass", "rules:Policy", "other arguments", "def director"),
     ("class Policy:\n    def connection_state(self, c): pass", "rules:Policy", "other", r"\(self, connection, "),
-    ("class Policy:\n    async def director(self, request): pass", "rules:Policy", "is async", "must not wait"),
-    ("class Policy:\n    def director(self, request): yield", "rules:Policy", "a generator", "must not wait"),
+    ("class Policy:\n    async def connection_state(self, a, b, c): pass", "rules:Policy", "is async", "nobody"),
+    ("class Policy:\n    async def director(self, request): yield", "rules:Policy", "is a generator", "without yield"),
+    ("class Policy:\n    def director(self, request): yield", "rules:Policy", "a generator", "without yield"),
     (DIRECTOR + "    def __init__(self, x): pass", "rules:Policy", "without arguments", "defaults"),
 ]
 
@@ -119,6 +142,7 @@ def test_faults(write, text, name, problem, remedy):
         "class Policy:\n    @staticmethod\n    def director(request): pass",
         "class Policy:\n    @classmethod\n    def director(cls, request): pass",
         "class Base:\n    def director(self, request): pass\nclass Policy(Base):\n    def _own(self): pass",
+        "class Policy:\n    async def director(self, request): pass\n    async def response(self, r, s): pass",
         "class Policy:\n    limit = 3\n    kind = dict\n    def connection_state(self, connection, old, new): pass",
     ],
 )

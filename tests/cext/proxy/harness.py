@@ -212,13 +212,14 @@ class Edge:
     """A data plane in a thread, in front of `servers` (addresses, or Backends)."""
 
     def __init__(self, *servers, routes=None, listener=None, pool=None, plane=None, send_buffer=0, keep_log=True,
-                 hooks=None, tls=None, **route):
+                 hooks=None, tls=None, upstreams=(), **route):
         self.chunks_before = allocation_counters()[0]
         self.lines = []
         self.keep_log = keep_log
         self.errors = []
         self.commands = queue.SimpleQueue()
         self.group = UpstreamGroup("app", [getattr(s, "address", s) for s in servers], **(pool or {}))
+        self.upstreams = {group.name: group for group in (self.group, *upstreams)}
         routes = [Route(self.group, **by_limits(route))] if routes is None else routes(self.group)
         self.listener = socket.socket()
         if send_buffer:
@@ -231,7 +232,7 @@ class Edge:
                                **(plane or {}))
         self.plane.hooks = hooks
         self.plane.listen(self.listener.fileno(),
-                          ListenerSettings(tls or server_config(alpn=PROTOCOLS), Router(routes),
+                          ListenerSettings(tls or server_config(alpn=PROTOCOLS), Router(routes, self.upstreams),
                                            **by_limits(listener or {}, "handshake_ms", "record_idle_ms")))
         self.obeying = self.plane.every(2, self._obey)
         self.ended = threading.Event()

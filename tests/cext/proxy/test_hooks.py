@@ -131,7 +131,7 @@ def test_headers():
     assert seen["latin"] == "\xe4"
 
 
-def test_what_is_kept_can_be_read_but_for_the_head():
+def test_what_is_kept_can_be_read_and_no_more():
     kept = []
 
     def director(request):
@@ -144,9 +144,19 @@ def test_what_is_kept_can_be_read_but_for_the_head():
 
         def look():
             found = [request.method, request.target, request.host, request.client, request.over, request.tls.version]
-            for use in (lambda: request.headers, lambda: headers["host"], headers.keys, headers.lines, headers.items):
-                with pytest.raises(RequestOver):
-                    use()
+            assert dict(headers)["host"] == "example.com"
+            assert headers["x-forwarded-for"] == "127.0.0.1"        # as they were sent
+            assert "x-secret" not in request.headers
+            for change in (
+                lambda: headers.add("a", "b"),
+                lambda: headers.pop("host2"),
+                lambda: setattr(request, "path", "/x"),
+                lambda: setattr(request, "host", "x"),
+                lambda: setattr(request, "upstream", "app"),
+                lambda: request.respond(200),
+            ):
+                with pytest.raises(RequestOver, match="too late"):
+                    change()
             for use in (request.abort, lambda: setattr(request.timeouts, "total", 1)):
                 with pytest.raises(RequestOver, match="has ended"):
                     use()

@@ -159,3 +159,494 @@ def test_a_safe_request_is_forwarded_at_once(edge, seen, kind):
     [request] = seen.of("/f/two")
     assert "early-data" not in request.fields and "early-data-unique" not in request.fields
     counted(edge, forwarded=1, confirmed=0, offered=1, accepted=1)
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/f/q?a=1"), ("GET", "/f/q?"), ("POST", "/f/p"), ("DELETE", "/f/d"),
+                                              ("GET", "/plain"), ("PURGE", "/f/x"), ("POST", "/any/p?q=1")])
+def test_what_is_not_safe_waits(edge, seen, kind, method, path):
+    safe = path.startswith("/any/")
+    with kind(edge) as client:
+        client.ask((method, path), ("GET", "/f/behind"))
+        assert client.client.flight()
+        if kind is H2:                      # another stream is not held up
+            assert client.status(1) == 200
+        elif not safe:
+            assert not seen.requests
+        assert bool(seen.of(path)) <= safe
+        if not safe:
+            client.client.confirm()
+        assert client.status(0) == 200
+        if kind is H1:
+            client.status(1)
+    [request] = seen.of(path)
+    assert ("early-data" in request.fields) == ("early-data-unique" in request.fields) == safe
+
+
+def test_safe_by_its_own_rules(edge, seen, kind):
+    with kind(edge) as client:
+        client.ask(("PURGE", "/any/x?y"), ("DELETE", "/any/d"))
+        assert client.status(0) == 200
+        assert not seen.of("/any/d")
+        client.client.confirm()
+        assert client.status(1) == 200
+    counted(edge, forwarded=1, confirmed=1)
+
+
+def test_a_route_that_rejects(edge, seen, kind):
+    with kind(edge) as client:
+        client.ask(("GET", "/r/one"), ("GET", "/f/two"))
+        assert client.status(0) == 425
+        assert client.status(1) == 200, "the connection goes on"
+        client.client.confirm()
+        client.ask(("GET", "/r/again"))
+        assert client.status(2) == 200
+    assert seen.paths() == ["/f/two", "/r/again"]
+    counted(edge, refused=1, forwarded=1)
+
+
+def test_several_requests_in_several_records(edge, seen, kind):
+    """Each has a name of its own, the same for a replay, by their order."""
+    with kind(edge) as client:
+        for path in ("/f/1", "/plain", "/f/3", "/f/4"):
+            client.ask(("GET", path))
+        counted(edge, forwarded=3 if kind is H2 else 1)
+        assert client.client.flight()
+        client.client.confirm()
+        assert [client.status(i) for i in range(4)] == [200] * 4
+    names = [request.fields.get("early-data-unique", "").rpartition("-") for request in seen.requests]
+    by_path = dict(zip(seen.paths(), names, strict=True))
+    assert by_path["/f/1"][2] == "1"
+    if kind is H2:
+        assert [by_path[path][2] for path in ("/f/3", "/f/4")] == ["3", "4"]
+        assert len({by_path[path][0] for path in ("/f/1", "/f/3", "/f/4")}) == 1
+    assert by_path["/plain"] == ("", "", "")
+
+
+def test_a_clients_own_fields(edge, seen, kind):
+    """Its unique header goes, however it is spelt; its Early-Data stays."""
+    fields = ["Early-Data-Unique: forged", "early_data_unique: forged", "EARLY-DATA_UNIQUE: forged"]
+    with kind(edge) as client:
+        if kind is H1:
+            client.client.send(get("/f/a", *fields), get("/f/b", "Early-Data: 1", *fields))
+        else:
+            extra = [tuple(f.lower().split(": ")) for f in fields]
+            client.streams += [client.peer.get("/f/a", fields=extra),
+                               client.peer.get("/f/b", fields=[*extra, ("early-data", "1")])]
+        assert client.status(0) == client.status(1) == 200
+        client.client.confirm()
+        if kind is H1:
+            client.client.send(get("/f/c", *fields), get("/f/d", "Early-Data: 1"), get("/r/e", "Early-Data: 1"))
+        else:
+            client.streams += [client.peer.get("/f/c", fields=extra),
+                               *(client.peer.get(p, fields=[("early-data", "1")]) for p in ("/f/d", "/r/e"))]
+        assert [client.status(i) for i in (2, 3, 4)] == [200, 200, 425], "early data of somebody in front of us"
+    for path, early in (("/f/a", "1"), ("/f/b", "1"), ("/f/c", None), ("/f/d", "1")):
+        [request] = seen.of(path)
+        assert request.fields.get("early-data") == early
+        assert "forged" not in str(request.fields)
+    names = [request.fields["early-data-unique"].rpartition("-")[2] for request in seen.requests[:2]]
+    assert sorted(names) == ["1", "2"]
+
+
+def test_no_unique_header(seen, kind):
+    with early_edge(seen, listener={"unique_header": b""}) as edge, kind(edge) as client:
+        client.ask(("GET", "/f/a"))
+        assert client.status(0) == 200
+    [request] = seen.requests
+    assert request.fields["early-data"] == "1" and "early-data-unique" not in request.fields
+
+
+TOO_EARLY = reply(b"too early", status="425 Too Early")
+
+
+def test_a_425_of_the_backend_is_asked_again(edge, seen, kind):
+    """After the handshake, without a word of early data; the client sees one answer."""
+    seen.answers["/f/a"] = TOO_EARLY
+    with kind(edge) as client:
+        client.ask(("GET", "/f/a"))
+        assert client.client.flight()
+        until(lambda: seen.paths() == ["/f/a"])
+        counted(edge, retried=1)
+        assert len(seen.requests) == 1
+        client.client.confirm()
+        assert client.status(0) == 200
+        client.ask(("GET", "/f/b"))
+        assert client.status(1) == 200
+    first, second = seen.of("/f/a")
+    assert first.fields["early-data"] == "1"
+    assert "early-data" not in second.fields and "early-data-unique" not in second.fields
+    assert {k: v for k, v in first.fields.items() if "early" not in k} == second.fields
+    counted(edge, retried=1, forwarded=1, confirmed=0)
+
+
+def test_a_425_when_the_handshake_is_confirmed_already(edge, seen, kind):
+    seen.answers["/f/a"] = TOO_EARLY
+    seen.may.clear()
+    with kind(edge) as client:
+        client.ask(("GET", "/f/a"))
+        until(lambda: seen.paths() == ["/f/a"])
+        client.client.confirm()
+        until(lambda: edge.counters()["handshakes"] == 2)
+        seen.may.set()
+        assert client.status(0) == 200
+    assert len(seen.of("/f/a")) == 2
+
+
+def test_a_425_that_is_the_clients_business(edge, seen, kind):
+    """It says itself that it was early; or it was not early for us; or a second one comes."""
+    for path in ("/f/a", "/f/b"):
+        seen.answers[path] = TOO_EARLY
+    with kind(edge) as client:
+        early = [("early-data", "1")]
+        if kind is H1:
+            client.client.send(get("/f/a", "Early-Data: 1"))
+        else:
+            client.streams.append(client.peer.get("/f/a", fields=early))
+        assert client.status(0) == 425
+        client.client.confirm()
+        client.ask(("GET", "/f/b"))
+        assert client.status(1) == 425
+    counted(edge, retried=0)
+    assert seen.paths() == ["/f/a", "/f/b"]
+
+
+def test_a_425_and_the_client_has_gone(edge, seen, kind):
+    seen.answers["/f/a"] = TOO_EARLY
+    with kind(edge) as client:
+        client.ask(("GET", "/f/a"))
+        counted(edge, retried=1)
+    edge.until_idle()
+    assert seen.paths() == ["/f/a"]
+
+
+def test_a_safe_request_with_content(edge, seen):
+    """Configured so: its head goes at once, its content as it comes, and a 425 behind content is passed on."""
+    with H1(edge) as client:
+        body = b"x" * 3000
+        client.client.send(post(body, "/any/p")[:-2000])
+        until(lambda: edge.counters()["early_forwarded"] == 1)
+        client.client.confirm()
+        client.client.send(body[:2000])
+        assert client.status(0) == 200
+    [request] = seen.requests
+    assert request.body == body and request.fields["early-data"] == "1"
+    seen.answers["/any/again"] = TOO_EARLY
+    with H1(edge) as client:
+        client.client.send(post(body, "/any/again"))
+        assert client.status(0) == 425
+
+
+def test_content_waits_with_its_request(edge, seen, kind):
+    body = b"y" * 6000
+    with kind(edge) as client:
+        if kind is H1:
+            client.client.send(post(body[:4000], "/p").replace(b"4000", b"6000"))
+        else:
+            stream = client.peer.post(body[:4000], "/p", end=False)
+            client.streams.append(stream)
+        assert client.client.flight()
+        client.client.confirm()
+        if kind is H1:
+            client.client.send(body[4000:], get("/behind"))
+        else:
+            client.peer.send(frame(DATA, END_STREAM, stream, body[4000:]))
+            client.ask(("GET", "/behind"))
+        assert client.status(0) == client.status(1) == 200
+    [request] = seen.of("/p")
+    assert request.body == body
+
+
+# The boundary between early and late.
+
+
+def test_a_head_in_the_middle_of_the_boundary(edge, seen):
+    """Of HTTP/1.1: its first bytes are early, and that counts."""
+    for path, status in (("/r/a", 425), ("/f/a", 200), ("/a", 200)):
+        with H1(edge) as client:
+            head = get(path)
+            client.client.send(get("/f/first"), head[:11])
+            assert client.status(0) == 200
+            client.client.confirm()
+            client.client.send(head[11:], get("/r/late"))
+            assert client.status(1) == status
+            assert client.status(2) == 200, "wholly behind it"
+    [request] = seen.of("/f/a")
+    assert "early-data" not in request.fields
+    assert len(seen.of("/r/late")) == 3
+
+
+def test_half_of_the_pipelined_requests_early(edge, seen):
+    with H1(edge) as client:
+        whole = b"".join(get(path) for path in ("/a", "/r/b", "/f/c", "/r/d", "/r/e"))
+        cut = whole.index(b"/r/d") + 2
+        client.client.send(whole[:cut])
+        assert client.client.flight()
+        client.client.confirm()
+        client.client.send(whole[cut:])
+        assert [client.status(i) for i in range(5)] == [200, 425, 200, 425, 200]
+    assert seen.paths() == ["/a", "/f/c", "/r/e"]
+
+
+@pytest.mark.parametrize("cut", [1, 3, 4, 8, 9, 10, 14, 15, 20, -1])
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_header_block_in_the_middle_of_the_boundary(edge, seen, cut, padded):
+    """Of HTTP/2, wherever the cut is: in the frame's header, in what stands before the block, in the block."""
+    with H2(edge) as client:
+        stream = client.peer.stream()
+        block = client.peer.encoder.encode(request_fields("/r/a"))
+        # PADDED and PRIORITY: six bytes before the block
+        before = b"\x03" + bytes(4) + b"\x10" if padded else b""
+        payload = before + block + (bytes(3) if padded else b"")
+        head = frame(1, 0x05 | (0x28 if padded else 0), stream, payload)
+        client.streams.append(stream)
+        client.client.send(head[:cut])
+        assert client.client.flight()
+        client.client.confirm()
+        client.client.send(head[cut:])
+        assert client.status(0) == 425
+        client.ask(("GET", "/r/late"))
+        assert client.status(1) == 200
+    assert seen.paths() == ["/r/late"]
+
+
+def test_a_partial_frame_that_is_no_request(edge, seen):
+    """Of HTTP/2: a PING, or a request's content, in the middle of the boundary makes nothing that follows early."""
+    ping = frame(6, 0, 0, bytes(8))
+    with H2(edge) as client:
+        stream = client.peer.post(b"", "/p", end=False)
+        content = frame(DATA, END_STREAM, stream, b"content")
+        client.streams.append(stream)
+        client.client.send(ping + content[:12])
+        assert client.client.flight()
+        client.client.confirm()
+        client.client.send(content[12:])
+        client.ask(("GET", "/r/late"))
+        assert client.status(0) == client.status(1) == 200
+        assert client.peer.pongs == 1
+    assert sorted(seen.paths()) == ["/p", "/r/late"]
+
+
+def test_all_that_the_ticket_allows(edge, seen):
+    """Early data right at its limit waits in memory, and one byte more ends the connection."""
+    session = session_of(edge.port)
+    padding = LIMIT - len(get("/p", "X: "))
+    with H1(edge, session) as client:
+        head = get("/p", "X: " + "y" * (padding if padding < 8000 else 8000))
+        rest = LIMIT - len(head)
+        client.client.send(head, b"\r\n" * (rest // 2) + b"\r\n"[:rest % 2])
+        assert client.client.engine.early_data_left == 0
+        assert client.client.flight()
+        client.client.confirm()
+        assert client.status(0) == 200
+    [request] = seen.requests
+    assert len(request.fields["x"]) == 8000
+
+
+def test_early_data_and_then_garbage(edge, seen, kind):
+    """Held requests end with the connection, whose client gets the alert."""
+    with kind(edge) as client:
+        client.ask(("GET", "/a"), ("GET", "/f/b"))
+        assert client.client.flight()
+        if kind is H2:
+            assert client.status(1) == 200
+        client.client.sock.sendall(b"\x17\x03\x03\x00\x20" + os.urandom(32))
+        with pytest.raises(AssertionError, match="bad_record_mac"):
+            while True:
+                client.client.take()
+    edge.until_idle()
+    assert "/a" not in seen.paths()
+    assert edge.counters()["handshake_failures"] == 1
+    edge.stop()
+    [held] = [line for line in edge.log() if line.get("path") == "/a"]
+    assert held["error"] == "handshake not finished" and held["held"] == "handshake"
+
+
+def test_a_handshake_that_is_never_confirmed(seen, kind):
+    with early_edge(seen, listener={"handshake_ms": 400}) as edge, kind(edge) as client:
+        client.ask(("GET", "/a"), ("GET", "/f/b"))
+        assert client.client.flight()
+        if kind is H2:
+            assert client.status(1) == 200
+        with pytest.raises((EOFError, ConnectionError)):
+            client.status(0)
+        edge.until_idle()
+        assert edge.counters()["handshake_failures"] == 1
+        assert "/a" not in seen.paths()
+        edge.stop()
+        [held] = [line for line in edge.log() if line.get("path") == "/a"]
+        assert held["error"] == "timeout: handshake"
+        assert any("handshake failed: timeout: handshake" in text for _, text in edge.errors)
+
+
+def test_a_forwarded_request_does_not_stop_the_clock(seen):
+    """Answers of ours, and a connection that is idle by then, change nothing about the time for the handshake."""
+    with early_edge(seen, listener={"handshake_ms": 900, "keepalive_ms": 60_000}) as edge, H1(edge) as client:
+        client.ask(("GET", "/f/b"))
+        assert client.status(0) == 200
+        until(lambda: edge.counters()["connections_idle"] == 1)
+        with pytest.raises((EOFError, ConnectionError)):
+            client.status(1)
+        assert edge.counters()["handshake_failures"] == 1
+
+
+def test_a_client_that_goes_while_its_requests_wait(edge, seen, kind):
+    with kind(edge) as client:
+        client.ask(("GET", "/a"), ("GET", "/b"))
+        assert client.client.flight()
+    edge.until_idle()
+    assert seen.requests == []
+    assert edge.counters()["handshake_failures"] == 1
+
+
+def test_a_client_that_closes_in_early_data(edge, seen):
+    """close_notify instead of a Finished: nothing can be confirmed any more."""
+    with H1(edge) as client:
+        client.client.engine.send(get("/a"))
+        client.client.engine.send_close_notify()
+        client.client.put(client.client.engine.take_output())
+        edge.until_idle()
+    assert seen.requests == []
+
+
+def test_states(seen, kind):
+    """Each once, whatever comes first: the response, or the Finished."""
+    with early_edge(seen) as edge:
+        watched = Watched(edge)
+        with kind(edge) as client:
+            client.ask(("GET", "/f/a"))
+            assert client.status(0) == 200
+            until(lambda: edge.counters()["connections_idle"] == 1)
+            client.client.confirm()
+            client.ask(("GET", "/b"))
+            assert client.status(1) == 200
+        with kind(edge) as client:
+            client.ask(("GET", "/a"))
+            assert client.client.flight()
+            until(lambda: edge.counters()["connections_active"] == 1)
+            client.client.confirm()
+            assert client.status(0) == 200
+        watched.check()
+        assert watched.paths()[1::2] == ["new active idle active idle closed", "new active idle closed"]
+
+
+def test_a_response_that_ends_the_connection_first(edge, seen):
+    """The client's Finished crosses our end: no reset may take the response from it."""
+    with H1(edge) as client:
+        client.client.send(get("/f/a", "Connection: close"))
+        response = client.response()
+        assert response.status == 200 and response.fields["connection"] == "close"
+        client.client.confirm()
+        assert client.client.recv(1) == b""
+    edge.until_idle()
+
+
+def test_draining_while_requests_wait(seen, kind):
+    """They are served, and told that it was the last time."""
+    with early_edge(seen) as edge:
+        with kind(edge) as client:
+            client.ask(("GET", "/a"), ("GET", "/f/b"))
+            assert client.client.flight()
+            until(lambda: edge.counters()["connections_active"] == 1)
+            edge.call(lambda: edge.plane.drain(10_000))
+            client.client.confirm()
+            assert client.status(0) == 200
+            if kind is H2:
+                assert client.status(1) == 200
+        assert edge.ended.wait(SECONDS)
+
+
+def test_upgrades_wait(edge, seen, kind):
+    """Even on a route whose other requests go at once."""
+    key = "dGhlIHNhbXBsZSBub25jZQ=="
+    with kind(edge) as client:
+        if kind is H1:
+            client.client.send(get("/f/ws", "Connection: Upgrade", "Upgrade: websocket", f"Sec-WebSocket-Key: {key}",
+                                   "Sec-WebSocket-Version: 13"), b"early frame")
+        else:
+            fields = [(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "https"),
+                      (":authority", "example.com"), (":path", "/f/ws"), ("sec-websocket-version", "13")]
+            stream = client.peer.stream()
+            client.peer.send(client.peer.head(stream, fields, end=False))
+            client.streams.append(stream)
+        client.ask(("GET", "/f/plain"))
+        assert client.client.flight()
+        if kind is H2:
+            assert client.status(1) == 200
+        assert seen.of("/f/ws") == []
+        client.client.confirm()
+        if kind is H1:
+            client.status(0)                # the backend declines: an ordinary response
+        else:
+            client.peer.until(lambda: client.peer.responses[stream].fields)
+    [request] = seen.of("/f/ws")
+    assert request.fields["upgrade"] == "websocket" and "early-data" not in request.fields
+
+
+def test_a_tunnel_that_early_bytes_follow(seen):
+    """What a client sends behind its request for a WebSocket comes to the server, early or not."""
+    def switching(conn):
+        assert conn.request().fields["upgrade"] == "websocket"
+        conn.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                  b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n")
+        conn.send(b"got " + conn.exactly(10))
+
+    with early_edge(switching) as edge, H1(edge) as client:
+        client.client.send(get("/f/ws", "Connection: Upgrade", "Upgrade: websocket",
+                               "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13"), b"early")
+        assert client.client.flight()
+        client.client.confirm()
+        client.client.send(b"-late")
+        assert client.head().status == 101
+        assert client.exactly(14) == b"got early-late"
+
+
+def test_where_no_route_is_to_know(seen, kind):
+    """The default: nothing is read of it before, and all of it counts as confirmed."""
+    with serving(seen, tls=server_config(alpn=(b"h2", b"http/1.1"), **tls())) as edge:
+        with kind(edge) as client:
+            client.ask(("GET", "/a"), ("GET", "/b"))
+            assert client.client.flight()
+            assert edge.counters()["connections_new"] == 1
+            client.client.confirm()
+            client.ask(("GET", "/c"))
+            assert [client.status(i) for i in range(3)] == [200] * 3
+        counted(edge, confirmed=2, forwarded=0, offered=1, accepted=1)
+        edge.until_idle()
+        edge.stop()
+        by_path = {line["path"]: line for line in edge.log()}
+        assert [by_path[path].get("early_request") for path in ("/a", "/b", "/c")] == ["confirmed", "confirmed", None]
+
+
+def test_the_log_and_what_was_refused(edge, seen, kind):
+    session = session_of(edge.port, alpn=kind.protocol)
+    with kind(edge, session) as client:
+        client.ask(("GET", "/f/a"), ("GET", "/r/b"))
+        assert [client.status(i) for i in range(2)] == [200, 425]
+        with EarlyClient(edge.port) as replaying:       # a connection of its own, for its socket alone
+            replaying.sock.sendall(client.client.first)
+            counted(edge, accepted=0, offered=0)
+        until(lambda: edge.counters()["early_refused_replayed"] == 1)
+        client.client.confirm()
+    edge.until_idle()
+    counted(edge, offered=2, accepted=1, forwarded=1, refused=1)
+    assert len(seen.requests) == 1
+    edge.stop()
+    by_path = {line["path"]: line for line in edge.log() if "path" in line}
+    assert by_path["/f/a"]["early_data"] and by_path["/f/a"]["early_request"] == "forwarded"
+    assert by_path["/r/b"]["early_request"] == "refused"
+
+
+def test_the_same_ticket_again_is_told_why(seen, kind):
+    """Early data that is not taken is skipped, and the client's second try is an ordinary one."""
+    register = SharedRegister(20_000, 16)
+    with early_edge(seen, tls=server_config(alpn=(b"h2", b"http/1.1"), **tls(replay=register))) as edge:
+        session = session_of(edge.port, alpn=kind.protocol)
+        for _ in range(100):
+            register.enter(os.urandom(32))
+        with kind(edge, session) as client:
+            client.ask(("GET", "/f/a"))
+            assert not client.client.flight()
+            client.client.confirm()
+            until(lambda: edge.counters()["early_refused_register_full"] == 1)
+        edge.until_idle()
+        assert seen.requests == []

@@ -47,6 +47,9 @@ cdef ssize_t write_request(const Head *h, const Forwarding *f, int framing, uint
 is one, where it counts), Max-Forwards one less, close where ends_upstream, TE: trailers kept, our own Connection / Content-Length / Transfer-Encoding by `framing`. Upgrade where `f` says so.
 METHOD_CONNECT, which must have a path, becomes GET (RFC 8441, section 5). Length, or -1 when cap is short."""
 
+cdef size_t drop_lines(uint8_t *lines, size_t n, const uint8_t *name, size_t name_len) noexcept nogil
+"""Takes the fields of that name, as Forwarding.dropped, out of field lines with their CRLFs; how much of them is left."""
+
 cdef struct RequestText:                # what stands in a head that write_request made
     const uint8_t *method
     size_t method_len

@@ -8,7 +8,7 @@ passes as it came.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memchr, memcpy, strlen
+from libc.string cimport memchr, memcpy, memmove, strlen
 
 from cext.base.wire cimport Writer, write_bytes, write_room, writer_init, written
 from cext.http.h1_reader cimport parse_request, parse_response
@@ -102,6 +102,19 @@ cdef bint _same_variable(const uint8_t *a, const uint8_t *b, size_t n) noexcept 
         if (a[i] | 0x20) != (b[i] | 0x20) and not (is_dash(a[i]) and is_dash(b[i])):
             return 0
     return 1
+
+
+cdef size_t drop_lines(uint8_t *lines, size_t n, const uint8_t *name, size_t name_len) noexcept nogil:
+    cdef size_t at = 0, kept = 0, size
+    cdef const uint8_t *end
+    while at < n:
+        end = <const uint8_t *> memchr(lines + at, c"\n", n - at)
+        size = end + 1 - (lines + at) if end != NULL else n - at
+        if size <= name_len or lines[at + name_len] != c":" or not _same_variable(name, lines + at, name_len):
+            memmove(lines + kept, lines + at, size)
+            kept += size
+        at += size
+    return kept
 
 
 cdef inline bint is_dash(uint8_t c) noexcept nogil:
@@ -387,6 +400,13 @@ def simple_response(int status, int minor=1, bint keep_alive=True, bint head_onl
         body = text
     n = write_simple(status, minor, keep_alive, head_only, when, body, out, min(<size_t> HEAD_SPACE, cap))
     return n if n < 0 else out[:n]
+
+
+def without_field(bytes lines not None, bytes name not None):
+    """drop_lines of a copy."""
+    cdef bytearray left = bytearray(lines)
+    cdef uint8_t *p = left
+    return bytes(left[:drop_lines(p, len(left), name, len(name))])
 
 
 def chunk_size_line(uint64_t n):

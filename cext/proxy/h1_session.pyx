@@ -41,6 +41,7 @@ from cext.proxy.service cimport (
     log_refusal,
     new_exchange,
     resume_launch,
+    strip_trailers,
 )
 from cext.proxy.timeouts cimport WriteLimits, write_limits
 from cext.proxy.tunnel cimport Tunnel
@@ -206,6 +207,8 @@ cdef class H1Session(Session):
         if self.exchange is not x:
             return pos
         if r == BODY_END:
+            if self.body.trailers_len and self.client.settings.unique_len:
+                strip_trailers(self.client.settings, &self.body)
             self.phase = REQUEST_DONE
             self.client.expect(READ_BODY, 0)
             x.request_end(&self.body)

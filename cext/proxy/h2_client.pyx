@@ -33,6 +33,7 @@ from cext.proxy.service cimport (
     log_refusal,
     new_exchange,
     resume_launch,
+    strip_trailers,
 )
 from cext.proxy.timeouts cimport WriteLimits, outflow_begin, outflow_look, outflow_next, write_limits
 from cext.proxy.tunnel cimport Tunnel
@@ -384,6 +385,8 @@ cdef class H2Request(ResponseSink):
         if self.stream != NULL:
             trailers.trailers = self.stream.trailers.data
             trailers.trailers_len = <uint32_t> self.stream.trailers.len
+            if trailers.trailers_len and self.home.client.settings.unique_len:
+                strip_trailers(self.home.client.settings, &trailers)
         x.request_end(&trailers)
 
     cdef void await_content(self) noexcept:

@@ -2,8 +2,9 @@
 
 from libc.stdint cimport uint64_t
 
+from cext.http.h1_reader cimport BodyReader
 from cext.http.message cimport Head
-from cext.proxy.downstream cimport Downstream
+from cext.proxy.downstream cimport Downstream, ListenerSettings
 from cext.proxy.exchange cimport Exchange, ResponseSink
 from cext.proxy.pool cimport UpstreamGroup
 from cext.proxy.router cimport Route
@@ -30,6 +31,9 @@ cdef void launch_further(Downstream client, Exchange x, const Head *h, bint rout
 
 cdef void resume_launch(Downstream client, Exchange x) noexcept
 # Then early hints, and the upstream. Nothing holds it any more.
+
+cdef void strip_trailers(ListenerSettings settings, BodyReader *body) noexcept
+# A request's trailers, without what only we may say.
 
 cdef void log_exchange(Downstream client, Exchange x, uint64_t wire_in, uint64_t wire_out, const char *why) noexcept
 # One line for an exchange that is over; `why` when the exchange itself has no fault.

@@ -1,9 +1,9 @@
 """Requests of any protocol (see the .pxd)."""
 
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport strlen
 
-from cext.http.h1_writer cimport Forwarding, RequestText, request_text
+from cext.http.h1_writer cimport Forwarding, RequestText, drop_lines, request_text
 from cext.http.message cimport METHOD_CONNECT, METHOD_GET
 from cext.net.address cimport ADDRESS_TEXT, LOCAL_TEXT, authority_text, local_text, peer_text
 from cext.proxy.access_log cimport AccessLog
@@ -173,6 +173,10 @@ cdef void resume_launch(Downstream client, Exchange x) noexcept:
         if x.sink is None:          # the client has gone
             return
     x.start()
+
+
+cdef void strip_trailers(ListenerSettings settings, BodyReader *body) noexcept:
+    body.trailers_len = <uint32_t> drop_lines(body.trailers, body.trailers_len, settings.unique, settings.unique_len)
 
 
 cdef void log_exchange(Downstream client, Exchange x, uint64_t wire_in, uint64_t wire_out, const char *why) noexcept:

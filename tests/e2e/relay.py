@@ -1,6 +1,6 @@
 """A TCP relay between a client and an edge that holds back what the server says.
 
-A client that hears nothing cannot send its Finished: what comes to the backend until `release` came as early data.
+A client that hears nothing cannot send its Finished: what comes to the backend until then came as early data.
 """
 
 import contextlib
@@ -14,11 +14,13 @@ SECONDS = 30
 
 
 class Relay:
-    """The first `direct` connections are left alone; the server's bytes of all others wait for `release`."""
+    """The first `direct` connections are left alone; the server's bytes of all others wait for `release`, or, the first
+    ones of each, for `pause` seconds."""
 
-    def __init__(self, port: int, direct: int = 0) -> None:
+    def __init__(self, port: int, direct: int = 0, pause: float = SECONDS) -> None:
         self._to = port
         self._direct = direct
+        self._pause = pause
         self._released = threading.Event()
         self._open: list[socket.socket] = []
         self.sent: list[int] = []
@@ -81,8 +83,10 @@ class Relay:
 
     def _down(self, client: socket.socket, server: socket.socket, number: int) -> None:
         with contextlib.suppress(OSError):
+            waits = number >= self._direct
             while data := server.recv(65536):
-                if number >= self._direct:
-                    self._released.wait(SECONDS)
+                if waits:
+                    self._released.wait(self._pause)
+                waits = False
                 client.sendall(data)
             client.shutdown(socket.SHUT_WR)

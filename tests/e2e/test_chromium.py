@@ -11,6 +11,8 @@ import time
 import pytest
 
 from tests.e2e.processes import peer, run, wait_until
+from tests.e2e.relay import Relay
+from tests.e2e.scripted import OK
 from tests.e2e.sockets import Sockets
 
 SOCKET_PAGE = b"""<!doctype html><link rel="icon" href="data:,"><div id="result">not run</div>
@@ -44,6 +46,18 @@ SOCKET_FACTS = {
     "text": "text",
 }
 
+EARLY_PAGE = b"""<!doctype html><link rel="icon" href="data:,"><div id="result">not run</div><img src="/hold"><script>
+(async () => {
+  const facts = [];
+  for (const [path, options] of [["/f/get", {}], ["/f/get?a=1", {}], ["/f/post", {method: "POST", body: "abc"}]])
+    facts.push(await (await fetch(path, {cache: "no-store", ...options})).text());
+  const socket = new WebSocket("wss://" + location.host + "/f/socket");
+  facts.push(await new Promise(done => { socket.onerror = () => done("declined"); socket.onopen = done; }));
+  document.getElementById("result").textContent = facts.join(",");
+  fetch("/over");                   // till then the page, for its image, has not loaded
+})();
+</script>"""
+
 FACTS = ["early", "css", "images", "small", "large", "chunked", "stream", "upload", "streamed", "missing", "parallel"]
 
 
@@ -71,9 +85,11 @@ def chromium(home):
     for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "CHROMIUM_FLAGS"):
         environment.pop(name, None)
 
-    def dump(url: str, profile: str, *, seconds: int = 20) -> str:
+    def dump(url: str, profile: str, *, seconds: int = 20, features: str = "") -> str:
         """The page as it is after so many seconds of its own time; 0: when it has loaded."""
         own = [f"--user-data-dir={home / profile}"]
+        if features:
+            own.append(f"--enable-features={features}")
         if seconds:
             own.append(f"--virtual-time-budget={seconds * 1000}")
         return run([program, *flags, *own, "--dump-dom", url], seconds=90, env=environment).stdout
@@ -182,6 +198,53 @@ def test_websockets(chromium, make_edge, backend, http2):
     assert (record.get("alpn") == "h2") == in_stream
     page_record = edge.wait_request(path="/socket.html")
     assert (page_record["client_port"] == record["client_port"]) == in_stream
+
+
+def test_early_data(chromium, make_edge, backend):
+    """0-RTT, which it knows and has switched off, in HTTP/2: each request has a connection of its own, whose handshake
+    is over long after its first flight. The talk's table: only a GET without a query goes to the backend at once."""
+    got, over = {}, threading.Event()
+
+    def page(connection, request):
+        head = b"Content-Type: text/html\r\nContent-Length: %d" % len(EARLY_PAGE)
+        connection.send(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\n" + EARLY_PAGE)
+        return True
+
+    def note(connection, request):
+        connection.body(request)
+        got[request.method, request.target] = request
+        connection.send(OK)
+        return True
+
+    def hold(connection, request):
+        over.wait(20)
+        connection.send(b"HTTP/1.1 204 No Content\r\n\r\n")
+        return True
+
+    backend.on("/early.html", page)
+    backend.on("/f/*", note)
+    backend.on("/hold", hold)
+    backend.on("/over", lambda c, r: over.set() or c.send(b"HTTP/1.1 204 No Content\r\n\r\n") or True)
+    edge = make_edge(
+        {"b": [backend.server]},
+        tls={"early_data": {"window": "30s"}},
+        routes=[{"match": {}, "upstream": "b"}, {"match": {"path": "/f/*"}, "upstream": "b", "early_data": "forward"}],
+        listener={"limits": {"requests_per_connection": 1}},
+    )
+    with Relay(edge.port, pause=0.3) as relay:
+        url = edge.url("/early.html").replace(str(edge.port), str(relay.port))
+        shown = chromium(url, "early", seconds=0, features="EnableTLS13EarlyData")
+    assert '<div id="result">ok,ok,ok,declined</div>' in shown, shown[-3000:]
+    early = got.pop(("GET", "/f/get"))
+    assert early.get("early-data") == "1" and re.fullmatch(r"[0-9a-f]{64}-1", early.get("early-data-unique"))
+    assert set(got) == {("GET", "/f/get?a=1"), ("POST", "/f/post"), ("GET", "/f/socket")}
+    assert not any(request.get("early-data") or request.get("early-data-unique") for request in got.values())
+    record = edge.wait_request(path="/f/get")
+    assert (record["alpn"], record["early_data"], record["early_request"]) == ("h2", True, "forwarded")
+    record = edge.wait_request(path="/f/get?a=1")
+    assert (record["alpn"], record["early_data"], record["early_request"]) == ("h2", True, "confirmed")
+    for path in ("/f/post", "/f/socket"):  # it waits by itself with these
+        assert edge.wait_request(path=path).get("early_request") in (None, "confirmed")
 
 
 def test_it_does_verify_certificates(chromium, edge):

@@ -1,5 +1,5 @@
-"""Early data end to end: what real clients send early goes upstream, or waits, as its route says; and no replay of it is
-served, whoever gets it, and whenever."""
+"""Early data end to end: what real clients send early goes upstream, or waits, as its route says; and no replay of it
+is served, whoever gets it, and whenever."""
 
 import base64
 import concurrent.futures

@@ -2,7 +2,6 @@
 
 import os
 import threading
-import time
 
 import pytest
 from cext.proxy.early_rules import EarlyRules
@@ -10,11 +9,11 @@ from cext.proxy.router import Route
 from cext.tls.replay import SharedRegister
 from cext.tls.session import TicketKeys
 
-from tests.cext.proxy.harness import SECONDS, Reader, echo, get, post, reply, serving, until
+from tests.cext.proxy.harness import SECONDS, Reader, get, post, reply, serving, until
 from tests.cext.proxy.test_states import Watched
 from tests.cext.tls.peer import server_config
 from tests.early_client import EarlyClient, session_of
-from tests.h2_peer import DATA, END_STREAM, PREFACE, H2Peer, frame, request_fields, settings
+from tests.h2_peer import DATA, END_STREAM, H2Peer, frame, request_fields
 
 LIMIT = 16_384
 UNIQUE = b"Early-Data-Unique"
@@ -161,8 +160,10 @@ def test_a_safe_request_is_forwarded_at_once(edge, seen, kind):
     counted(edge, forwarded=1, confirmed=0, offered=1, accepted=1)
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "/f/q?a=1"), ("GET", "/f/q?"), ("POST", "/f/p"), ("DELETE", "/f/d"),
-                                              ("GET", "/plain"), ("PURGE", "/f/x"), ("POST", "/any/p?q=1")])
+@pytest.mark.parametrize(("method", "path"), [
+    ("GET", "/f/q?a=1"), ("GET", "/f/q?"), ("POST", "/f/p"), ("DELETE", "/f/d"), ("GET", "/plain"), ("PURGE", "/f/x"),
+    ("POST", "/any/p?q=1"),
+])
 def test_what_is_not_safe_waits(edge, seen, kind, method, path):
     safe = path.startswith("/any/")
     with kind(edge) as client:
@@ -246,6 +247,20 @@ def test_a_clients_own_fields(edge, seen, kind):
         assert "forged" not in str(request.fields)
     names = [request.fields["early-data-unique"].rpartition("-")[2] for request in seen.requests[:2]]
     assert sorted(names) == ["1", "2"]
+
+
+def test_trailers_are_no_way_around(edge, seen, kind):
+    with kind(edge) as client:
+        client.client.confirm()
+        if kind is H1:
+            body = b"1\r\nx\r\n0\r\nX-One: 1\r\nearly_data-unique: forged\r\nX-Two: 2\r\n\r\n"
+            client.client.send(get("/t", "Transfer-Encoding: chunked", method="POST") + body)
+        else:
+            trailers = [("x-one", "1"), ("early-data-unique", "forged"), ("x-two", "2")]
+            client.streams.append(client.peer.post(b"x", "/t", trailers=trailers))
+        assert client.status(0) == 200
+    [request] = seen.requests
+    assert request.trailers.lower() == b"x-one: 1\r\nx-two: 2\r\n"
 
 
 def test_no_unique_header(seen, kind):

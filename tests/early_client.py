@@ -65,6 +65,8 @@ class EarlyClient:
 
     def flight(self):
         """Takes the server's flight -> whether it takes our early data."""
+        if self.holds and not self.first:
+            self.put(self.engine.take_output())         # a ClientHello without early data
         while not self.engine.established:
             assert self.take(), "closed in the handshake"
         return self.engine.early_data_state == ACCEPTED

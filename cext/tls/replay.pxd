@@ -25,7 +25,7 @@ cdef class SharedRegister(ReplayRegister):
     cdef object memory                      # mmap, shared with the processes that are forked later
     cdef uint64_t *words
     cdef uint64_t *latest                   # the last time that was seen, and
-    cdef uint64_t *since                    # the barrier
+    cdef uint64_t *barred                   # the barrier
     cdef uint64_t sets                      # a power of two
     cdef uint64_t tick                      # milliseconds
     cdef uint8_t key[32]

@@ -82,8 +82,8 @@ cdef class SharedRegister(ReplayRegister):
         self.memory = mmap.mmap(-1, (HEADER + self.sets * WAYS) * sizeof(uint64_t))
         PyObject_GetBuffer(self.memory, &view, PyBUF_WRITABLE)
         header = <uint64_t *> view.buf
-        self.latest, self.since, self.words = header, header + 1, header + HEADER
-        self.since[0] = since
+        self.latest, self.barred, self.words = header, header + 1, header + HEADER
+        self.barred[0] = since
         PyBuffer_Release(&view)         # the mapping lives as long as `memory`, which nobody else closes
         # Which set a binder goes to is secret: nobody can fill one on purpose.
         secret = os.urandom(sizeof(self.key) + REGISTER_ID_LENGTH)
@@ -96,6 +96,11 @@ cdef class SharedRegister(ReplayRegister):
     def capacity(self):
         """Entries that it has words for."""
         return self.sets * WAYS
+
+    @property
+    def since(self):
+        """The barrier, as it is now."""
+        return load(self.barred)
 
     def __dealloc__(self):
         cleanse(self.key, sizeof(self.key))
@@ -114,10 +119,10 @@ cdef class SharedRegister(ReplayRegister):
     cdef uint64_t barrier(self, uint64_t now) noexcept nogil:
         cdef uint64_t latest = load(self.latest)
         if now + STEP_BACK_MS < latest:
-            raise_to(self.since, latest)        # what was taken until then may come a second time
+            raise_to(self.barred, latest)        # what was taken until then may come a second time
         else:
             raise_to(self.latest, now)
-        return load(self.since)
+        return load(self.barred)
 
 
 cdef class CallableRegister(ReplayRegister):

@@ -10,6 +10,7 @@ import threading
 
 import pytest
 
+from tests.e2e.examples import run_example
 from tests.e2e.processes import peer, run, wait_until
 from tests.e2e.relay import Relay
 from tests.e2e.scripted import OK, Backend
@@ -182,6 +183,25 @@ def test_the_table(client, early_edge, early_backend, tmp_path, case):
     target = f"/f/{path}" + ("?a=1" if case == "get-query" else "")
     record = early_edge.wait_request(path=target, early_data=True)
     assert record["early_request"] == ("forwarded" if at_once else "confirmed")
+
+
+def test_the_example(tmp_path):
+    """docs/examples/early-data, as its first lines say."""
+    with run_example("early-data", tmp_path) as running:
+        assert running.curl("/request")[0] == 200
+        session, file = tmp_path / "session", tmp_path / "request"
+        command = [peer("openssl"), "s_client", "-connect", f"localhost:{running.port}", "-CAfile", running.ca, "-ign_eof"]
+        ask = "GET {} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+        def early(path):
+            run([*command, "-sess_out", session], input=ask.format("/request"), seconds=SECONDS)
+            file.write_text(ask.format(path))
+            return run([*command, "-sess_in", session, "-early_data", file], input="", seconds=SECONDS).stdout
+
+        said = early("/request")
+        assert "Early data was accepted" in said and '"Early-Data-Unique": "' in said, said
+        assert "Early-Data" not in early("/request?a=1")
+        assert "425 Too Early" in early("/reject/request")
 
 
 # Replays of a captured first flight.

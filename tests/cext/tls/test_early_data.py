@@ -18,8 +18,9 @@ from cext.tls.engine import (
     Engine,
 )
 from cext.tls.record import RecordKeys
+from cext.tls.psk import REFUSAL_NAMES
 from cext.tls.replay import ReplayRegister, SharedRegister
-from cext.tls.session import shift_clock
+from cext.tls.session import TicketKeys, now, shift_clock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -238,6 +239,96 @@ def test_an_age_that_is_too_high(config, session, age, accepted):
 def test_an_old_ticket_is_as_good_as_a_new_one(config, session):
     shift_clock(3_600_000 * 20)
     assert taken(config, session)
+
+
+def why(server):
+    return REFUSAL_NAMES[server.early_data_refusal]
+
+
+def refusal_of(config, session, **client):
+    a, b, read = early(config, session, **client)
+    assert b.established and read == b"" and a.early_data_state == REJECTED
+    return why(b)
+
+
+def test_it_is_told_why(config, session):
+    assert why(early(config, session)[1]) == "", "taken"
+    assert refusal_of(again(config, max_early_data=0, replay=None), session) == "not configured"
+    assert refusal_of(again(config, replay=SharedRegister()), session) == "other register"
+    assert refusal_of(again(config, groups=[P256]), session, groups=(X25519, P256)) == "hello retry"
+    assert refusal_of(again(config, cipher_suites=[CHACHA20]), session) == "other parameters"
+    assert refusal_of(again(config, tickets=TicketKeys([(b"m" * 16, bytes(32))])), session) == "not resumed"
+    full = SharedRegister(20_000, 16, config.replay.identity)
+    while full.enter(os.urandom(32)) or full.enter(os.urandom(32)):
+        pass
+    assert refusal_of(again(config, replay=full), session) == "register full"
+    client = ResumingClient(config, session)
+    hello = record(HANDSHAKE, client.psk_hello(early=True), 0x0301)
+    for reason in ("", "replayed"):
+        server = Engine(config)
+        server.receive_bytes(hello)
+        assert why(server) == reason
+    shift_clock(11_000)
+    server = Engine(config)
+    server.receive_bytes(hello)
+    assert why(server) == "outside window"
+
+
+# A register that takes another's place.
+
+
+def successor(config, since):
+    return again(config, replay=SharedRegister(20_000, 1024, config.replay.identity, since))
+
+
+@pytest.mark.parametrize(("after", "accepted"), [(0, False), (9_000, False), (11_000, True)])
+def test_tickets_of_before_a_start_wait_for_one_window(config, session, after, accepted):
+    later = successor(config, now())
+    shift_clock(after)
+    if accepted:
+        assert taken(later, session)
+    else:
+        assert refusal_of(later, session) == "just started"
+
+
+@pytest.mark.parametrize("skew", [-9_500, -5_000, 0, 5_000, 9_500])
+def test_what_was_taken_before_a_start_never_is_after_it(config, session, skew):
+    """However the client's clock goes, and whenever the ClientHello is sent again."""
+    shift_clock(20_000)
+    hello = record(HANDSHAKE, ResumingClient(config, session).psk_hello(
+        early=True, age=now() - session.received + skew), 0x0301)
+    server = Engine(config)
+    server.receive_bytes(hello)
+    assert server.early_data_state == READING
+    later = successor(config, now())
+    for after in range(0, 25_000, 500):
+        shift_clock(20_000 + after)
+        server = Engine(again(later, replay=SharedRegister(20_000, 1024, config.replay.identity, later.replay.since)))
+        server.receive_bytes(hello)
+        assert why(server) in ("just started", "outside window")
+
+
+def test_tickets_of_after_a_start_are_good_at_once(config):
+    shift_clock(-5)
+    later = successor(config, now())
+    shift_clock(0)
+    assert taken(later, first_session(later))
+
+
+def test_a_clock_that_is_set_back(config, session):
+    """It makes what was taken young again: nothing is taken until the clock has caught up, and a window more."""
+    shift_clock(100_000)
+    hello = record(HANDSHAKE, ResumingClient(config, session).psk_hello(early=True), 0x0301)
+    Engine(config).receive_bytes(hello)
+    shift_clock(99_500)
+    assert taken(config, session), "a little is what clocks do"
+    shift_clock(0)
+    before = first_session(config)
+    assert refusal_of(config, before) == "just started"
+    shift_clock(105_000)
+    assert refusal_of(config, before) == "just started"
+    shift_clock(111_000)
+    assert taken(config, before)
 
 
 def test_not_under_another_name_protocol_suite_or_retry(config):

@@ -96,7 +96,44 @@ def test_a_child_sees_what_its_parent_entered():
     assert not register.enter(b"c" * 32)
 
 
-@pytest.mark.parametrize("arguments", [(0, 100), (-5, 100), (100, 3)])
+def hammer(register, pipe):
+    pipe.send("begun")
+    while True:
+        register.enter(os.urandom(32))
+
+
+def test_a_process_that_is_killed_leaves_nothing_behind():
+    """In the middle of what it does: entering goes on for all others, and what was entered stays."""
+    register = SharedRegister(capacity=1 << 20)
+    known = [os.urandom(32) for _ in range(100)]
+    assert all(register.enter(b) for b in known)
+    for _ in range(20):
+        ours, theirs = FORK.Pipe()
+        process = FORK.Process(target=hammer, args=(register, theirs))
+        process.start()
+        ours.recv()
+        process.kill()
+        process.join()
+    assert not any(register.enter(b) for b in known)
+    assert all(register.enter(os.urandom(32)) for _ in range(1000))
+
+
+def test_room_for_what_it_was_made_for():
+    """Four words for each entry: hardly one finds its set full."""
+    register = SharedRegister(20_000, 4 * 50_000)
+    assert register.capacity >= 200_000
+    assert sum(not register.enter(os.urandom(32)) for _ in range(50_000)) <= 2
+
+
+def test_a_name_that_lasts():
+    register = SharedRegister(20_000, 1024, b"the name")
+    assert register.identity == b"the name"
+    for wrong in (b"short", b"much too long"):
+        with pytest.raises(ValueError):
+            SharedRegister(20_000, 1024, wrong)
+
+
+@pytest.mark.parametrize("arguments", [(0, 100), (-5, 100), (100, 3), (100, 1 << 40)])
 def test_what_is_no_register(arguments):
     with pytest.raises(ValueError):
         SharedRegister(*arguments)

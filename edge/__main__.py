@@ -1,5 +1,6 @@
 """The command `edge`; `python -m edge` is the same."""
 
+import datetime
 import os
 import signal
 import sys
@@ -7,17 +8,26 @@ from pathlib import Path
 
 import click
 
-from edge import __version__, config, demo, plane
+from edge import __version__, config, demo, inventory, plane
+from edge import delegate as delegations
 from edge import example as examples
-from edge.certs import Identity
 from edge.errors import ConfigError, EdgeError
 from edge.keyserver import keyserver
 from edge.master import Application
+from edge.schema import Duration, Place
 from edge.settings import Match, Settings, Upstream
 
 _CHECK_SECRET = bytes(32)
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+def _milliseconds(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | None:
+    """A duration as a configuration has it."""
+    try:
+        return None if value is None else Duration("1m", "7d").read(value, Place(""))
+    except ConfigError as e:
+        raise click.BadParameter(f"{e.problem}; {e.remedy}") from None
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -79,7 +89,8 @@ def check(file: Path) -> None:
     prepared = plane.prepare(config.load(file), _CHECK_SECRET)
     for warning in plane.warnings(prepared):
         click.echo(f"warning: {warning}", err=True)
-    for line in _summary(prepared.settings, prepared.serving.identities):
+    cache = prepared.settings.server.cache_dir
+    for line in _summary(prepared.settings, inventory.entries(prepared.serving.identities, cache and cache / "ocsp")):
         click.echo(line)
 
 
@@ -103,14 +114,61 @@ def reload(file: Path) -> None:
     click.echo(f"process {pid} reloads {file}")
 
 
-def _summary(settings: Settings, identities: tuple[Identity, ...]) -> list[str]:
+@cli.command()
+@click.option("--config", "-c", "file", type=_FILE, metavar="FILE", help="The configuration (TOML).")
+@click.option("--chain", type=_FILE, metavar="FILE", help="Without --config: the certificate (PEM),")
+@click.option("--key", type=_FILE, metavar="FILE", help="its private key (PEM),")
+@click.option("--credential", type=_FILE, metavar="FILE", help="where the delegated credential goes,")
+@click.option("--delegated-key", type=_FILE, metavar="FILE", help="and where its key goes.")
+@click.option("--lifetime", callback=_milliseconds, default="7d", show_default=True, help="At most 7d.")
+@click.option("--every", callback=_milliseconds, help="Go on: make another one this often, such as 6d.")
+@click.option("--once", is_flag=True, help="Make one and end: so it is without --every.")
+def delegate(
+    *,
+    file: Path | None,
+    chain: Path | None,
+    key: Path | None,
+    credential: Path | None,
+    delegated_key: Path | None,
+    lifetime: int,
+    every: int | None,
+    once: bool,
+) -> None:
+    """Make delegated credentials: new keys for a few days, signed by a certificate's key.
+
+    With --config, for each [[certificate]] that has `delegated`, whose files are written; its key may be somewhere else
+    (docs/keys.md) and is asked for one signature. Otherwise for a certificate and key in files. The running edge takes
+    new files by itself.
+    """
+    given = {"--chain": chain, "--key": key, "--credential": credential, "--delegated-key": delegated_key}
+    if file is not None and any(given.values()):
+        raise click.UsageError("either --config, or the files themselves")
+    if file is None and (missing := [name for name, path in given.items() if path is None]):
+        raise click.UsageError(f"--config is missing, or else {', '.join(missing)}")
+    if every is not None and (once or every >= lifetime):
+        raise click.UsageError("--every goes with a longer --lifetime, and not with --once")
+    wanted = delegations.orders(file) if file else [delegations.order(*map(Path, filter(None, given.values())))]
+    holds = datetime.timedelta(milliseconds=lifetime)
+    if every is not None:
+        delegations.Keeper(wanted, holds, every / 1000, _say).run()
+        return
+    for what in wanted:
+        click.echo(f"{what.credential}: delegated until {delegations.make(what, holds):%Y-%m-%d %H:%M} UTC")
+
+
+def _say(message: str) -> None:
+    click.echo(f"{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H:%M:%SZ} {message}", err=True)
+
+
+def _summary(settings: Settings, certificates: list[inventory.Entry]) -> list[str]:
     return [
         f"{settings.file}: ok",
         f"  workers      {settings.server.workers}",
         f"  listeners    {', '.join(str(bind) for listener in settings.listener for bind in listener.bind)}",
         *(
             f"  certificate  {', '.join(c.names) or '(default only)'}: {c.kind}, until {c.expires:%Y-%m-%d}"
-            for c in identities
+            f"{c.beside() and f'; {c.beside()}'}"
+            for c in certificates
         ),
         *(
             f"  upstream     {u.name}: {_show_protocol(u)} to {', '.join(map(str, u.servers))}"

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from edge import ocsp
+from edge import delegated, ocsp, sct
 from edge.config import addresses, read_file
 from edge.keyless import client as keyless
 from edge.schema import Place
@@ -25,7 +25,6 @@ from edge.signers import KeylessKey, key_files
 from edge.tls.certificate import Signer
 
 _RSA_LEAST_BITS: Final = 2048
-_TIMESTAMP_MOST: Final = 4096
 _DEMANDED: Final = "clients refuse this certificate without an OCSP response (must-staple)"
 _EXPIRES_SOON: Final = datetime.timedelta(days=14)
 _USABLE: Final = "use an ECDSA key on P-256 or P-384, an RSA key of at least 2048 bits, or an Ed25519 key"
@@ -46,6 +45,8 @@ class Identity:
     """b"": there is a signer, or it is the key that is loaded already."""
     signer: Signer | None
     """What signs where the key is somewhere else."""
+    delegation: delegated.Delegation | None
+    """What clients that take delegated credentials are shown."""
     ocsp_response: bytes
     """DER; b"" when there is none that is good, or it is fetched."""
     ocsp_expires: float
@@ -65,7 +66,8 @@ class Identity:
         """For the log: which certificate it is."""
         leaf = x509.load_der_x509_certificate(self.chain[0])
         names = ", ".join(self.names) or "no names of its own"
-        return f"{self.kind} for {names}, serial {leaf.serial_number:x}, until {self.expires:%Y-%m-%d %H:%M} UTC"
+        said = f"{self.kind} for {names}, serial {leaf.serial_number:x}, until {self.expires:%Y-%m-%d %H:%M} UTC"
+        return f"{said}, delegated until {self.delegation.expires:%Y-%m-%d %H:%M} UTC" if self.delegation else said
 
 
 def load(settings: Settings) -> tuple[Identity, ...]:
@@ -76,6 +78,11 @@ def load(settings: Settings) -> tuple[Identity, ...]:
 def load_entry(settings: Settings, index: int) -> Identity:
     """One [[certificate]], with all of its names. Raises ConfigError."""
     return _identity(settings.certificate[index], Place(settings.file).key("certificate").item(index))
+
+
+def load_for_delegation(entry: Certificate, at: Place) -> Identity:
+    """A certificate and its key, whatever else its entry names. Raises ConfigError."""
+    return _identity(dataclasses.replace(entry, delegated=None, ocsp="none", scts=()), at)
 
 
 def settle(settings: Settings, identities: Sequence[Identity]) -> tuple[Identity, ...]:
@@ -98,7 +105,8 @@ def settle(settings: Settings, identities: Sequence[Identity]) -> tuple[Identity
 
 def files(entry: Certificate) -> tuple[Path, ...]:
     """All that an identity is made of."""
-    beside = (*key_files(entry.key), entry.ocsp, *entry.scts)
+    delegation = (entry.delegated.credential, entry.delegated.key) if entry.delegated else ()
+    beside = (*key_files(entry.key), *delegation, entry.ocsp, *entry.scts)
     return (entry.chain, *(path for path in beside if isinstance(path, Path)))
 
 
@@ -143,6 +151,10 @@ def _identity(entry: Certificate, at: Place) -> Identity:
     staple: tuple[bytes, float, tuple[str, ...]] = (b"", 0.0, ())
     if isinstance(entry.ocsp, Path):
         staple = _read_ocsp(entry.ocsp, chain, at.key("ocsp"))
+    delegation: delegated.Delegation | None = None
+    undelegated: tuple[str, ...] = ()
+    if entry.delegated:
+        delegation, undelegated = delegated.load(entry.delegated, chain[0], at.key("delegated"))
     responders, unstapled = _responders(entry, chain, at.key("ocsp"))
     return Identity(
         names=names,
@@ -151,14 +163,19 @@ def _identity(entry: Certificate, at: Place) -> Identity:
         chain=tuple(c.public_bytes(Encoding.DER) for c in chain),
         key_pem=pem,
         signer=signer,
+        delegation=delegation,
         ocsp_response=staple[0],
         ocsp_expires=staple[1],
         responders=responders,
         must_staple=ocsp.must_staple(chain[0]),
-        timestamps=tuple(_read_timestamp(path, at.key("scts").item(i)) for i, path in enumerate(entry.scts)),
+        timestamps=tuple(
+            timestamp
+            for i, path in enumerate(entry.scts)
+            for timestamp in _read_timestamps(path, at.key("scts").item(i))
+        ),
         kind=kind,
         expires=chain[0].not_valid_after_utc,
-        warnings=(*_warnings(entry, chain, names, certified, at), *staple[2], *unstapled),
+        warnings=(*_warnings(entry, chain, names, certified, at), *undelegated, *staple[2], *unstapled),
         at=at,
     )
 
@@ -269,15 +286,11 @@ def _responders(entry: Certificate, chain: Sequence[x509.Certificate], at: Place
     return urls, []
 
 
-def _read_timestamp(path: Path, at: Place) -> bytes:
-    """A SignedCertificateTimestamp (RFC 6962, section 3.2): version 1, log id, time, extensions, signature."""
-    sct = read_file(path, at)
-    least = 1 + 32 + 8 + 2 + 4
-    if not least < len(sct) <= _TIMESTAMP_MOST or sct[0] != 0:
-        raise at.error(
-            f"{path}: holds no Signed Certificate Timestamp", "name a file with one, in the binary form that logs give"
-        )
-    return sct
+def _read_timestamps(path: Path, at: Place) -> tuple[bytes, ...]:
+    try:
+        return sct.read(read_file(path, at))
+    except ValueError as e:
+        raise at.error(f"{path}: {e}", "name a file with one or a list, in the binary form that logs give") from None
 
 
 def _check_fit(entry: Certificate, chain: Sequence[x509.Certificate], public: bytes, at: Place) -> None:

@@ -117,7 +117,11 @@ def _stamp(path: Path) -> Stamp:
 
 def _kept_key(new: Identity, old: Identity) -> Identity:
     """What is loaded already is not sent around again."""
-    return dataclasses.replace(new, key_pem=b"") if new.public_key == old.public_key else new
+    if new.public_key == old.public_key:
+        new = dataclasses.replace(new, key_pem=b"")
+    if new.delegation and old.delegation and new.delegation.credential == old.delegation.credential:
+        new = dataclasses.replace(new, delegation=old.delegation)
+    return new
 
 
 def _differs(new: Identity, old: Identity) -> bool:

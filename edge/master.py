@@ -21,6 +21,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +38,8 @@ from edge.certs import Identity
 from edge.channel import Channel, ChannelError
 from edge.errorlog import ErrorLog
 from edge.errors import EdgeError
+from edge.expiry import Expiry
+from edge.ocsp_fetch import Target
 from edge.rollout import Rollout, read_answer
 from edge.schema import Place
 from edge.serving import CERTIFICATES
@@ -189,9 +192,14 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         """Certificates that are not served before there is an OCSP response for them,"""
         self._await_until = 0.0
         """or this moment has come."""
+        self._stapled_for: tuple[Sequence[Identity], Sequence[Identity]] = ((), ())
+        self._targets: tuple[Target, ...] = ()
+        """What is to be fetched for those."""
+        self._fetch_at = 0.0
         self._spawning = Slot(-1)
         self.WORKERS = {}
         super().__init__(app)
+        self._expiry = Expiry()
         self._stapler = Stapler(self._report, self._leave_all, drop_privileges)
 
     # The arbiter's life.
@@ -218,6 +226,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self.reload()
         self._renew_certificates()
         self._keep_stapler()
+        self._expiry.look(self.current.prepared.serving.identities, self._report)
         self._fill_slots()
         self._end_workers()
         self._close_left()
@@ -319,6 +328,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     def _use(self, generation: Generation) -> None:
         self.current = generation
+        self._awaited = ()
         self.app.cfg = generation.cfg
         self.setup(self.app)
 
@@ -469,14 +479,20 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         generation = self.current
         if self.takeover:
             return
-        wanted = stapling.targets((*generation.prepared.serving.identities, *self._awaited))
-        if wanted and not generation.staples.is_dir():
+        identities = generation.prepared.serving.identities
+        if (identities, self._awaited) != self._stapled_for:
+            self._stapled_for = (identities, self._awaited)
+            self._targets = stapling.targets((*identities, *self._awaited))
+        if time.monotonic() < self._fetch_at:
+            return
+        if self._targets and not generation.staples.is_dir():
             try:
                 self.app.staples.make(generation.prepared.settings, generation.owner)
             except EdgeError as e:
                 self.log.error("no OCSP responses are fetched: %s", e)
+                self._fetch_at = time.monotonic() + STAPLE_SECONDS
                 return
-        self._stapler.keep(stapling.Job(wanted, generation.staples, generation.owner))
+        self._stapler.keep(stapling.Job(self._targets, generation.staples, generation.owner))
 
     def _report(self, level: str, message: str) -> None:
         self.log.log(level, "%s", message)

@@ -24,6 +24,7 @@ from cext.worker import DataPlane
 from edge import certs, compression, config, gates, policy, tcp, ticket_keys, timeouts, upstreams
 from edge.certwatch import Watch
 from edge.clients import ClientTrust
+from edge.delegated import REMEDY, Delegation
 from edge.early_data import EarlyData
 from edge.handshake import WRAPPER, Handshakes
 from edge.keylog import KeyLog
@@ -112,7 +113,7 @@ def prepare(settings: Settings, cookie_secret: bytes, shared: ticket_keys.Shared
     policies = _policies(settings)
     chosen = policies.get(settings.server.hooks or "")
     options = _tls_options(settings, cookie_secret, rotation, shared, chosen)
-    serving = Serving(certs.load(settings), _credential, _server_configs(options))
+    serving = Serving(certs.load(settings), _credentials, _server_configs(options))
     groups = upstreams.groups(settings, _credential)
     routes = _routes(settings, groups)
     router = Router(routes, groups)
@@ -296,21 +297,43 @@ def open_plane(
     )
 
 
+def _credentials(identity: certs.Identity, before: tuple[Any, ...]) -> tuple[Any, ...]:
+    own = _credential(identity, before[-1] if before else None)
+    delegation = identity.delegation
+    # Where its key is not given, it is that of the delegated one before, unless that has expired meanwhile.
+    if delegation is None or delegation.has_expired() or not (delegation.key_pem or len(before) > 1):
+        return (own,)
+    key = PrivateKey.from_pem(delegation.key_pem) if delegation.key_pem else before[0].key
+    return _delegated(identity, delegation, key), own
+
+
+def _delegated(identity: certs.Identity, delegation: Delegation, key: Any) -> Any:
+    try:
+        return _beside(identity, key, delegated_credential=delegation.credential)
+    except ValueError as e:
+        raise identity.at.key("delegated").error(f"cannot be used: {e}", REMEDY) from None
+
+
 def _credential(identity: certs.Identity, before: Any = None) -> Any:
     try:
-        return Credential(
-            identity.chain,
-            _key(identity, before),
-            identity.names,
-            ocsp_response=identity.ocsp_response,
-            ocsp_expires=identity.ocsp_expires,
-            signed_certificate_timestamps=identity.timestamps,
-            certificate_compression=compression.AVAILABLE,
-        )
+        return _beside(identity, _key(identity, before))
     except ValueError as e:
         raise identity.at.error(
             f"cannot be used: {e}", "write the names to serve under `names`, or use another certificate and key"
         ) from None
+
+
+def _beside(identity: certs.Identity, key: Any, **named: Any) -> Any:
+    return Credential(
+        identity.chain,
+        key,
+        identity.names,
+        ocsp_response=identity.ocsp_response,
+        ocsp_expires=identity.ocsp_expires,
+        signed_certificate_timestamps=identity.timestamps,
+        certificate_compression=compression.AVAILABLE,
+        **named,
+    )
 
 
 def _key(identity: certs.Identity, before: Any) -> Any:

@@ -14,27 +14,28 @@ from edge.certs import Identity
 CERTIFICATES: Final = "certificates"
 """The kind of rollout that replaces some: {index: Identity}, for `Serving.prepare`."""
 
-MakeCredential = Callable[[Identity, Any], Any]
-"""The engine's credential of an identity; the second is the one before it, whose key goes on where none is given."""
+Credentials = tuple[Any, ...]
+"""The engine's, of one identity: the first that its client takes is shown, and all take the last."""
+MakeCredentials = Callable[[Identity, Credentials], Credentials]
+"""The second are those before, whose keys go on where none are given; () when there are none."""
 MakeConfigs = Callable[[Sequence[Any]], Mapping[Any, Any]]
 """All ServerConfigs of a configuration, by what tells them apart, from its credentials."""
 
 
 class Serving:
-    """All of a configuration's identities, credentials and ServerConfigs. Raises what `make_credential` does."""
+    """All of a configuration's identities, credentials and ServerConfigs. Raises what `make_credentials` does."""
 
     def __init__(
-        self, identities: Sequence[Identity], make_credential: MakeCredential, make_configs: MakeConfigs
+        self, identities: Sequence[Identity], make_credentials: MakeCredentials, make_configs: MakeConfigs
     ) -> None:
-        self._make_credential = make_credential
+        self._make_credentials = make_credentials
         self._make_configs = make_configs
         self._listeners: list[tuple[Any, Any]] = []
         self.replaced: Callable[[], None] | None = None
         """Called after each replacement."""
-        self._credentials = [make_credential(identity, None) for identity in identities]
-        self.configs = make_configs(self._credentials)
-        # The keys are with the engine now; their text is not kept.
-        self.identities = tuple(dataclasses.replace(identity, key_pem=b"") for identity in identities)
+        self._credentials = [make_credentials(identity, ()) for identity in identities]
+        self.configs = make_configs(_flat(self._credentials))
+        self.identities = tuple(map(_without_keys, identities))
 
     def attach(self, listener: Any, which: Any) -> None:
         """`listener.tls` is configs[which], whatever that becomes."""
@@ -43,15 +44,15 @@ class Serving:
 
     def signers(self) -> list[Any]:
         """What signs for keys that are somewhere else."""
-        return [credential.signer for credential in self._credentials if credential.signer is not None]
+        return [credential.signer for credential in _flat(self._credentials) if credential.signer is not None]
 
     def prepare(self, changed: Mapping[int, Identity]) -> "Replacement":
         """Other certificates for some of the identities, by their index. Raises what makes them unusable."""
         credentials, identities = list(self._credentials), list(self.identities)
         for i, identity in changed.items():
-            credentials[i] = self._make_credential(identity, self._credentials[i])
-            identities[i] = dataclasses.replace(identity, key_pem=b"")
-        return Replacement(self, tuple(identities), credentials, self._make_configs(credentials))
+            credentials[i] = self._make_credentials(identity, self._credentials[i])
+            identities[i] = _without_keys(identity)
+        return Replacement(self, tuple(identities), credentials, self._make_configs(_flat(credentials)))
 
     def use(self, replacement: "Replacement") -> None:
         self.identities, self._credentials = replacement.identities, replacement.credentials
@@ -68,8 +69,18 @@ class Replacement:
 
     serving: Serving
     identities: tuple[Identity, ...]
-    credentials: list[Any]
+    credentials: list[Credentials]
     configs: Mapping[Any, Any]
 
     def commit(self) -> None:
         self.serving.use(self)
+
+
+def _flat(credentials: Sequence[Credentials]) -> list[Any]:
+    return [credential for of_one in credentials for credential in of_one]
+
+
+def _without_keys(identity: Identity) -> Identity:
+    """The keys are with the engine then; their text is not kept."""
+    delegation = identity.delegation and dataclasses.replace(identity.delegation, key_pem=b"")
+    return dataclasses.replace(identity, key_pem=b"", delegation=delegation)

@@ -403,6 +403,12 @@ class Tls:
 
 
 @table
+class Delegated:
+    credential: Path = knob(File(), "The delegated credential, as `edge delegate` makes it.")
+    key: Path = knob(File(), "PEM file: the private key that it delegates to.")
+
+
+@table
 class Certificate:
     names: tuple[str, ...] | None = knob(
         ListOf(
@@ -418,6 +424,12 @@ class Certificate:
         "PEM file: the private key, not encrypted. ECDSA P-256 or P-384, RSA or Ed25519. Or a table that says where "
         "else it is ([keys.md](keys.md)).",
     )
+    delegated: Delegated | None = knob(
+        Section(Delegated),
+        "A delegated credential (RFC 9345), for clients of TLS 1.3 that take such: they are answered with its key, for "
+        "as long as it holds, all others with `key` ([keys.md](keys.md)).",
+        default=None,
+    )
     ocsp: Path | str = knob(
         Source(),
         "OCSP responses, which go to clients that ask for one. A path: a DER file, used while it holds, and read again "
@@ -428,7 +440,7 @@ class Certificate:
     )
     scts: tuple[Path, ...] = knob(
         ListOf(File(), empty=True),
-        "Files with one Signed Certificate Timestamp each (RFC 6962, section 3.2), for clients that ask. Not needed "
+        "Files with a Signed Certificate Timestamp or a list of them (RFC 6962), for clients that ask. Not needed "
         "where the certificate has them within, as those of public authorities do.",
         default=[],
     )

@@ -107,8 +107,8 @@ CLIENT_AUTH = {"none": CLIENT_AUTH_NONE, "request": CLIENT_AUTH_REQUEST, "requir
 cdef class ServerConfig:
     """What a server negotiates with.
 
-    `credentials`: the first is the default, for clients without SNI or with an unknown one; with it stand those that
-    share a name with it. Of several for one name the first whose key fits the client's signature_algorithms is taken.
+    `credentials`: the first is the default, for clients without SNI or with an unknown one; with it stand those of the
+    same chain (a delegated one has its certificate's), or that share a name with it. Of several for one name the first whose key fits the client's signature_algorithms is taken.
     `cipher_suites`: of both versions, each version's in order of preference. `min_version`, `max_version`: 0x0303 or
     0x0304; a version without a suite and a group of its own is not spoken.
     `groups`: preferred first; but one the client has sent a share of goes before one that it would have to be asked for.
@@ -168,7 +168,8 @@ cdef class ServerConfig:
         self.exact = {}
         self.wildcard = {}
         self.default = tuple(c for i, c in enumerate(self.credentials)
-                             if i == 0 or set(c.names) & set(self.credentials[0].names))
+                             if i == 0 or c.chain == self.credentials[0].chain
+                             or set(c.names) & set(self.credentials[0].names))
         # Wildcards are found by what follows their label: a handshake looks up at most two names.
         for credential in self.credentials:
             for name in credential.names:

@@ -70,6 +70,16 @@ def staple(
     return builder.sign(key, None if modern else signed_with()).public_bytes(Encoding.DER)
 
 
+def vector(content):
+    """Content behind its length, of two bytes."""
+    return len(content).to_bytes(2, "big") + content
+
+
+def timestamp(extensions=b"", signature=bytes(70)):
+    """A Signed Certificate Timestamp, by its form."""
+    return b"\0" + bytes(range(32)) + bytes(8) + vector(extensions) + b"\4\3" + vector(signature)
+
+
 class Authority:
     """A CA with its key, and a certificate of its own that may sign its OCSP responses."""
 

@@ -13,7 +13,7 @@ from cryptography.x509 import ocsp
 
 from edge import certs, config
 from edge.errors import ConfigError
-from tests.edge.issuing import DAY, NOW, certificate, chain_pem, key_pem, p256, staple
+from tests.edge.issuing import DAY, NOW, Authority, certificate, chain_pem, key_pem, p256, staple, timestamp, vector
 
 
 @pytest.fixture
@@ -275,8 +275,68 @@ def test_ocsp_responses_that_are_refused(load_beside, issued):
 
 
 def test_timestamps(load_beside):
-    first, second = bytes(48), b"\0" + bytes(range(100))
+    first, second = timestamp(), timestamp(b"extensions")
     assert load_beside(scts=[first, second]).timestamps == (first, second)
-    for wrong in (b"", bytes(47), b"\1" + bytes(100), bytes(4097)):
+    both = vector(vector(first) + vector(second))
+    assert load_beside(scts=[both, timestamp(b"x")]).timestamps == (first, second, timestamp(b"x"))
+    for wrong in (b"", first[:-1], first + b"\0", b"\1" + first[1:], both[:-1], both + b"\0"):
         with pytest.raises(ConfigError, match=r"1\.sct: holds no Signed Certificate Timestamp"):
             load_beside(scts=[first, wrong])
+
+
+# --- responses that are to be fetched
+
+
+URL = "http://ocsp.test/"
+
+
+@pytest.fixture
+def load_with(tmp_path):
+    """load_with(ocsp=None, whole_chain=True, **of the certificate) -> its identity."""
+
+    def do(ocsp=None, whole_chain=True, **named):
+        ca, key = Authority(), p256()
+        leaf = ca.issue(key, "leaf", **named)
+        (tmp_path / "chain.pem").write_bytes(chain_pem(leaf, ca.certificate) if whole_chain else chain_pem(leaf))
+        (tmp_path / "key.pem").write_bytes(key_pem(key))
+        text = '[[listener]]\nbind = ["127.0.0.1:1"]\n[[certificate]]\nchain = "chain.pem"\nkey = "key.pem"\n'
+        text += f'ocsp = "{ocsp}"\n' if ocsp else ""
+        text += '[[upstream]]\nname = "u"\nservers = ["127.0.0.1:2"]\n[[route]]\nupstream = "u"\n'
+        path = tmp_path / "edge.toml"
+        path.write_text(text)
+        return certs.load(config.load(path))[0]
+
+    return do
+
+
+@pytest.mark.parametrize(
+    ("ocsp", "must_staple", "fetched"),
+    [(None, False, False), (None, True, True), ("auto", True, True), ("fetch", False, True), ("none", False, False)],
+)
+def test_what_is_fetched(load_with, ocsp, must_staple, fetched):
+    identity = load_with(ocsp, url=URL, must_staple=must_staple)
+    assert identity.responders == ((URL,) if fetched else ())
+    assert identity.must_staple == must_staple
+    assert identity.warnings == ()
+
+
+def test_what_cannot_be_fetched(load_with):
+    lone = {"url": URL, "whole_chain": False}
+    for named, words in (({}, "names no OCSP responder"), (lone, "issuer's certificate is")):
+        with pytest.raises(ConfigError) as caught:
+            load_with("fetch", **named)
+        assert caught.value.key == "certificate[0].ocsp" and words in caught.value.problem
+        # What clients demand is missed, but no reason to serve nobody.
+        identity = load_with("fetch", must_staple=True, **named)
+        assert identity.responders == () and words in identity.warnings[0] and "must-staple" in identity.warnings[0]
+    (warning,) = load_with("none", must_staple=True, url=URL).warnings
+    assert "clients refuse this certificate without an OCSP response (must-staple), and there is none" in warning
+
+
+def test_a_response_in_a_file_is_the_issuers(load_beside, issued):
+    leaf, _, ca, _ = issued
+    other = Authority()
+    forged = staple(leaf, ca, other.key, signer=other.certificate)
+    with pytest.raises(ConfigError, match="signed by somebody who may not"):
+        load_beside(forged)
+    assert load_beside(forged, whole_chain=False).ocsp_response == forged  # the clients' to judge

@@ -8,7 +8,7 @@ import pytest
 
 from edge import certs, config, plane
 from edge.certwatch import Watch
-from tests.edge.issuing import DAY, NOW, certificate, chain_pem, key_pem, p256, staple
+from tests.edge.issuing import DAY, NOW, certificate, chain_pem, key_pem, p256, staple, timestamp
 
 SECRET = bytes(32)
 MANY = 1000 if os.environ.get("EDGE_SLOW") else 200
@@ -195,7 +195,7 @@ def test_what_stands_beside_a_certificate_is_watched(tmp_path):
     ca_key, key = p256(), p256()
     ca = certificate(ca_key, "CA")
     leaf = certificate(key, "a", ["a.test"], issuer=ca, issuer_key=ca_key)
-    for name, content in (("a.pem", chain_pem(leaf, ca)), ("a.key", key_pem(key)), ("sct", bytes(60))):
+    for name, content in (("a.pem", chain_pem(leaf, ca)), ("a.key", key_pem(key)), ("sct", timestamp())):
         (tmp_path / name).write_bytes(content)
     (tmp_path / "staple").write_bytes(staple(leaf, ca, ca_key))
     files = Files(tmp_path, [], ENTRY.format("a") + 'ocsp = "staple"\nscts = ["sct"]\n')
@@ -205,9 +205,9 @@ def test_what_stands_beside_a_certificate_is_watched(tmp_path):
     found = files.after(1)
     assert (found[0].ocsp_response, found[0].key_pem) == (fresh, b"")
     files.use(found)
-    files.write("sct", bytes(70))
+    files.write("sct", timestamp(b"other"))
     files.after(5)
-    assert files.after(1)[0].timestamps == (bytes(70),)
+    assert files.after(1)[0].timestamps == (timestamp(b"other"),)
 
 
 def test_a_refused_one_is_left_alone_until_it_changes(files):

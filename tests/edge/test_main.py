@@ -41,7 +41,7 @@ def test_version():
     assert run("--version").stdout == f"edge, version {package.__version__}\n"
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["check"], ["reload"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["check"], ["reload"], ["delegate"]])
 def test_help(command):
     done = run(*command, "--help")
     assert done.returncode == 0

@@ -16,12 +16,12 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from edge import delegated, ocsp, sct
+from edge import delegated, ocsp, sct, token
 from edge.config import addresses, read_file
 from edge.keyless import client as keyless
 from edge.schema import Place
 from edge.settings import Certificate, Server, Settings
-from edge.signers import KeylessKey, key_files
+from edge.signers import KeylessKey, Pkcs11Key, key_files
 from edge.tls.certificate import Signer
 
 _RSA_LEAST_BITS: Final = 2048
@@ -223,8 +223,28 @@ def _kind(key: PublicKeyTypes, where: str, at: Place) -> str:
     raise at.error(f"{where} a {size or ''} {name} cannot serve".replace("  ", " "), _USABLE)
 
 
-def _signer(key: KeylessKey, public_key: bytes, names: Sequence[str], at: Place) -> Signer:
+def _signer(key: KeylessKey | Pkcs11Key, public_key: bytes, names: Sequence[str], at: Place) -> Signer:
     """What signs by a key that is somewhere else; `public_key` is the certificate's."""
+    return _keyless(key, public_key, names, at) if isinstance(key, KeylessKey) else _token(key, public_key, at)
+
+
+def _token(key: Pkcs11Key, public_key: bytes, at: Place) -> Signer:
+    if key.label is None and key.id is None:
+        raise at.key("label").error("is missing", "name the key by its label (CKA_LABEL), its id (CKA_ID) or both")
+    pin = None
+    if key.pin_file is not None:
+        try:
+            pin = read_file(key.pin_file, at.key("pin_file")).decode().partition("\n")[0].strip()
+        except UnicodeDecodeError:
+            raise at.key("pin_file").error(f"{key.pin_file}: is no text", "write the PIN on its first line") from None
+    place, name = token.Place(str(key.module), key.token, pin), token.Name(key.label, key.id)
+    fault = token.check(place, name, public_key)
+    if fault:
+        raise at.error(fault, "see that module, token, key and PIN are those of this certificate (pkcs11-tool -O)")
+    return token.TokenSigner(place, name, public_key, timeout=key.timeout / 1000, pending=key.pending)
+
+
+def _keyless(key: KeylessKey, public_key: bytes, names: Sequence[str], at: Place) -> Signer:
     own = load_one(key.chain, key.key, at)
     authorities = load_authorities(key.ca, at.key("ca"))
     hosts = []

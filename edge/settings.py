@@ -38,7 +38,7 @@ from edge.schema import (
     show,
     table,
 )
-from edge.signers import KEY, KeylessKey
+from edge.signers import KEY, KeylessKey, Pkcs11Key
 from edge.tcp import Tcp
 from edge.timeouts import ListenerTimeouts, RouteTimeouts
 
@@ -419,7 +419,7 @@ class Certificate:
         default=None,
     )
     chain: Path = knob(File(), "PEM file: the server's certificate, then each issuer's up to (not needed) the root.")
-    key: Path | KeylessKey = knob(
+    key: Path | KeylessKey | Pkcs11Key = knob(
         KEY,
         "PEM file: the private key, not encrypted. ECDSA P-256 or P-384, RSA or Ed25519. Or a table that says where "
         "else it is ([keys.md](keys.md)).",

@@ -13,6 +13,7 @@ from edge.schema import (
     ListOf,
     Milliseconds,
     Parsed,
+    Text,
     Variants,
     knob,
     table,
@@ -25,6 +26,13 @@ _PENDING_DOC: Final = (
     "Signatures that a worker may be waiting for; the handshakes of further clients fail at once, which is better than "
     "to make all of them wait."
 )
+
+
+def _identifier(text: str) -> bytes:
+    found = bytes.fromhex(text.replace(":", ""))
+    if not found:
+        raise ValueError("is empty")
+    return found
 
 
 @table
@@ -54,11 +62,36 @@ class KeylessKey:
     pending: int = knob(Integer(1, 100_000), _PENDING_DOC, default=1000)
 
 
-KEY: Final[Kind[Path | KeylessKey]] = Variants(
-    File(), "signer", {"keyless": KeylessKey}
+@table
+class Pkcs11Key:
+    signer: str = knob(
+        Choice("pkcs11"), "The key is in a token that a PKCS #11 module reaches: a smart card, an HSM, a TPM."
+    )
+    module: Path = knob(File(), "The module, a shared library: `/usr/lib/softhsm/libsofthsm2.so`.")
+    token: str = knob(Text("label"), "The token's label.")
+    label: str | None = knob(Text("label"), "The key's label (CKA_LABEL).", default=None)
+    id: bytes | None = knob(
+        Parsed("identifier", _identifier, 'write it in hexadecimal digits: "01", "a1:b2:c3"'),
+        "The key's identifier (CKA_ID), in hexadecimal digits. One of `label` and `id` is needed.",
+        default=None,
+    )
+    pin_file: Path | None = knob(
+        File(), "A file with the user's PIN on its first line. Without it nobody logs in.", default=None
+    )
+    timeout: Milliseconds = knob(Duration("50ms", "1m"), "For a signature; then the handshake fails.", default="5s")
+    pending: int = knob(Integer(1, 100_000), _PENDING_DOC, default=1000)
+
+
+KEY: Final[Kind[Path | KeylessKey | Pkcs11Key]] = Variants(
+    File(), "signer", {"keyless": KeylessKey, "pkcs11": Pkcs11Key}
 )
 
 
-def key_files(key: Path | KeylessKey) -> tuple[Path, ...]:
+def key_files(key: Path | KeylessKey | Pkcs11Key) -> tuple[Path, ...]:
     """All files that a key is made of."""
-    return (key,) if isinstance(key, Path) else (key.ca, key.chain, key.key)
+    match key:
+        case KeylessKey():
+            return (key.ca, key.chain, key.key)
+        case Pkcs11Key():
+            return (key.pin_file,) if key.pin_file is not None else ()
+    return (key,)

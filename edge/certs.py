@@ -228,15 +228,21 @@ def _signer(key: KeylessKey | Pkcs11Key, public_key: bytes, names: Sequence[str]
     return _keyless(key, public_key, names, at) if isinstance(key, KeylessKey) else _token(key, public_key, at)
 
 
+def read_pin(path: Path, at: Place) -> str:
+    """What stands on a file's first line. Raises ConfigError."""
+    try:
+        pin = read_file(path, at).decode().partition("\n")[0].strip()
+    except UnicodeDecodeError:
+        pin = ""
+    if not pin:
+        raise at.error(f"{path}: holds no PIN", "write it on the first line")
+    return pin
+
+
 def _token(key: Pkcs11Key, public_key: bytes, at: Place) -> Signer:
     if key.label is None and key.id is None:
         raise at.key("label").error("is missing", "name the key by its label (CKA_LABEL), its id (CKA_ID) or both")
-    pin = None
-    if key.pin_file is not None:
-        try:
-            pin = read_file(key.pin_file, at.key("pin_file")).decode().partition("\n")[0].strip()
-        except UnicodeDecodeError:
-            raise at.key("pin_file").error(f"{key.pin_file}: is no text", "write the PIN on its first line") from None
+    pin = read_pin(key.pin_file, at.key("pin_file")) if key.pin_file is not None else None
     place, name = token.Place(str(key.module), key.token, pin), token.Name(key.label, key.id)
     fault = token.check(place, name, public_key)
     if fault:

@@ -25,6 +25,8 @@ from edge.errors import EdgeError
 from edge.hostport import split_port
 from edge.keyless import server
 from edge.schema import Place
+from edge.token import Place as TokenPlace
+from edge.token import Token, TokenError
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _DIRECTORY = click.Path(path_type=Path, file_okay=False)
@@ -37,11 +39,12 @@ Keys = dict[bytes, server.Key]
 class Files:
     """What the command was told, and what is read of it: everything at the start, and again at SIGHUP."""
 
-    def __init__(self, chain: Path, key: Path, ca: Path, keys: Path) -> None:
+    def __init__(self, chain: Path, key: Path, ca: Path, keys: Path | None, token: Token | None) -> None:
         self._chain = chain
         self._key = key
         self._ca = ca
         self._keys = keys
+        self._token = token
 
     def read(self) -> tuple[object, Keys, list[str]]:
         """The engine's ServerConfig, the keys and warnings. Raises EdgeError."""
@@ -55,8 +58,23 @@ class Files:
             verify_client=ClientTrust(authorities),
             client_authorities=dict.fromkeys(one.subject.public_bytes() for one in authorities),
         )
-        keys, warnings = read_keys(self._keys)
+        keys, warnings = read_keys(self._keys) if self._keys is not None else ({}, [])
+        if self._token is not None:
+            keys |= read_token(self._token)
         return tls, keys, [*own.warnings, *warnings]
+
+
+def read_token(token: Token) -> Keys:
+    """The keys of a token. Raises EdgeError when there is none."""
+    try:
+        keys = server.keys_by_identifier(token.keys())
+    except ImportError:
+        raise EdgeError('python-pkcs11 is not installed; install edge with the extra "pkcs11"') from None
+    except TokenError as e:
+        raise EdgeError(str(e)) from None
+    if not keys:
+        raise EdgeError(f"{token.place}: has no private key with its public key beside it")
+    return keys
 
 
 def read_keys(directory: Path) -> tuple[Keys, list[str]]:
@@ -84,6 +102,15 @@ def read_keys(directory: Path) -> tuple[Keys, list[str]]:
     return server.keys_by_identifier(keys), warnings
 
 
+def _token(module: Path | None, label: str | None, pin_file: Path | None) -> Token | None:
+    if (module is None) is not (label is None):
+        raise click.UsageError("--module and --token go together")
+    if module is None or label is None:
+        return None
+    pin = certs.read_pin(pin_file, Place("edge keyserver").key("pin-file")) if pin_file is not None else None
+    return Token(TokenPlace(str(module), label, pin))
+
+
 def _log(level: str, message: str) -> None:
     now = datetime.datetime.now(datetime.UTC)
     print(f"{now:%Y-%m-%dT%H:%M:%S}.{now.microsecond // 1000:03d}Z {level} [{os.getpid()}] {one_line(message)}",
@@ -108,8 +135,11 @@ def _bound(address: str) -> socket.socket:
 @click.option("--key", type=_FILE, required=True, help="PEM: the private key of that certificate.")
 @click.option("--ca", type=_FILE, required=True,
               help="PEM: who may have issued clients' certificates. Each such client may use every key.")  # fmt: skip
-@click.option("--keys", type=_DIRECTORY, required=True,
-              help="The directory with the keys to sign by: PEM, not encrypted, in files *.key and *.pem.")  # fmt: skip
+@click.option("--keys", type=_DIRECTORY,
+              help="A directory with keys to sign by: PEM, not encrypted, in files *.key and *.pem.")  # fmt: skip
+@click.option("--module", type=_FILE, help="A PKCS #11 module, whose token has keys to sign by.")
+@click.option("--token", metavar="LABEL", help="That token's label.")
+@click.option("--pin-file", type=_FILE, help="A file with that token's PIN on its first line.")
 @click.option("--threads", type=click.IntRange(1, 256), default=os.cpu_count() or 1, show_default="the CPUs",
               help="Threads that sign by RSA and P-384 keys.")  # fmt: skip
 @click.option("--connections", type=click.IntRange(1, 100_000), default=1000, show_default=True,
@@ -122,7 +152,10 @@ def keyserver(
     chain: Path,
     key: Path,
     ca: Path,
-    keys: Path,
+    keys: Path | None,
+    module: Path | None,
+    token: str | None,
+    pin_file: Path | None,
     threads: int,
     connections: int,
     drain: float,
@@ -137,7 +170,9 @@ def keyserver(
     SIGHUP           read keys and certificates again; with an error, change nothing
     SIGTERM, SIGINT  accept no more, answer what was asked, end
     """
-    files = Files(chain, key, ca, keys)
+    files = Files(chain, key, ca, keys, _token(module, token, pin_file))
+    if keys is None and module is None:
+        raise click.UsageError("--keys or --module: one of them is needed, or there is nothing to sign by")
     tls, held, warnings = files.read()
     for warning in warnings:
         _log("warning", warning)

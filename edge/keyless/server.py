@@ -214,6 +214,7 @@ class Connection(TlsStream):
         quiet = self.loop.time() - self._asked_at
         if quiet >= IDLE_SECONDS:
             if self._running or self.unsent:
+                self._server.report("warning", f"{self.peer}: it takes no answers", "no answers")
                 self.cut("it takes no answers")
             else:
                 self.end("it is idle")

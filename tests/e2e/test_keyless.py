@@ -11,6 +11,7 @@ import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from tests.e2e.client import Client
+from tests.e2e.examples import run_example
 from tests.e2e.processes import Process, free_port, peer, run, wait_until
 from tests.e2e.server import Edge
 
@@ -133,8 +134,8 @@ def test_openssl(remote, pki, name, version, algorithms, signature, digest):  # 
     said = run(
         [
             peer("openssl"), "s_client", "-connect", f"127.0.0.1:{remote.port}", "-servername", name, version,
-            "-sigalgs", ":".join(dict.fromkeys((algorithms, "ECDSA+SHA256"))), "-CAfile", pki.ca.file, "-verify_return_error", "-brief",
-            "-verify_hostname", name,
+            "-sigalgs", ":".join(dict.fromkeys((algorithms, "ECDSA+SHA256"))), "-CAfile", pki.ca.file,
+            "-verify_return_error", "-brief", "-verify_hostname", name,
         ],
         input="",
     )  # fmt: skip
@@ -253,6 +254,14 @@ def test_keys_are_added_by_sighup(tmp_path, pki, keyless, make_edge, nginx):
         assert client.get("/").status == 200
     server.stop()
     assert "ended after 1 signatures and 1 requests that were refused" in server.process.output()
+
+
+def test_the_example(tmp_path):
+    with run_example("keyless", tmp_path) as running:
+        assert not (running.directory / "key.pem").exists()
+        status, body = running.curl("/")
+        assert status == 200, running.log
+        assert body
 
 
 def test_the_workers_have_no_key(remote, pki):

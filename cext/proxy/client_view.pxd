@@ -12,6 +12,8 @@ cdef class TlsState:
     cdef readonly str alpn
     cdef readonly bint resumed
     cdef readonly tuple peer_certificates   # DER, the client's own first; () where it has shown none
+    cdef readonly str ja3                   # fingerprints of its ClientHello, of a policy with `fingerprints = True`
+    cdef readonly str ja4
 
 cdef class ClientConnection:
     """A client's connection, the same object from its first state to its last."""

@@ -1,6 +1,8 @@
 """Connections for hooks (see the .pxd)."""
 
 from cext.net.address cimport ADDRESS_TEXT, peer_text
+from cext.proxy.context cimport Context
+from cext.proxy.early_data cimport when_confirmed
 from cext.tls.connection cimport EARLY_ACCEPTED, EARLY_READING, Connection
 from cext.tls.names cimport cipher_suite_name, group_name, version_name
 
@@ -16,6 +18,16 @@ cdef class TlsState:
         """Whether the client's Finished has come: before that, what it has sent may be a replay of what somebody else has
         recorded. False of a connection that ended before."""
         return self.downstream.session is not None and self.downstream.tls is not None and self.downstream.tls.established
+
+    def confirm(self):
+        """To be awaited: until handshake_confirmed. ConnectionError when the connection ends before."""
+        cdef Context ctx = self.downstream.ctx
+        cdef object future = ctx.need_guest().aio.create_future()
+        if self.handshake_confirmed:
+            future.set_result(None)
+        else:
+            when_confirmed(self.downstream, confirmation(ctx, future))
+        return future
 
     @property
     def early_data_used(self):
@@ -47,6 +59,20 @@ cdef class TlsState:
         return f"<TlsState {self.version} {self.cipher_suite}>"
 
 
+def confirmation(Context ctx, future):
+    """What is to be called, outside of asyncio, with whether the handshake was confirmed."""
+    def told(bint yes):
+        if ctx.guest is None or future.done():
+            return
+        if yes:
+            future.set_result(None)
+        else:
+            future.set_exception(ConnectionAbortedError("the connection has ended before its handshake"))
+        ctx.guest.poke()
+
+    return told
+
+
 cdef TlsState tls_state(Downstream client):
     cdef Connection tls = client.tls
     cdef TlsState state = TlsState.__new__(TlsState)
@@ -58,6 +84,7 @@ cdef TlsState tls_state(Downstream client):
     state.alpn = (tls.alpn or b"").decode("latin-1")
     state.resumed = bool(tls.resumed)
     state.peer_certificates = tls.peer_certificates or ()
+    state.ja3, state.ja4 = ("", "") if client.ctx.fingerprints is None else client.ctx.fingerprints.get(client, ("", ""))
     return state
 
 

@@ -13,6 +13,7 @@ from cext.http.head_copy cimport HeadCopy
 from cext.http.message cimport METHOD_CONNECT, Head, Limits
 from cext.http.rules cimport HTTP_TARGET, http_class, valid_authority
 from cext.proxy.client_view cimport address_of, tls_state
+from cext.proxy.early_data cimport EarlyRequest
 from cext.proxy.header_view cimport Headers, field_name, field_value, latin1
 from cext.proxy.tunnel cimport Tunnel
 
@@ -188,6 +189,20 @@ cdef class RequestView(HeadView):
         if self.client.tls is None:
             raise RequestOver("the connection has ended")
         return tls_state(self.client)
+
+    @property
+    def early_data(self):
+        """Whether some of the request came before the handshake was confirmed: it may be a replay, as long as
+        tls.handshake_confirmed says so."""
+        return self.x.early is not None and (<EarlyRequest> self.x.early).connection is not None
+
+    def confirm_first(self):
+        """Has the request wait until the handshake is confirmed, when the director is done, whatever its route says of early
+        data."""
+        if self.head == NULL:
+            raise RequestOver("too late: the request has been sent")
+        if self.x.early is not None:
+            (<EarlyRequest> self.x.early).safe = False
 
     # ---- where it goes
 

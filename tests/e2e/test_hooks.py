@@ -67,7 +67,7 @@ def slowly(seconds, *, head_first=False):
 
 
 def test_every_example_is_tried_here():
-    assert set(EXAMPLES) == {"uploads", "extended", "banned", "counting"}
+    assert set(EXAMPLES) == {"uploads", "extended", "banned", "moved", "looked_up", "cors", "counting"}
 
 
 def test_uploads(policed, backend, curl):
@@ -102,6 +102,80 @@ def test_banned(policed, backend, curl):
     renew(edge, EXAMPLES["banned"].replace("192.0.2.0/24", "127.0.0.0/8"))
     assert curl(edge, "/ok")[0] in curl.cut
     assert len(backend.seen("/ok")) == 2
+
+
+def test_moved(policed, backend, curl):
+    backend.on("/api/v1/users", slowly(0))
+    edge = policed(EXAMPLES["moved"])
+    with Client(edge) as client:
+        robots = client.get("/robots.txt")
+        assert (robots.status, robots.body) == (200, b"User-agent: *\nDisallow: /api/\n")
+        moved = client.get("/a?b", host="old.example")
+        assert (moved.status, moved.get("location")) == (308, "https://new.example/a?b")
+    assert curl(edge, "/robots.txt") == (0, 200)
+    assert curl(edge, "/v1/users?n=1") == (0, 200)
+    (request,) = backend.seen("/api/v1/users")
+    assert (request.target, request.all("x-api-version")) == ("/api/v1/users?n=1", ["1"])
+    line = edge.wait_request(path="/v1/users?n=1")
+    assert line["sent_path"] == "/api/v1/users?n=1"
+
+
+def test_looked_up(policed, backend, curl):
+    edge = policed(EXAMPLES["looked_up"])
+    for _ in range(2):
+        assert curl(edge, "/ok") == (0, 200)
+    names = [request.all("x-client-name") for request in backend.seen("/ok")]
+    assert names[0] == names[1]
+    assert len(names[0]) == 1
+    assert names[0][0]
+
+
+def test_cors(policed, backend, curl):
+    def failing(connection, request):
+        connection.send(b"HTTP/1.1 500 No\r\nContent-Length: 9\r\nServer: s\r\n\r\ntraceback")
+        return True
+
+    backend.on("/failing", failing)
+    edge = policed(EXAMPLES["cors"])
+    with Client(edge) as client:
+        answer = client.get("/ok", "Origin: https://app.example")
+        assert (answer.status, answer.get("access-control-allow-origin")) == (200, "https://app.example")
+        assert answer.get("strict-transport-security") == "max-age=31536000"
+        assert client.get("/ok", "Origin: https://evil.example").get("access-control-allow-origin") is None
+        sorry = client.get("/failing")
+        assert (sorry.status, sorry.get("retry-after"), b"our side" in sorry.body) == (503, "10", True)
+    assert curl(edge, "/ok") == (0, 200)
+    assert curl(edge, "/failing") == (0, 503)
+    assert edge.wait_request(path="/failing")["status"] == 503
+
+
+OF_A_ROUTE = """
+class Policy:
+    def director(self, request):
+        request.headers["X-Route"] = "mine"
+
+
+class Fails:
+    async def director(self, request):
+        raise LookupError(request.path)
+"""
+
+
+def test_policies_of_routes(make_edge, tmp_path, backend, curl):
+    directory = tmp_path / "edge0"
+    directory.mkdir()
+    (directory / "rules.py").write_text(OF_A_ROUTE)
+    routes = [
+        {"match": {"path": "/mine/*"}, "upstream": "app", "hooks": "rules:Policy"},
+        {"match": {"path": "/fails/*"}, "upstream": "app", "hooks": "rules:Fails"},
+        {"match": {}, "upstream": "app"},
+    ]
+    backend.on("/mine/*", slowly(0))
+    edge = make_edge({"app": [backend.server]}, routes=routes)
+    assert [curl(edge, path)[1] for path in ("/mine/x", "/ok", "/fails/x")] == [200, 200, 500]
+    assert backend.seen("/mine/x")[0].all("x-route") == ["mine"]
+    assert backend.seen("/ok")[0].all("x-route") == []
+    edge.wait_error(r"hook director: LookupError: /fails/x; at .*rules.py:9 in director")
 
 
 LENIENT = """

@@ -7,6 +7,7 @@ from bench.generators_command import generators
 from bench.load_command import load
 from bench.peers import ROOT
 from bench.profile_command import profile
+from bench.waiting_command import waiting
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -18,6 +19,7 @@ main.add_command(compare)
 main.add_command(load)
 main.add_command(generators)
 main.add_command(profile)
+main.add_command(waiting)
 
 
 @main.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]})

@@ -516,9 +516,10 @@ cdef class Generator:
     `address`: a numeric IPv4 or IPv6 address. `request`: the bytes of a GET. `count`, `seconds`: whichever is reached
     first ends the run (0: no such bound). `timeout`: seconds one operation may take. After `max_errors` the run is
     given up. In the mode "idle" `count` connections are opened, `concurrency` at a time, then held for `seconds`;
-    `on_held(n)` is called when they stand. `resume`: handshakes go on from the newest session the server has given. `interval`: seconds between the steps of a slow client. `rate` (mode "requests"): requests
-    begin by the clock, so many in a second; one for which no connection is free waits, and its latency counts from
-    when it was due.
+    `on_held(n)` is called when they stand. `resume`: handshakes go on from the newest session the server has given.
+    `interval`: seconds between the steps of a slow client. `rate`: so many requests (in the mode of that name), or
+    handshakes, begin in a second, by the clock; one for which no connection is free waits. A request's latency counts
+    from when it was due.
     """
 
     cdef Loop loop
@@ -595,8 +596,8 @@ cdef class Generator:
             raise ValueError("concurrency, timeout and interval are positive")
         if not (count or seconds):
             raise ValueError("a run is bounded by count or seconds")
-        if rate < 0 or (rate and mode != "requests"):
-            raise ValueError("a rate is of requests per second, in the mode requests")
+        if rate < 0 or (rate and mode not in ("requests", "handshake")):
+            raise ValueError("a rate is of requests or handshakes per second, in the modes of these names")
         if mode == "idle" and not count:
             raise ValueError("count: how many connections to hold")
         self.set_address(address, port)
@@ -650,8 +651,12 @@ cdef class Generator:
         try:
             self.begin_measuring()
             self.measuring = self.mode != REQUESTS
-            for i in range(self.concurrency):
-                self.open_session()
+            if self.one_request and self.period_us:
+                self.due = self.started
+                self.clock = Clock(self)
+            else:
+                for i in range(self.concurrency):
+                    self.open_session()
             self.loop.run()
         finally:
             periodic.cancel()
@@ -694,7 +699,10 @@ cdef class Generator:
             self.done += 1
             self.busy -= 1
             self.live.discard(s)
-            self.open_session()
+            if self.period_us:
+                self.begin_due()
+            else:
+                self.open_session()
             return
         if self.mode == IDLE:
             self.latency_us.record(now_us() - s.started)
@@ -734,6 +742,10 @@ cdef class Generator:
         """The requests that the clock asks for by now, as far as connections are free."""
         cdef uint64_t now = now_us()
         cdef Session s
+        if self.one_request:
+            while self.due <= now and len(self.live) < self.concurrency and self.may_begin():
+                self.open_session()
+                self.due += self.period_us
         while self.due <= now and self.free and self.may_begin():
             s = <Session> self.free.pop(0)
             if s.phase != RESTING:
@@ -801,11 +813,12 @@ cdef class Generator:
         self.stop_if_idle()
 
     cdef void stop_if_idle(self) noexcept:
+        cdef bint more = self.missing or self.free or (self.one_request and self.period_us)
         if self.held:
             if self.ending:
                 self.loop.stop()
             return
-        if self.busy == 0 and (self.ending or not ((self.missing or self.free) and self.may_begin())) and not self.waiting:
+        if self.busy == 0 and (self.ending or not (more and self.may_begin())) and not self.waiting:
             self.note_end()
             self.loop.stop()
 

@@ -42,8 +42,8 @@ HELD = "held"
     "--rate",
     type=click.FloatRange(0),
     default=0.0,
-    help="With --mode requests: begin so many in a second, by the clock. A request that finds no free connection "
-    "waits, and its latency counts from when it was due.",
+    help="With --mode requests or handshake: begin so many in a second, by the clock. A request that finds no free "
+    "connection waits, and its latency counts from when it was due.",
 )
 @click.option("--timeout", type=click.FloatRange(0.01), default=10.0, show_default=True, help="For one operation, s.")
 @click.option("--interval", type=click.FloatRange(0.02), default=1.0, show_default=True, help="Of a slow client, s.")
@@ -111,8 +111,8 @@ def generator_arguments(
         concurrency = min(count, max(concurrency, IDLE_CONCURRENCY))
     if not seconds and (mode == "idle" or not count):
         seconds = 10.0
-    if rate and mode != "requests":
-        raise click.UsageError("--rate needs --mode requests")
+    if rate and mode not in ("requests", "handshake"):
+        raise click.UsageError("--rate needs --mode requests or handshake")
     config = ClientConfig(
         server_name=parts.hostname, alpn=(b"http/1.1",), cipher_suites=(SUITES[suite],), groups=(GROUPS[group],)
     )

@@ -158,6 +158,14 @@ def test_latency_at_a_rate_counts_from_when_a_request_was_due(serve):
     assert result["latency_us"]["p50"] < result["latency_us"]["max"] / 1.5
 
 
+def test_handshakes_at_a_rate(serve):
+    started = time.monotonic()
+    result = run(serve(well), "handshake", rate=100, count=30, concurrency=8)
+    assert result["done"] == result["handshakes"] == 30
+    assert result["errors"] == {}
+    assert 0.29 < time.monotonic() - started < 20
+
+
 def test_idle_connections_are_held(serve):
     server = serve(well)
     held = []
@@ -338,7 +346,7 @@ def test_a_slow_client_that_is_cut_off_tells_when(serve):
         {"interval": 0},
         {"port": 70000},
         {"mode": "idle", "count": 0, "seconds": 1},
-        {"mode": "handshake", "rate": 5},
+        {"mode": "idle", "count": 1, "rate": 5},
         {"mode": "requests", "rate": -1},
     ],
 )

@@ -57,7 +57,7 @@ cdef struct Counters:
     uint64_t early_accepted             # and, by cause, early_refusals
     uint64_t early_forwarded            # requests in early data that went upstream before the handshake was confirmed,
     uint64_t early_confirmed            # that waited for that,
-    uint64_t early_refused              # that were answered 425,
+    uint64_t early_answered_425         # that were answered 425,
     uint64_t early_retried              # that an upstream answered 425, and got again afterwards
     uint64_t hook_failures              # hooks that raised
     uint64_t handshakes_waiting         # now: for a hook, or for a remote key's signature

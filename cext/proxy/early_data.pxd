@@ -47,7 +47,7 @@ cdef class EarlyRequest(Early):
     cdef EarlyRules rules               # of the route that was found for it; None: it waits
     cdef Bytes text                     # the head as it came, while it waits to be launched,
     cdef uint32_t head_len              # and how much of that it is
-    cdef uint32_t number                # among the early ones of its connection, from 1
+    cdef uint32_t number                # among the early ones of its connection, from 1; 0: not launched, or promised
     cdef uint32_t added                 # bytes of the fields that the head has now for the upstream
     cdef bint safe                      # by its route's rules
     cdef bint claimed                   # it has an Early-Data field of its own

@@ -121,6 +121,7 @@ cdef class EarlySession(Session):
         cdef Downstream client = self.client
         client.loop.timers.disarm(&self.handshake)
         self.waiting = None
+        client.early = 0
         if not self.confirmed:
             self.answer(False)
         self.inner.on_closed(NOT_FINISHED if why == NULL and not self.confirmed else why)
@@ -186,7 +187,7 @@ cdef class EarlyRequest(Early):
         elif fate == FATE_FORWARDED and self.fate != FATE_FORWARDED:
             x.ctx.counters.early_forwarded += 1
         elif fate == FATE_REFUSED:
-            x.ctx.counters.early_refused += 1
+            x.ctx.counters.early_answered_425 += 1
         elif fate == FATE_RETRIED:
             x.ctx.counters.early_retried += 1
         else:
@@ -293,8 +294,6 @@ cdef int note_early(Downstream client, Exchange x, const Head *h) except -1:
     early.claimed = claimed
     early.connection = connection
     if connection is not None:
-        connection.heads += 1
-        early.number = connection.heads
         early.rules = x.route.early if x.route is not None else None
         early.safe = early.rules is not None and early.rules.safe(h)
     x.early = early
@@ -304,6 +303,9 @@ cdef int note_early(Downstream client, Exchange x, const Head *h) except -1:
 cdef bint early_gate(Downstream client, Exchange x, const Head *h) noexcept:
     cdef EarlyRequest early = <EarlyRequest> x.early
     cdef size_t n = h.protocol.off + h.protocol.len if h.protocol.len else h.length
+    if early.connection is not None and early.number == 0 and not x.pushed:     # a replay need not bring on a promise
+        early.connection.heads += 1
+        early.number = early.connection.heads
     if may_go(x, early):
         return True
     if x.sink is None or early.fate == FATE_REFUSED:

@@ -190,7 +190,8 @@ def test_the_example(tmp_path):
     with run_example("early-data", tmp_path) as running:
         assert running.curl("/request")[0] == 200
         session, file = tmp_path / "session", tmp_path / "request"
-        command = [peer("openssl"), "s_client", "-connect", f"localhost:{running.port}", "-CAfile", running.ca, "-ign_eof"]
+        command = [peer("openssl"), "s_client", "-connect", f"localhost:{running.port}", "-CAfile", running.ca]
+        command.append("-ign_eof")
         ask = "GET {} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
         def early(path):

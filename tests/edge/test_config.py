@@ -326,6 +326,13 @@ FAULTS = [
         "in ASCII",
         "write one link",
     ),
+    ("[[route]]", 'early_data = "forward"', "route[0].early_data", "no effect", "add [tls.early_data]"),
+    ("[[route]]", 'early_data = "forwards"', "route[0].early_data", "not known", '"forward"'),
+    ("[tls]", 'early_data = { safe = { methods = ["TRACE"] } }', "tls.early_data.safe.methods[0]", "never safe", "wait"),
+    ("[tls]", 'early_data = { safe = { methods = ["get"] } }', "tls.early_data.safe.methods[0]", "no method", "capitals"),
+    ("[tls]", 'early_data = { unique_header = "X Y" }', "tls.early_data.unique_header", "no field name", "Unique"),
+    ("[tls]", 'early_data = { unique_header = "Cookie" }', "tls.early_data.unique_header", "of its own", '"none"'),
+    ("[tls]", "early_data = { rate = 0 }", "tls.early_data.rate", "out of range", "between 1"),
     ("[[route]]", "early_hints = { learn = 1 }", "route[0].early_hints.learn", "neither true", "without quotes"),
     ("[[route]]", 'match = { method = ["get"] }', "route[0].match.method[0]", "not a method", "capitals"),
 ]

@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pytest
 from cext.http.h1_reader import BodyDecoder, parse_request_bytes, parse_response_bytes
-from cext.http.h1_writer import chunk_size_line, serialise_request, serialise_response, simple_response
+from cext.http.h1_writer import (
+    chunk_size_line,
+    serialise_request,
+    serialise_response,
+    simple_response,
+    without_field,
+)
 
 VECTORS = Path(__file__).resolve().parents[2] / "vectors"
 REQUESTS = runpy.run_path(str(VECTORS / "http1_requests.py"))["VALID"]
@@ -209,3 +215,23 @@ def test_simple_response_says_whether_it_stays():
 def test_simple_response_without_content():
     assert simple_response(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
     assert simple_response(304) == b"HTTP/1.1 304 Not Modified\r\n\r\n"
+
+
+# A field that is ours alone.
+
+
+@pytest.mark.parametrize("name", [b"Only-Ours", b"only-ours", b"ONLY_OURS", b"Only_ours"])
+def test_a_field_that_is_ours_alone(name):
+    head = b"GET / HTTP/1.1\r\nHost: a\r\n" + name + b": forged\r\nOnly-Our: 1\r\nOnly-Ours-2: 2\r\n\r\n"
+    out = serialise_request(head, dropped=b"Only-Ours")
+    assert b"forged" not in out
+    assert b"Only-Our: 1\r\nOnly-Ours-2: 2\r\n" in out
+    assert b"forged" in serialise_request(head)
+
+
+def test_trailers_without_a_field():
+    lines = b"A: 1\r\nonly_ours: 2\r\nOnly-Ours: 3\r\nOnly-Oursx: 4\r\nOnly-Our: 5\r\n"
+    assert without_field(lines, b"Only-Ours") == b"A: 1\r\nOnly-Oursx: 4\r\nOnly-Our: 5\r\n"
+    assert without_field(b"", b"Only-Ours") == b""
+    assert without_field(b"Only-Ours:\r\n", b"Only-Ours") == b""
+    assert without_field(b"X: Only-Ours\r\n", b"Only-Ours") == b"X: Only-Ours\r\n"

@@ -10,6 +10,7 @@ from cext.tls.replay import SharedRegister
 from cext.tls.session import TicketKeys
 
 from tests.cext.proxy.harness import SECONDS, Reader, get, post, reply, serving, until
+from tests.cext.proxy.test_hooks import hooks
 from tests.cext.proxy.test_states import Watched
 from tests.cext.tls.peer import server_config
 from tests.early_client import EarlyClient, session_of
@@ -202,7 +203,7 @@ def test_a_route_that_rejects(edge, seen, kind):
         client.ask(("GET", "/r/again"))
         assert client.status(2) == 200
     assert seen.paths() == ["/f/two", "/r/again"]
-    counted(edge, refused=1, forwarded=1)
+    counted(edge, answered_425=1, forwarded=1)
 
 
 def test_several_requests_in_several_records(edge, seen, kind):
@@ -643,7 +644,7 @@ def test_the_log_and_what_was_refused(edge, seen, kind):
         until(lambda: edge.counters()["early_refused_replayed"] == 1)
         client.client.confirm()
     edge.until_idle()
-    counted(edge, offered=2, accepted=1, forwarded=1, refused=1)
+    counted(edge, offered=2, accepted=1, forwarded=1, answered_425=1)
     assert len(seen.requests) == 1
     edge.stop()
     by_path = {line["path"]: line for line in edge.log() if "path" in line}
@@ -665,3 +666,39 @@ def test_the_same_ticket_again_is_told_why(seen, kind):
             until(lambda: edge.counters()["early_refused_register_full"] == 1)
         edge.until_idle()
         assert seen.requests == []
+
+
+def test_a_director_is_asked_when_nothing_holds_the_request(seen, kind):
+    """What is forwarded may be a replay, and says so; all else is known to be none."""
+    told = []
+
+    def director(request):
+        told.append((request.target, request.tls.handshake_confirmed))
+
+    with early_edge(seen, hooks=hooks(director)) as edge, kind(edge) as client:
+        client.ask(("GET", "/f/a"), ("GET", "/f/b?c"))
+        counted(edge, forwarded=1)
+        assert client.client.flight()
+        assert told == [("/f/a", False)]
+        client.client.confirm()
+        assert client.status(0) == client.status(1) == 200
+        assert told == [("/f/a", False), ("/f/b?c", True)]
+
+
+def test_a_promise_is_not_forwarded(seen):
+    """Of HTTP/2: what an early response names is asked for when the handshake is confirmed; names stay in order."""
+    def promising(group):
+        return [Route(group, path="/*", push=True, early_data=EarlyRules("forward"))]
+
+    seen.answers["/page"] = reply(b"page", fields=["Link: </style>; rel=preload"])
+    with serving(seen, routes=promising, listener={"unique_header": UNIQUE},
+                 tls=server_config(alpn=(b"h2", b"http/1.1"), **tls())) as pushing, H2(pushing) as client:
+        client.ask(("GET", "/page"))
+        assert client.status(0) == 200
+        assert client.peer.responses[client.streams[0]].promises
+        client.ask(("GET", "/never-sent-early"))        # the engine writes no early data any more
+        assert seen.paths() == ["/page"]
+        client.client.confirm()
+        assert client.status(1) == 200
+        until(lambda: "/style" in seen.paths())
+    assert all("early-data" not in request.fields for request in seen.of("/style"))

@@ -73,7 +73,8 @@ class ClientHello(ClientHelloInfo):
     """Our end's address."""
     local_port: int = 0
     proxy: Any = None
-    """What the PROXY header said, where the listener takes one; else None."""
+    """Of a connection with a PROXY header: `proxy_address`, `local_address` and `local_port` as the client called them,
+    `tlvs` and `tlv(type)`. None without one."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

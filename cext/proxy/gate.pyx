@@ -14,6 +14,7 @@ from cext.net.proxy_header cimport ProxyHeader, proxy_parse
 from cext.proxy.context cimport OVER_NONE
 from cext.proxy.downstream cimport READ_HANDSHAKE
 from cext.proxy.handover cimport hand_over
+from cext.proxy.hook_call cimport HookCall
 from cext.proxy.limits cimport admit_address, may_answer
 from cext.proxy.proxied cimport new_proxied
 from cext.tls.messages cimport parse_client_hello
@@ -289,12 +290,20 @@ cdef class Gate(Opening):
         """To TLS, with all that has come."""
         self.pending = False
         bytes_free(&self.message)
-        client.stash = self.raw
-        memset(&self.raw, 0, sizeof(Bytes))
+        if not self.settings.targets:
+            client.stash = self.raw
+            memset(&self.raw, 0, sizeof(Bytes))
+        elif bytes_append(&client.stash, self.raw.data, self.raw.len) < 0:      # raw stays until the hook has decided
+            client.shut(b"out of memory")
+            return
         client.stash_news = client.stash.len > 0
-        if self.proxied is None:
+        if self.proxied is None and not self.settings.targets:
             client.opening = None
 
     cdef void stay(self, Downstream client) noexcept:
+        cdef HookCall asked = client.ctx.deciding.get(client)
+        if asked is not None:           # it was a hook that handed over
+            asked.settled()
+            return
         self.release(client)
         client.pump()

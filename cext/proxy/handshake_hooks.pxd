@@ -23,15 +23,6 @@ cdef enum Stage:                            # of a decision, in this order
     ASK_TICKETS = 3
     DECIDED = 4
 
-cdef class HandOvers:
-    """Where connections go that a hook hands over. The base knows no place."""
-    cdef bint hand_over(self, Downstream client, str name) noexcept
-    # Whether the connection, as it has come, goes to the receiver of that name: it is ended by that, or hand_over_failed()
-    # is called later. Called while its bytes are being read: what there is to do is to be done at the end of the turn.
-
-cdef void hand_over_failed(Downstream client, str why) noexcept
-# The receiver did not take it: its handshake ends.
-
 cdef class HandshakeHooks:
     """A policy's hooks of the handshake, as the data plane calls them; None for each that it does not have."""
     cdef readonly tuple hooks               # by Stage, but for the tickets'
@@ -44,7 +35,6 @@ cdef class HandshakeHooks:
     cdef tuple verdicts                     # what a hook may raise: Drop, HandOver, one with `description` and `reason`
     cdef object failed                      # (hook, exception): tells the operator
     cdef Context ctx
-    cdef HandOvers hand_overs
     cdef set storing                        # Storing, of tickets that were given
     cdef void join(self, Context ctx) noexcept
     cdef void report(self, str hook, object error) noexcept
@@ -75,12 +65,18 @@ cdef class Decision:
     cdef AwaitedTickets awaited(self)
     cdef int finish(self) noexcept
     cdef int fail(self, object error) noexcept
+    cdef int give_away(self, object name) noexcept
+    cdef void forget_raw(self) noexcept
 
 cdef class Asking(HookCall):
     """A hook that is asked."""
     cdef Decision decision
     cdef object hook
     cdef tuple arguments
+
+cdef class GivingAway(HookCall):
+    """A receiver that is slow to take the connection; `settled` when it has not."""
+    cdef Decision decision
 
 cdef class Signing(HookCall):
     """A signature that is asked for."""

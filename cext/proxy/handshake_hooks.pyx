@@ -6,7 +6,11 @@ the loop (`settled`). Both end in decide(), since one decision may lead to the n
 
 import inspect
 
+from cext.base.buffer cimport bytes_free
 from cext.net.address cimport ADDRESS_TEXT, Peer, local_peer, peer_text
+from cext.proxy.downstream cimport Opening
+from cext.proxy.gate cimport GateSettings
+from cext.proxy.handover cimport hand_over
 from cext.tls.connection cimport TLS_FAILED, TLS_PROGRESS, TLS_WAIT_POLICY, TLS_WAIT_SIGN
 from cext.tls.constants cimport decode_error, internal_error
 from cext.tls.handshake cimport Handshake
@@ -37,7 +41,7 @@ cdef int decide(Downstream client, int event) noexcept:
     while event == TLS_WAIT_SIGN or event == TLS_WAIT_POLICY:
         if event == TLS_WAIT_SIGN:
             event = sign(client)
-        elif client.ctx.handshake is None:
+        elif client.ctx.handshake is None or client.refused:    # who is over a limit is told so, and nobody is asked
             event = client.tls.resume_policy(None, None)
         else:
             decision = Decision.__new__(Decision)
@@ -49,18 +53,6 @@ cdef int decide(Downstream client, int event) noexcept:
 
 
 # ---- by the ClientHello ----
-
-cdef class HandOvers:
-    cdef bint hand_over(self, Downstream client, str name) noexcept:
-        return False
-
-
-cdef void hand_over_failed(Downstream client, str why) noexcept:
-    if client.fd < 0:
-        return
-    client.begin_deciding(None)
-    client.handshake_went_on(client.tls.refuse_to_resume(internal_error, why))
-
 
 cdef class HandshakeHooks:
     """HandshakeHooks(client_hello=None, get_config=None, get_certificate=None, wrapper=None, ...): see the .pxd."""
@@ -76,7 +68,6 @@ cdef class HandshakeHooks:
         self.read_session = read_session
         self.verdicts = (Drop, HandOver, refuse)
         self.failed = failed
-        self.hand_overs = HandOvers()
         self.storing = set()
 
     cdef void join(self, Context ctx) noexcept:
@@ -215,6 +206,8 @@ cdef class Decision:
         local_peer(client.fd, &local)
         n = peer_text(&local, text)
         connection |= {"local": text[:n].decode("ascii"), "local_port": local.port if n else 0}
+        if client.opening is not None:
+            connection["proxy"] = client.opening.proxied
         try:
             self.hello = self.hooks.describe(self.client_hello, connection)
         except ValueError as e:
@@ -268,6 +261,7 @@ cdef class Decision:
         cdef Downstream client = self.client
         cdef AwaitedTickets tickets = self.awaited()
         cdef int event
+        self.forget_raw()
         if tickets is not None and self.opened is not None:
             tickets.tell(self.ticket, self.opened)
         event = client.tls.resume_policy(self.config, self.credential)
@@ -285,17 +279,51 @@ cdef class Decision:
             client.abort(b"dropped by a hook")
             return TLS_PROGRESS
         if isinstance(error, HandOver):
-            if self.hooks.hand_overs.hand_over(client, error.name):
-                if client.fd >= 0 and not client.deciding:
-                    client.begin_deciding(HookCall.__new__(HookCall))
-                return TLS_PROGRESS
-            error = LookupError(f"connections are not handed over to {error.name!r}")
+            return self.give_away(error.name)
+        self.forget_raw()
         if isinstance(error, Malformed):
             return client.tls.refuse_to_resume(decode_error, str(error))
         if isinstance(error, self.hooks.verdicts):
             return client.tls.refuse_to_resume(error.description, str(error.reason) or "refused by a hook")
         self.hooks.report(NAMES[self.stage], error)
         return client.tls.refuse_to_resume(internal_error, f"{NAMES[self.stage]} failed")
+
+
+    cdef int give_away(self, object name) noexcept:
+        """To a receiver; what it does not take ends, or is served after all, as is configured."""
+        cdef Downstream client = self.client
+        cdef GateSettings gate = client.settings.gate
+        cdef GivingAway call
+        target = None
+        if client.opening is not None and gate is not None:
+            target = gate.targets.get(name)
+        if target is None:
+            return self.fail(LookupError(f"connections are not handed over to {name!r}"))
+        call = GivingAway.__new__(GivingAway)
+        call.decision = self
+        client.begin_deciding(call)
+        if hand_over(client, target):
+            return TLS_PROGRESS
+        client.begin_deciding(None)
+        self.stage += 1
+        return self.go_on()
+
+    cdef void forget_raw(self) noexcept:
+        """Nobody else will get the connection."""
+        cdef Opening opening = self.client.opening
+        if opening is not None:
+            bytes_free(&opening.raw)
+            if opening.proxied is None:
+                self.client.opening = None
+
+
+cdef class GivingAway(HookCall):
+    cdef void settled(self) noexcept:
+        cdef Decision decision = self.decision
+        cdef Downstream client = decision.client
+        client.begin_deciding(None)
+        decision.stage += 1
+        client.handshake_went_on(decide(client, decision.go_on()))
 
 
 class Malformed(Exception):

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import queue
 import random
 import socket
 import weakref
@@ -14,6 +15,7 @@ from cext.proxy.hooks import Hooks
 from cext.tls.config import ServerConfig
 from cext.tls.session import AwaitedTickets
 
+from tests.cext.proxy.handing import gate, receiver
 from tests.cext.proxy.harness import PROTOCOLS, RESET, Client, H2Client, echo, get, serving, until
 from tests.cext.proxy.waiting import TLS12, TLS13, EngineClient, Held, alert_of, remote, signature
 from tests.cext.tls.peer import CCS_RECORD, P256, P384, credential, server_config
@@ -287,6 +289,59 @@ def test_handed_over_to_nobody(way):
         assert alert_of(edge) == "internal_error"
     (hook, error), = failures
     assert (hook, str(error)) == ("client_hello", "connections are not handed over to 'go'")
+
+
+HAND_OVERS = pytest.mark.parametrize("way", [
+    raising(HandOver("legacy")), raising_later(HandOver("legacy")), at_once(HandOver("legacy"))])
+NOBODY = {"names": [b"nobody.example"]}
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+@HAND_OVERS
+def test_handed_over_as_it_has_come(way, pieces, tmp_path):
+    came = queue.SimpleQueue()
+
+    def serve(connection):
+        came.put(connection.data)
+        connection.sock.sendall(b"from elsewhere")
+
+    path = tmp_path / "receiver"
+    with receiver(path, serve), asking(
+        client_hello=way, listener=gate(path, targets=("legacy",), **NOBODY)
+    ) as edge, EngineClient(edge) as client:
+        hello = client.tls.take_output() + b"and more"
+        for i in range(pieces):
+            client.tcp.sendall(hello[i * len(hello) // pieces:(i + 1) * len(hello) // pieces])
+        assert client.tcp.recv(100) == b"from elsewhere"
+        assert came.get(timeout=8) == hello
+        edge.until_idle()
+        counters = edge.counters()
+    assert (counters["handed_over"], counters["handshake_failures"], counters["handshakes_waiting"]) == (1, 0, 0)
+
+
+@HAND_OVERS
+@pytest.mark.parametrize("serve", [False, True])
+def test_a_receiver_that_is_away(way, serve, tmp_path):
+    asked = []
+    with asking(client_hello=way, get_config=asked.append,
+                listener=gate(tmp_path / "nobody", serve=serve, targets=("legacy",), **NOBODY)) as edge:
+        if serve:
+            served(edge)
+        else:
+            with EngineClient(edge) as client:
+                client.flush()
+                assert client.tcp.recv(100) == b""
+        edge.until_idle()
+        assert edge.counters()["handoff_failures"] == 1
+    assert len(asked) == serve
+
+
+@WAYS
+def test_not_handed_over_after_all(way, tmp_path):
+    with asking(client_hello=way(None), listener=gate(tmp_path / "nobody", targets=("legacy",), **NOBODY)) as edge:
+        served(edge)
+        with H2Client(edge) as client:
+            assert client.ask("/").status == 200
 
 
 # ---- faults ----

@@ -3,7 +3,11 @@
 import dataclasses
 import datetime
 import os
+import pwd
 import re
+import shutil
+import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -173,6 +177,28 @@ def test_what_is_not_good_is_not_stapled(make, responder, status, words):
     edge.start()
     edge.wait_error(words, seconds=30)
     assert stapled(edge) is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give its privileges up")
+def test_who_fetches_has_no_privileges_and_ends_with_the_master(make, responder):
+    nobody = pwd.getpwnam("nobody").pw_uid
+    edge = make(user="nobody")
+    responder.write(edge.own, "V")
+    responder.start()
+    edge.start()
+    wait_until(lambda: stapled(edge) == "good", 30, "a staple")
+    (pid,) = fetching(edge)
+    assert set(re.search(r"^Uid:(.*)", Path(f"/proc/{pid}/status").read_text(), re.M)[1].split()) == {str(nobody)}
+    held = {os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()}
+    bound = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines() if f":{edge.port:04X} " in line]
+    assert len(bound) > 0 and held.isdisjoint(f"socket:[{fields[9]}]" for fields in bound)
+    directory = next(path for path in Path(tempfile.gettempdir()).glob("edge-*/ocsp") if path.stat().st_uid == nobody)
+    assert directory.parent.stat().st_uid == 0
+    edge.signal(signal.SIGKILL)
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), 30, "its end")
+    edge.process.kill()
+    edge.process = None
+    shutil.rmtree(directory.parent)
 
 
 def test_nothing_is_fetched_unasked(make):

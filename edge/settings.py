@@ -386,7 +386,7 @@ class Tls:
     tickets: Tickets = knob(Section(Tickets), "Session tickets.", default={})
     early_data: EarlyData | None = knob(
         Section(EarlyData),
-        "0-RTT data. Without this table none is taken; with it, `route.early_data` says what becomes of requests in it.",
+        "0-RTT data. Without this table none is taken; with it, a route's `early_data` says what becomes of its requests.",
         default=None,
     )
     client_auth: ClientAuth | None = knob(

@@ -1,4 +1,4 @@
-"""What is safe in early data, by a route's rules: through the whole data plane in test_early_data, its settings here."""
+"""What is safe in early data by a route's rules: the settings here, what they do in test_early_data."""
 
 import pytest
 from cext.proxy.early_rules import EarlyRules

@@ -17,8 +17,8 @@ from cext.tls.engine import (
     REJECTED,
     Engine,
 )
-from cext.tls.record import RecordKeys
 from cext.tls.psk import REFUSAL_NAMES
+from cext.tls.record import RecordKeys
 from cext.tls.replay import ReplayRegister, SharedRegister
 from cext.tls.session import TicketKeys, now, shift_clock
 from hypothesis import given, settings

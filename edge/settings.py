@@ -386,7 +386,7 @@ class Tls:
     tickets: Tickets = knob(Section(Tickets), "Session tickets.", default={})
     early_data: EarlyData | None = knob(
         Section(EarlyData),
-        "0-RTT data. Without this table none is taken; with it, a route's `early_data` says what becomes of its requests.",
+        "0-RTT data. Without this table none is taken; with it, a route's `early_data` says what becomes of requests.",
         default=None,
     )
     client_auth: ClientAuth | None = knob(

@@ -12,6 +12,7 @@ the connection, and whatever waits is bounded in number and time.
 """
 
 import asyncio
+import collections
 import dataclasses
 import itertools
 import random
@@ -59,6 +60,8 @@ BACK_OFF: Final = (0.05, 5.0)
 LATE_LEAST: Final = 0.02
 LATE_TIMES: Final = 4
 """Late is what takes four times as long as others did, but no less than 20 ms, and no more than half of all time."""
+AT_A_TIME: Final = 8
+"""Signatures that are passed on in one turn of the loop."""
 _TICK: Final = (0.01, 0.1)
 _SIGNATURE_MOST: Final = 2048
 
@@ -213,6 +216,7 @@ class Client:
         self._configs = {host: servers.client_config(host) for host in servers.hosts}
         self._calls: dict[Call, None] = {}  # in the order in which they came
         self._unsent: dict[Call, None] = {}  # of those, the ones that no server was up for
+        self._answers: collections.deque[tuple[Call, bytes]] = collections.deque()
         self._spare = SPARE_MOST  # attempts that may be made beyond the first
         self._tick = min(max(servers.timeout / 20, _TICK[0]), _TICK[1])
         self._ticking = False
@@ -271,9 +275,20 @@ class Client:
         return best
 
     def answered(self, call: Call, signature: bytes) -> None:
+        """Each signature lets a handshake go on, which takes a while. Of many that come together a few are passed on at
+        a time, so that the worker serves others between them."""
         call.open -= 1
-        if not call.future.done():
-            call.future.set_result(signature)
+        if not self._answers:
+            self.loop.call_soon(self._pass_on)
+        self._answers.append((call, signature))
+
+    def _pass_on(self) -> None:
+        for _ in range(min(len(self._answers), AT_A_TIME)):
+            call, signature = self._answers.popleft()
+            if not call.future.done():
+                call.future.set_result(signature)
+        if self._answers:
+            self.loop.call_soon(self._pass_on)
 
     def failed(self, call: Call, server: "KeyServer", cause: str, *, refused: bool = False) -> None:
         """One attempt has. Another server is asked, or the same by another connection unless it has `refused`, while

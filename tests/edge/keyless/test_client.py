@@ -99,6 +99,33 @@ def client_verifies(message, signature):
 
 
 @running
+async def test_answers_that_come_together_are_passed_on_a_few_at_a_time():
+    """Each of them is a handshake that goes on."""
+    held, turns, passed = [], [0], []
+
+    def all_at_once(connection, packet):
+        held.append(packet)
+        if len(held) == 100:
+            for one in held:
+                connection.answer(one)
+
+    def count():
+        turns[0] += 1
+        asyncio.get_running_loop().call_soon(count)
+
+    async def sign(sg):
+        assert verifies("p256", await sg.sign(MESSAGE, 0x0403))
+        passed.append(turns[0])
+
+    async with scripted(all_at_once) as ks:
+        with signer(servers(ks.port, connections=1)) as sg:
+            count()
+            await asyncio.gather(*(sign(sg) for _ in range(100)))
+            assert len(passed) == 100
+            assert max(passed.count(turn) for turn in passed) <= client.AT_A_TIME
+
+
+@running
 async def test_what_a_request_tells():
     async with scripted() as ks:
         with signer(servers(ks.port)) as sg:

@@ -45,6 +45,7 @@ cdef class Gate(Opening):
     cdef bint choosing                  # until the ClientHello is whole
     cdef size_t scanned                 # bytes of raw: records that are in message
     cdef Bytes message
+    cdef bint whole                     # raw begins with a whole ClientHello: a hook may hand it over, too
     cdef bint read_proxy_header(self, Downstream client) noexcept
     cdef void enter(self, Downstream client) noexcept
     cdef void refuse(self, Downstream client, const char *why) noexcept

@@ -250,6 +250,7 @@ cdef class Gate(Opening):
         if found != HELLO:
             return True
         if parse_client_hello(self.message.data + MESSAGE_HEADER, n - MESSAGE_HEADER, &hello) == 0:
+            self.whole = True
             for rule in self.settings.rules:
                 if rule.matches(client.ctx, &hello, self.message.data, n):
                     bytes_free(&self.message)
@@ -290,14 +291,14 @@ cdef class Gate(Opening):
         """To TLS, with all that has come."""
         self.pending = False
         bytes_free(&self.message)
-        if not self.settings.targets:
+        if not self.whole or not self.settings.targets:
             client.stash = self.raw
             memset(&self.raw, 0, sizeof(Bytes))
         elif bytes_append(&client.stash, self.raw.data, self.raw.len) < 0:      # raw stays until the hook has decided
             client.shut(b"out of memory")
             return
         client.stash_news = client.stash.len > 0
-        if self.proxied is None and not self.settings.targets:
+        if self.proxied is None and self.raw.len == 0:
             client.opening = None
 
     cdef void stay(self, Downstream client) noexcept:

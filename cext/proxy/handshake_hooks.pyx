@@ -204,10 +204,12 @@ cdef class Decision:
         cdef size_t n = peer_text(&client.peer, text)
         cdef dict connection = {"client": text[:n].decode("ascii"), "client_port": client.peer.port if n else 0}
         local_peer(client.fd, &local)
+        if client.opening is not None and client.opening.proxied is not None:
+            connection["proxy"] = client.opening.proxied
+            if client.opening.proxied.local.known:
+                local = client.opening.proxied.local
         n = peer_text(&local, text)
         connection |= {"local": text[:n].decode("ascii"), "local_port": local.port if n else 0}
-        if client.opening is not None:
-            connection["proxy"] = client.opening.proxied
         try:
             self.hello = self.hooks.describe(self.client_hello, connection)
         except ValueError as e:

@@ -12,6 +12,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from edge import handoff
 from edge.tls import ClientHelloInfo
 from tests.e2e.client import Client
+from tests.e2e.processes import wait_until
 from tests.e2e.server import Edge
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs/hooks.md"
@@ -148,7 +149,7 @@ def test_sessions(policed, version):
     reused, _ = connect(session)
     assert reused
     renew(edge, EXAMPLES["sessions"])           # another worker, with another memory
-    assert not connect(session)[0]
+    wait_until(lambda: not connect(session)[0], 20, "the old worker is gone")
 
 
 WAITING = """

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import trustme
 
 from bench.peers import Site, make_site, start_backend
 from bench.processes import BenchError, Process, allow_files, cpu_seconds, free_port, wait_listening
@@ -81,13 +82,20 @@ def measure(directory: Path, latency: int, in_flight: int, rate: int, seconds: f
 
 @contextlib.contextmanager
 def key_server(site: Site) -> Iterator[int]:
-    """`edge keyserver` with the site's key; its clients show the same certificate, which is its own authority."""
+    """`edge keyserver` with the site's key, and an authority of its own for either side's certificate."""
     keys = site.directory / "keys"
     keys.mkdir()
     (keys / "site.pem").write_bytes(site.key.read_bytes())
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(site.directory / "keys-ca.pem"))
+    for name in ("127.0.0.1", "edge.example"):
+        issued = authority.issue_cert(name)
+        issued.cert_chain_pems[0].write_to_path(str(site.directory / f"{name}.pem"))
+        issued.private_key_pem.write_to_path(str(site.directory / f"{name}.key"))
     port = free_port()
-    command = [sys.executable, "-m", "edge", "keyserver", "--bind", f"127.0.0.1:{port}", "--keys", str(keys)]
-    command += ["--chain", str(site.chain), "--key", str(site.key), "--client-ca", str(site.chain)]
+    command = [sys.executable, "-m", "edge", "keyserver", "--listen", f"127.0.0.1:{port}", "--keys", str(keys)]
+    command += ["--chain", str(site.directory / "127.0.0.1.pem"), "--key", str(site.directory / "127.0.0.1.key")]
+    command += ["--ca", str(site.directory / "keys-ca.pem")]
     with Process(command, cpu=OTHER_CPU, log=site.directory / "keyserver.log") as process:
         wait_listening(process, port)
         yield port
@@ -103,10 +111,9 @@ def relay(site: Site, target: int, latency: int) -> Iterator[int]:
 
 
 def remote_key(site: Site, port: int) -> str:
-    return (
-        f'{{ signer = "keyless", servers = ["127.0.0.1:{port}"], name = "localhost", ca = "{site.chain}", '
-        f'chain = "{site.chain}", key = "{site.key}", timeout = "10s", pending = 10000 }}'
-    )
+    us = f'chain = "{site.directory}/edge.example.pem", key = "{site.directory}/edge.example.key"'
+    servers = f'servers = ["127.0.0.1:{port}"], ca = "{site.directory}/keys-ca.pem"'
+    return f'{{ signer = "keyless", {servers}, {us}, timeout = "10s", pending = 10000 }}'
 
 
 @contextlib.contextmanager

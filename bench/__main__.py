@@ -4,6 +4,7 @@ import click
 
 from bench.compare import compare
 from bench.generators_command import generators
+from bench.hooks_command import hooks
 from bench.load_command import load
 from bench.peers import ROOT
 from bench.profile_command import profile
@@ -20,6 +21,7 @@ main.add_command(load)
 main.add_command(generators)
 main.add_command(profile)
 main.add_command(waiting)
+main.add_command(hooks)
 
 
 @main.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]})

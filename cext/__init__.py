@@ -17,6 +17,6 @@ The layers, from the ground up, and who may import whom:
 hooks reach it as objects. `tests/test_layers.py` parses the imports and fails on a breach.
 
 One request reads through the files in this order: net/listener, proxy/downstream, net/stream,
-tls/connection, tls/record, tls/server13, http/h1_reader, http/rules, proxy/router, proxy/hooks, proxy/exchange,
+tls/connection, tls/record, tls/server13, http/h1_reader, http/rules, proxy/router, proxy/directing, proxy/exchange,
 proxy/pool, proxy/h1_upstream, proxy/upstream, and back through exchange, h1_writer, tls/record, net/stream.
 """

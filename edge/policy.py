@@ -109,7 +109,8 @@ class Policy:
     def start(self, log: Log, handshakes: Handshakes | None = None) -> object:
         """The hooks of a new object of the class, as the data plane calls them. Raises what the class raises."""
         policy = self.cls()
-        hooks = {name: getattr(policy, name) for name in ("director", "response", "connection_state") if hasattr(self.cls, name)}
+        own = ("director", "response", "connection_state")
+        hooks = {name: getattr(policy, name) for name in own if hasattr(self.cls, name)}
         failed = Reports(log).failed
         return Hooks(
             handshake=handshakes.hooks(policy, failed) if handshakes is not None else None,

@@ -39,12 +39,17 @@ def sets(request):
     request.timeouts.total = 5
 
 
+async def awaits_nothing(request):
+    pass
+
+
 WAYS = {
     "no hooks": None,
     "no director among them": hooks(None),
     "one that does nothing": hooks(lambda request: None),
     "one that reads path and a header": hooks(looks),
     "one that sets a timeout": hooks(sets),
+    "an async one that awaits nothing": hooks(awaits_nothing),
 }
 
 

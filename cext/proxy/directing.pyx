@@ -5,6 +5,7 @@ goes to an upstream meanwhile, and nothing of a response is read. Whoever is not
 told it before (HookCall.cancel).
 """
 
+from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t
 
 from cext.http.h1_reader cimport parse_response
@@ -22,6 +23,9 @@ from cext.proxy.upstream cimport UpstreamRequest
 from cext.proxy.context import HookTimeout
 from cext.proxy.hooks import AbortRequest
 
+cdef extern from "Python.h":
+    Py_ssize_t Py_REFCNT(PyObject *o)
+
 cdef const char *NOT_SERVED = b"The request could not be served."
 cdef const char *NOT_IN_TIME = b"The service did not answer in time."
 
@@ -30,11 +34,27 @@ WIDE.line, WIDE.head, WIDE.fields = 1 << 20, 1 << 20, 256
 
 cdef Head own_head
 
+cdef class Request(RequestView)
+
+cdef Request spare = None               # the last one that nobody has kept: most are just looked at
+
 
 cdef bint direct(Downstream client, Exchange x, const Head *h) noexcept:
+    global spare
+    cdef Hooks hooks = <Hooks> x.ctx.request_hooks
     cdef Request request = request_of(client, x, h)
-    request.policy = <Hooks> x.ctx.request_hooks
-    return request.policy.director is None or request.ask_director(request.policy, h, False)
+    request.policy = hooks
+    if hooks.director is None:
+        return True
+    if not request.ask_director(hooks, h, False):
+        return False
+    if hooks.response is None and request.untouched() and (x.route is None or x.route.hooks is None):
+        x.overseer = None                       # nobody asks for it any more
+        if Py_REFCNT(<PyObject *> request) == 1:
+            request.x = None
+            request.client = None
+            spare = request
+    return True
 
 
 cdef bint direct_on_route(Downstream client, Exchange x, const Head *h) noexcept:
@@ -47,12 +67,16 @@ cdef bint direct_on_route(Downstream client, Exchange x, const Head *h) noexcept
 
 cdef Request request_of(Downstream client, Exchange x, const Head *h):
     cdef Request request
+    global spare
     if x.overseer is not None:
         return <Request> x.overseer
-    request = Request.__new__(Request)
+    request = spare
+    spare = None
+    if request is None:
+        request = Request.__new__(Request)
     request.x = x
     request.client = client
-    request.http2 = client.tls.alpn == b"h2"
+    request.http2 = client.tls is not None and client.tls.alpn == b"h2"
     request.minor = h.minor
     request.of_request = True
     request.forwards = client.settings.x_forwarded
@@ -66,6 +90,10 @@ cdef class Request(RequestView):
     cdef Hooks policy                   # those that have been asked about it; None: there are none
     cdef Hooks of_route
     cdef bint routed                    # those of the route are being asked, or were
+
+    cdef bint untouched(self) noexcept:
+        """Whether it says no more than its exchange does."""
+        return self.own is None and self.own_notes is None and not self.limits_set
 
     # ---- before it goes on
 

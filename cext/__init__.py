@@ -7,7 +7,7 @@ The layers, from the ground up, and who may import whom:
     crypto  aead, hash_kdf, mlkem, kx, sign, x509: the only importers of lib.libcrypto
     tls     the TLS engine, sans-I/O: messages in, messages and secrets out; records around it
     http    the HTTP codec, sans-I/O: heads, bodies, framing rules, HTTP/2 sessions
-    net     file descriptors: loop (epoll and timers), stream, listener
+    net     file descriptors: loop (epoll and timers), stream, listener, descriptors that are passed on
     proxy   downstream, router, exchange, tunnel, pool, upstream: joins tls, http and net
     worker  the composition root
 

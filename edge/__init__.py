@@ -4,6 +4,7 @@ config    TOML to frozen settings: every key, default and explanation
 schema    the means for it: kinds of values, tables, precise errors, the reference page
 certs     certificate chains and keys, checked and made ready for the engine
 plane     settings to data-plane objects: the one place that touches `cext`
+handoff   connections handed over, for any program: the message, a receiver, a sender
 sockets   listening sockets that outlive the workers
 master    gunicorn's arbiter with a fixed slot of sockets for each worker
 worker    one process: builds the data plane and runs it

@@ -15,7 +15,8 @@ DOCUMENT = Path(__file__).resolve().parents[2] / "docs/handoff.md"
 
 
 def vectors():
-    return [bytes.fromhex("".join(text.split())) for text in re.findall(r"```hex\n(.*?)```", DOCUMENT.read_text(), re.S)]
+    found = re.findall(r"```hex\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    return [bytes.fromhex("".join(text.split())) for text in found]
 
 
 def test_the_documents_vectors_are_what_is_written_and_read():

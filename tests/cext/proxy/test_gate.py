@@ -1,9 +1,9 @@
 """PROXY headers in front of connections: believed from those who may send them, and from nobody else."""
 
 import pytest
-
 from cext.proxy.address_table import AddressTable
 from cext.proxy.gate import GateSettings, ProxySettings
+
 from tests.cext.net.test_proxy_header import CLIENT, V4, V6, tlv, v2
 from tests.cext.proxy.handing import connected, descriptors, gate, receiver
 from tests.cext.proxy.harness import SECONDS, BytesClient, Client, echo, get, reply, serving, until

@@ -7,7 +7,7 @@ from cext.proxy.handshake_hooks import Drop, HandOver
 
 from tests.cext.net.test_proxy_header import V4, tlv, v2
 from tests.cext.proxy.handing import connected, gate, receiver
-from tests.cext.proxy.harness import Client, echo, get, until
+from tests.cext.proxy.harness import Client, get, until
 from tests.cext.proxy.test_gate import behind
 from tests.cext.proxy.test_handover import handed, hello
 from tests.cext.proxy.test_handshake_hooks import asking

@@ -3,9 +3,10 @@
 import contextlib
 import os
 import sys
+import tempfile
 from pathlib import Path
 
-from tests.e2e.processes import Process, answers, free_port, peer, run
+from tests.e2e.processes import Process, answers, free_port, peer, run, wait_until
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs/examples"
 
@@ -37,11 +38,13 @@ class Example:
 def run_example(name, tmp_path):
     """`edge example NAME` until the block ends."""
     port = free_port()
-    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
     command = [sys.executable, "-m", "edge", "example", name, "--port", port]
-    process = Process(command, tmp_path / "example.log", env=environment)
-    try:
-        process.started(lambda: "Its files are in " in process.output() and answers(port), seconds=60)
-        yield Example(process, port)
-    finally:
-        process.stop()
+    with tempfile.TemporaryDirectory(prefix="example-") as short:  # the path of a Unix socket has room for 107 bytes
+        environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path), "TMPDIR": short}
+        process = Process(command, tmp_path / "example.log", env=environment)
+        try:
+            process.started(lambda: "Its files are in " in process.output() and answers(port), seconds=60)
+            yield Example(process, port)
+        finally:
+            process.stop()
+            wait_until(lambda: not os.listdir(short), 20, "the removal of the example's files")

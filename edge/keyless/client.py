@@ -60,7 +60,7 @@ BACK_OFF: Final = (0.05, 5.0)
 LATE_LEAST: Final = 0.02
 LATE_TIMES: Final = 4
 """Late is what takes four times as long as others did, but no less than 20 ms, and no more than half of all time."""
-AT_A_TIME: Final = 8
+AT_A_TIME: Final = 2
 """Signatures that are passed on in one turn of the loop."""
 _TICK: Final = (0.01, 0.1)
 _SIGNATURE_MOST: Final = 2048

@@ -95,6 +95,7 @@ cdef class Context:
     cdef uint64_t date_until            # loop ms until which date_text holds
     cdef int hook_timeout_ms            # for which a hook may think
     cdef AsyncGuest guest               # None: nobody has needed it; then need_guest()
+    cdef object outcomes                # deque of HookCalls that are over, and to be settled
     cdef Watchdog watchdog              # over hooks; None: there has been none; then watch_hooks()
     cdef object access_log              # AccessLog or None
     cdef object error_log

@@ -1,5 +1,7 @@
 """The worker's shared state (see the .pxd)."""
 
+import collections
+
 from libc.limits cimport INT_MAX
 from libc.stdlib cimport free, malloc
 from libc.time cimport gmtime_r, strftime, time, time_t, tm
@@ -35,6 +37,7 @@ cdef class Context:
         self.relief = Relief()
         self.high_fd = INT_MAX
         self.hook_timeout_ms = 5000
+        self.outcomes = collections.deque()
         self.client_scratch = <uint8_t *> malloc(SCRATCH)
         self.upstream_scratch = <uint8_t *> malloc(SCRATCH)
         if self.client_scratch == NULL or self.upstream_scratch == NULL:

@@ -18,4 +18,5 @@ cdef class HookCall(TimerOwner):
     # Overridden: the outcome is there. Called by the loop, with no other Python running.
     cdef void cancel(self) noexcept
     # Who asked has gone: a task is cancelled, and settled() will not come.
+    cdef void settle(self) noexcept
     cdef int take(self, object task) except -1

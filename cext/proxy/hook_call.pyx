@@ -8,12 +8,27 @@ from cext.base.timers cimport timer_init
 
 from cext.proxy.context import HookTimeout
 
+cdef enum:
+    # Much may follow from each, the rest of a handshake for one: who is served already shall not wait for all of them.
+    SETTLED_AT_A_TIME = 4
+
 cdef extern from "Python.h":
     bint PyCoro_CheckExact(object o)
 
 
 async def outcome_of(awaitable):
     return await awaitable
+
+
+def settling(Context ctx):
+    """What settles calls that have come to their end: a few, the others in the next turn."""
+    def settle_some():
+        cdef int i
+        for i in range(min(len(ctx.outcomes), SETTLED_AT_A_TIME)):
+            (<HookCall> ctx.outcomes.popleft()).settle()
+        if ctx.outcomes:
+            ctx.loop.call_soon(settle_some)
+    return settle_some
 
 
 cdef class HookCall(TimerOwner):
@@ -73,14 +88,19 @@ cdef class HookCall(TimerOwner):
                 task.exception()        # has been looked at: asyncio need not complain
             return
         self.ctx.loop.timers.disarm(&self.timer)
-        self.ctx.loop.call_soon(self._settle)
+        if not self.ctx.outcomes:
+            self.ctx.loop.call_soon(settling(self.ctx))
+        self.ctx.outcomes.append(self)
 
-    def _settle(self):
+    cdef void settle(self) noexcept:
         task = self.task
         if task is None:                # cancelled in between
             return
         self.task = None
-        self.take(task)
+        try:
+            self.take(task)
+        except BaseException as e:
+            self.error = e
         self.settled()
 
     cdef int take(self, object task) except -1:

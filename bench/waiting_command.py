@@ -70,9 +70,11 @@ def measure(directory: Path, latency: int, in_flight: int, rate: int, seconds: f
         load = Load(site, rate, seconds)
         with serving(site, "remote", remote_key(site, port)) as edge:
             alone = steady(load, edge)
-            remote = beside(load, edge, ["-c", str(in_flight)])
+            # By the clock: clients do not come in step, as those of a closed loop do who have all waited equally long.
+            arriving = round(in_flight / (latency / 1000)) if latency else 1000
+            remote = beside(load, edge, ["-c", str(2 * in_flight), "--rate", str(arriving)])
         with serving(site, "local", f'"{site.key}"') as edge:
-            local = beside(load, edge, ["-c", str(in_flight), "--rate", str(remote["handshakes_per_second"])])
+            local = beside(load, edge, ["-c", str(2 * in_flight), "--rate", str(remote["handshakes_per_second"])])
     asked = {"latency_ms": latency, "in_flight": in_flight, "rate": rate}
     return {**asked, "alone": alone, "remote": remote, "local": local}
 

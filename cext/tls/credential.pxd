@@ -1,6 +1,6 @@
 """A certificate chain and its key, encoded once for every handshake that shows it."""
 
-from libc.stdint cimport uint16_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from cext.base.wire cimport Reader
 from cext.crypto.sign cimport PrivateKey, PublicKey
@@ -25,6 +25,7 @@ cdef class Credential:
     cdef readonly tuple chain                       # DER, leaf first
     cdef readonly PrivateKey key                    # None: `signer` signs
     cdef readonly object signer                     # remote: has sign(message, scheme), which the owner calls
+    cdef uint32_t vouched                           # signatures of `signer` in a row that were right
     cdef readonly PublicKey public_key              # of the leaf or delegated, for what `signer` signs; None beside a key
     cdef readonly DelegatedCredential delegated     # None: the leaf's key signs
     cdef readonly bint match_issuer                 # only for peers that name one of `issuers`

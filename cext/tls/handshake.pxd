@@ -139,6 +139,8 @@ cdef class Handshake:
     # STEP_OK with the signature (SIGNATURE_MAX bytes at most), STEP_WAIT_SIGN when a remote signer must be asked, or
     # -internal_error. A state that gets STEP_WAIT_SIGN returns it and changes nothing: it is entered again.
 
+    cdef bint vouches(self, Credential credential, int scheme, const uint8_t *message, size_t n, bytes remote) except -1
+
     cdef int open_message(self, Writer *w, size_t room) noexcept nogil
     # A writer for one whole message (header included, as build_* write it) of at most `room` bytes, in the
     # flight. 0 or -internal_error.

@@ -7,7 +7,7 @@ one is late or fails.
     Connection       one connection: requests by their ids
 
 A signature may be made twice without harm, so a call that is late is asked for again elsewhere, and the first answer
-counts. Nothing here trusts what a key server sends: the engine checks each signature, ids that were not asked for end
+counts. Nothing here trusts what a key server sends: the engine checks signatures, ids that were not asked for end
 the connection, and whatever waits is bounded in number and time.
 """
 
@@ -60,7 +60,7 @@ BACK_OFF: Final = (0.05, 5.0)
 LATE_LEAST: Final = 0.02
 LATE_TIMES: Final = 4
 """Late is what takes four times as long as others did, but no less than 20 ms, and no more than half of all time."""
-AT_A_TIME: Final = 2
+AT_A_TIME: Final = 8
 """Signatures that are passed on in one turn of the loop."""
 _TICK: Final = (0.01, 0.1)
 _SIGNATURE_MOST: Final = 2048

@@ -143,6 +143,40 @@ def test_a_remote_key_signs(kind):
     assert b.signer is None
 
 
+@pytest.mark.parametrize("kind", ["ecdsa-p256", "ed25519", "rsa"])
+def test_after_right_signatures_only_those_of_rsa_are_all_verified(kind):
+    credential = remote_credential(kind)
+    told = []
+    for i in range(40):
+        a, b, _ = connect(ServerConfig([credential]))
+        sent = b.take_output()
+        message, scheme = b.to_sign
+        wrong = i >= 17
+        event = b.give_signature(b.signer.sign(message + b"!" * wrong, scheme))
+        a.receive_bytes(sent)
+        a.receive_bytes(b.take_output())
+        if not wrong:
+            assert event == PROGRESS
+        told.append("ours" if event == FAILED else a.failure.name if a.failure else "")
+    assert told[:17] == [""] * 17
+    if kind == "rsa":
+        assert set(told[17:]) == {"ours"}
+    else:
+        assert told[17:32] == ["decrypt_error"] * 15, "the client finds it"
+        assert set(told[32:]) == {"ours"}, "a sample has told: all are verified again"
+
+
+@pytest.mark.parametrize("signature", [b"", bytes(2000)])
+def test_what_cannot_be_a_signature_never_leaves(signature):
+    credential = remote_credential("ecdsa-p256")
+    for _ in range(20):
+        _, b, _ = connect(ServerConfig([credential]))
+        assert b.give_signature(b.signer.sign(*b.to_sign)) == PROGRESS
+    _, b, _ = connect(ServerConfig([credential]))
+    assert b.give_signature(signature) == FAILED
+    assert b.failure.reason == "the signer's signature does not verify"
+
+
 @pytest.mark.parametrize("signature", [b"", b"no signature", bytes(2000)])
 def test_a_wrong_signature_does_not_leave(signature):
     a, b, _ = connect(ServerConfig([remote_credential("ecdsa-p256")]))

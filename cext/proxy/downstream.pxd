@@ -1,6 +1,6 @@
 """A client's connection: socket and TLS. What is spoken inside is its Session's business."""
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from cext.base.buffer cimport Bytes, Chunk
 from cext.base.timers cimport Timer

@@ -11,7 +11,7 @@ on_chunk, on_batch and on_end. After on_end it calls release; to give up at any 
 Every callback may release or drop the request: who calls one looks at `user` again afterwards.
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t
 
 from cext.base.buffer cimport Bytes, Chunk
 from cext.base.timers cimport Timer, TimerOwner

@@ -75,11 +75,6 @@ cdef inline void set_forget(U16Set *s, uint16_t v) noexcept nogil:
     s.bits[v >> 6] = 0
 
 
-cdef inline bint is_grease(uint16_t v) noexcept nogil:
-    """RFC 8701: 0x0a0a, 0x1a1a ... 0xfafa."""
-    return (v & 0x0F0F) == 0x0A0A and (v >> 8) == (v & 0xFF)
-
-
 cdef int known_extension(uint16_t type) noexcept nogil
 """KnownExtension, or X_UNKNOWN."""
 

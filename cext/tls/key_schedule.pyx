@@ -270,13 +270,3 @@ def updated(int hash, bytes secret not None):
     memcpy(out, <const uint8_t *> secret, n)
     next_traffic_secret(hash, out)
     return out[:n]
-
-
-def ticket_psk(int hash, bytes resumption_secret not None, bytes nonce not None):
-    """The PSK of a ticket, by the resumption_master_secret and the ticket's nonce."""
-    cdef uint8_t out[HASH_MAX]
-    cdef size_t n = checked_length(hash, resumption_secret, "resumption_secret")
-    if len(nonce) > CONTEXT_MAX:
-        raise ValueError("a nonce of more than 255 bytes")
-    resumption_psk(hash, resumption_secret, nonce, len(nonce), out)
-    return out[:n]

@@ -109,9 +109,6 @@ cdef void build_hello_retry_request(Writer *w, const uint8_t *session_id, size_t
                                     size_t cookie_len) noexcept nogil
 """group 0: no key_share; cookie_len 0: no cookie."""
 
-cdef const uint8_t *hello_retry_random() noexcept nogil
-"""The 32 bytes of a HelloRetryRequest's random: SHA-256 of "HelloRetryRequest"."""
-
 # --- EncryptedExtensions (section 4.3.1)
 
 cdef struct EncryptedExtensions:

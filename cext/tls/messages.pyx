@@ -339,15 +339,11 @@ cdef void write_offered_psk(Writer *w, const ClientHelloParts *parts) noexcept n
 
 # --- ServerHello and HelloRetryRequest
 
-# Section 4.1.3.
+# Section 4.1.3: SHA-256 of "HelloRetryRequest".
 cdef const char *RETRY_RANDOM = (
     b"\xcf\x21\xad\x74\xe5\x9a\x61\x11\xbe\x1d\x8c\x02\x1e\x65\xb8\x91"
     b"\xc2\xa2\x11\x16\x7a\xbb\x8c\x5e\x07\x9e\x09\xe2\xc8\xa8\x33\x9c"
 )
-
-
-cdef const uint8_t *hello_retry_random() noexcept nogil:
-    return <const uint8_t *> RETRY_RANDOM
 
 
 cdef int parse_server_hello(const uint8_t *body, size_t n, uint64_t offered, ServerHello *sh) noexcept nogil:

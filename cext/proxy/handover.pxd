@@ -17,6 +17,7 @@ cdef class HandoffTarget(Passage):
     cdef Context ctx                    # of the worker, once it was used
     cdef int sent                       # messages on this connection to the receiver
     cdef list waiting                   # Downstreams, the oldest first: the receiver is slow
+    cdef int patience_ms                # how long some may wait while the receiver takes none
     cdef Timer patience                 # when what waits has waited long enough
     cdef uint64_t told_at               # loop ms of the last line in the log,
     cdef unsigned int untold            # failures since

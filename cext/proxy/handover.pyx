@@ -17,7 +17,6 @@ from cext.proxy.proxied cimport Proxied
 
 cdef enum:
     WAITING_MAX = 64            # connections that wait for a slow receiver
-    PATIENCE_MS = 1000          # without progress
     MESSAGES = 32               # on one connection to the receiver
     TELL_MS = 10000             # between two lines in the log about one receiver
 
@@ -38,13 +37,14 @@ cdef bint hand_over(Downstream client, HandoffTarget target) noexcept:
 
 
 cdef class HandoffTarget(Passage):
-    """HandoffTarget(name, path, serve_otherwise)"""
+    """HandoffTarget(name, path, serve_otherwise, patience_ms)"""
 
-    def __init__(self, str name, str path, bint serve_otherwise):
+    def __init__(self, str name, str path, bint serve_otherwise, int patience_ms=1000):
         address_set(&self.address, "unix", path, 0)
         self.name = name
         self.wire_name = name.encode()
         self.serve_otherwise = serve_otherwise
+        self.patience_ms = patience_ms
         self.waiting = []
         timer_init(&self.patience, self, 0)
 
@@ -104,7 +104,7 @@ cdef class HandoffTarget(Passage):
     cdef void wait(self, Downstream client) noexcept:
         client.opening.waits = True
         if not self.waiting:
-            self.loop.timers.arm(&self.patience, self.loop.now + PATIENCE_MS)
+            self.loop.timers.arm(&self.patience, self.loop.now + self.patience_ms)
         self.waiting.append(client)
         if not self.registered:
             self.watch_room()
@@ -123,7 +123,7 @@ cdef class HandoffTarget(Passage):
                     self.watch_room()
                 return
             self.waiting.pop(0)
-            self.loop.timers.arm(&self.patience, self.loop.now + PATIENCE_MS)
+            self.loop.timers.arm(&self.patience, self.loop.now + self.patience_ms)
             if sent == FD_ERROR:
                 self.fail(client, os.strerror(self.error))
                 self.do_otherwise(client)

@@ -18,9 +18,9 @@ from tests.cext.tls.peer import server_config
 EVERYTHING = {"names": [b"example.com"]}
 
 
-def gate(path, *, serve=False, targets=(), **conditions):
+def gate(path, *, serve=False, patience_ms=1000, targets=(), **conditions):
     """A gate with one rule: those of the conditions (or of example.com) go to the path."""
-    target = HandoffTarget("legacy", str(path), serve)
+    target = HandoffTarget("legacy", str(path), serve, patience_ms)
     rule = HandoffRule(target, **(conditions or EVERYTHING))
     return {"gate": GateSettings(rules=[rule], targets=dict.fromkeys(targets, target))}
 

@@ -22,7 +22,7 @@ from cext.worker import DataPlane
 from tests.cext.tls.peer import server_config
 from tests.h2_peer import H2Peer
 
-SECONDS = 8
+SECONDS = 30
 PROTOCOLS = (b"h2", b"http/1.1")
 RESET = struct.pack("ii", 1, 0)     # SO_LINGER: close() sends RST
 

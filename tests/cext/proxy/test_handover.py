@@ -11,6 +11,7 @@ from edge import handoff
 from tests.cext.proxy.example import beside
 from tests.cext.proxy.handing import connected, descriptors, gate, receiver, receiving
 from tests.cext.proxy.harness import (
+    SECONDS,
     Client,
     H2Client,
     client_context,
@@ -242,16 +243,21 @@ def test_a_receiver_that_never_reads(path, serve):
 def test_a_receiver_that_is_slow_gets_them_all(path):
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(handoff.listen(str(path), 0o600))
-        edge = stack.enter_context(serving(echo, listener=gate(path)))
+        edge = stack.enter_context(serving(echo, listener=gate(path, patience_ms=60_000) | {"handshake_ms": 60_000}))
         message = record(HANDSHAKE, hello("example.com", extension(21, bytes(9000))))
         clients = [stack.enter_context(connected(edge)) for _ in range(60)]
         for client in clients:
             client.sendall(message)
-        source, _ = listener.accept()
-        stack.enter_context(source)
-        for _ in clients:
-            with handoff.receive(source) as connection:
-                connection.sock.sendall(b"x")
+        listener.settimeout(SECONDS)
+        taken = 0
+        while taken < len(clients):     # once a connection's are all read, the next may go on another one
+            source, _ = listener.accept()
+            with source:
+                source.settimeout(SECONDS)
+                while taken < len(clients) and (connection := handoff.receive(source)) is not None:
+                    with connection:
+                        connection.sock.sendall(b"x")
+                    taken += 1
         assert all(client.recv(1) == b"x" for client in clients)
         until(lambda: edge.counters()["handed_over"] == len(clients))
         assert edge.counters()["handoff_failures"] == 0

@@ -12,7 +12,9 @@ from cext.tls.connection import Connection
 
 from tests.cext.proxy.harness import Client, get, reply, serving
 
-REQUESTS = 12_000
+WARMING = 2400
+REQUESTS = 4800     # a leak of 64 bytes in each of these is 300 KiB
+ROUNDS = 4
 
 
 def test_an_idle_connection_is_three_small_objects():
@@ -50,16 +52,21 @@ def test_requests_leave_nothing_behind():
     )
     batch = get("/some/path?and=query", "X-Large: " + "z" * 2000) * 20
     with serving(counting, keep_log=False) as edge, Client(edge) as one, Client(edge) as two:
-        levels = []
-        for n in range(REQUESTS // 40):
-            for client in (one, two):
-                client.send(batch)
-            for client in (one, two):
-                for _ in range(20):
-                    assert client.response().status == 200
-            if n % 60 == 59:
-                levels.append(private_kib())
+        def ask(requests):
+            """-> KiB that this process has more afterwards."""
+            before = private_kib()
+            for _ in range(requests // 40):
+                for client in (one, two):
+                    client.send(batch)
+                for client in (one, two):
+                    for _ in range(20):
+                        assert client.response().status == 200
+            return private_kib() - before
+
+        sanitized = "libasan" in Path("/proc/self/maps").read_text()    # which keeps freed memory
+        grown = [ask(WARMING)]
+        while not sanitized and (len(grown) == 1 or grown[-1] > 200):   # what warms up, in any thread, comes to an end
+            assert len(grown) <= ROUNDS, f"each round takes more memory: {grown} KiB"
+            grown.append(ask(REQUESTS))
         assert edge.chunks_in_use() == 0
         assert edge.counters()["upstream_connects"] <= 4
-        sanitized = "libasan" in Path("/proc/self/maps").read_text()    # which keeps freed memory
-        assert sanitized or min(levels[3:]) - levels[1] < 600, levels

@@ -223,19 +223,23 @@ SHOWN = """
 class Shown(Policy):
     def director(self, request):
         super().director(request)
-        raise LookupError(dict(self._open), request.timeouts.keepalive)
+        if request.path != "/show":
+            return
+        opened = {address: len(known) for address, known in self._open.items()}
+        raise LookupError(opened, request.timeouts.keepalive)
 """
 
 
 def test_counting(policed, curl):
     text = EXAMPLES["counting"].replace("> 100", "> 3") + SHOWN
     edge = policed(text, server={"hooks": "rules:Shown"}, listener={"timeouts": {"keepalive": "60s"}})
-    assert curl(edge, "/") == (0, 500)
+    assert curl(edge, "/show") == (0, 500)
     edge.wait_error(r"LookupError: \(\{'127.0.0.1': 1\}, 60.0\)")
-    renew(edge, text)  # a new object, which has told of nothing yet
-    with Client(edge), Client(edge), Client(edge):
+    renew(edge, text)  # a new object, which has told of nothing yet, and may hear of the end of curl's connection
+    with Client(edge) as one, Client(edge) as two, Client(edge) as three:
+        assert [client.get("/ok").status for client in (one, two, three)] == [200, 200, 200]
         mark = edge.mark()
-        assert curl(edge, "/") == (0, 500)
+        assert curl(edge, "/show") == (0, 500)
         edge.wait_error(r"LookupError: \(\{'127.0.0.1': 4\}, 1.0\)", mark)
 
 

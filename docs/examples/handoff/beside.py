@@ -1,4 +1,4 @@
-"""Receives connections that edge hands over, and answers one request on each through Python's ssl."""
+"""Receives connections that edge hands over, and answers one request on each through Python's ssl, or hands it back."""
 
 import contextlib
 import signal
@@ -71,6 +71,10 @@ def serve(connection, context):
     with connection:
         connection.sock.settimeout(10)
         try:
+            if connection.handoff.name == "looked-at":
+                print(f"receiver: {connection.client} goes back to edge", file=sys.stderr)
+                handoff.give("edge.sock", connection.sock, connection.data)
+                return
             tls = TlsConnection(connection, context)
             head = b""
             while b"\r\n\r\n" not in head and len(head) < 65536:

@@ -3,10 +3,12 @@
 An example has `edge.toml`, whose leading comment says what it shows, the modules that it names, and `beside.py` where
 something has to run beside edge: a key server, say. It is copied to a directory of its own, where it finds `cert.pem`,
 `key.pem` and `ca.pem` for localhost, and the demo's origin on `backend.sock`. beside.py runs there too: it makes a file
-`ready` when it is, and gets SIGTERM when edge has ended.
+`ready` when it is, and gets SIGTERM when edge has ended. In a file `environment` it may leave variables for edge, a
+NAME=value in each line.
 """
 
 import ctypes
+import os
 import re
 import shutil
 import signal
@@ -54,6 +56,7 @@ def prepare(name: str, port: int) -> tuple[Path, str]:
     file.write_text(text)
     if (directory / "beside.py").exists():
         _start(directory)
+        _take_environment(directory / "environment")
     return file, _welcome(text, directory)
 
 
@@ -75,6 +78,11 @@ def _start(directory: Path) -> None:
             raise EdgeError(f"{directory / 'beside.py'} is not ready after {_READY_SECONDS} seconds")
         time.sleep(0.02)
     process.returncode = 0  # the master reaps all children; Popen shall not try
+
+
+def _take_environment(file: Path) -> None:
+    lines = file.read_text().splitlines() if file.exists() else []
+    os.environ.update((name, value) for name, _, value in (line.partition("=") for line in lines))
 
 
 def _end_with_parent() -> None:

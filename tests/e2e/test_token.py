@@ -8,10 +8,11 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from tests.e2e.client import Client
+from tests.e2e.examples import run_example
 from tests.e2e.processes import Process, free_port, peer, run
 from tests.e2e.server import Edge
 from tests.e2e.test_keyless import Remote
-from tests.edge.softhsm import LABEL, PIN, SoftHsm
+from tests.edge.softhsm import LABEL, PIN, SoftHsm, module
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +99,12 @@ def test_a_key_server_with_a_token(tmp_path, pki, hsm, make_edge, nginx):
     with Client(edge, name="rsa.edge.test") as client:
         assert client.get("/").status == 200
     assert server.stop() == 0, server.output()
+
+
+def test_the_example(tmp_path):
+    module()
+    with run_example("pkcs11", tmp_path) as running:
+        assert not (running.directory / "key.pem").exists()
+        for version in ("1.2", "1.3"):
+            status, _ = running.curl("/request", f"--tlsv{version}", "--tls-max", version)
+            assert status == 200, running.log

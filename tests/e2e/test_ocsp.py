@@ -15,6 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import AuthorityInformationAccessOID
 
+from tests.e2e.examples import run_example
 from tests.e2e.processes import Process, children, free_port, peer, run, wait_until
 from tests.e2e.server import Edge
 
@@ -205,3 +206,15 @@ def test_nothing_is_fetched_unasked(make):
     edge = make(must_staple=False).start()
     assert fetching(edge) == []
     assert stapled(edge) is None
+
+
+def test_the_example(tmp_path):
+    with run_example("stapling", tmp_path) as running:
+        def status():
+            return running.curl("/request", "--cert-status")[0]
+
+        wait_until(lambda: status() == 200, 60, "a staple")
+        assert re.search(r"warning .* certificate number 1 .* expires on ", running.log), running.log
+        (running.directory / "renew").touch()
+        wait_until(lambda: re.search(r"for localhost, serial \w+, until ", running.log), 60, "the next certificate")
+        assert status() == 200

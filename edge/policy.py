@@ -18,7 +18,6 @@ import math
 import os
 import stat
 import sys
-import time
 import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -45,6 +44,7 @@ from edge.handshake import (
     unseal,
 )
 from edge.schema import Kind, Place, Rate, nearest
+from edge.seldom import Seldom
 
 __all__ = [
     "AbortRequest",
@@ -79,10 +79,6 @@ MAY_WAIT: Final = ("director", "response", *handshake.HOOKS)
 """Those that may be `async def`."""
 OF_ROUTES: Final = ("director", "response")
 """Those that a route may have of its own."""
-
-REPORT_SECONDS: Final = 10
-"""A fault that repeats is logged once in this time, with how often it came meanwhile."""
-REPORTS_KEPT: Final = 256
 
 Log = Callable[[str, str], None]
 
@@ -301,24 +297,15 @@ class Reports:
     """Tells the operator of hooks that raised: what, and where, in one line; of one that repeats, now and then."""
 
     def __init__(self, log: Log, what: str = "hook ") -> None:
-        self._log = log
+        self._tell = Seldom(log)
         self._what = what
-        self._seen: dict[tuple[str, str, str], tuple[float, int]] = {}
 
     def failed(self, hook: str, error: BaseException) -> None:
         frames = traceback.extract_tb(error.__traceback__)
         places = [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in frames]
-        key = (hook, type(error).__name__, places[-1] if places else "")
-        now = time.monotonic()
-        last, unsaid = self._seen.get(key, (-math.inf, 0))
-        if now - last < REPORT_SECONDS:
-            self._seen[key] = (last, unsaid + 1)
-            return
-        if len(self._seen) >= REPORTS_KEPT:
-            self._seen.clear()
-        self._seen[key] = (now, 0)
-        again = f" ({unsaid} more times since it was told last)" if unsaid else ""
-        self._log("error", f"{self._what}{hook}: {_brief(error)}; at {', '.join(places[-8:]) or 'no line'}{again}")
+        fault = " ".join([hook, type(error).__name__, *places[-1:]])
+        where = ", ".join(places[-8:]) or "no line"
+        self._tell("error", f"{self._what}{hook}: {_brief(error)}; at {where}", fault)
 
 
 def _brief(error: BaseException) -> str:

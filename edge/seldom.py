@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-_SECONDS: Final = 10.0
-_REMEMBERED: Final = 256
+SECONDS: Final = 10.0
+REMEMBERED: Final = 256
 
 
 class Seldom:
@@ -19,11 +19,11 @@ class Seldom:
     def __call__(self, level: str, message: str, kind: str = "") -> None:
         """`kind` is what counts as the same; by default, the message."""
         now = time.monotonic()
-        when, untold = self._told.get(kind or message, (-_SECONDS, 0))
-        if now - when < _SECONDS:
+        when, untold = self._told.get(kind or message, (-SECONDS, 0))
+        if now - when < SECONDS:
             self._told[kind or message] = (when, untold + 1)
             return
-        if len(self._told) >= _REMEMBERED:  # what a peer words differently each time must not stay for ever
+        if len(self._told) >= REMEMBERED:  # what a peer words differently each time must not stay for ever
             self._told.clear()
         self._told[kind or message] = (now, 0)
         self._tell(level, f"{message} ({untold} more times since it was told last)" if untold else message)

@@ -17,8 +17,7 @@ import queue
 import subprocess
 import sys
 import threading
-import weakref
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from typing import Any, Final, TypeVar, cast
 
 from cext.crypto.sign import PublicKey
@@ -27,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from edge.seldom import Seldom
+from edge.shared import Shared
 from edge.tls.certificate import digest
 
 CHECK_SECONDS: Final = 30
@@ -248,8 +248,6 @@ class Caller:
 
     def __init__(self, place: Place, aio: asyncio.AbstractEventLoop, report: Report, *, pending: int) -> None:
         self.token = Token(place)
-        self.users = 0
-        """Signers that are started."""
         self.loop = aio
         self._report = Seldom(report)
         self._pending = pending
@@ -314,10 +312,8 @@ def _settle(done: "asyncio.Future[Any]", result: Any, error: Exception | None) -
         done.set_result(result)
 
 
-_callers: Final[MutableMapping[asyncio.AbstractEventLoop, dict[tuple[Place, int], Caller]]] = (
-    weakref.WeakKeyDictionary()
-)
-"""Of each loop, so that certificates of one token share its session."""
+_callers: Final[Shared[tuple[Place, int], Caller]] = Shared()
+"""Certificates of one token share its session."""
 
 
 class TokenSigner:
@@ -349,21 +345,14 @@ class TokenSigner:
         """In a worker: opens the token, and reports troubles by report(level, message). More than once is once."""
         if self._caller is not None:
             return
-        callers, key = _callers.setdefault(aio, {}), (self.place, self.pending)
-        if key not in callers:
-            callers[key] = Caller(self.place, aio, report, pending=self.pending)
-        self._caller = callers[key]
-        self._caller.users += 1
+        made = functools.partial(Caller, self.place, aio, report, pending=self.pending)
+        self._caller = _callers.join(aio, (self.place, self.pending), made)
         self._caller.check(self.name, self.public_key)
 
     def stop(self) -> None:
         """The key is not needed any more."""
         caller, self._caller = self._caller, None
-        if caller is None:
-            return
-        caller.users -= 1
-        if not caller.users:
-            _callers.get(caller.loop, {}).pop((self.place, self.pending), None)
+        if caller is not None and _callers.leave(caller.loop, (self.place, self.pending)):
             caller.stop()
 
     async def sign(self, message: bytes, scheme: int) -> bytes:

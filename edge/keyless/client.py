@@ -17,8 +17,7 @@ import dataclasses
 import itertools
 import random
 import socket
-import weakref
-from collections.abc import Callable, Coroutine, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, Final, cast
 
 from cext.crypto.sign import PrivateKey
@@ -32,6 +31,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from edge.keyless import wire
 from edge.keyless.stream import TlsStream
 from edge.seldom import Seldom
+from edge.shared import Shared
 from edge.tls.certificate import digest
 from edge.tls.verify import store, verify_server
 from edge.trust import Trust
@@ -122,8 +122,8 @@ def subject_key_identifier(public_key: bytes) -> bytes:
     return x509.SubjectKeyIdentifier.from_public_key(key).digest
 
 
-_clients: "Final[MutableMapping[asyncio.AbstractEventLoop, dict[Servers, Client]]]" = weakref.WeakKeyDictionary()
-"""Of each loop, so that certificates with the same key servers share their connections."""
+_clients: "Final[Shared[Servers, Client]]" = Shared()
+"""Certificates with the same key servers share their connections."""
 
 
 class KeylessSigner:
@@ -153,22 +153,12 @@ class KeylessSigner:
         """In a worker: connects, and reports troubles by report(level, message). More than once is once."""
         if self._client is not None:
             return
-        clients = _clients.setdefault(aio, {})
-        client = clients.get(self.servers)
-        if client is None:
-            client = clients[self.servers] = Client(self.servers)
-            client.start(aio, report)
-        client.users += 1
-        self._client = client
+        self._client = _clients.join(aio, self.servers, lambda: Client(self.servers, aio, report))
 
     def stop(self) -> None:
         """In the worker's loop: the key is not needed any more. Connections that no other key needs are closed."""
         client, self._client = self._client, None
-        if client is None:
-            return
-        client.users -= 1
-        if not client.users:
-            _clients.get(client.loop, {}).pop(self.servers, None)
+        if client is not None and _clients.leave(client.loop, self.servers):
             client.close()
 
     async def sign(self, message: bytes, scheme: int) -> bytes:
@@ -205,10 +195,10 @@ class Call:
 class Client:
     """What asks the key servers of one configuration, in one loop."""
 
-    def __init__(self, servers: Servers) -> None:
-        self.users = 0
-        """Signers that are started."""
-        self.used_at = float("-inf")
+    def __init__(self, servers: Servers, aio: asyncio.AbstractEventLoop, report: Report) -> None:
+        self.loop = aio
+        self.report = Seldom(report)
+        self.used_at = aio.time()
         self.connections = servers.connections
         self.servers: dict[tuple[Host, str], KeyServer] = {}
         """By host and address."""
@@ -221,6 +211,10 @@ class Client:
         self._tick = min(max(servers.timeout / 20, _TICK[0]), _TICK[1])
         self._ticking = False
         self._tasks: set[asyncio.Task[None]] = set()
+        for host in servers.hosts:
+            self._set_addresses(host, host.addresses)
+        if not all(host.is_literal for host in servers.hosts):
+            self.spawn(self._keep_resolved())
 
     # --- signatures
 
@@ -352,15 +346,6 @@ class Client:
             self._dispatch(call, now)
 
     # --- servers
-
-    def start(self, aio: asyncio.AbstractEventLoop, report: Report) -> None:
-        self.loop = aio
-        self.report = Seldom(report)
-        self.used_at = aio.time()
-        for host in self._configured.hosts:
-            self._set_addresses(host, host.addresses)
-        if not all(host.is_literal for host in self._configured.hosts):
-            self.spawn(self._keep_resolved())
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """A task that is ended with the client."""

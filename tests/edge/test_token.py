@@ -188,10 +188,13 @@ def test_certificates_of_a_token_share_its_session(hsm, place):
         started(one)
         started(other)
         assert one._caller is other._caller
+        before = one._caller
         one.stop()
         assert await other.sign(MESSAGE, 0x0804)
         other.stop()
-        assert token._callers[asyncio.get_running_loop()] == {}
+        started(one)
+        assert one._caller is not before
+        one.stop()
 
     run(test())
 

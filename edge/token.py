@@ -17,6 +17,7 @@ import queue
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar, cast
 
@@ -82,8 +83,34 @@ class Name:
         return f"key {' '.join([*parts, *([self.id.hex()] if self.id is not None else [])])}"
 
 
-_locks: Final[dict[str, threading.Lock]] = {}
-"""By module. python-pkcs11 does not tell a module that there are threads (C_Initialize), so no two may be in it."""
+_SETTLING_SECONDS: Final = 0.1
+_REFRESH_SECONDS: Final = 1.0
+
+
+class _Module:
+    """What all tokens of a module share."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        """python-pkcs11 does not tell a module that there are threads (C_Initialize), so no two may be in it."""
+        self.generation = 0
+        """Sessions of an earlier one have ended; their handles may be others' by now."""
+        self._refreshed = -_REFRESH_SECONDS
+
+    def refresh(self, path: str) -> None:
+        """Has the module look again which tokens there are: SoftHSM, for one, does so in C_Initialize alone, and misses
+        a token that another process is just logging in to."""
+        import pkcs11  # noqa: PLC0415
+
+        if time.monotonic() - self._refreshed < _REFRESH_SECONDS:
+            return
+        time.sleep(_SETTLING_SECONDS)
+        self.generation += 1
+        self._refreshed = time.monotonic()
+        pkcs11.lib(path).reinitialize()
+
+
+_modules: Final[dict[str, _Module]] = {}
 
 
 class Token:
@@ -92,7 +119,8 @@ class Token:
 
     def __init__(self, place: Place) -> None:
         self.place = place
-        self._lock = _locks.setdefault(place.module, threading.Lock())
+        self._module = _modules.setdefault(place.module, _Module())
+        self._generation = 0
         self._session: Any = None
         self._keys: dict[Name, Any] = {}
         self._refused = ""  # why it is never tried again
@@ -121,17 +149,22 @@ class Token:
 
     def _call(self, function: Callable[[], T], name: Name | None = None) -> T:
         """function(), and once more in a new session if it fails: the token may have been away."""
-        from pkcs11.exceptions import PKCS11Error  # noqa: PLC0415 - it may not be installed
+        from pkcs11.exceptions import GeneralError, NoSuchToken, PKCS11Error  # noqa: PLC0415 - it may not be installed
 
         what = f"{self.place}, {name}" if name is not None else str(self.place)
-        with self._lock:
+        with self._module.lock:
             for again in (False, True):
+                if self._generation != self._module.generation:
+                    self._session, self._keys, self._generation = None, {}, self._module.generation
                 try:
                     return function()
                 except PKCS11Error as error:
                     self._session, self._keys = None, {}
                     if again or self._refused:
                         raise TokenError(f"{what}: {self._refused or _words(error)}") from None
+                    if isinstance(error, (NoSuchToken, GeneralError)):
+                        with contextlib.suppress(PKCS11Error):
+                            self._module.refresh(self.place.module)
         raise AssertionError
 
     def _open(self) -> Any:

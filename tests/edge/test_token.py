@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import dataclasses
 import os
 import pickle
 import threading
@@ -84,6 +85,16 @@ def test_it_is_opened_again_when_its_sessions_are_gone(hsm, place):
     one.check(Name("p256", None), hsm.keys["p256"])
     one._session.close()  # and with it, who had logged in
     one.check(Name("p256", None), hsm.keys["p256"])
+
+
+def test_a_token_that_the_module_had_not_seen_is_found(hsm, place):
+    before = Token(place)
+    before.check(Name("p256", None), hsm.keys["p256"])
+    util(hsm.directory, "--init-token", "--free", "--label", "late", "--so-pin", "5678", "--pin", PIN)
+    late = Token(dataclasses.replace(place, label="late"))
+    with pytest.raises(TokenError, match="no such key"):  # not: no such token
+        late.check(Name("p256", None), hsm.keys["p256"])
+    before.check(Name("p256", None), hsm.keys["p256"])  # in a new session: the module has ended the others
 
 
 @pytest.mark.parametrize(

@@ -268,8 +268,9 @@ def addresses(server: Server, at: Place) -> list[Address]:
 
 def _unused(settings: Settings, top: Place) -> Iterator[str]:
     used = {route.upstream for route in settings.route}
+    chosen_by_hook = settings.server.hooks or any(route.hooks for route in settings.route)
     for i, upstream in enumerate(settings.upstream):
-        if upstream.name not in used:
+        if upstream.name not in used and not chosen_by_hook:
             yield f'{top.file}: upstream[{i}]: no route uses "{upstream.name}"'
     tunnels = {upstream.name for upstream in settings.upstream if upstream.protocol == "http/1.1"}
     for i, route in enumerate(settings.route):

@@ -51,7 +51,7 @@ def prepare(name: str, port: int) -> tuple[Path, str]:
         shutil.copy(state / made, directory / called)
     demo.start_origin(directory / "backend.sock")
     file = directory / "edge.toml"
-    text = file.read_text().replace(f":{demo.PORT}", f":{port}")
+    text = re.sub(rf"\b{demo.PORT}\b", str(port), file.read_text())
     text = re.sub(r"\bunix:(?!/)", f"unix:{directory}/", text)  # in a configuration they are absolute
     file.write_text(text)
     if (directory / "beside.py").exists():
@@ -90,10 +90,12 @@ def _end_with_parent() -> None:
 
 
 def _welcome(text: str, directory: Path) -> str:
-    """The comment at the top, with this run's paths."""
+    """The comment at the top, whose commands are for the example's directory."""
     lines = []
     for line in text.splitlines():
         if not line.startswith("#"):
             break
-        lines.append(line[1:].removeprefix(" ").replace("ca.pem", str(directory / "ca.pem")))
-    return "\n".join([*lines, "", f"Its files are in {directory}; stop it with Ctrl-C.", ""])
+        lines.append(line[1:].removeprefix(" "))
+    title, *rest = lines
+    last = f"Its files are in {directory}; stop it with Ctrl-C."
+    return "\n".join([title, "", f"  cd {directory}", *rest[1:], "", last, ""])

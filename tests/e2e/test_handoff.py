@@ -28,10 +28,10 @@ def test_the_example(tmp_path):
         status, body = running.curl("/request")
         assert status == 200
         assert "Python serves" not in body
-        status, body = running.curl("/", "--http1.0")
+        status, body = running.curl("/", "--http1.1")
         assert status == 200
         assert re.fullmatch(r"Python serves (127\.0\.0\.1|::1):\d+, handed over as 'python' with \d{3,} bytes\n", body)
-        status, body = running.curl("/request", "--http1.0", "--tls-max", "1.2")
+        status, body = running.curl("/request", "--http1.1", "--tls-max", "1.2")
         assert (status, "Python serves" in body, running.log.count("goes back to edge")) == (200, False, 1)
         status, body = running.curl("/request", "--tls-max", "1.2")
         assert status == 200        # Go is not there: served here

@@ -7,7 +7,7 @@ import ssl
 import urllib.parse
 
 from tests.e2e.examples import run_example
-from tests.e2e.processes import wait_until
+from tests.e2e.processes import peer, run, wait_until
 
 SECONDS = 30
 
@@ -95,3 +95,18 @@ def test_headers_of_clients_with_certificates(tmp_path):
         assert found["x-client-fingerprint"] == hashlib.sha256(der).hexdigest()
         assert found["client-cert"] == f":{base64.b64encode(der).decode()}:"
         assert example.curl("/members/x", *shown)[0] != 403
+
+
+def test_a_tour_of_hooks(tmp_path):
+    with run_example("tour", tmp_path) as example:
+        status, head = example.curl("/request", "--include")
+        assert (status, head[:7]) == (200, "HTTP/2 ")
+        assert "strict-transport-security: max-age=86400" in head.lower()
+        status, head = example.curl("/request", "--include", "--tls-max", "1.2")
+        assert (status, head[:9]) == (200, "HTTP/1.1 ")
+        assert "x-tls-version: TLSv1.2" in head.replace("X-TLS-Version", "x-tls-version")
+        command = [peer("curl"), "--cacert", example.ca, f"https://127.0.0.1:{example.port}/request"]
+        refused = run(command)
+        assert refused.returncode != 0
+        assert "unrecognized name" in (refused.stdout + (refused.stderr or "")).lower()
+        wait_until(lambda: "idle -> closed" in example.log and "nothing -> new" in example.log, SECONDS, "the states")

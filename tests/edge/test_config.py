@@ -422,6 +422,11 @@ def test_an_upstream_without_route_is_a_warning():
     assert s.warnings == ('/etc/edge/edge.toml: upstream[1]: no route uses "spare"',)
 
 
+def test_an_upstream_that_a_hook_may_choose_is_none():
+    s = parse(LEAST + '[[upstream]]\nname = "spare"\nservers = ["127.0.0.1:1"]\n[server]\nhooks = "rules:Policy"\n')
+    assert s.warnings == ()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can change to another user")
 def test_a_user_brings_its_group():
     s = parse(with_line("[server]", 'user = "nobody"'))

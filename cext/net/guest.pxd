@@ -29,6 +29,7 @@ cdef class Watchdog:
             self.disarm()
 
     cdef void disarm(self) noexcept
+    cdef bint may_interrupt(self)
 
 cdef class AsyncGuest(Watcher):
     """An asyncio event loop that runs inside the turns of a Loop."""
@@ -42,3 +43,4 @@ cdef class AsyncGuest(Watcher):
     cdef void poke(self) noexcept
     # After anything was done to the guest from outside: it goes on when it has to.
     cdef void iterate(self) noexcept
+    cdef void end_tasks(self, object tasks) noexcept

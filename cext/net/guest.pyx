@@ -9,6 +9,7 @@ an iteration: most hooks find what they look for in memory.
 import asyncio
 import logging
 import selectors
+import sys
 import threading
 from asyncio.events import _get_running_loop, _set_running_loop
 
@@ -26,8 +27,11 @@ cdef enum:
     SAMPLES = 4             # looks in the time of a limit
     SAMPLE_LEAST_MS = 25
     ITERATIONS = 4          # of the guest, in one turn of the loop
+    CLOSING_S = 1           # for cancelled tasks to clean up
 
 FAR = 86400.0       # seconds; a timer behind this is looked at again by then
+RETRY = 0.001       # seconds
+SPARED = ("asyncio", "selectors", "edge")   # packages that are not interrupted: others depend on what they keep
 
 
 cdef class Watchdog:
@@ -35,7 +39,8 @@ cdef class Watchdog:
 
     A thread of its own looks now and then whether the same call still runs: the calls pay for a counter, and no clock is
     read. What has been running for `limit_ms` (to a quarter more, or 25 ms) gets the exception between two
-    bytecodes; a call that waits in C is interrupted once it is back.
+    bytecodes, and again after as long if it goes on; a call that waits in C is interrupted once it is back. Where it is in
+    asyncio's own code just then, it is interrupted a moment later: a task whose step was lost there would never end.
     """
 
     def __init__(self, int limit_ms, late):
@@ -48,18 +53,29 @@ cdef class Watchdog:
     def _look(self):
         cdef uint64_t seen = 0
         cdef int times = 0
+        cdef bint due = False
         pause = max(self.limit_ms // SAMPLES, SAMPLE_LEAST_MS) / 1000.0
         least = max(self.limit_ms / (1000.0 * pause), 1.0)
-        while not self.ended.wait(pause):
-            # From here to the end of the round the interpreter's lock is ours: no call can end meanwhile.
+        while not self.ended.wait(RETRY if due else pause):
             if self.inside == 0 or self.calls != seen:
                 seen = self.calls
                 times = 0
+                due = False
                 continue
             times += 1
-            if times >= least and not self.fired:
+            due = times >= least
+            # The interpreter's lock is ours from the last condition on: the call cannot end meanwhile.
+            if due and self.may_interrupt() and self.inside and self.calls == seen:
+                times = 0
+                due = False
                 self.fired = True
                 PyThreadState_SetAsyncExc(self.ident, <PyObject *> self.late)
+
+    cdef bint may_interrupt(self):
+        """Whether the thread is in code that nobody else depends on. A frame that has given the interpreter's lock away is
+        the one that gets the exception."""
+        frame = sys._current_frames().get(self.ident)
+        return frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] not in SPARED
 
     cdef void disarm(self) noexcept:
         """The call is over: an exception that has not come yet must not come to somebody else."""
@@ -149,12 +165,36 @@ cdef class AsyncGuest(Watcher):
         self.poke()
 
     def close(self):
-        """Cancels what still runs, lets it clean up, and gives the guest's descriptors back."""
+        """Cancels what still runs, lets it clean up for a moment, and gives the guest's descriptors back."""
         self.loop.timers.disarm(&self.timer)
         self.loop.unregister(self)
         tasks = asyncio.all_tasks(self.aio)
         for task in tasks:
             task.cancel()
         if tasks:
-            self.aio.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            self.end_tasks(tasks)
         self.aio.close()
+
+    cdef void end_tasks(self, object tasks) noexcept:
+        until = self.aio.time() + CLOSING_S
+        if self.watchdog is not None:
+            self.watchdog.enter()
+        while tasks and self.aio.time() < until:
+            try:
+                self.aio.run_until_complete(all_done(tasks, until - self.aio.time()))
+            except BaseException:       # as in iterate()
+                pass
+            tasks = [task for task in tasks if not seen_done(task)]
+        if self.watchdog is not None:
+            self.watchdog.leave()
+
+
+async def all_done(tasks, seconds):
+    await asyncio.wait(tasks, timeout=seconds)
+
+
+def seen_done(task):
+    """Whether it is; what it raised has been looked at then: asyncio need not complain."""
+    if task.done() and not task.cancelled():
+        task.exception()
+    return task.done()

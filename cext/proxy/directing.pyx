@@ -5,6 +5,8 @@ goes to an upstream meanwhile, and nothing of a response is read. Whoever is not
 told it before (HookCall.cancel).
 """
 
+import inspect
+
 from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t
 
@@ -107,7 +109,9 @@ cdef class Request(RequestView):
         if not hooks.director_waits:
             self.x.ctx.watchdog.enter()
             try:
-                hooks.director(self)
+                outcome = hooks.director(self)
+                if outcome is not None:
+                    must_be_over(outcome)
             except BaseException as e:
                 error = e
             finally:
@@ -201,7 +205,9 @@ cdef class Request(RequestView):
                 if not hooks.response_waits:
                     x.ctx.watchdog.enter()
                     try:
-                        hooks.response(self, response)
+                        outcome = hooks.response(self, response)
+                        if outcome is not None:
+                            must_be_over(outcome)
                     except BaseException as e:
                         error = e
                     finally:
@@ -262,6 +268,15 @@ cdef class Request(RequestView):
 
 
 # ---- what comes of a hook ----
+
+cdef int must_be_over(object outcome) except -1:
+    """A hook that is not `async` gave something. To await that may be all that it does: a decorator hides who is `async`."""
+    if not inspect.isawaitable(outcome):
+        return 0
+    if inspect.iscoroutine(outcome):
+        outcome.close()
+    raise TypeError("it gave something to await, and is not `async` itself: make what decorates it `async`, too")
+
 
 cdef void give(Exchange x, Answer answer) noexcept:
     cdef const uint8_t *p = <const uint8_t *> <const char *> answer.head

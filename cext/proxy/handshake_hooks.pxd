@@ -65,7 +65,9 @@ cdef class Decision:
     cdef AwaitedTickets awaited(self)
     cdef int finish(self) noexcept
     cdef int fail(self, object error) noexcept
-    cdef int give_away(self, object name) noexcept
+    cdef int end_by(self, object error) except? -1
+    cdef int end_for(self, object fault) noexcept
+    cdef int give_away(self, object name) except? -1
     cdef void forget_raw(self) noexcept
 
 cdef class Asking(HookCall):

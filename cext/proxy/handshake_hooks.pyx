@@ -274,6 +274,13 @@ cdef class Decision:
 
     cdef int fail(self, object error) noexcept:
         """The handshake ends: as a hook says, or because it has failed."""
+        try:
+            return self.end_by(error)
+        except BaseException as e:          # a verdict that does not say what such a one does
+            error = e
+        return self.end_for(error)
+
+    cdef int end_by(self, object error) except? -1:
         cdef Downstream client = self.client
         if isinstance(error, Drop):
             client.ctx.counters.handshakes_dropped += 1
@@ -287,11 +294,14 @@ cdef class Decision:
             return client.tls.refuse_to_resume(decode_error, str(error))
         if isinstance(error, self.hooks.verdicts):
             return client.tls.refuse_to_resume(error.description, str(error.reason) or "refused by a hook")
-        self.hooks.report(NAMES[self.stage], error)
-        return client.tls.refuse_to_resume(internal_error, f"{NAMES[self.stage]} failed")
+        return self.end_for(error)
 
+    cdef int end_for(self, object fault) noexcept:
+        """A hook has failed."""
+        self.hooks.report(NAMES[self.stage], fault)
+        return self.client.tls.refuse_to_resume(internal_error, f"{NAMES[self.stage]} failed")
 
-    cdef int give_away(self, object name) noexcept:
+    cdef int give_away(self, object name) except? -1:
         """To a receiver; what it does not take ends, or is served after all, as is configured."""
         cdef Downstream client = self.client
         cdef GateSettings gate = client.settings.gate

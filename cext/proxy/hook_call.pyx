@@ -44,12 +44,12 @@ cdef class HookCall(TimerOwner):
             return True
         finally:
             ctx.watchdog.leave()
-        if not PyCoro_CheckExact(value):
-            if not inspect.isawaitable(value):
-                self.value = value
-                return True
-            value = outcome_of(value)
         try:
+            if not PyCoro_CheckExact(value):
+                if not inspect.isawaitable(value):
+                    self.value = value
+                    return True
+                value = outcome_of(value)
             task = ctx.need_guest().start(value)
             if task.done():
                 self.take(task)

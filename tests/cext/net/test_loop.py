@@ -1,6 +1,7 @@
 """The loop: signals, periodic callbacks, and asyncio as its guest."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import threading
@@ -261,3 +262,65 @@ def test_watchdog_leaves_calls_alone_that_end(loop, watched):
     watched.run_coroutine(work(), lambda t: done.append(t.result()))
     run_until(loop, lambda: bool(done))
     assert done == ["done"]
+
+
+def test_watchdog_interrupts_again_who_goes_on(loop, watched):
+    done = []
+
+    async def stubborn():
+        for _ in range(3):
+            try:
+                while True:
+                    pass
+            except TooLateError:
+                continue
+        return "over"
+
+    watched.run_coroutine(stubborn(), lambda t: done.append(t.result()))
+    run_until(loop, lambda: done == ["over"])
+
+
+def test_watchdog_lets_asyncio_finish_what_it_is_at(loop, watched):
+    """An exception there would lose the step of a task: whose, is chance."""
+    seen, done = [], []
+    inside = {"__name__": "asyncio.somewhere", "time": time, "seen": seen}
+    exec(       # as code of another module
+        "def busy():\n"
+        "    end = time.monotonic() + 0.5\n"
+        "    while time.monotonic() < end: pass\n"
+        "    seen.append('whole')\n",
+        inside,
+    )
+
+    async def hook():
+        await asyncio.sleep(0)
+        inside["busy"]()
+        while True:
+            pass
+
+    watched.run_coroutine(hook(), lambda t: done.append(t.exception()))
+    run_until(loop, lambda: bool(done))
+    assert seen == ["whole"]
+    assert isinstance(done[0], TooLateError)
+
+
+def test_closing_does_not_wait_for_tasks_that_will_not_end(loop):
+    made = AsyncGuest(loop)
+
+    async def stays():
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+
+    async def leaves():
+        try:
+            await asyncio.sleep(60)
+        finally:
+            raise SystemExit
+
+    for coroutine in (stays(), leaves()):
+        made.run_coroutine(coroutine, lambda t: None)
+    started = time.monotonic()
+    made.close()
+    assert time.monotonic() - started < 20
+    assert made.aio.is_closed()

@@ -365,6 +365,22 @@ def test_what_was_decided_last_counts_and_a_fault_more():
     assert failures == [("director", "RuntimeError('no')")]
 
 
+@pytest.mark.parametrize("name", ["director", "response"])
+def test_one_whose_decorator_hides_that_it_is_async_is_a_fault(name):
+    """It would never run, and what it was to keep out would pass."""
+    async def hidden(*_):
+        raise AssertionError
+
+    def plain(*arguments):
+        return hidden(*arguments)
+
+    failures = []
+    with directed(**{name: plain}, failures=failures) as edge, Client(edge) as client:
+        assert client.ask(get()).status == 500
+    (hook, error), = failures
+    assert hook == name and error.startswith("TypeError('it gave something to await")
+
+
 # ---- of a route ----
 
 

@@ -351,6 +351,12 @@ async def cancelled(*_):
     raise asyncio.CancelledError
 
 
+class Odd:
+    @property
+    def __class__(self):
+        raise RuntimeError("none of your business")
+
+
 FAULTS = {
     "raises": raising(RuntimeError("broken")),
     "raises later": raising_later(RuntimeError("broken")),
@@ -360,6 +366,10 @@ FAULTS = {
     "nonsense": at_once(7),
     "nonsense later": after_a_turn("text"),
     "a class": at_once(dict),
+    "hides what it is": at_once(Odd()),
+    "half a refusal": raising(Refuse.__new__(Refuse)),
+    "to no alert": raising_later(Refuse("none")),
+    "to no name": raising(HandOver([])),
     "no hook": None,
 }
 

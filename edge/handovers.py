@@ -38,6 +38,9 @@ def _mode(text: str) -> int:
     return int(text, 8)
 
 
+_JA4: Final = r"[a-z0-9_]{36}|[a-z0-9_]*\*[a-z0-9_*]*"
+
+
 @table
 class HandoffMatch:
     sni: tuple[str, ...] | None = knob(
@@ -57,7 +60,7 @@ class HandoffMatch:
         default=None,
     )
     ja4: tuple[str, ...] | None = knob(
-        ListOf(Text("JA4 fingerprint", r"[a-z0-9_*]+", 'write "t13d1516h2_8daaf6152771_e5627efa2ab1"; or a "*"')),
+        ListOf(Text("JA4 fingerprint", _JA4, 'write "t13d1516h2_8daaf6152771_e5627efa2ab1", or a part of it and "*"')),
         "The client has one of these JA4 fingerprints; `*` stands for any characters. Computed in Python, for "
         "connections that the other conditions hold for.",
         default=None,

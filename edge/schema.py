@@ -103,7 +103,8 @@ def read_table(cls: type[T], value: object, at: Place, **extra: object) -> T:
         if name in value:
             found[name] = k.kind.read(value[name], at.key(name))
         elif k.default is REQUIRED:
-            raise at.key(name).error("is missing", f"add it ({k.kind.text}): {k.doc[0].lower()}{k.doc[1:]}")
+            doc = k.doc if k.doc[:2].isupper() else k.doc[0].lower() + k.doc[1:]  # "PEM file: ..."
+            raise at.key(name).error("is missing", f"add it ({k.kind.text}): {doc}")
     return cls(**found)
 
 

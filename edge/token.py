@@ -266,6 +266,8 @@ def _public(key: Any) -> bytes | None:
 def _words(error: Exception) -> str:
     """What a PKCS #11 exception is about: its name, in words."""
     name = type(error).__name__
+    if name == "PKCS11Error":  # of no kind of its own
+        return str(error) or "the module fails"
     words = "".join(f" {c.lower()}" if c.isupper() else c for c in name).strip()
     return f"{words} ({error})" if str(error) else words
 

@@ -231,6 +231,7 @@ FAULTS = [
     ("[server]", 'pid_file = "/"', "server.pid_file", "is a directory", "name a file"),
     ("[server]", 'hooks = "rules.py"', "server.hooks", "is not a policy", '"module:Class"'),
     ("[server]", "access_log = {}", "server.access_log.path", "is missing", "add it"),
+    ("[[certificate]]", 'delegated = { credential = "a" }', "certificate[0].delegated.key", "is missing", "PEM file: "),
     ("[server]", 'access_log = "x"', "server.access_log", "not a table", "path, format"),
     ("[server]", 'access_log = { path = "/nodir/x" }', "server.access_log.path", "/nodir", "make it"),
     (

@@ -67,6 +67,7 @@ def test_what_they_mean():
         (TCP, LEGACY + 'match = { sni = ["a b"] }', "handoff[0].match.sni[0]", "is no DNS name"),
         (TCP, LEGACY + 'match = { version = ["1.4"] }', "handoff[0].match.version[0]", "is not a known TLS version"),
         (TCP, LEGACY + 'match = { ja4 = ["T13"] }', "handoff[0].match.ja4[0]", "is not a JA4 fingerprint"),
+        (TCP, LEGACY + 'match = { ja4 = ["t13d"] }', "handoff[0].match.ja4[0]", "is not a JA4 fingerprint"),
         (UNIX, LEGACY.replace("legacy.sock", "h.sock"), "handoff[0].socket", "listener[0]'s own"),
     ],
 )

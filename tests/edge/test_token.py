@@ -107,7 +107,7 @@ def test_a_token_that_the_module_had_not_seen_is_found(hsm, place):
         ({}, Name("p384", None), 'token "edge test", key "p384": is not the key of the certificate'),
         ({"pin": "0000"}, Name("p256", None), "pin incorrect: it is not tried again"),
         ({"pin": None}, Name("p256", None), "no such key"),
-        ({"module": "/nowhere.so"}, Name("p256", None), "/nowhere.so"),
+        ({"module": "/nowhere.so"}, Name("p256", None), '"p256": OS exception while loading /nowhere.so'),
         ({"module": "/usr/lib/x86_64-linux-gnu/libc.so.6"}, Name("p256", None), "libc.so.6"),
     ],
 )

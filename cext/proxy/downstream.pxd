@@ -8,7 +8,6 @@ from cext.http.h2_session cimport H2Settings
 from cext.http.message cimport Limits
 from cext.net.address cimport Peer
 from cext.net.stream cimport Stream, TcpSettings
-from cext.proxy.access_log cimport AccessLog
 from cext.proxy.context cimport Context
 from cext.proxy.exchange cimport ResponseSink
 from cext.proxy.hook_call cimport HookCall
@@ -155,12 +154,10 @@ cdef class Downstream(Stream):
     cdef bint handshaking(self) noexcept
     cdef void fail_handshake(self, const char *why) noexcept
     cdef void handshake_failed(self) noexcept
-    cdef void count_early_data(self) noexcept
     cdef void discard_input(self) noexcept
     cdef void leave(self) noexcept
     cdef void shut(self, const char *why) noexcept
     cdef void peer_gone(self, bint orderly) noexcept
     cdef void close_when_sent(self, bint linger) noexcept
     cdef void close_after_flush(self) noexcept
-    cdef void log_facts(self, AccessLog log) noexcept
     cdef str peer_name(self)

@@ -9,7 +9,7 @@ where the upstream's bytes arrived. One sendmsg per flight.
 """
 
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, strlen
+from libc.string cimport memcpy
 
 from cext.base.buffer cimport (
     CHUNK_HEADROOM,
@@ -26,6 +26,7 @@ from cext.base.timers cimport timer_init
 from cext.net.address cimport ADDRESS_TEXT, peer_text
 from cext.net.stream cimport IO_AGAIN, IO_ERROR, read_tcp
 from cext.proxy.address_table cimport NO_PLACE
+from cext.proxy.client_facts cimport count_early_data
 from cext.proxy.context cimport (
     BYTES_PER_TURN,
     HIGH_WATER,
@@ -53,8 +54,6 @@ from cext.tls.connection cimport (
     TLS_WAIT_SIGN,
 )
 from cext.tls.constants cimport internal_error
-from cext.tls.names cimport cipher_suite_name, group_name, version_name
-from cext.tls.psk cimport EARLY_TAKEN, refusal_name
 
 from cext.proxy.context import STATE_NAMES
 from cext.proxy.timeouts import DEFAULTS
@@ -329,7 +328,7 @@ cdef class Downstream(Stream):
         if self.ctx.fingerprints is not None:
             self.ctx.fingerprints.pop(self, None)
         if self.tls is not None and not self.tls.established and self.tls.early_data_state != EARLY_NONE:
-            self.count_early_data()
+            count_early_data(self.ctx, self.tls)
         self.ctx.counters.connections_open -= 1
         self.loop.timers.disarm(&self.reading)
         self.end_sending()
@@ -531,7 +530,7 @@ cdef class Downstream(Stream):
             if event == TLS_ESTABLISHED:
                 self.ctx.counters.handshakes += 1
                 if self.tls.early_data_state != EARLY_NONE:
-                    self.count_early_data()
+                    count_early_data(self.ctx, self.tls)
                 if self.plain.len and self.session is None:
                     self.open_early()
                 elif self.session is None:
@@ -825,47 +824,8 @@ cdef class Downstream(Stream):
 
     # ---- who the client is ----
 
-    cdef void log_facts(self, AccessLog log) noexcept:
-        """What the access log tells of the connection."""
-        cdef char address[ADDRESS_TEXT]
-        cdef size_t n = peer_text(&self.peer, address)
-        cdef const char *name
-        log.text(b"client", address, n)
-        log.number(b"client_port", self.peer.port)
-        name = version_name(self.tls.version)
-        log.text(b"tls", name, strlen(name))
-        name = cipher_suite_name(self.tls.cipher_suite)
-        log.text(b"cipher", name, strlen(name))
-        name = group_name(self.tls.group)
-        log.text(b"group", name, strlen(name))
-        if self.tls.resumed:
-            log.boolean(b"resumed", True)
-        if self.tls.early_data_state != EARLY_NONE:
-            log_early_data(log, self.tls)
-        if self.tls.server_name:
-            log.text(b"sni", <const char *> self.tls.server_name, len(self.tls.server_name))
-        if self.tls.alpn:
-            log.text(b"alpn", <const char *> self.tls.alpn, len(self.tls.alpn))
-
-    cdef void count_early_data(self) noexcept:
-        """Once for each connection that has offered some."""
-        cdef int refusal = self.tls.early_data_refusal
-        self.ctx.counters.early_offered += 1
-        if refusal == EARLY_TAKEN:
-            self.ctx.counters.early_accepted += 1
-        else:
-            self.ctx.early_refusals[refusal] += 1
-
     cdef str peer_name(self):
         cdef char text[ADDRESS_TEXT]
         cdef size_t n = peer_text(&self.peer, text)
         address = text[:n].decode()
         return f"[{address}]:{self.peer.port}" if self.peer.v6 else f"{address}:{self.peer.port}"
-
-
-cdef void log_early_data(AccessLog log, Connection tls) noexcept:
-    cdef const char *why = refusal_name(tls.early_data_refusal)
-    if tls.early_data_refusal == EARLY_TAKEN:
-        log.boolean(b"early_data", True)
-    else:
-        log.text(b"early_data_refused", why, strlen(why))

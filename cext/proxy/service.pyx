@@ -8,6 +8,7 @@ from cext.http.message cimport METHOD_CONNECT, METHOD_GET
 from cext.net.address cimport ADDRESS_TEXT, LOCAL_TEXT, authority_text, local_text, peer_text
 from cext.proxy.access_log cimport AccessLog
 from cext.proxy.address_table cimport NO_PLACE
+from cext.proxy.client_facts cimport log_client
 from cext.proxy.directing cimport direct, direct_on_route
 from cext.proxy.early_data cimport EarlyRequest, early_gate, early_start, fate_name, note_early
 from cext.proxy.early_rules cimport EARLY_MODE_REJECT
@@ -190,7 +191,7 @@ cdef void log_exchange(Downstream client, Exchange x, uint64_t wire_in, uint64_t
         return
     log.open_line()
     if client is not None:
-        client.log_facts(log)
+        log_client(log, &client.peer, client.tls)
     log.text(b"method", asked.method, asked.method_len)
     log.text(b"host", asked.host, asked.host_len)
     log.text(b"path", asked.target, asked.target_len)
@@ -234,7 +235,7 @@ cdef void log_refusal(Downstream client, int status, uint64_t wire_out, const ch
     if log is None:
         return
     log.open_line()
-    client.log_facts(log)
+    log_client(log, &client.peer, client.tls)
     log.number(b"status", status)
     log.number(b"bytes_out", wire_out)
     if client.refused:

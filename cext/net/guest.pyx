@@ -40,7 +40,8 @@ cdef class Watchdog:
     A thread of its own looks now and then whether the same call still runs: the calls pay for a counter, and no clock is
     read. What has been running for `limit_ms` (to a quarter more, or 25 ms) gets the exception between two
     bytecodes, and again after as long if it goes on; a call that waits in C is interrupted once it is back. Where it is in
-    asyncio's own code just then, it is interrupted a moment later: a task whose step was lost there would never end.
+    asyncio's own code just then, it is interrupted a moment later, or after as long again: a task whose step was lost there
+    would never end.
     """
 
     def __init__(self, int limit_ms, late):
@@ -65,7 +66,7 @@ cdef class Watchdog:
             times += 1
             due = times >= least
             # The interpreter's lock is ours from the last condition on: the call cannot end meanwhile.
-            if due and self.may_interrupt() and self.inside and self.calls == seen:
+            if due and (self.may_interrupt() or times > least + self.limit_ms) and self.inside and self.calls == seen:
                 times = 0
                 due = False
                 self.fired = True

@@ -286,7 +286,7 @@ def test_watchdog_lets_asyncio_finish_what_it_is_at(loop, watched):
     inside = {"__name__": "asyncio.somewhere", "time": time, "seen": seen}
     exec(       # as code of another module
         "def busy():\n"
-        "    end = time.monotonic() + 0.5\n"
+        "    end = time.monotonic() + 0.2\n"
         "    while time.monotonic() < end: pass\n"
         "    seen.append('whole')\n",
         inside,
@@ -301,6 +301,19 @@ def test_watchdog_lets_asyncio_finish_what_it_is_at(loop, watched):
     watched.run_coroutine(hook(), lambda t: done.append(t.exception()))
     run_until(loop, lambda: bool(done))
     assert seen == ["whole"]
+    assert isinstance(done[0], TooLateError)
+
+
+def test_watchdog_does_not_wait_for_ever_for_asyncio(loop, watched):
+    done = []
+    inside = {"__name__": "asyncio.somewhere"}
+    exec("def busy():\n    while True: pass\n", inside)
+
+    async def hook():
+        inside["busy"]()
+
+    watched.run_coroutine(hook(), lambda t: done.append(t.exception()))
+    run_until(loop, lambda: bool(done))
     assert isinstance(done[0], TooLateError)
 
 

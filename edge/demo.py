@@ -357,8 +357,9 @@ fetch("/echo", { method: "POST", body }).then(r => r.text()).then(
 
 def serve_origin(sock: Path) -> None:
     """Serves until standard input ends."""
-    # Ctrl-C is for the master: workers that drain still need their origin.
+    # Ctrl-C, and a SIGTERM for the whole group, are for the master: workers that drain still need their origin.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with _Origin(str(sock), _Handler) as server:
         threading.Thread(target=_when_input_ends, args=(server.shutdown,), daemon=True).start()
         sys.stdout.write("R")

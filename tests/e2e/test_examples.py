@@ -1,6 +1,8 @@
 """What every example has in common: it is described, it starts, it serves, and nothing of it is left over."""
 
 import json
+import os
+import signal
 
 import pytest
 
@@ -25,6 +27,8 @@ def test_an_example_is_served_and_leaves_nothing(tmp_path):
         below = descendants(running.process.pid)
         assert len(below) >= 2
         directory = running.directory
+        for pid in [running.process.pid, *below]:  # as `timeout` does, or a service manager
+            os.kill(pid, signal.SIGTERM)
     wait_until(lambda: not directory.exists(), 20, "the example's directory is removed")
 
 

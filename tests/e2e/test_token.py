@@ -9,9 +9,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from tests.e2e.client import Client
 from tests.e2e.examples import run_example
-from tests.e2e.processes import Process, free_port, peer, run
+from tests.e2e.processes import Process, free_port, run
 from tests.e2e.server import Edge
-from tests.e2e.test_keyless import Remote
+from tests.e2e.test_keyless import Remote, curl_is_served
 from tests.edge.softhsm import LABEL, PIN, SoftHsm, module
 
 
@@ -46,14 +46,7 @@ def edge(tmp_path_factory, pki, hsm, nginx):
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
 @pytest.mark.parametrize("name", ["edge.test", "rsa.edge.test", "ed25519.edge.test"])
 def test_curl(edge, pki, name, version):
-    asked = run(
-        [
-            peer("curl"), "-sS", "--cacert", pki.ca.file, f"--tlsv{version}", "--tls-max", version, "-o", "/dev/null",
-            "--resolve", f"{name}:{edge.port}:127.0.0.1", "-w", "%{http_code} %{ssl_verify_result}",
-            edge.url("/", name),
-        ]
-    )  # fmt: skip
-    assert (asked.returncode, asked.stdout) == (0, "200 0"), asked.stdout
+    curl_is_served(edge, pki, name, version)
 
 
 @pytest.mark.parametrize(

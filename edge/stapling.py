@@ -1,28 +1,22 @@
-"""Fetched OCSP responses on their way to clients: the master keeps a process that fetches them, the workers look for
-what it has written and staple it.
+"""Fetched OCSP responses on their way to clients: a companion of the master fetches them, the workers look for what
+it has written and staple it.
 
 The directory belongs to the user that workers run as: master and key material have no part in it.
 """
 
 import asyncio
-import contextlib
 import dataclasses
 import os
 import secrets
-import select
 import shutil
-import signal
+import socket
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-from setproctitle import setproctitle
-
 from edge import ocsp
 from edge.certs import Identity
-from edge.errorlog import one_line
 from edge.ocsp_fetch import Cache, Fetcher, Log, Target
 from edge.schema import Place
 from edge.serving import Serving
@@ -30,9 +24,6 @@ from edge.settings import Settings
 
 LOOK_MS: Final = 1000
 """How often a worker looks whether there are new responses."""
-RESTART_SECONDS: Final = (1.0, 60.0)
-"""Until the process that fetches is started again, after a first death and at most."""
-PARENT_SECONDS: Final = 1.0
 
 
 def targets(identities: Iterable[Identity]) -> tuple[Target, ...]:
@@ -148,99 +139,26 @@ def _stamp(path: Path) -> tuple[int, ...] | None:
     return (found.st_ino, found.st_size, found.st_mtime_ns)
 
 
-class Stapler:
-    """The master's half: a process that fetches what is wanted, started again when it dies or something else is.
-
-    `leave()` closes, in that process, what is not its own, and `become(user, group)` gives privileges up.
-    """
-
-    def __init__(self, log: Log, leave: Callable[[], None], become: Callable[[int, int], None]) -> None:
-        self._log = log
-        self._leave = leave
-        self._become = become
-        self._job: Job | None = None
-        self._process: tuple[int, int] | None = None
-        """Its id and pidfd."""
-        self._start_at = 0.0
-        self._deaths = 0
-
-    def keep(self, job: "Job") -> None:
-        """To be called every now and then: sees to it that the process runs, if anything is wanted."""
-        if job != self._job:
-            self.stop()
-            self._job, self._start_at, self._deaths = job, 0.0, 0
-        if self._process and _has_ended(self._process[1]):
-            self.stop()
-            wait = self._later()
-            self._log("error", f"the process that fetches OCSP responses has ended; the next starts in {wait:g} s")
-        if job.targets and not self._process and time.monotonic() >= self._start_at:
-            self._start(job)
-
-    def stop(self) -> None:
-        """Ends it. It has nothing to lose."""
-        if self._process:
-            with contextlib.suppress(OSError):
-                signal.pidfd_send_signal(self._process[1], signal.SIGKILL)
-            os.close(self._process[1])
-            self._process = None
-
-    def _later(self) -> float:
-        """Puts the next start off -> by how many seconds."""
-        wait: float = min(RESTART_SECONDS[0] * 2 ** min(self._deaths, 20), RESTART_SECONDS[1])
-        self._deaths += 1
-        self._start_at = time.monotonic() + wait
-        return wait
-
-    def _start(self, job: "Job") -> None:
-        master = os.getpid()
-        try:
-            pid = os.fork()
-        except OSError as e:
-            wait = self._later()
-            self._log("error", f"the process that fetches OCSP responses cannot be started: {e}; again in {wait:g} s")
-            return
-        if pid:
-            self._process = (pid, os.pidfd_open(pid))
-            return
-        try:
-            self._serve(job, master)
-        except BaseException as e:
-            self._log("error", one_line(f"fetching OCSP responses: {type(e).__name__}: {e}"))
-        finally:
-            os._exit(1)
-
-    def _serve(self, job: "Job", master: int) -> None:
-        """In the process: never returns while the master lives."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD):
-            signal.signal(number, signal.SIG_DFL)
-        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU):
-            signal.signal(number, signal.SIG_IGN)
-        setproctitle("edge: ocsp")
-        self._leave()
-        self._become(*job.owner)
-        asyncio.run(_fetch_while(Fetcher(job.targets, Cache(job.directory), self._log), master))
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
-class Job:
-    """What the process does: fetch these, into that directory, as that user and group."""
+class Fetching:
+    """What a companion of the master does: fetch these, into that directory, as that user and group."""
 
     targets: tuple[Target, ...]
     directory: Path
     owner: tuple[int, int]
+    log: Log = dataclasses.field(compare=False)
+
+    def run(self, line: socket.socket) -> None:
+        asyncio.run(_fetch_until_end(Fetcher(self.targets, Cache(self.directory), self.log), line))
 
 
-def _has_ended(pidfd: int) -> bool:
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
-
-
-async def _fetch_while(fetcher: Fetcher, master: int) -> None:
-    """Until the master has gone."""
+async def _fetch_until_end(fetcher: Fetcher, line: socket.socket) -> None:
+    """Until the master has gone, which says nothing before."""
+    line.setblocking(False)
     work = asyncio.ensure_future(fetcher.run())
-    while os.getppid() == master and not work.done():
-        await asyncio.wait([work], timeout=PARENT_SECONDS)
+    ended = asyncio.ensure_future(asyncio.get_running_loop().sock_recv(line, 1))
+    await asyncio.wait([work, ended], return_when=asyncio.FIRST_COMPLETED)
     if work.done():
         work.result()
     work.cancel()
+    ended.cancel()

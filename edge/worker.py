@@ -24,7 +24,8 @@ from edge.serving import CERTIFICATES
 from edge.stapling import Staples
 
 if TYPE_CHECKING:
-    from edge.master import Generation, Slot
+    from edge.generation import Generation
+    from edge.slots import Slot
 
 HEARTBEAT_MS: Final = 500
 

@@ -2,10 +2,7 @@
 
 import contextlib
 import os
-import re
 import signal
-import time
-from pathlib import Path
 
 import pytest
 
@@ -94,25 +91,13 @@ def test_a_worker_that_says_nonsense_is_replaced(breakable, tmp_path):
     assert edge.stop() == 0
 
 
-def held(edge):
-    """Whether the master waits for an answer: it looks often then."""
-    before = switches(edge.process.pid)
-    time.sleep(0.3)
-    return switches(edge.process.pid) - before > 6
-
-
-def switches(pid):
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", status, re.MULTILINE)[1])
-
-
 def test_a_worker_that_dies_in_the_middle_is_not_waited_for(breakable, tmp_path):
     edge = breakable
     before = serials(edge)
     first, _ = sorted(edge.workers())
     os.kill(first, signal.SIGSTOP)  # it answers nothing, and the others wait for it
     renew(edge, tmp_path)
-    until(lambda: held(edge), 30)
+    edge.wait_log(r"certificate\[0\]: is new, and prepared by the workers", seconds=30)
     os.kill(first, signal.SIGKILL)
     edge.wait_log(r"certificate\[0\]: .* serial", seconds=30)
     until(lambda: len(edge.workers()) == 2, 30)

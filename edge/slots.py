@@ -1,0 +1,159 @@
+"""The places of workers: how each has fared, and the listening sockets that wait there whoever fills it."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from edge import handovers, sockets
+from edge.plane import Prepared
+from edge.settings import Bind, Listener
+from edge.sockets import ListeningSocket
+
+if TYPE_CHECKING:
+    from edge.worker import EdgeWorker
+
+# A slot that goes gets no new connections, but those in the middle of TCP's handshake (or deferred) still arrive.
+STEER_SECONDS: Final = sockets.DEFER_ACCEPT_SECONDS + 2.0
+# A worker that lived shorter than this counts as a failure, and its slot waits before the next.
+STEADY_SECONDS: Final = 10.0
+BACKOFF_SECONDS: Final = 10.0
+
+Log = Callable[[str, str], None]
+"""Called with level and message."""
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Slot:
+    """A worker's place: its sockets, and how its workers have fared."""
+
+    index: int
+    sockets: dict[Bind, ListeningSocket] = dataclasses.field(default_factory=dict)
+    latest: "EdgeWorker | None" = None
+    started: float = 0.0
+    failures: int = 0
+    """Workers in a row that did not last."""
+    retry_at: float | None = None
+    leaves_at: float = math.inf
+    """When the worker of a slot that goes is told to drain."""
+
+    def close(self) -> None:
+        for s in self.sockets.values():
+            s.close()
+
+    def next_start(self) -> float:
+        """When the next worker may start, after the latest has died: later and later where they do not last."""
+        now = time.monotonic()
+        if self.retry_at is None:
+            self.failures = self.failures + 1 if now - self.started < STEADY_SECONDS else 0
+            self.retry_at = now if self.failures <= 1 else now + min(BACKOFF_SECONDS, 0.1 * 2**self.failures)
+        return self.retry_at
+
+
+@dataclasses.dataclass(slots=True)
+class Staged:
+    """What was made for a configuration that may still be refused."""
+
+    slots_before: int
+    added: list[tuple[Slot, Bind]] = dataclasses.field(default_factory=list)
+
+
+class Slots:
+    """All of them. The sockets of one address are a group, in which slot n has joined as number n."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self.places: list[Slot] = []
+        self.leaving: list[Slot] = []
+        """Those beyond the number of workers: new connections go past them, then they drain and close."""
+
+    def sockets(self) -> list[ListeningSocket]:
+        return [s for slot in (*self.places, *self.leaving) for s in slot.sockets.values()]
+
+    def stage(self, prepared: Prepared, number: int) -> Staged:
+        """Binds what the configuration needs for that many slots and nobody holds yet; all or nothing. Raises
+        ListenError."""
+        staged = Staged(len(self.places))
+        held = {(bind.family, bind.port) for slot in self.places for bind in slot.sockets}
+        kinds = {bind: listener for listener in prepared.settings.listener for bind in listener.bind}
+        try:
+            for bind in prepared.listeners:
+                # Our own sockets on the same port, a wildcard's say, look taken too.
+                if (bind.family, bind.port) not in held:
+                    sockets.check_free(bind)
+            self.places += [Slot(index) for index in range(len(self.places), number)]
+            for slot in self.places[:number]:
+                for bind in prepared.listeners:
+                    if bind not in slot.sockets:
+                        slot.sockets[bind] = self._bound(bind, kinds[bind])
+                        staged.added.append((slot, bind))
+        except BaseException:
+            self.unstage(staged)
+            raise
+        return staged
+
+    def unstage(self, staged: Staged) -> None:
+        for slot, bind in staged.added:
+            slot.sockets.pop(bind).close()
+        del self.places[staged.slots_before :]
+
+    def _bound(self, bind: Bind, listener: Listener) -> ListeningSocket:
+        if not bind.path:
+            return sockets.bound(bind)
+        for slot in self.places:
+            if bind in slot.sockets:
+                return slot.sockets[bind].twin()
+        return sockets.bound_unix(bind, listener.handoff.mode, handovers.ownership(listener.handoff))
+
+    def listen(self, prepared: Prepared, number: int) -> None:
+        """Sockets join their group here, slot after slot: `sockets.steer` counts on that order."""
+        for slot in self.places[:number]:
+            for listener in prepared.settings.listener:
+                for bind in listener.bind:
+                    slot.sockets[bind].listen(listener.backlog)
+        for listener in prepared.settings.listener:
+            self._permit(listener)
+
+    def _permit(self, listener: Listener) -> None:
+        """Sockets that were there before may have other permissions now."""
+        for bind in listener.bind:
+            try:
+                if bind.path:
+                    sockets.permit(bind, listener.handoff.mode, handovers.ownership(listener.handoff))
+            except OSError as e:
+                self._log("error", f"{bind}: its permissions stay as they are: {e.strerror}")
+
+    def close_others(self, prepared: Prepared) -> None:
+        """Closes what the configuration does not listen on; a worker that does still accepts what waits there."""
+        for slot in self.places:
+            for bind in slot.sockets.keys() - prepared.listeners.keys():
+                slot.sockets.pop(bind).close()
+
+    # Slots that go.
+
+    def steer_past(self, number: int) -> None:
+        """Begins to give up the slots beyond that many."""
+        self.leaving = self.places[number:]
+        if not self.leaving:
+            return
+        del self.places[number:]
+        for slot in self.leaving:
+            slot.leaves_at = time.monotonic() + STEER_SECONDS
+        for bind, member in self.places[0].sockets.items():
+            if not bind.path:
+                sockets.steer(member, number)
+
+    def close_left(self, accepts: Callable[[Slot], bool]) -> bool:
+        """Closes the slots that nobody can be connecting to any more; accepts(slot) tells whether a worker may still
+        accept there. Whether it did."""
+        now = time.monotonic()
+        if not self.leaving or any(now < slot.leaves_at or accepts(slot) for slot in self.leaving):
+            return False
+        for left in self.leaving:
+            left.close()
+        self.leaving = []
+        for bind, member in self.places[0].sockets.items():
+            if not bind.path:
+                sockets.unsteer(member)
+        return True

@@ -17,11 +17,14 @@ from typing import Final, Protocol
 from setproctitle import setproctitle
 
 from edge import channel
+from edge.backoff import Backoff
 from edge.channel import Channel
 from edge.errorlog import one_line
 
 RESTART_SECONDS: Final = (1.0, 60.0)
 """Until the next start, after a first death and at most."""
+STEADY_SECONDS: Final = 60.0
+"""After which a death is a first one again."""
 
 Log = Callable[[str, str], None]
 """Called with level and message."""
@@ -52,8 +55,8 @@ class Companion:
         self._become = become
         self._work: Work | None = None
         self._pidfd = -1
-        self._start_at = 0.0
-        self._deaths = 0
+        self._start_at = self._started = 0.0
+        self._backoff = Backoff(*RESTART_SECONDS)
         self.pid: int | None = None
         """None while it does not run."""
         self.channel: Channel | None = None
@@ -63,11 +66,14 @@ class Companion:
         """To be called every now and then: sees to it that the process runs, if there is work."""
         if work != self._work:
             self.stop()
-            self._work, self._start_at, self._deaths = work, 0.0, 0
+            self._work, self._start_at = work, 0.0
+            self._backoff.succeeded()
         if self.pid is not None and _has_ended(self._pidfd):
             self.stop()
+            if time.monotonic() - self._started > STEADY_SECONDS:
+                self._backoff.succeeded()
             wait = self._later()
-            self._log("error", f"the process that {self._what} has ended; the next starts in {wait:g} s")
+            self._log("error", f"the process that {self._what} has ended; the next starts in {wait:.1f} s")
         if work is not None and self.pid is None and time.monotonic() >= self._start_at:
             self._start(work)
 
@@ -91,8 +97,7 @@ class Companion:
 
     def _later(self) -> float:
         """Puts the next start off -> by how many seconds."""
-        wait: float = min(RESTART_SECONDS[0] * 2 ** min(self._deaths, 20), RESTART_SECONDS[1])
-        self._deaths += 1
+        wait = self._backoff.failed()
         self._start_at = time.monotonic() + wait
         return wait
 
@@ -104,11 +109,11 @@ class Companion:
             own.close()
             far.close()
             wait = self._later()
-            self._log("error", f"the process that {self._what} cannot be started: {e}; again in {wait:g} s")
+            self._log("error", f"the process that {self._what} cannot be started: {e}; again in {wait:.1f} s")
             return
         if pid:
             far.close()
-            self.pid, self._pidfd = pid, os.pidfd_open(pid)
+            self.pid, self._pidfd, self._started = pid, os.pidfd_open(pid), time.monotonic()
             self.channel = Channel(own, channel.WORKER_SAYS_MOST)
             return
         try:

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import datetime
 import os
-import random
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from edge import certs, config
+from edge.backoff import Backoff, spread
 from edge.delegated import NEEDED
 from edge.errors import ConfigError, EdgeError
 from edge.schema import Place
@@ -165,17 +165,16 @@ class Plan:
     def __init__(self, what: Order) -> None:
         self.order = what
         self.retry_at = datetime.datetime.min.replace(tzinfo=datetime.UTC)
-        self._failures = 0
+        self._backoff = Backoff(*RETRY_SECONDS, by=0.2)
         self.made()
 
     def made(self) -> None:
-        self._failures = 0
-        self._share = random.uniform(0.9, 1.0)  # noqa: S311
+        self._backoff.succeeded()
+        self._share = spread(0.95, by=0.05)
 
     def failed(self, now: datetime.datetime) -> float:
         """-> seconds until the next try."""
-        wait: float = min(RETRY_SECONDS[0] * 2 ** min(self._failures, 20), RETRY_SECONDS[1]) * random.uniform(0.8, 1.2)  # noqa: S311
-        self._failures += 1
+        wait = self._backoff.failed()
         self.retry_at = now + datetime.timedelta(seconds=wait)
         return wait
 

@@ -15,7 +15,6 @@ import hashlib
 import http.client
 import io
 import os
-import random
 import re
 import socket
 from collections.abc import Callable, Sequence
@@ -27,6 +26,7 @@ from cryptography import x509
 from cryptography.x509.ocsp import OCSPCertStatus
 
 from edge import ocsp
+from edge.backoff import Backoff, spread
 from edge.errorlog import one_line
 from edge.ocsp import Answer, OcspError
 
@@ -111,7 +111,7 @@ class Fetcher:
 
     async def _keep(self, target: Target) -> None:
         leaf, issuer = map(x509.load_der_x509_certificate, (target.leaf, target.issuer))
-        failures = 0
+        backoff = Backoff(*self._retry)
         held = self._cache.load(target.leaf, issuer)
         wait = max(_due(held), 0.0) if held else 0.0
         while True:
@@ -122,12 +122,10 @@ class Fetcher:
                     answer = await self._ask(target, leaf, issuer, held)
                 self._cache.save(target.leaf, answer)
             except (OcspError, OSError) as e:
-                failures += 1
-                first, most = self._retry
-                wait = min(first * 2 ** min(failures - 1, 20), most) * random.uniform(0.7, 1.3)  # noqa: S311
+                wait = backoff.failed()
                 self._tell(target, held, str(e), wait)
                 continue
-            failures = 0
+            backoff.succeeded()
             # A responder may hand out what is due already: then it is asked again, but not without a pause.
             wait = _due(answer)
             wait = wait if wait > 0 else min(max(_left(answer) / 4, 60.0), 3600.0)
@@ -173,7 +171,7 @@ def _due(answer: Answer) -> float:
     """Seconds until the next one is to be fetched: at half of its life, not all at one moment. Negative: at once."""
     left = _left(answer)
     life = left + (datetime.datetime.now(datetime.UTC) - answer.begins).total_seconds()
-    return left - life * random.uniform(0.4, 0.5)  # noqa: S311
+    return left - spread(life * 0.45, by=0.1)
 
 
 def _left(answer: Answer) -> float:

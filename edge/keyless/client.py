@@ -28,6 +28,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
+from edge.backoff import Backoff, spread
 from edge.keyless import wire
 from edge.keyless.stream import TlsStream
 from edge.seldom import Seldom
@@ -365,7 +366,7 @@ class Client:
 
     async def _keep_resolved(self) -> None:
         while True:
-            await asyncio.sleep(_spread(RESOLVE_SECONDS))
+            await asyncio.sleep(spread(RESOLVE_SECONDS))
             for host in self._configured.hosts:
                 if host.is_literal:
                     continue
@@ -439,18 +440,17 @@ class KeyServer:
         """Keeps one connection: the first for good, the others while there is something to sign."""
         client = self.client
         loop = asyncio.get_running_loop()
-        back_off = BACK_OFF[0]
+        backoff = Backoff(*BACK_OFF, by=0.5)
         while True:
             while index and loop.time() - client.used_at > IDLE_SECONDS:
                 await asyncio.sleep(LOOK_SECONDS)
             self._next_try[index] = loop.time()
             connection = await self._connect()
             if connection is not None:
-                back_off = BACK_OFF[0]
+                backoff.succeeded()
                 await self._serve(connection, index)
-            pause = _spread(back_off)
+            pause = backoff.failed()
             self._next_try[index] = loop.time() + pause
-            back_off = min(back_off * 2, BACK_OFF[1])
             await asyncio.sleep(pause)
 
     async def _connect(self) -> "Connection | None":
@@ -585,11 +585,6 @@ class Connection(TlsStream):
         for call in asked.values():
             if call is not None:
                 server.client.failed(call, server, cause)
-
-
-def _spread(seconds: float) -> float:
-    """About as long: many clients must not do the same at the same time."""
-    return seconds * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
 
 
 def _words(error: BaseException) -> str:

@@ -121,7 +121,7 @@ def load_authorities(path: Path, at: Place) -> tuple[x509.Certificate, ...]:
     for i, certificate in enumerate(found):
         if not _may_issue(certificate):
             raise at.error(
-                f"{path}: certificate number {i + 1} ({_subject(certificate)}) is no authority's",
+                f"{path}: certificate number {i + 1} ({subject(certificate)}) is no authority's",
                 "name a file with the certificates of those who issue, not of those issued to",
             )
     return tuple(found)
@@ -340,8 +340,8 @@ def _check_order(entry: Certificate, chain: Sequence[x509.Certificate], at: Plac
             subject.verify_directly_issued_by(issuer)
         except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
             raise at.error(
-                f"{entry.chain}: certificate number {i + 2} ({_subject(issuer)}) did not issue number {i + 1} "
-                f"({_subject(subject)})",
+                f"{entry.chain}: certificate number {i + 2} ({subject(issuer)}) did not issue number {i + 1} "
+                f"({subject(subject)})",
                 "put each issuer right after what it issued, and nothing else",
             ) from None
 
@@ -356,7 +356,7 @@ def _warnings(
     now = datetime.datetime.now(datetime.UTC)
     where = f"{at.file}: {at.key('chain').path}: {entry.chain}"
     for i, c in enumerate(chain):
-        which = f"{where}: certificate number {i + 1} ({_subject(c)})"
+        which = f"{where}: certificate number {i + 1} ({subject(c)})"
         if c.not_valid_before_utc > now:
             yield f"{which} is not valid before {c.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
         if c.not_valid_after_utc < now:
@@ -382,5 +382,6 @@ def _dns_names(certificate: x509.Certificate) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _subject(certificate: x509.Certificate) -> str:
+def subject(certificate: x509.Certificate) -> str:
+    """Whose it is, for messages."""
     return certificate.subject.rfc4514_string() or "no subject"

@@ -7,7 +7,7 @@ from typing import Final
 
 from cryptography import x509
 
-from edge.certs import Identity
+from edge.certs import Identity, subject
 
 DAYS: Final = (14, 7, 3, 1, 0)
 """Days before the end at which it is told; what has less than this left when it is loaded is told then."""
@@ -50,8 +50,10 @@ Tell = Callable[[bool, bool], tuple[str, str]]
 def _ends(identity: Identity) -> Iterator[tuple[tuple[str, bytes], float, Tell]]:
     """What has an end, with what it is known by."""
     for i, der in enumerate(identity.chain):
-        end = x509.load_der_x509_certificate(der).not_valid_after_utc
-        yield (f"{identity.at.path} {i}", der), end.timestamp(), _certificate(identity, i, end)
+        certificate = x509.load_der_x509_certificate(der)
+        end = certificate.not_valid_after_utc
+        whose = subject(certificate) if i else ", ".join(identity.names) or "no names"
+        yield (f"{identity.at.path} {i}", der), end.timestamp(), _certificate(identity, i, whose, end)
     if identity.delegation:
         end = identity.delegation.expires
         yield (f"{identity.at.path} delegated", identity.delegation.credential), end.timestamp(), _delegation(identity)
@@ -59,9 +61,8 @@ def _ends(identity: Identity) -> Iterator[tuple[tuple[str, bytes], float, Tell]]
         yield (f"{identity.at.path} ocsp", identity.ocsp_response), identity.ocsp_expires, _staple(identity)
 
 
-def _certificate(identity: Identity, number: int, end: datetime.datetime) -> Tell:
-    names = ", ".join(identity.names) or "no names"
-    which = f"{identity.at.key('chain').path}: certificate number {number + 1} ({names})"
+def _certificate(identity: Identity, number: int, whose: str, end: datetime.datetime) -> Tell:
+    which = f"{identity.at.key('chain').path}: certificate number {number + 1} ({whose})"
 
     def tell(over: bool, urgent: bool) -> tuple[str, str]:
         word = "expired" if over else "expires"

@@ -74,6 +74,15 @@ def test_what_was_near_when_it_was_loaded_was_told_then():
     assert level == "warning" and "expires" in message
 
 
+def test_an_issuer_goes_by_its_own_name():
+    days = Days()
+    leaf, issuer = (CA.issue(p256(), name, end=NOW + ends * DAY) for name, ends in (("leaf", 90), ("Issuer X", 15)))
+    own = identity(90, chain=tuple(one.public_bytes(Encoding.DER) for one in (leaf, issuer)))
+    assert days.look(own) == []
+    ((_, message),) = days.after(1.5, own)
+    assert "certificate[0].chain: certificate number 2 (CN=Issuer X) expires on" in message
+
+
 def test_another_certificate_begins_anew():
     days = Days()
     old, new = identity(14.5), identity(60)

@@ -8,13 +8,14 @@ from cext.net.stream cimport set_nodelay, set_tcp
 from cext.proxy.access_log cimport AccessLog
 from cext.proxy.address_table cimport AddressTable
 from cext.proxy.context cimport Context
-from cext.proxy.downstream cimport Downstream, ListenerSettings
+from cext.proxy.downstream cimport Downstream
+from cext.proxy.frontend cimport Frontend
 from cext.proxy.handshake_hooks cimport HandshakeHooks
 from cext.proxy.hooks cimport Hooks
+from cext.proxy.listener_settings cimport ListenerSettings
 from cext.proxy.pressure cimport Pressure
 from cext.proxy.upstream cimport LOST_CLOSED, UpstreamConnection
 
-from cext.proxy.frontend import Frontend
 from cext.proxy.handoff_door import HandoffDoor
 
 cdef enum:
@@ -29,13 +30,15 @@ cdef class DataPlane:
     `memory_limit`: bytes of memory of its own above which idle connections are closed; 0: none. `hook_timeout_ms`: for
     which a hook may think, or wait.
 
-    listen() on sockets that somebody else owns, then run(). Everything happens in the thread that runs.
+    listen() on sockets that somebody else owns, then run(). Everything happens in the thread that runs; other settings come
+    by become(), leave() and the properties.
     """
 
     cdef readonly Loop loop
     cdef Context ctx
     cdef AccessLog access_log
     cdef Hooks _hooks
+    cdef Hooks observers                # those that know which connections hooks are told of
     cdef list frontends
     cdef Pressure pressure
     cdef uint64_t drain_until
@@ -53,13 +56,30 @@ cdef class DataPlane:
 
     def listen(self, int fd, ListenerSettings settings):
         """Accepts from a listening, non-blocking socket: clients, or with `senders` what others hand over. It is never
-        closed here."""
-        if settings.senders is not None:
-            self.frontends.append(HandoffDoor(self.ctx, fd, settings))
-            return
-        set_nodelay(fd)
-        set_tcp(fd, &settings.tcp)
-        self.frontends.append(Frontend(self.ctx, fd, settings))
+        closed here. -> what leave() takes. No other socket has the same ListenerSettings."""
+        if settings.senders is None:
+            set_nodelay(fd)
+            set_tcp(fd, &settings.tcp)
+        frontend = (Frontend if settings.senders is None else HandoffDoor)(self.ctx, fd, settings)
+        self.frontends.append(frontend)
+        return frontend
+
+    def become(self, Frontend frontend, ListenerSettings settings):
+        """Serves with other settings there, from the next connection and the next request on."""
+        frontend.settings.become(settings)
+        if settings.senders is None:
+            set_tcp(frontend.fd, &settings.tcp)
+
+    def leave(self, Frontend frontend):
+        """Accepts what is queued there, and nothing more. Running requests are finished, with `Connection: close`; what
+        became a tunnel goes on."""
+        frontend.accept_queued()
+        frontend.close()
+        self.frontends.remove(frontend)
+        frontend.settings.retire()
+        for client in self.watched(Downstream):
+            if (<Downstream> client).settings is frontend.settings:
+                (<Downstream> client).drain()
 
     def every(self, int ms, callback):
         """callback() every `ms` milliseconds while run() runs."""
@@ -114,6 +134,26 @@ cdef class DataPlane:
         return self.ctx.counter_values()
 
     @property
+    def memory_limit(self):
+        """Bytes of memory of its own above which idle connections are closed; 0: none."""
+        return self.pressure.memory_limit
+
+    @memory_limit.setter
+    def memory_limit(self, uint64_t limit):
+        self.pressure.limit_memory(limit)
+
+    @property
+    def hook_timeout(self):
+        """Milliseconds for which a hook may think, or wait."""
+        return self.ctx.hook_timeout_ms
+
+    @hook_timeout.setter
+    def hook_timeout(self, int ms):
+        self.ctx.hook_timeout_ms = ms
+        if self.ctx.watchdog is not None:
+            self.ctx.watchdog.limit_ms = ms
+
+    @property
     def failed(self):
         """None, or callable(what, exception) that tells the operator why there was no signature."""
         return self.ctx.failed
@@ -144,14 +184,22 @@ cdef class DataPlane:
 
     @hooks.setter
     def hooks(self, Hooks hooks):
-        self._hooks = hooks
+        cdef Hooks observers = hooks
         if hooks is not None:
             self.ctx.watch_hooks()
-        if hooks is not None and hooks.handshake is not None:
+        if hooks is None or hooks.handshake is None:
+            self.ctx.handshake = None
+        else:
             (<HandshakeHooks> hooks.handshake).join(self.ctx)
         asked = hooks is not None and (hooks.director is not None or hooks.response is not None)
         self.ctx.request_hooks = hooks if asked else None
-        self.ctx.state_observer = hooks.observe if hooks is not None and hooks.connection_state is not None else None
+        if self.observers is not None and self.observers.connections:
+            if observers is None:
+                observers = Hooks(names={}, read_limit=None, show_limit=None, failed=None)
+            observers.follow(self.observers)
+        self.observers = observers
+        self.ctx.state_observer = observers.observe if observers is not None and observers.observes() else None
+        self._hooks = hooks
 
     def stop_accepting(self):
         """The sockets stay open, with what is queued in them, for their owner."""

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol, TypeVar, cast
 
 from cext.crypto.sign import PrivateKey
 from cext.proxy.address_table import AddressTable
-from cext.proxy.downstream import ListenerSettings
+from cext.proxy.listener_settings import ListenerSettings, Quota
 from cext.proxy.early_rules import EarlyRules
 from cext.proxy.hints import EarlyHints, HintTable
 from cext.proxy.router import Route, Router
@@ -117,15 +117,18 @@ def prepare(settings: Settings, cookie_secret: bytes, shared: ticket_keys.Shared
     groups = upstreams.groups(settings, _credential)
     routes = _routes(settings, groups)
     router = Router(routes, groups)
-    made = [
-        (listener, _listener_settings(listener, serving, router, settings.tls.early_data, before))
-        for listener, before in zip(settings.listener, _before_tls(settings, chosen), strict=True)
-    ]
+    listeners: dict[Bind, object] = {}
+    for listener, before in zip(settings.listener, _before_tls(settings, chosen), strict=True):
+        quota = Quota()
+        for bind in listener.bind:
+            listeners[bind] = _listener_settings(
+                listener, serving, router, settings.tls.early_data, {**before, "quota": quota}
+            )
     return Prepared(
         settings=settings,
         serving=serving,
         watch=watch,
-        listeners={bind: made_settings for listener, made_settings in made for bind in listener.bind},
+        listeners=listeners,
         route_policies=_by_policy(settings, policies, routes),
         policy=chosen,
         rotation=rotation,
@@ -403,7 +406,7 @@ def _listener_settings(
     serving: Serving,
     router: object,
     early_data: EarlyData | None,
-    before_tls: dict[str, object],
+    others: dict[str, object],
 ) -> object:
     made = ListenerSettings(
         serving.configs[listener.http2.enabled],
@@ -429,7 +432,7 @@ def _listener_settings(
         x_forwarded=listener.forwarded in ("x-forwarded", "both"),
         forwarded=listener.forwarded in ("forwarded", "both"),
         unique_header=early_data.unique_header.encode() if early_data else b"",
-        **before_tls,
+        **others,
     )
     serving.attach(made, listener.http2.enabled)
     return made

@@ -8,7 +8,8 @@ from cext.http.h1_writer cimport Forwarding
 from cext.http.message cimport Head
 from cext.proxy.context cimport Context
 from cext.proxy.directing cimport direct
-from cext.proxy.downstream cimport Downstream, ListenerSettings
+from cext.proxy.downstream cimport Downstream
+from cext.proxy.listener_settings cimport ListenerSettings
 from cext.proxy.exchange cimport Exchange, ResponseSink
 from cext.proxy.hooks cimport Hooks
 from cext.proxy.router cimport Route

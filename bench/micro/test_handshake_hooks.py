@@ -11,7 +11,7 @@ import threading
 import time
 
 import pytest
-from cext.proxy.downstream import ListenerSettings
+from cext.proxy.listener_settings import ListenerSettings
 from cext.proxy.hooks import Hooks
 from cext.proxy.pool import UpstreamGroup
 from cext.proxy.router import Route, Router

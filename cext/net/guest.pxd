@@ -15,7 +15,7 @@ cdef class Watchdog:
     cdef uint64_t calls                 # how often it was entered
     cdef int inside                     # how deep; 0: nothing is watched now
     cdef bint fired                     # the exception is on its way
-    cdef int limit_ms
+    cdef public int limit_ms
     cdef inline void enter(self) noexcept:
         """Before a call of such code; each is followed by one leave()."""
         if self.inside == 0:
@@ -29,6 +29,7 @@ cdef class Watchdog:
             self.disarm()
 
     cdef void disarm(self) noexcept
+    cdef int pause_ms(self) noexcept
     cdef bint may_interrupt(self)
 
 cdef class AsyncGuest(Watcher):

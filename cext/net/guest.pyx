@@ -55,9 +55,8 @@ cdef class Watchdog:
         cdef uint64_t seen = 0
         cdef int times = 0
         cdef bint due = False
-        pause = max(self.limit_ms // SAMPLES, SAMPLE_LEAST_MS) / 1000.0
-        least = max(self.limit_ms / (1000.0 * pause), 1.0)
-        while not self.ended.wait(RETRY if due else pause):
+        while not self.ended.wait(RETRY if due else self.pause_ms() / 1000.0):
+            least = max(self.limit_ms / <double> self.pause_ms(), 1.0)
             if self.inside == 0 or self.calls != seen:
                 seen = self.calls
                 times = 0
@@ -71,6 +70,9 @@ cdef class Watchdog:
                 due = False
                 self.fired = True
                 PyThreadState_SetAsyncExc(self.ident, <PyObject *> self.late)
+
+    cdef int pause_ms(self) noexcept:
+        return max(self.limit_ms // SAMPLES, <int> SAMPLE_LEAST_MS)
 
     cdef bint may_interrupt(self):
         """Whether the thread is in code that nobody else depends on. A frame that has given the interpreter's lock away is

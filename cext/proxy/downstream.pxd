@@ -4,17 +4,14 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from cext.base.buffer cimport Bytes, Chunk
 from cext.base.timers cimport Timer
-from cext.http.h2_session cimport H2Settings
-from cext.http.message cimport Limits
 from cext.net.address cimport Peer
-from cext.net.stream cimport Stream, TcpSettings
+from cext.net.stream cimport Stream
 from cext.proxy.context cimport Context
 from cext.proxy.exchange cimport ResponseSink
 from cext.proxy.hook_call cimport HookCall
+from cext.proxy.listener_settings cimport ListenerSettings
 from cext.proxy.proxied cimport Proxied
-from cext.proxy.router cimport Router
-from cext.proxy.timeouts cimport Outflow, Timeouts, WriteLimits
-from cext.tls.config cimport ServerConfig
+from cext.proxy.timeouts cimport Outflow, WriteLimits
 from cext.tls.connection cimport Connection
 
 cdef enum ReadPhase:                    # what the read timer is for
@@ -27,29 +24,6 @@ cdef enum ReadPhase:                    # what the read timer is for
 cdef enum EarlyPhase:                   # of a connection whose session was opened by early data, or has some to read
     EARLY_UNCONFIRMED = 1       # it may be a replay
     EARLY_READ = 2              # the handshake is confirmed
-
-cdef class ListenerSettings:
-    """What a listener's connections are served with: TLS, routes, timeouts, limits."""
-    cdef public ServerConfig tls        # of the connections that are accepted from now on; those there are keep theirs
-    cdef readonly Router router
-    cdef readonly int handshake_ms      # 0: no limit
-    cdef TcpSettings tcp                # of the sockets that are accepted
-    cdef readonly Timeouts timeouts     # all set: what holds where a route says nothing else
-    cdef readonly uint32_t first_record # bytes in each of a connection's first records,
-    cdef readonly uint32_t first_bytes  # until this many were sent since it began
-    cdef readonly int record_idle_ms    # or was idle for this long
-    cdef Limits limits
-    cdef readonly uint32_t max_connections, per_address, max_requests, requests_per_address     # 0: no limit
-    cdef readonly bint answer_over      # a connection over a limit is told so
-    cdef uint32_t open                  # connections served with these
-    cdef readonly bint x_forwarded, forwarded
-    cdef H2Settings h2
-    cdef bint early             # sessions are opened by early data
-    cdef bytes unique_header    # the name of the field that tells early requests apart; b"": none
-    cdef const uint8_t *unique
-    cdef size_t unique_len
-    cdef readonly object gate           # None, or GateSettings: what comes before TLS, and who is handed over
-    cdef readonly object senders        # None, or who may hand connections over: the listener is a Unix socket then
 
 cdef struct Sending:
     Timer timer

@@ -24,7 +24,7 @@ from cext.base.buffer cimport (
 )
 from cext.base.timers cimport timer_init
 from cext.net.address cimport ADDRESS_TEXT, peer_text
-from cext.net.stream cimport IO_AGAIN, IO_ERROR, read_tcp
+from cext.net.stream cimport IO_AGAIN, IO_ERROR
 from cext.proxy.address_table cimport NO_PLACE
 from cext.proxy.client_facts cimport count_early_data
 from cext.proxy.context cimport (
@@ -40,7 +40,7 @@ from cext.proxy.context cimport (
     STATES,
 )
 from cext.proxy.sealing cimport queue_tls_output, seal_chunk
-from cext.proxy.timeouts cimport outflow_begin, outflow_look, outflow_next, read_timeouts
+from cext.proxy.timeouts cimport outflow_begin, outflow_look, outflow_next
 from cext.tls.connection cimport (
     EARLY_NONE,
     RECORD_HEADER,
@@ -56,7 +56,6 @@ from cext.tls.connection cimport (
 from cext.tls.constants cimport internal_error
 
 from cext.proxy.context import STATE_NAMES
-from cext.proxy.timeouts import DEFAULTS
 
 cdef enum:
     TIMER_READ = 0
@@ -75,48 +74,6 @@ FOLLOWERS[STATE_ACTIVE] = 1 << STATE_IDLE | 1 << STATE_HIJACKED | 1 << STATE_CLO
 FOLLOWERS[STATE_IDLE] = 1 << STATE_ACTIVE | 1 << STATE_CLOSED
 FOLLOWERS[STATE_HIJACKED] = 1 << STATE_CLOSED
 FOLLOWERS[STATE_CLOSED] = 0
-
-
-cdef class ListenerSettings:
-    """ListenerSettings(tls, router, ...): see the .pxd."""
-
-    def __init__(self, ServerConfig tls, Router router, *, int handshake_ms=5000, dict timeouts={}, dict tcp={},
-                 uint32_t line_limit=8192, uint32_t head_limit=32768, uint32_t field_limit=128,
-                 bint x_forwarded=True, bint forwarded=False, int first_record=1369, int first_bytes=65536,
-                 int record_idle_ms=1000, uint32_t h2_streams=256, uint32_t h2_stream_window=65536,
-                 uint32_t h2_connection_window=1048576, bint h2_connect_protocol=True,
-                 uint32_t max_connections=0, uint32_t per_address=0,
-                 uint32_t max_requests=0, uint32_t requests_per_address=0, bint answer_over=False,
-                 bytes unique_header=b"", gate=None, senders=None):
-        self.tls = tls
-        self.router = router
-        self.handshake_ms = handshake_ms
-        read_timeouts(&self.timeouts, DEFAULTS | timeouts)
-        read_tcp(&self.tcp, tcp)
-        self.limits.line = line_limit
-        self.limits.head = min(head_limit, 49152)       # a head and a whole read must fit the scratch memory
-        self.limits.fields = field_limit
-        self.first_record = first_record
-        self.first_bytes = first_bytes
-        self.record_idle_ms = record_idle_ms
-        self.max_connections = max_connections
-        self.per_address = per_address
-        self.max_requests = max_requests
-        self.requests_per_address = requests_per_address
-        self.answer_over = answer_over
-        self.x_forwarded = x_forwarded
-        self.forwarded = forwarded
-        self.h2.max_streams = h2_streams
-        self.h2.stream_window = h2_stream_window
-        self.h2.connection_window = h2_connection_window
-        self.h2.max_header_list = self.limits.head
-        self.h2.connect_protocol = h2_connect_protocol
-        self.early = router.sees_early
-        self.unique_header = unique_header
-        self.unique = <const uint8_t *> <const char *> unique_header
-        self.unique_len = len(unique_header)
-        self.gate = gate
-        self.senders = senders
 
 
 cdef class Session(ResponseSink):
@@ -196,7 +153,7 @@ cdef class Downstream(Stream):
         if self.refused:
             self.ctx.answering += 1
         else:
-            self.settings.open += 1
+            self.settings.enter()
         self.ctx.in_state[STATE_NEW] += 1
         self.ctx.entered[STATE_NEW] += 1
         if self.ctx.state_observer is not None:
@@ -343,7 +300,7 @@ cdef class Downstream(Stream):
         if self.refused:
             self.ctx.answering -= 1
         else:
-            self.settings.open -= 1
+            self.settings.leave()
         if self.place != NO_PLACE:
             self.ctx.addresses.leave(self.place)
         self.set_state(STATE_CLOSED)

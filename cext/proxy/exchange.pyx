@@ -534,7 +534,7 @@ cdef class Exchange(UpstreamUser):
         self.overseer = None
         if self.running:
             self.running = False
-            self.route.running -= 1
+            self.route.load.running -= 1
         if self.place != NO_PLACE:
             self.ctx.addresses.end(self.place)
             self.place = NO_PLACE

@@ -3,7 +3,8 @@
 from cext.net.address cimport Peer
 from cext.net.listener cimport Listener
 from cext.proxy.context cimport Context
-from cext.proxy.downstream cimport Downstream, ListenerSettings
+from cext.proxy.downstream cimport Downstream
+from cext.proxy.listener_settings cimport ListenerSettings
 
 cdef class Frontend(Listener):
     cdef Context ctx

@@ -10,13 +10,14 @@ from cext.net.listener cimport Listener
 from cext.net.stream cimport out_of_descriptors
 from cext.proxy.address_table cimport NO_PLACE
 from cext.proxy.context cimport Context
-from cext.proxy.downstream cimport EARLY_UNCONFIRMED, READ_HANDSHAKE, Downstream, ListenerSettings
+from cext.proxy.downstream cimport EARLY_UNCONFIRMED, READ_HANDSHAKE, Downstream
 from cext.proxy.early_data cimport EarlySession, early_session
 from cext.proxy.gate cimport Gate, must_close, new_gate
 from cext.proxy.h1_session cimport H1Session
 from cext.proxy.h2_client cimport H2Client
 from cext.proxy.handshake_hooks cimport decide
 from cext.proxy.limits cimport admit_connection, admit_proxied, may_answer
+from cext.proxy.listener_settings cimport ListenerSettings
 
 cdef enum:
     QUEUED_AT_ONCE = 64

@@ -6,8 +6,9 @@ from libc.stdint cimport uint8_t, uint16_t
 from cext.base.buffer cimport Bytes
 from cext.net.address cimport Peer
 from cext.proxy.context cimport Context
-from cext.proxy.downstream cimport Downstream, ListenerSettings, Opening
+from cext.proxy.downstream cimport Downstream, Opening
 from cext.proxy.handover cimport HandoffTarget
+from cext.proxy.listener_settings cimport ListenerSettings
 from cext.tls.messages cimport ClientHello
 
 cdef struct Network:

@@ -230,7 +230,7 @@ cdef class Gate(Opening):
             client.shut(b"limits.per_address")
             return
         client.refused = <uint8_t> over
-        client.settings.open -= 1
+        client.settings.leave()
         client.ctx.answering += 1
 
     cdef void refuse(self, Downstream client, const char *why) noexcept:

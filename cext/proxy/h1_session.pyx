@@ -55,7 +55,7 @@ cdef class H1Session(Session):
     def __cinit__(self, Downstream client):
         self.ctx = client.ctx
         self.client = client
-        self.draining = self.ctx.draining
+        self.draining = self.ctx.draining or client.settings.leaving
         client.expect(READ_HEAD, client.settings.timeouts.header)
 
     def __dealloc__(self):

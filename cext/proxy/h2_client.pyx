@@ -59,7 +59,7 @@ cdef class H2Client(Session):
         self.streams.home = <PyObject *> self
         self.streams.open(&client.settings.h2, &client.settings.limits, &self.ctx.request)
         client.expect(READ_HEAD, client.settings.timeouts.header)
-        if self.ctx.draining:
+        if self.ctx.draining or client.settings.leaving:
             self.part()
         self.send_later()
 

@@ -9,7 +9,7 @@ import inspect
 from cext.base.buffer cimport bytes_free
 from cext.net.address cimport ADDRESS_TEXT, Peer, local_peer, peer_text
 from cext.proxy.downstream cimport Opening
-from cext.proxy.gate cimport GateSettings
+from cext.proxy.gate cimport Gate
 from cext.proxy.handover cimport hand_over
 from cext.tls.connection cimport TLS_FAILED, TLS_PROGRESS, TLS_WAIT_POLICY, TLS_WAIT_SIGN
 from cext.tls.constants cimport decode_error, internal_error
@@ -74,7 +74,7 @@ cdef class HandshakeHooks:
         """They are a worker's from now on."""
         self.ctx = ctx
         ctx.handshake = self
-        if self.fingerprints:
+        if self.fingerprints and ctx.fingerprints is None:
             ctx.fingerprints = {}
 
     cdef void report(self, str hook, object error) noexcept:
@@ -304,11 +304,10 @@ cdef class Decision:
     cdef int give_away(self, object name) except? -1:
         """To a receiver; what it does not take ends, or is served after all, as is configured."""
         cdef Downstream client = self.client
-        cdef GateSettings gate = client.settings.gate
         cdef GivingAway call
         target = None
-        if client.opening is not None and gate is not None:
-            target = gate.targets.get(name)
+        if isinstance(client.opening, Gate):
+            target = (<Gate> client.opening).settings.targets.get(name)
         if target is None:
             return self.fail(LookupError(f"connections are not handed over to {name!r}"))
         call = GivingAway.__new__(GivingAway)

@@ -14,5 +14,6 @@ cdef class Hooks:
     cdef object read_limit                  # (name, value) -> ms or bytes per second, 0 for none
     cdef object show_limit                  # (name, ms or bytes per second) -> value
     cdef object failed                      # (hook, exception): tells the operator
-    cdef readonly dict connections          # Downstream -> ClientConnection, of those that connection_state knows
+    cdef readonly dict connections          # Downstream -> ClientConnection, of those that a connection_state knows
+    cdef bint observes(self) noexcept
     cdef void report(self, Context ctx, str hook, object error) noexcept

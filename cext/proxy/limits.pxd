@@ -5,8 +5,9 @@ from libc.stdint cimport uint32_t
 from cext.http.message cimport Head
 from cext.net.address cimport Peer
 from cext.proxy.context cimport Context
-from cext.proxy.downstream cimport Downstream, ListenerSettings
+from cext.proxy.downstream cimport Downstream
 from cext.proxy.exchange cimport Exchange
+from cext.proxy.listener_settings cimport ListenerSettings
 
 cdef int admit_connection(Context ctx, ListenerSettings settings, int fd, const Peer *peer, uint32_t *place) noexcept
 # OVER_NONE, with the place of its address, or why it is not to be served. Idle ones are closed first to make room.

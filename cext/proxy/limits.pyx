@@ -41,7 +41,7 @@ cdef int admit_address(Context ctx, ListenerSettings settings, const Peer *peer,
 
 cdef int admit_proxied(Context ctx, ListenerSettings settings, int fd, const Peer *peer) noexcept:
     cdef int over = OVER_NONE
-    if settings.max_connections and settings.open >= settings.max_connections and not ctx.relief.of_listener(settings):
+    if settings.max_connections and settings.quota.open >= settings.max_connections and not ctx.relief.of_listener(settings):
         over = OVER_LISTENER
     elif fd >= ctx.high_fd and not ctx.relief.of_descriptors():
         over = OVER_DESCRIPTORS
@@ -91,12 +91,12 @@ cdef bint admit_request(Downstream client, Exchange x, const Head *h) noexcept:
         refuse(x, 431, NULL, b"limits.head")
     elif h.framing == FRAMING_LENGTH and <uint64_t> h.content_length > route.max_body:
         x.refuse_body()
-    elif route.max_running and route.running >= route.max_running:
+    elif route.max_running and route.load.running >= route.max_running:
         refuse(x, 503, BUSY, b"limits.requests")
     elif client.place != NO_PLACE and not begin(client, x):
         refuse(x, 429, TOO_MANY_HERE, b"limits.requests_per_address")
     else:
-        route.running += 1
+        route.load.running += 1
         x.running = True
         return True
     return False

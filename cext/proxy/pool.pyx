@@ -278,6 +278,11 @@ cdef class UpstreamGroup:
         for server in self.servers:
             server.close_idle()
 
+    def retire(self):
+        """Nobody will choose it any more: connections are closed when they become idle."""
+        self.max_idle = 0
+        self.close_idle()
+
     def idle_connections(self):
         """How many connections are idle; of HTTP/2, how many there are."""
         return self.n_idle + sum([len((<SharedServer> s).shared) for s in self.servers if isinstance(s, SharedServer)])

@@ -3,7 +3,7 @@
 from libc.stdint cimport uint64_t
 
 from cext.proxy.context cimport Context, Relief
-from cext.proxy.downstream cimport ListenerSettings
+from cext.proxy.listener_settings cimport ListenerSettings
 
 cdef class Pressure(Relief):
     cdef Context ctx

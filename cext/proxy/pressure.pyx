@@ -12,7 +12,8 @@ from libc.stdint cimport uint64_t
 
 from cext.net.loop cimport Watcher
 from cext.proxy.context cimport STATE_IDLE, Context, Relief
-from cext.proxy.downstream cimport Downstream, ListenerSettings
+from cext.proxy.downstream cimport Downstream
+from cext.proxy.listener_settings cimport ListenerSettings
 from cext.proxy.upstream cimport LOST_CLOSED, UpstreamConnection
 
 cdef extern from "<malloc.h>" nogil:
@@ -58,9 +59,13 @@ cdef class Pressure(Relief):
 
     def __init__(self, Context ctx, uint64_t memory_limit):
         self.ctx = ctx
-        self.memory_limit = memory_limit
-        self.statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC) if memory_limit else None
+        self.limit_memory(memory_limit)
         self.look_at_files()
+
+    def limit_memory(self, uint64_t limit):
+        if limit and self.statm is None:
+            self.statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+        self.memory_limit = limit
 
     def close(self):
         if self.statm is not None:
@@ -130,7 +135,7 @@ cdef class Pressure(Relief):
             if not isinstance(w, Downstream):
                 continue
             client = <Downstream> w
-            if client.state == STATE_IDLE and (only is None or client.settings is only):
+            if client.state == STATE_IDLE and (only is None or client.settings.quota is only.quota):
                 note(&oldest, fd, client.last_sealed)
         for i in range(oldest.n):
             client = <Downstream> self.ctx.loop.watchers[oldest.fd[i]]

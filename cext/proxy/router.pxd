@@ -11,6 +11,10 @@ from cext.proxy.timeouts cimport Timeouts
 cdef enum:
     HOST_MAX = 256
 
+cdef class Load:
+    """What a route has to do now."""
+    cdef readonly uint32_t running          # requests
+
 cdef class Route:
     """One rule with its upstream and what overrides its listener's timeouts."""
     cdef readonly UpstreamGroup upstream
@@ -25,7 +29,7 @@ cdef class Route:
     cdef readonly uint32_t max_head         # bytes
     cdef readonly uint64_t max_body         # bytes
     cdef readonly uint32_t max_running      # requests at a time; 0: no limit
-    cdef uint32_t running
+    cdef readonly Load load                 # goes on when another configuration has the route too
     cdef readonly bint push                 # what responses ask to be preloaded is pushed, where HTTP/2 can
     cdef readonly EarlyHints hints          # None: none are sent but an upstream's
     cdef readonly EarlyRules early          # for requests that arrive in early data; None: they wait

@@ -15,15 +15,20 @@ from cext.proxy.timeouts cimport read_timeouts
 from cext.http.rules import METHODS
 
 
+cdef class Load:
+    pass
+
+
 cdef class Route:
     """Route(upstream, hosts=("example.com", "*.example.com"), path="/x/*", methods=("GET",), timeouts={"total": 9000})
 
-    A path without "*" must be equal; each "*" stands for any characters, "/" among them.
+    A path without "*" must be equal; each "*" stands for any characters, "/" among them. `load`: that of the route whose
+    place this one takes, or None.
     """
 
     def __init__(self, UpstreamGroup upstream, *, hosts=(), path="/*", methods=(), dict timeouts={}, bint push=False,
                  EarlyHints hints=None, EarlyRules early_data=None, upgrade=("websocket",), uint32_t max_head=0, uint64_t max_body=0,
-                 uint32_t max_running=0):
+                 uint32_t max_running=0, Load load=None):
         if not path.startswith(("/", "*")):
             raise ValueError(f"path {path!r}: must begin with '/' or '*'")
         self.upstream = upstream
@@ -41,6 +46,7 @@ cdef class Route:
         self.max_head = max_head if max_head else UINT32_MAX
         self.max_body = max_body if max_body else UINT64_MAX
         self.max_running = max_running
+        self.load = Load() if load is None else load
         self.push = push
         self.hints = hints
         self.early = early_data

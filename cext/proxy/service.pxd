@@ -4,8 +4,9 @@ from libc.stdint cimport uint64_t
 
 from cext.http.h1_reader cimport BodyReader
 from cext.http.message cimport Head
-from cext.proxy.downstream cimport Downstream, ListenerSettings
+from cext.proxy.downstream cimport Downstream
 from cext.proxy.exchange cimport Exchange, ResponseSink
+from cext.proxy.listener_settings cimport ListenerSettings
 from cext.proxy.pool cimport UpstreamGroup
 from cext.proxy.router cimport Route
 

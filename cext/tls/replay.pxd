@@ -22,13 +22,15 @@ cdef class ReplayRegister:
     # this register knows nothing of.
 
 cdef class SharedRegister(ReplayRegister):
-    cdef object memory                      # mmap, shared with the processes that are forked later
+    cdef object memory                      # mmap, shared with other processes
+    cdef readonly int fd                    # of it, where it can be had from; -1: it came from there
     cdef uint64_t *words
     cdef uint64_t *latest                   # the last time that was seen, and
     cdef uint64_t *barred                   # the barrier
     cdef uint64_t sets                      # a power of two
     cdef uint64_t tick                      # milliseconds
     cdef uint8_t key[32]
+    cdef int map(self, int fd) except -1
 
 cdef class CallableRegister(ReplayRegister):
     cdef object ask                         # callable(binder: bytes) -> bool

@@ -16,6 +16,7 @@ from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.string cimport memcpy
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+from posix.unistd cimport close
 
 from cext.crypto.hash_kdf cimport HASH_MAX, HASH_SHA256, cleanse, hmac_once
 
@@ -64,14 +65,16 @@ cdef class SharedRegister(ReplayRegister):
     `keeps`: milliseconds for which an entry counts, at least; a ClientHello must not be accepted for longer than that.
     `capacity`: entries it has room for in that time, at most (8 bytes each). When a set of it is full, what would go there
     is not fresh: the client then sends its data after the handshake.
+    Processes that are there already get it by state() and its descriptor, and make it with of().
     `identity`: 8 bytes, for tickets of an earlier register whose place this one takes, and which nobody else may have at
     the same time; None: one that no other has had. `since`: the barrier, milliseconds since 1970.
     """
 
+    def __cinit__(self):
+        self.fd = -1
+
     def __init__(self, int keeps=20000, uint64_t capacity=1 << 19, bytes identity=None, uint64_t since=0):
-        cdef Py_buffer view
         cdef bytes secret
-        cdef uint64_t *header
         if keeps <= 0 or not WAYS <= capacity <= MOST or identity is not None and len(identity) != REGISTER_ID_LENGTH:
             raise ValueError("a register keeps entries for a while, and some of them, under a name of 8 bytes")
         self.keeps = keeps
@@ -79,18 +82,43 @@ cdef class SharedRegister(ReplayRegister):
         self.sets = 1
         while self.sets * WAYS < capacity:
             self.sets *= 2
-        self.memory = mmap.mmap(-1, (HEADER + self.sets * WAYS) * sizeof(uint64_t))
-        PyObject_GetBuffer(self.memory, &view, PyBUF_WRITABLE)
-        header = <uint64_t *> view.buf
-        self.latest, self.barred, self.words = header, header + 1, header + HEADER
+        self.fd = os.memfd_create("early data", os.MFD_CLOEXEC)
+        os.ftruncate(self.fd, (HEADER + self.sets * WAYS) * sizeof(uint64_t))
+        self.map(self.fd)
         self.barred[0] = since
-        PyBuffer_Release(&view)         # the mapping lives as long as `memory`, which nobody else closes
         # Which set a binder goes to is secret: nobody can fill one on purpose.
         secret = os.urandom(sizeof(self.key) + REGISTER_ID_LENGTH)
         memcpy(self.key, <const char *> secret, sizeof(self.key))
         if identity is None:
             identity = secret[sizeof(self.key):]
         memcpy(self.id, <const char *> identity, REGISTER_ID_LENGTH)
+
+    def state(self):
+        """What of() needs beside the descriptor; it holds a secret."""
+        return self.keeps, self.tick, self.sets, self.key[:sizeof(self.key)], self.id[:REGISTER_ID_LENGTH]
+
+    @staticmethod
+    def of(int fd, tuple state):
+        """The register of another process; the descriptor stays its caller's. OSError or ValueError when that fails."""
+        cdef SharedRegister register = SharedRegister.__new__(SharedRegister)
+        cdef bytes key, identity
+        register.keeps, register.tick, register.sets, key, identity = state
+        if len(key) != sizeof(register.key) or len(identity) != REGISTER_ID_LENGTH:
+            raise ValueError("no register's state")
+        memcpy(register.key, <const char *> key, sizeof(register.key))
+        memcpy(register.id, <const char *> identity, REGISTER_ID_LENGTH)
+        register.map(fd)
+        return register
+
+    cdef int map(self, int fd) except -1:
+        cdef Py_buffer view
+        cdef uint64_t *header
+        self.memory = mmap.mmap(fd, (HEADER + self.sets * WAYS) * sizeof(uint64_t))
+        PyObject_GetBuffer(self.memory, &view, PyBUF_WRITABLE)
+        header = <uint64_t *> view.buf
+        self.latest, self.barred, self.words = header, header + 1, header + HEADER
+        PyBuffer_Release(&view)         # the mapping lives as long as `memory`, which nobody else closes
+        return 0
 
     @property
     def capacity(self):
@@ -104,6 +132,8 @@ cdef class SharedRegister(ReplayRegister):
 
     def __dealloc__(self):
         cleanse(self.key, sizeof(self.key))
+        if self.fd >= 0:
+            close(self.fd)
 
     cdef int enter_binder(self, const uint8_t *binder, size_t n) noexcept nogil:
         cdef uint8_t digest[HASH_MAX]

@@ -5,7 +5,7 @@ import os
 import socket
 import threading
 
-from cext.proxy.downstream import ListenerSettings
+from cext.proxy.listener_settings import ListenerSettings
 from cext.proxy.gate import GateSettings, HandoffRule
 from cext.proxy.handoff_door import Senders
 from cext.proxy.handover import HandoffTarget

@@ -14,7 +14,7 @@ import threading
 import time
 
 from cext.base.buffer import allocation_counters
-from cext.proxy.downstream import ListenerSettings
+from cext.proxy.listener_settings import ListenerSettings
 from cext.proxy.pool import UpstreamGroup
 from cext.proxy.router import Route, Router
 from cext.worker import DataPlane

@@ -8,7 +8,7 @@ import types
 
 import pytest
 from cext.proxy.address_table import AddressTable
-from cext.proxy.downstream import ListenerSettings
+from cext.proxy.listener_settings import ListenerSettings
 from cext.proxy.router import Route, Router
 
 from tests.cext.proxy.harness import Client, H2Client, echo, get, post, reply, serving, until

@@ -4,7 +4,7 @@ import os
 import socket
 
 import pytest
-from cext.proxy.downstream import ListenerSettings
+from cext.proxy.listener_settings import ListenerSettings
 from cext.proxy.pool import UpstreamGroup
 from cext.proxy.router import Router
 

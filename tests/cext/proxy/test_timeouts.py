@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from cext.proxy.downstream import ListenerSettings
+from cext.proxy.listener_settings import ListenerSettings
 from cext.proxy.pool import UpstreamGroup
 from cext.proxy.router import Route, Router
 from cext.proxy.timeouts import DEFAULTS, NAMES

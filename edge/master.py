@@ -23,7 +23,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -34,7 +34,7 @@ from gunicorn.errors import HaltServer
 from gunicorn.pidfile import Pidfile
 from setproctitle import setproctitle
 
-from edge import __version__, accesslog, channel, plane
+from edge import __version__, accesslog, channel, plane, systemd
 from edge.addresses import Addresses
 from edge.channel import Channel, ChannelError
 from edge.companion import Companion
@@ -42,7 +42,9 @@ from edge.errors import EdgeError
 from edge.generation import DRAIN_MARGIN_SECONDS, Generation, Generations
 from edge.renewal import Renewal
 from edge.rollout import Commit, Rollout, read_answer
+from edge.settings import Bind
 from edge.slots import Slot, Slots, Staged
+from edge.sockets import ListeningSocket
 from edge.worker import EdgeWorker, drop_privileges
 
 # Old generations that may drain at a time; a reload beyond that waits.
@@ -77,10 +79,12 @@ class Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no typ
 
     def run(self) -> None:
         """Serves until stopped. Raises EdgeError when that cannot begin; ends in SystemExit otherwise."""
+        given = systemd.given_sockets(os.environ)
+        notifier = systemd.Notifier.from_environment(os.environ)
         first = self.generations.next()
         self.cfg = first.cfg
         try:
-            Master(self, first).run()
+            Master(self, first, systemd.Service(notifier), given).run()
         except RuntimeError as e:
             # the PID file: another master runs, or its directory is gone
             raise EdgeError(str(e)) from None
@@ -95,8 +99,15 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     num_workers: int
     WORKERS: dict[int, EdgeWorker]
 
-    def __init__(self, app: Application, first: Generation) -> None:
+    def __init__(
+        self,
+        app: Application,
+        first: Generation,
+        service: systemd.Service,
+        given: Mapping[Bind, list[ListeningSocket]],
+    ) -> None:
         self.current = first
+        self.service = service
         self.takeover: Takeover | None = Takeover(None, Staged(0))
         self._reload_asked = False
         self._rollouts = 0
@@ -105,7 +116,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._due = math.inf
         self.WORKERS = {}
         super().__init__(app)
-        self.slots = Slots(self._report)
+        self.slots = Slots(self._report, given)
         fetcher = Companion("edge: ocsp", "fetches OCSP responses", self._report, self._leave_all, drop_privileges)
         self.companions = [fetcher]
         self.renewal = Renewal(app.generations, fetcher, self._begin_rollout, self._report)
@@ -141,9 +152,23 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._end_workers()
         if self.slots.close_left(self._accepts):
             self._publish()
+        self._tell_service()
         setproctitle("edge: master")
 
+    def _tell_service(self) -> None:
+        serving = [w for w in self.WORKERS.values() if w.serving and w.kill_at is None]
+        listening = ", ".join(map(str, self.current.prepared.listeners))
+        next_step = self.service.step(
+            serving=bool(serving) and self.takeover is None,
+            reloading=self._reload_asked or self.takeover is not None,
+            status=f"generation {self.current.number}: {len(serving)} of {self.num_workers} workers serve {listening}",
+            healthy=any(worker.shows_life() for worker in serving),
+        )
+        if next_step is not None:
+            self.due(next_step)
+
     def stop(self, graceful: bool = True) -> None:
+        self.service.stopping()
         if graceful and self.WORKERS:
             seconds = self.current.prepared.settings.server.drain_timeout / 1000
             self.log.info("draining %d workers, for at most %g s", len(self.WORKERS), seconds)
@@ -223,6 +248,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     def handle_hup(self) -> None:
         """A new configuration."""
         self._reload_asked = True
+        self.service.reload_asked()
         if not self._may_change():
             self.log.info("the reload waits until the last change is through")
 
@@ -357,6 +383,8 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     def _log_warnings(self) -> None:
         for warning in plane.warnings(self.current.prepared):
             self.log.warning("%s", warning)
+        for s in self.slots.unused(self.current.prepared):
+            self.log.warning("%s: the service manager listens there, but no listener of the configuration does", s)
 
     # Rollouts, to workers that stay.
 

@@ -3,10 +3,10 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from edge import handovers, sockets
+from edge import handovers, sockets, systemd
 from edge.plane import Prepared
 from edge.settings import Bind, Listener
 from edge.sockets import ListeningSocket
@@ -60,16 +60,20 @@ class Staged:
 
 
 class Slots:
-    """All of them. The sockets of one address are a group, in which slot n has joined as number n."""
+    """All of them. The sockets of one address are a group, in which slot n has joined as number n; but those that were
+    given go round, so that each always has a slot."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, given: Mapping[Bind, list[ListeningSocket]]) -> None:
+        """`given`: sockets that the service manager has opened. They stay here, and slots have twins of them."""
         self._log = log
+        self._given = given
         self.places: list[Slot] = []
         self.leaving: list[Slot] = []
         """Those beyond the number of workers: new connections go past them, then they drain and close."""
 
     def sockets(self) -> list[ListeningSocket]:
-        return [s for slot in (*self.places, *self.leaving) for s in slot.sockets.values()]
+        given = [s for group in self._given.values() for s in group]
+        return given + [s for slot in (*self.places, *self.leaving) for s in slot.sockets.values()]
 
     def stage(self, prepared: Prepared, number: int) -> Staged:
         """Binds what the configuration needs for that many slots and nobody holds yet; all or nothing. Raises
@@ -79,14 +83,16 @@ class Slots:
         kinds = {bind: listener for listener in prepared.settings.listener for bind in listener.bind}
         try:
             for bind in prepared.listeners:
+                if bind in self._given:
+                    systemd.check_given(self._given[bind], bind, number)
                 # Our own sockets on the same port, a wildcard's say, look taken too.
-                if (bind.family, bind.port) not in held:
+                elif (bind.family, bind.port) not in held:
                     sockets.check_free(bind)
             self.places += [Slot(index) for index in range(len(self.places), number)]
             for slot in self.places[:number]:
                 for bind in prepared.listeners:
                     if bind not in slot.sockets:
-                        slot.sockets[bind] = self._bound(bind, kinds[bind])
+                        slot.sockets[bind] = self._bound(bind, kinds[bind], slot.index)
                         staged.added.append((slot, bind))
         except BaseException:
             self.unstage(staged)
@@ -98,7 +104,9 @@ class Slots:
             slot.sockets.pop(bind).close()
         del self.places[staged.slots_before :]
 
-    def _bound(self, bind: Bind, listener: Listener) -> ListeningSocket:
+    def _bound(self, bind: Bind, listener: Listener, index: int) -> ListeningSocket:
+        if given := self._given.get(bind):
+            return given[index % len(given)].twin()
         if not bind.path:
             return sockets.bound(bind)
         for slot in self.places:
@@ -119,10 +127,14 @@ class Slots:
         """Sockets that were there before may have other permissions now."""
         for bind in listener.bind:
             try:
-                if bind.path:
+                if bind.path and bind not in self._given:
                     sockets.permit(bind, listener.handoff.mode, handovers.ownership(listener.handoff))
             except OSError as e:
                 self._log("error", f"{bind}: its permissions stay as they are: {e.strerror}")
+
+    def unused(self, prepared: Prepared) -> list[ListeningSocket]:
+        """Given sockets that the configuration does not listen on: what comes there waits for ever."""
+        return [s for bind, group in self._given.items() if bind not in prepared.listeners for s in group]
 
     def close_others(self, prepared: Prepared) -> None:
         """Closes what the configuration does not listen on; a worker that does still accepts what waits there."""
@@ -140,9 +152,8 @@ class Slots:
         del self.places[number:]
         for slot in self.leaving:
             slot.leaves_at = time.monotonic() + STEER_SECONDS
-        for bind, member in self.places[0].sockets.items():
-            if not bind.path:
-                sockets.steer(member, number)
+        for member in self._grouped():
+            sockets.steer(member, number)
 
     def close_left(self, accepts: Callable[[Slot], bool]) -> bool:
         """Closes the slots that nobody can be connecting to any more; accepts(slot) tells whether a worker may still
@@ -153,7 +164,10 @@ class Slots:
         for left in self.leaving:
             left.close()
         self.leaving = []
-        for bind, member in self.places[0].sockets.items():
-            if not bind.path:
-                sockets.unsteer(member)
+        for member in self._grouped():
+            sockets.unsteer(member)
         return True
+
+    def _grouped(self) -> list[ListeningSocket]:
+        """One of each group in which every slot has a socket of its own."""
+        return [s for bind, s in self.places[0].sockets.items() if not bind.path and bind not in self._given]

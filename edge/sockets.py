@@ -67,6 +67,13 @@ class ListeningSocket(socket.socket):
             twin.name.twins += 1
         return twin
 
+    def prepare(self) -> None:
+        """Sets what accepted sockets inherit."""
+        if self.family == socket.AF_UNIX:
+            return
+        self.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFER_ACCEPT_SECONDS)
+
     def close(self) -> None:
         name, self.name = self.name, None
         super().close()
@@ -92,13 +99,12 @@ def check_free(bind: Bind) -> None:
 
 
 def bound(bind: Bind) -> ListeningSocket:
-    """A new member of the address's group, not yet listening. Accepted sockets inherit its TCP options."""
+    """A new member of the address's group, not yet listening."""
     s = ListeningSocket(bind.family, socket.SOCK_STREAM)
     try:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFER_ACCEPT_SECONDS)
+        s.prepare()
         _bind(s, bind)
         s.setblocking(False)
     except BaseException:

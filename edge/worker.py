@@ -7,6 +7,7 @@ import pwd
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
@@ -60,6 +61,10 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     def accepts(self) -> bool:
         """The master's view: whether it may hold its listening sockets still."""
         return os.fstat(self.tmp.fileno()).st_size == 0
+
+    def shows_life(self) -> bool:
+        """The master's view: whether its heart beats still."""
+        return bool(time.monotonic() - self.tmp.last_update() <= self.cfg.timeout)
 
     def init_process(self) -> None:
         """Opens what needs privileges, gives them up, then runs. Never returns to a caller who would go on."""

@@ -60,12 +60,13 @@ class Origin:
 class Edge:
     """`edge run` on a configuration in a directory, and what tests ask of it."""
 
-    def __init__(self, directory, ca, *, program=None, environment=None):
+    def __init__(self, directory, ca, *, program=None, environment=None, descriptors=()):
         self.directory = Path(directory)
         self.file = self.directory / "edge.toml"
         self.context = ssl.create_default_context(cafile=ca)
         self.program = program or ["-m", "edge"]
         self.environment = environment or {}
+        self.descriptors = descriptors
         self.process = None
         self.port = free_port()
 
@@ -98,6 +99,7 @@ upstream = "origin"
             stderr=self.err,
             stdin=subprocess.DEVNULL,
             env={**os.environ, **self.environment},
+            pass_fds=self.descriptors,
             start_new_session=True,
         )
         if generation:

@@ -40,6 +40,7 @@ from edge.channel import Channel, ChannelError
 from edge.companion import Companion
 from edge.errors import EdgeError
 from edge.generation import DRAIN_MARGIN_SECONDS, Generation, Generations
+from edge.reload import AskedBy, Reloads
 from edge.renewal import Renewal
 from edge.rollout import Commit, Rollout, read_answer
 from edge.settings import Bind
@@ -109,13 +110,13 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self.current = first
         self.service = service
         self.takeover: Takeover | None = Takeover(None, Staged(0))
-        self._reload_asked = False
         self._rollouts = 0
         self._spawning = Slot(-1)
         self._watched: dict[int, Callable[[], None]] = {}
         self._due = math.inf
         self.WORKERS = {}
         super().__init__(app)
+        self.reloads = Reloads(self._may_change, self._begin_reload, self._report)
         self.slots = Slots(self._report, given)
         fetcher = Companion("edge: ocsp", "fetches OCSP responses", self._report, self._leave_all, drop_privileges)
         self.companions = [fetcher]
@@ -141,9 +142,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._hear_workers()
         if self.takeover:
             self._judge(self.takeover)
-        if self._reload_asked and self._may_change():
-            self._reload_asked = False
-            self.reload()
+        self.reloads.step()
         if self.takeover is None:
             self.renewal.step(self.current, self._members())
             self.renewal.keep_fetching(self.current)
@@ -160,7 +159,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         listening = ", ".join(map(str, self.current.prepared.listeners))
         next_step = self.service.step(
             serving=bool(serving) and self.takeover is None,
-            reloading=self._reload_asked or self.takeover is not None,
+            reloading=self.reloads.pending or self.takeover is not None,
             status=f"generation {self.current.number}: {len(serving)} of {self.num_workers} workers serve {listening}",
             healthy=any(worker.shows_life() for worker in serving),
         )
@@ -247,10 +246,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     def handle_hup(self) -> None:
         """A new configuration."""
-        self._reload_asked = True
-        self.service.reload_asked()
-        if not self._may_change():
-            self.log.info("the reload waits until the last change is through")
+        self.reload()
 
     def handle_usr1(self) -> None:
         """New log files: those that were moved away are let go."""
@@ -294,17 +290,24 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     # Generations.
 
-    def reload(self) -> None:
-        """Begins to take the configuration file over. A fault in it changes nothing."""
+    def reload(self, asked_by: AskedBy | None = None) -> None:
+        """The configuration file is to be taken over, as soon as that can begin. A fault in it changes nothing; who
+        asks is told what has become of it."""
+        self.service.reload_asked()
+        self.reloads.ask(asked_by)
+
+    def _begin_reload(self) -> None:
         self._stats["reloads"] += 1
         try:
             generation = self.app.generations.next()
             staged = self._stage(generation, generation.prepared.settings.server.workers)
         except EdgeError as e:
             self.log.error("reload refused, nothing has changed: %s", e)
+            self.reloads.conclude(self.current.number, reason=str(e))
             return
-        except Exception:
+        except Exception as e:
             self.log.exception("reload refused, nothing has changed")
+            self.reloads.conclude(self.current.number, reason=f"{type(e).__name__}: {e}")
             return
         self.takeover = Takeover(self.current, staged)
         for slot in self.slots.places:
@@ -348,6 +351,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self._move_pid_file()
             self.slots.steer_past(self.num_workers)
         self._publish()
+        self.reloads.conclude(self.current.number, changed="all workers were replaced")
         self.log.info("generation %d serves: %d workers", self.current.number, self.num_workers)
         if self.app.welcome:
             with contextlib.suppress(OSError):
@@ -364,6 +368,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self.slots.unstage(takeover.staged)
         self._publish()
         self._use(takeover.previous)
+        self.reloads.conclude(self.current.number, reason="a worker did not start")
         self.log.error("reload taken back: a worker did not start; the old configuration goes on")
 
     def _move_pid_file(self) -> None:

@@ -12,9 +12,9 @@ from typing import Any, Final, Protocol, TypeVar, cast
 
 from cext.crypto.sign import PrivateKey
 from cext.proxy.address_table import AddressTable
-from cext.proxy.listener_settings import ListenerSettings, Quota
 from cext.proxy.early_rules import EarlyRules
 from cext.proxy.hints import EarlyHints, HintTable
+from cext.proxy.listener_settings import ListenerSettings, Quota
 from cext.proxy.router import Route, Router
 from cext.tls.config import ServerConfig
 from cext.tls.credential import Credential

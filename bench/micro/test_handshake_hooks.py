@@ -11,8 +11,8 @@ import threading
 import time
 
 import pytest
-from cext.proxy.listener_settings import ListenerSettings
 from cext.proxy.hooks import Hooks
+from cext.proxy.listener_settings import ListenerSettings
 from cext.proxy.pool import UpstreamGroup
 from cext.proxy.router import Route, Router
 from cext.tls.config import ClientConfig, ServerConfig

@@ -7,8 +7,8 @@ One round is 1000 requests, so a figure in us is ns per request.
 
 import pytest
 from cext.net.loop import Loop
-from cext.proxy.listener_settings import ListenerSettings
 from cext.proxy.hooks import Hooks
+from cext.proxy.listener_settings import ListenerSettings
 from cext.proxy.pool import UpstreamGroup
 from cext.proxy.router import Route, Router
 

@@ -5,10 +5,10 @@ import os
 import socket
 import threading
 
-from cext.proxy.listener_settings import ListenerSettings
 from cext.proxy.gate import GateSettings, HandoffRule
 from cext.proxy.handoff_door import Senders
 from cext.proxy.handover import HandoffTarget
+from cext.proxy.listener_settings import ListenerSettings
 from cext.proxy.router import Route, Router
 
 from edge import handoff

@@ -1,0 +1,89 @@
+"""Reloads: who asks for one, what becomes of it, and who is told.
+
+One is under way at a time. Those that are asked for meanwhile are folded into one that follows: the file that it reads
+is newer than all of them.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a reload."""
+
+    at: float
+    """When that was decided, seconds since 1970."""
+    accepted: bool
+    reason: str
+    """Why not; "" when it was accepted."""
+    seconds: float
+    """From its beginning until then."""
+    changed: str
+    """What is different now, in words; "" when it was not accepted."""
+    generation: int
+    """The number of the configuration that holds now."""
+
+
+AskedBy = Callable[[Outcome], None]
+
+
+class Reloads:
+    """The asked-for ones, and the one that is under way. `may_begin()` tells whether the master has time for one,
+    `begin()` reads and validates; whoever decides calls `conclude`."""
+
+    def __init__(
+        self, may_begin: Callable[[], bool], begin: Callable[[], None], log: Callable[[str, str], None]
+    ) -> None:
+        self._may_begin = may_begin
+        self._begin = begin
+        self._log = log
+        self._asked = False
+        self._waiting: list[AskedBy] = []
+        """Who asked for the next one,"""
+        self._told: list[AskedBy] = []
+        """and for the one that is under way."""
+        self._started: float | None = None
+        self.accepted = 0
+        self.rejected = 0
+        self.last: Outcome | None = None
+
+    @property
+    def under_way(self) -> bool:
+        return self._started is not None
+
+    @property
+    def pending(self) -> bool:
+        """Whether one is under way, or asked for."""
+        return self._asked or self.under_way
+
+    def ask(self, asked_by: AskedBy | None = None) -> None:
+        """One begins as soon as it can; asked_by(outcome) is called in the master when it is decided."""
+        self._asked = True
+        if asked_by is not None:
+            self._waiting.append(asked_by)
+        if self.under_way or not self._may_begin():
+            self._log("info", "the reload waits until the last change is through")
+
+    def step(self) -> None:
+        """To be called on every turn."""
+        if not self._asked or self.under_way or not self._may_begin():
+            return
+        self._asked = False
+        self._told, self._waiting = self._waiting, []
+        self._started = time.monotonic()
+        self._begin()
+
+    def conclude(self, generation: int, *, changed: str = "", reason: str = "") -> None:
+        """The one under way is over: refused for a reason, or accepted."""
+        if self._started is None:
+            return
+        seconds, self._started = time.monotonic() - self._started, None
+        accepted = not reason
+        self.accepted += accepted
+        self.rejected += not accepted
+        self.last = Outcome(time.time(), accepted, reason, seconds, changed, generation)
+        told, self._told = self._told, []
+        for asked_by in told:
+            asked_by(self.last)

@@ -335,13 +335,13 @@ def _check_fit(entry: Certificate, chain: Sequence[x509.Certificate], public: by
 
 def _check_order(entry: Certificate, chain: Sequence[x509.Certificate], at: Place) -> None:
     """Each certificate is issued by the next (RFC 9846, section 4.5.2)."""
-    for i, (subject, issuer) in enumerate(itertools.pairwise(chain)):
+    for i, (issued, issuer) in enumerate(itertools.pairwise(chain)):
         try:
-            subject.verify_directly_issued_by(issuer)
+            issued.verify_directly_issued_by(issuer)
         except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
             raise at.error(
                 f"{entry.chain}: certificate number {i + 2} ({subject(issuer)}) did not issue number {i + 1} "
-                f"({subject(subject)})",
+                f"({subject(issued)})",
                 "put each issuer right after what it issued, and nothing else",
             ) from None
 

@@ -14,6 +14,7 @@ from cext.proxy.handshake_hooks cimport HandshakeHooks
 from cext.proxy.hooks cimport Hooks
 from cext.proxy.listener_settings cimport ListenerSettings
 from cext.proxy.pressure cimport Pressure
+from cext.proxy.trace cimport Tracer, TraceSettings
 from cext.proxy.upstream cimport LOST_CLOSED, UpstreamConnection
 
 from cext.proxy.handoff_door import HandoffDoor
@@ -37,6 +38,7 @@ cdef class DataPlane:
     cdef readonly Loop loop
     cdef Context ctx
     cdef AccessLog access_log
+    cdef Tracer tracer              # None: there never was one
     cdef Hooks _hooks
     cdef Hooks observers                # those that know which connections hooks are told of
     cdef list frontends
@@ -105,6 +107,8 @@ cdef class DataPlane:
             self.loop.close()
             if self.access_log is not None:
                 self.access_log.flush_lines()
+            if self.tracer is not None:
+                self.tracer.flush_records()
 
     def drain(self, int deadline_ms):
         """Stops accepting; running requests are finished, with `Connection: close`, for at most deadline_ms."""
@@ -200,6 +204,17 @@ cdef class DataPlane:
         self.observers = observers
         self.ctx.state_observer = observers.observe if observers is not None and observers.observes() else None
         self._hooks = hooks
+
+    def trace(self, TraceSettings settings, sink=None):
+        """From the next request on: traces with these settings, whose records (see proxy/trace) go to sink(bytes), which
+        says whether it has taken them, and is what it was the first time; None: none are made. Requests that are under way
+        stay in theirs."""
+        if self.tracer is None:
+            self.tracer = Tracer(self.loop, sink)
+            self.tracer.sent, self.tracer.dropped = &self.ctx.counters.spans, &self.ctx.counters.spans_dropped
+        if settings is not None:
+            self.tracer.settings = settings
+        self.ctx.tracer = self.tracer if settings is not None else None
 
     def stop_accepting(self):
         """The sockets stay open, with what is queued in them, for their owner."""

@@ -5,6 +5,7 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport strlen
 
 from cext.http.message cimport FRAMING_LENGTH, FRAMING_NONE, METHOD_DELETE, METHOD_GET, METHOD_HEAD, Head
+from cext.http.trace_context cimport TRACE_ROOM, TraceFields
 
 cdef struct Forwarding:                 # what a proxy adds to a request
     const uint8_t *client               # textual address, without brackets or port
@@ -21,13 +22,15 @@ cdef struct Forwarding:                 # what a proxy adds to a request
     size_t upgrade_len
     const uint8_t *dropped              # the name of a field that is ours alone, and dropped where a client sends it
     size_t dropped_len                  # 0: there is none
+    TraceFields *trace                  # takes the place of traceparent and tracestate; NULL: these pass untouched
     const uint8_t *websocket_key        # Sec-WebSocket-Key of our own, for a request that came as CONNECT (RFC 8441);
                                         # NULL: that of the request, if any
 
 cdef inline size_t request_room(const Head *h, const Forwarding *f) noexcept nogil:
     """Bytes that write_request needs at most: what it adds, one space per field, the host twice more."""
     cdef size_t host = max(h.host.len if h.host.len else f.default_host_len, f.asked_host_len)
-    return h.length + h.n_fields + 3 * host + 2 * (f.client_len + strlen(f.proto)) + 320
+    cdef size_t trace = TRACE_ROOM if f.trace != NULL else 0
+    return h.length + h.n_fields + 3 * host + 2 * (f.client_len + strlen(f.proto)) + 320 + trace
 
 
 cdef inline size_t response_room(const Head *h) noexcept nogil:

@@ -13,10 +13,11 @@ from libc.string cimport memchr, memcpy, memmove, strlen
 from cext.base.wire cimport Writer, write_bytes, write_room, writer_init, written
 from cext.http.h1_reader cimport parse_request, parse_response
 from cext.http.message cimport (
-    FIELD_CONTENT_LENGTH, FIELD_FORWARDED, FIELD_HOST, FIELD_MAX_FORWARDS, FIELD_OTHER, FIELD_TRAILER, FIELD_X_FORWARDED_FOR,
-    FIELD_X_FORWARDED_HOST, FIELD_X_FORWARDED_PROTO, FRAMING_CHUNKED, FRAMING_CLOSE, FRAMING_LENGTH, FRAMING_NONE,
+    FIELD_CONTENT_LENGTH, FIELD_FORWARDED, FIELD_HOST, FIELD_MAX_FORWARDS, FIELD_OTHER, FIELD_TRACEPARENT,
+    FIELD_TRACESTATE, FIELD_TRAILER, FIELD_X_FORWARDED_FOR, FIELD_X_FORWARDED_HOST, FIELD_X_FORWARDED_PROTO, FRAMING_CHUNKED, FRAMING_CLOSE, FRAMING_LENGTH, FRAMING_NONE,
     METHOD_CONNECT, Field, Head, Limits)
 from cext.http.rules cimport claims_origin
+from cext.http.trace_context cimport SPAN_ID, TRACE_ID, TraceFields, write_trace
 from cext.http.upgrade cimport WEBSOCKET_KEY, WEBSOCKET_KEY_FIELD, is_named
 
 cdef const char *ALLOWED = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
@@ -82,6 +83,8 @@ cdef ssize_t write_request(const Head *h, const Forwarding *f, int framing, uint
         _write_x_forwarded(&w, f, host, host_len)
     if f.forwarded:
         _write_forwarded(&w, f, host, host_len)
+    if f.trace != NULL:
+        write_trace(&w, h, f.trace)
     _literal(&w, b"\r\n")
     return -1 if w.overflow else <ssize_t> written(&w)
 
@@ -92,6 +95,8 @@ cdef bint _replaced(int field, const Forwarding *f, int framing) noexcept nogil:
         return f.x_forwarded
     if field == FIELD_FORWARDED:
         return f.forwarded
+    if field == FIELD_TRACEPARENT or field == FIELD_TRACESTATE:
+        return f.trace != NULL
     return field == FIELD_TRAILER and framing != FRAMING_CHUNKED
 
 
@@ -348,9 +353,12 @@ WIDE.line, WIDE.head, WIDE.fields = HEAD_SPACE, HEAD_SPACE, 256
 
 def serialise_request(bytes data not None, bytes client not None=b"192.0.2.1", bint client_is_v6=False,
                       bytes proto not None=b"https", bint x_forwarded=False, bint forwarded=False,
-                      bytes default_host=None, bytes upgrade=None, bytes dropped=b"", framing=None, cap=None):
+                      bytes default_host=None, bytes upgrade=None, bytes dropped=b"", framing=None, cap=None, trace=None):
     """Parses a request head and writes it for an upstream: bytes, the parser's negative status, or -1 when it does
-    not fit cap (None: request_room, at most 65536). framing None: as received."""
+    not fit cap (None: request_room, at most 65536). framing None: as received. trace: (trace id, span id, flags, whether
+    the tracestate stays)."""
+    cdef TraceFields fields
+    cdef const uint8_t *ids
     cdef Head head
     cdef Forwarding f
     cdef uint8_t out[HEAD_SPACE]
@@ -365,6 +373,14 @@ def serialise_request(bytes data not None, bytes client not None=b"192.0.2.1", b
         f.upgrade, f.upgrade_len = upgrade, len(upgrade)
     f.default_host, f.default_host_len = NULL, 0
     f.asked_host, f.asked_host_len = NULL, 0
+    f.trace = NULL
+    if trace is not None:
+        trace_id, span_id, fields.context.flags, fields.state = trace
+        both = trace_id + span_id
+        ids = both
+        memcpy(fields.context.trace_id, ids, TRACE_ID)
+        memcpy(fields.context.parent_id, ids + TRACE_ID, SPAN_ID)
+        f.trace = &fields
     if default_host is not None:
         f.default_host, f.default_host_len = default_host, len(default_host)
     n = write_request(&head, &f, head.framing if framing is None else framing, out,

@@ -30,6 +30,8 @@ cdef enum FieldId:                      # names that some rule speaks of; every 
     FIELD_VIA
     FIELD_EARLY_DATA
     FIELD_MAX_FORWARDS
+    FIELD_TRACEPARENT
+    FIELD_TRACESTATE
     FIELD_PROXY                         # no field of HTTP: CGI would hand it to a program as HTTP_PROXY
 
 cdef enum Method:

@@ -23,7 +23,8 @@ from libc.string cimport memchr, memcmp, strlen
 from cext.http.message cimport (
     FIELD_CONNECTION, FIELD_CONTENT_LENGTH, FIELD_DATE, FIELD_EARLY_DATA, FIELD_EXPECT, FIELD_FORWARDED, FIELD_HOST,
     FIELD_KEEP_ALIVE, FIELD_LINK, FIELD_MAX_FORWARDS, FIELD_OTHER, FIELD_PROXY, FIELD_PROXY_AUTHENTICATE, FIELD_PROXY_AUTHORIZATION,
-    FIELD_PROXY_CONNECTION, FIELD_SERVER, FIELD_TE, FIELD_TRAILER, FIELD_TRANSFER_ENCODING, FIELD_UPGRADE, FIELD_VIA,
+    FIELD_PROXY_CONNECTION, FIELD_SERVER, FIELD_TE, FIELD_TRACEPARENT, FIELD_TRACESTATE, FIELD_TRAILER,
+    FIELD_TRANSFER_ENCODING, FIELD_UPGRADE, FIELD_VIA,
     FIELD_X_FORWARDED_FOR, FIELD_X_FORWARDED_HOST, FIELD_X_FORWARDED_PROTO, FRAMING_CHUNKED, FRAMING_CLOSE,
     FRAMING_LENGTH, FRAMING_NONE, METHOD_CONNECT, METHOD_DELETE, METHOD_GET,
     METHOD_HEAD, METHOD_OPTIONS, METHOD_PATCH, METHOD_POST, METHOD_PUT, METHOD_TRACE, Field, Head, Span)
@@ -545,6 +546,11 @@ cdef int field_id(const uint8_t *name, size_t n) noexcept nogil:
             return _named(name, n, b"keep-alive", FIELD_KEEP_ALIVE)
         if first == c"e":
             return _named(name, n, b"early-data", FIELD_EARLY_DATA)
+        if first == c"t":
+            return _named(name, n, b"tracestate", FIELD_TRACESTATE)
+    elif n == 11:
+        if first == c"t":
+            return _named(name, n, b"traceparent", FIELD_TRACEPARENT)
     elif n == 14:
         if first == c"c":
             return _named(name, n, b"content-length", FIELD_CONTENT_LENGTH)

@@ -6,6 +6,7 @@ from cext.http.message cimport Head
 from cext.net.guest cimport AsyncGuest, Watchdog
 from cext.net.loop cimport Loop
 from cext.proxy.address_table cimport AddressTable
+from cext.proxy.trace cimport Tracer
 from cext.tls.psk cimport EARLY_REFUSALS
 
 cdef enum:
@@ -67,6 +68,8 @@ cdef struct Counters:
     uint64_t handoff_failures           # that were to be, but the receiver was away or too slow
     uint64_t handoffs_received          # connections that other processes have given us
     uint64_t handoffs_refused           # messages or senders that were none of ours
+    uint64_t spans                      # of requests, that went to who exports them,
+    uint64_t spans_dropped              # that he had no room for
     uint64_t proxy_refused              # connections without the PROXY header that was due, or with a faulty one
 
 cdef class Relief:
@@ -98,6 +101,7 @@ cdef class Context:
     cdef object outcomes                # deque of HookCalls that are over, and to be settled
     cdef Watchdog watchdog              # over hooks; None: there has been none; then watch_hooks()
     cdef object access_log              # AccessLog or None
+    cdef Tracer tracer                  # None: no traces are made, and none of a client's changed
     cdef object error_log
     cdef Relief relief
     cdef AddressTable addresses         # of all workers; None: nobody counts

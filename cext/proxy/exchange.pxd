@@ -12,6 +12,7 @@ from cext.proxy.context cimport Context
 from cext.proxy.pool cimport UpstreamGroup
 from cext.proxy.router cimport Route
 from cext.proxy.timeouts cimport Intake, Timeouts
+from cext.proxy.trace cimport Trace
 from cext.proxy.upstream cimport UpstreamRequest, UpstreamUser
 
 cdef class Exchange
@@ -62,10 +63,11 @@ cdef class Exchange(UpstreamUser):
     cdef Early early                    # None: no byte of it came before the client's handshake was confirmed
     cdef object server_label            # bytes of the server that was asked last
     cdef Bytes head                     # the request head as it goes upstream; kept for a retry and the log
-    cdef uint32_t method_len            # the method stands at head[0], the target behind it, then the host
+    cdef Trace trace                    # None: it is in none
     cdef uint32_t target_len
-    cdef uint32_t host_len
     # small fields share words
+    cdef uint16_t method_len            # the method stands at head[0], the target behind it, then the host
+    cdef uint16_t host_len
     cdef uint8_t method
     cdef uint8_t request_framing
     cdef uint8_t request_done           # the client's body is complete
@@ -79,7 +81,7 @@ cdef class Exchange(UpstreamUser):
     cdef uint8_t pushed                 # nobody asked: the client was promised it
     cdef uint8_t waiting_for
     cdef uint16_t status
-    cdef unsigned int attempts          # servers asked so far
+    cdef uint16_t attempts              # servers asked so far
     cdef uint32_t place                 # counted by its client's address, too, unless NO_PLACE
     cdef unsigned int round             # where the choice of a server began
     cdef Timeouts timeouts              # all set; see there how they may be changed
@@ -120,4 +122,5 @@ cdef class Exchange(UpstreamUser):
     cdef void fail(self, int status, const char *text, const char *fault) noexcept
     cdef void report(self, str what, int error, str reason) noexcept
     cdef bint repeatable(self) noexcept nogil
+    cdef void end_attempt(self, const char *why) noexcept
     cdef void log_more(self, AccessLog log) noexcept

@@ -141,9 +141,9 @@ cdef class Exchange(UpstreamUser):
             return -1
         self.head.len = n
         self.method = h.method
-        self.method_len = h.method_name.len
+        self.method_len = <uint16_t> h.method_name.len       # which the parser bounds, as it does the host
         self.target_len = h.path.len
-        self.host_len = h.host.len
+        self.host_len = <uint16_t> h.host.len
         self.request_framing = h.framing
         self.last_upstream = ends_upstream(h, h.framing)
         self.request_done = h.framing == FRAMING_NONE or (h.framing == FRAMING_LENGTH and h.content_length == 0)
@@ -180,6 +180,9 @@ cdef class Exchange(UpstreamUser):
             u = group.take(self.ctx, self, self.method, self.round + self.attempts, fresh)
             self.attempts += 1
             self.server_label = (<Server> u.home).label_bytes
+            if self.trace is not None:
+                self.end_attempt(b"too early")       # one that goes on is one that was taken back
+                self.trace.begin_attempt(self.server_label, self.head.data, self.ctx.loop.now_us)
             if u.closed:
                 if not out_of_descriptors(u.error):     # which is not the server's fault
                     avoid(u, self.ctx.loop.now)
@@ -320,6 +323,8 @@ cdef class Exchange(UpstreamUser):
         self.upstream = None
         self.wait_for(WAIT_NOTHING)
         u.user = None
+        if self.trace is not None:
+            self.end_attempt(NULL)
         if trailers != NULL:
             sink.response_end(self, trailers)
             self.settle(u)
@@ -349,6 +354,8 @@ cdef class Exchange(UpstreamUser):
             self.attempts -= 1
             self.connected_us = 0
             self.ctx.counters.upstream_retries += 1
+            if self.trace is not None:
+                self.end_attempt(b"refused" if loss == LOST_REFUSED else b"closed")
             self.connect(True)
             return
         if loss == LOST_BAD_RESPONSE:
@@ -546,6 +553,15 @@ cdef class Exchange(UpstreamUser):
             self.held = None
             held.abandoned()
 
+    cdef void end_attempt(self, const char *why) noexcept:
+        """Of a request in a trace: the server that is asked has answered, or `why` it has not."""
+        cdef bytes error = None
+        if self.trace.attempting:
+            if why != NULL:
+                error = why
+            self.trace.end_attempt(self.started_us, self.ctx.loop.now_us, self.connected_us, self.first_byte_us,
+                                   self.reused, self.status, error)
+
     cdef void log_more(self, AccessLog log) noexcept:
         """What its line in the log says beside what every exchange's does."""
 
@@ -553,6 +569,9 @@ cdef class Exchange(UpstreamUser):
         """One line to the operator's log: which server, what happened, for which request."""
         cdef str detail = f" ({reason or os.strerror(error)})" if error or reason else ""
         cdef bytes request = self.head.data[:self.method_len + 1 + self.target_len]
+        cdef bytes why = what.encode()
+        if self.trace is not None:
+            self.end_attempt(why)
         server = self.server_label.decode() if self.server_label is not None else "-"
         self.ctx.log("warning", f"upstream {self.group().name} {server}: {what}{detail}; "
                                 f"request {request.decode('latin-1')!r}")

@@ -5,23 +5,17 @@ from libc.stdint cimport uint8_t, uint16_t
 
 from cext.base.buffer cimport Bytes
 from cext.net.address cimport Peer
+from cext.net.networks cimport Networks
 from cext.proxy.context cimport Context
 from cext.proxy.downstream cimport Downstream, Opening
 from cext.proxy.handover cimport HandoffTarget
 from cext.proxy.listener_settings cimport ListenerSettings
 from cext.tls.messages cimport ClientHello
 
-cdef struct Network:
-    uint8_t ip[16]
-    uint8_t v6
-    uint8_t bits                # of its prefix
-
 cdef class ProxySettings:
-    cdef Network *networks      # of those who must send a PROXY header, and are believed
-    cdef size_t n
+    cdef Networks proxies               # who must send a PROXY header, and is believed
     cdef readonly bint serve_others     # without a header; else they are closed
     cdef readonly int timeout_ms        # for the header; 0: no limit
-    cdef bint trusts(self, const Peer *peer) noexcept nogil
 
 cdef class HandoffRule:
     """Which connections go to a target: all conditions hold. None: any will do."""

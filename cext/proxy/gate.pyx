@@ -4,12 +4,11 @@ Bytes gather in `raw` until it is known who serves the connection. Then they go 
 or to TLS as if they had just come. What is no whole, well-formed ClientHello is never handed over: TLS has the alert for it.
 """
 
-from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from cext.base.buffer cimport bytes_append, bytes_consume, bytes_free
 from cext.base.wire cimport Reader, left, read_u16, read_vec8
-from cext.net.address cimport peer_parse
+from cext.net.networks cimport Networks
 from cext.net.proxy_header cimport ProxyHeader, proxy_parse
 from cext.proxy.context cimport OVER_NONE
 from cext.proxy.downstream cimport READ_HANDSHAKE
@@ -39,40 +38,9 @@ cdef class ProxySettings:
     """ProxySettings([(IP, bits of the prefix), ...], serve_others, timeout_ms)"""
 
     def __init__(self, networks, bint serve_others, int timeout_ms):
-        cdef Peer peer
-        cdef size_t i
+        self.proxies = Networks(networks)
         self.serve_others = serve_others
         self.timeout_ms = timeout_ms
-        self.networks = <Network *> malloc(max(len(networks), 1) * sizeof(Network))
-        if self.networks == NULL:
-            raise MemoryError
-        for i, (ip, bits) in enumerate(networks):
-            if not peer_parse(&peer, ip.encode(), 0) or not 0 <= bits <= (128 if peer.v6 else 32):
-                raise ValueError(f"{ip}/{bits} is no network")
-            memcpy(self.networks[i].ip, peer.ip, 16)
-            self.networks[i].v6 = peer.v6
-            self.networks[i].bits = bits
-            self.n = i + 1
-
-    def __dealloc__(self):
-        free(self.networks)
-
-    cdef bint trusts(self, const Peer *peer) noexcept nogil:
-        cdef size_t i
-        for i in range(self.n):
-            if self.networks[i].v6 == peer.v6 and same_prefix(self.networks[i].ip, peer.ip, self.networks[i].bits):
-                return peer.known
-        return False
-
-
-cdef bint same_prefix(const uint8_t *a, const uint8_t *b, int bits) noexcept nogil:
-    cdef int i = 0
-    while bits >= 8:
-        if a[i] != b[i]:
-            return False
-        i += 1
-        bits -= 8
-    return bits == 0 or (a[i] ^ b[i]) >> (8 - bits) == 0
 
 
 cdef class HandoffRule:
@@ -163,12 +131,12 @@ cdef class GateSettings:
 
 cdef bint must_close(ListenerSettings settings, const Peer *peer) noexcept:
     cdef ProxySettings proxy = (<GateSettings> settings.gate).proxy
-    return proxy is not None and not proxy.serve_others and not proxy.trusts(peer)
+    return proxy is not None and not proxy.serve_others and not proxy.proxies.has(peer)
 
 
 cdef Gate new_gate(ListenerSettings settings, const Peer *peer):
     cdef GateSettings passed = <GateSettings> settings.gate
-    cdef bint proxied = passed.proxy is not None and passed.proxy.trusts(peer)
+    cdef bint proxied = passed.proxy is not None and passed.proxy.proxies.has(peer)
     cdef Gate gate
     if not proxied and not passed.rules and not passed.targets:
         return None

@@ -16,6 +16,8 @@ from cext.http.message cimport (
     FIELD_LINK,
     FIELD_OTHER,
     FIELD_SERVER,
+    FIELD_TRACEPARENT,
+    FIELD_TRACESTATE,
     FIELD_VIA,
     FIELD_X_FORWARDED_FOR,
     FIELD_X_FORWARDED_HOST,
@@ -218,7 +220,8 @@ cdef bint may_be_written(int field) noexcept nogil:
     speak of these are the others."""
     return (field == FIELD_OTHER or field == FIELD_X_FORWARDED_FOR or field == FIELD_X_FORWARDED_HOST
             or field == FIELD_X_FORWARDED_PROTO or field == FIELD_FORWARDED or field == FIELD_DATE
-            or field == FIELD_SERVER or field == FIELD_LINK or field == FIELD_VIA)
+            or field == FIELD_SERVER or field == FIELD_LINK or field == FIELD_VIA or field == FIELD_TRACEPARENT
+            or field == FIELD_TRACESTATE)
 
 
 cdef bint same_name_as(const uint8_t *p, size_t n, bytes name) noexcept:

@@ -5,6 +5,7 @@ from libc.string cimport strlen
 
 from cext.http.h1_writer cimport Forwarding, RequestText, drop_lines, request_text
 from cext.http.message cimport METHOD_CONNECT, METHOD_GET
+from cext.http.trace_context cimport TRACE_ID, TRACE_SAMPLED, write_hex
 from cext.net.address cimport ADDRESS_TEXT, LOCAL_TEXT, authority_text, local_text, peer_text
 from cext.proxy.access_log cimport AccessLog
 from cext.proxy.address_table cimport NO_PLACE
@@ -16,6 +17,8 @@ from cext.proxy.hints cimport parse_interim
 from cext.proxy.limits cimport admit_request, refusal_cause
 from cext.proxy.router cimport answered_here
 from cext.proxy.timeouts cimport resolve
+from cext.proxy.trace cimport Trace
+from cext.proxy.tracing cimport begin_trace, end_trace
 from cext.proxy.tunnel cimport Tunnel, asked_protocol
 
 cdef const char *HEAD_LATE = b"timeout: header"
@@ -26,7 +29,7 @@ cdef const char *NOTHING_HERE = b"Nothing is served under this address."
 
 
 cdef Exchange new_exchange(Downstream client, ResponseSink sink, const Head *h):
-    return make_exchange(client, sink, h, find_route(client, h), None, None)
+    return make_exchange(client, sink, h, find_route(client, h), None, None, None)
 
 
 cdef Exchange changed_exchange(Downstream client, Exchange x, const Head *h, Route route, UpstreamGroup group):
@@ -37,7 +40,7 @@ cdef Exchange changed_exchange(Downstream client, Exchange x, const Head *h, Rou
         found = find_route(client, h)
     if found is None and group is not None:
         found = client.settings.router.bare(group)
-    other = make_exchange(client, x.sink, h, found, group, first)
+    other = make_exchange(client, x.sink, h, found, group, first, x.trace)
     if other is None:
         x.abort(b"out of memory")
         return None
@@ -52,8 +55,9 @@ cdef Exchange changed_exchange(Downstream client, Exchange x, const Head *h, Rou
 
 
 cdef Exchange make_exchange(Downstream client, ResponseSink sink, const Head *h, Route route, UpstreamGroup group,
-                            Exchange first):
-    """`group`: where it goes, if not to the route's; `first`: what the client asked for, if h has been changed."""
+                            Exchange first, Trace trace):
+    """`group`: where it goes, if not to the route's; `first`: what the client asked for, if h has been changed, and
+    `trace` what that has begun."""
     cdef char address[ADDRESS_TEXT]
     cdef char local[LOCAL_TEXT]
     cdef Forwarding f
@@ -81,6 +85,9 @@ cdef Exchange make_exchange(Downstream client, ResponseSink sink, const Head *h,
         asked = request_text(first.head.data, first.head.len, first.method_len, first.target_len, first.host_len)
         f.asked_host = asked.host
         f.asked_host_len = asked.host_len
+    if trace is None and client.ctx.tracer is not None:
+        trace = begin_trace(client, h)
+    f.trace = &trace.fields if trace is not None else NULL
     f.upgrade = f.websocket_key = NULL
     f.upgrade_len = 0
     if group is None and route is not None:
@@ -95,6 +102,7 @@ cdef Exchange make_exchange(Downstream client, ResponseSink sink, const Head *h,
         x.early = first.early
     elif client.early or route is not None and route.early is not None and route.early.mode == EARLY_MODE_REJECT:
         note_early(client, x, h)
+    x.trace = trace
     resolve(&x.timeouts, &route.timeouts if route is not None else NULL, &client.settings.timeouts)
     return x if x.prepare(h, &f) == 0 else None
 
@@ -185,8 +193,11 @@ cdef void log_exchange(Downstream client, Exchange x, uint64_t wire_in, uint64_t
     cdef Exchange first = x if x.overseer is None or x.overseer.before is None else x.overseer.before
     cdef RequestText asked = request_text(first.head.data, first.head.len, first.method_len, first.target_len, first.host_len)
     cdef RequestText sent
+    cdef uint8_t trace_id[2 * TRACE_ID]
     cdef uint64_t now = x.ctx.loop.now_us
     cdef const char *fault = x.fault if x.fault != NULL else why
+    if x.trace is not None:
+        end_trace(client, x, wire_in, wire_out, fault)
     if log is None:
         return
     log.open_line()
@@ -218,6 +229,9 @@ cdef void log_exchange(Downstream client, Exchange x, uint64_t wire_in, uint64_t
         log_early(log, <EarlyRequest> x.early)
     if x.held is not None:
         log.text(b"held", x.held.name, strlen(x.held.name))
+    if x.trace is not None and x.trace.fields.context.flags & TRACE_SAMPLED:
+        write_hex(trace_id, x.trace.fields.context.trace_id, TRACE_ID)
+        log.text(b"trace", trace_id, sizeof(trace_id))
     x.log_more(log)
     if fault != NULL:
         log.text(b"error", fault, strlen(fault))

@@ -13,6 +13,8 @@ the Internet sends, so the master believes none of it more than that, and bounds
 | worker | f | number, text | it cannot be: why |
 | master | C | number | what was prepared holds from now on |
 | master | K | number | it does not: forget it |
+| master | Q | number, JSON | a question: see `edge.questions` |
+| worker | a | number, where to go on, how many, bytes | the answer, which the master hands on without reading it |
 """
 
 import collections
@@ -29,9 +31,11 @@ PREPARED: Final = b"p"
 FAILED: Final = b"f"
 COMMIT: Final = b"C"
 KEEP: Final = b"K"
+QUESTION: Final = b"Q"
+ANSWER: Final = b"a"
 
 MASTER_SAYS_MOST: Final = 256 << 20
-WORKER_SAYS_MOST: Final = 1024
+WORKER_SAYS_MOST: Final = 32 << 10
 """Bytes of a body."""
 REASON_MOST: Final = 500
 """Bytes of why something failed."""
@@ -39,7 +43,7 @@ REASON_MOST: Final = 500
 _HEAD: Final = struct.Struct(">Ic")
 _NUMBER: Final = struct.Struct(">I")
 _READ: Final = 1 << 18
-_WAITING_MOST: Final = 64 * (WORKER_SAYS_MOST + _HEAD.size)
+_WAITING_MOST: Final = 2 * (WORKER_SAYS_MOST + _HEAD.size)
 """Bytes that are read in one go: who says more has its turn again later."""
 
 

@@ -48,7 +48,7 @@ class Companion:
     def __init__(
         self, title: str, what: str, log: Log, leave: Callable[[], None], become: Callable[[int, int], None]
     ) -> None:
-        self._title = title
+        self.title = title
         self._what = what
         self._log = log
         self._leave = leave
@@ -129,7 +129,7 @@ class Companion:
             signal.signal(number, signal.SIG_DFL)
         for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU):
             signal.signal(number, signal.SIG_IGN)
-        setproctitle(self._title)
+        setproctitle(self.title)
         self._leave()
         self._become(*work.owner)
         work.run(line)

@@ -53,6 +53,7 @@ def parse(text: str, file: str) -> Settings:
     settings = read_table(Settings, raw, top, file=file, addresses=(), warnings=())
     _check_listeners(settings, top)
     _check_handoffs(settings, top)
+    _check_admin(settings, top)
     _check_tls(settings.tls, top.key("tls"))
     _check_upstreams(settings, top)
     _check_timeouts(settings, top)
@@ -136,6 +137,17 @@ def _check_handoffs(settings: Settings, top: Place) -> None:
                 )
 
 
+def _check_admin(settings: Settings, top: Place) -> None:
+    if settings.server.admin is None:
+        return
+    path = str(settings.server.admin.path)
+    others = [(f"listener[{i}]", [b.path for b in listener.bind]) for i, listener in enumerate(settings.listener)]
+    others += [(f"handoff[{i}]", [handoff.socket]) for i, handoff in enumerate(settings.handoff)]
+    for name, paths in others:
+        if path in paths:
+            raise top.key("server").key("admin").error(f"is the socket of {name}", "give it a path of its own")
+
+
 def _check_tls(tls: Tls, at: Place) -> None:
     if tls.min_version > tls.max_version:
         raise at.key("min_version").error("is above max_version", "give both the same version, or leave one out")
@@ -212,6 +224,13 @@ def _check_server(server: ServerTable, at: Place) -> None:
             raise key.error(f"{path} is a directory", "name a file in it")
         if path and not path.parent.is_dir():
             raise key.error(f"{path.parent} is no directory", "make it, or choose another")
+    if server.admin:
+        at_admin = at.key("admin")
+        handovers.ownership(server.admin, at_admin)
+        if server.admin.path.is_dir():
+            raise at_admin.error(f"{server.admin.path} is a directory", "name a socket in it")
+        if not server.admin.path.parent.is_dir():
+            raise at_admin.error(f"{server.admin.path.parent} is no directory", "make it, or choose another")
     if server.cache_dir and not server.cache_dir.is_dir():
         raise at.key("cache_dir").error(f"{server.cache_dir} is no directory", "make it, or choose another")
 
@@ -299,7 +318,8 @@ puts a changed file to work without losing a connection, and a file with an erro
 [server]
 workers = "auto"
 user = "edge"
-pid_file = "/run/edge.pid"
+pid_file = "/run/edge/edge.pid"
+admin = "unix:/run/edge/admin.sock"
 access_log = { path = "/var/log/edge/access.log" }
 
 [[listener]]

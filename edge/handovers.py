@@ -4,7 +4,7 @@ import grp
 import os
 import pwd
 import re
-from typing import Final
+from typing import Final, Protocol
 
 from edge.hostport import dns_name
 from edge.schema import Choice, ListOf, Named, Parsed, Place, Section, Text, knob, table
@@ -36,6 +36,18 @@ def _mode(text: str) -> int:
     if not re.fullmatch(r"0?[0-7]{3}", text):
         raise ValueError("are no permissions")
     return int(text, 8)
+
+
+PERMISSIONS: Final = Parsed("permissions", _mode, 'write them as chmod has them, such as "0660"')
+
+
+class Ownership(Protocol):
+    """Whom a socket belongs to."""
+
+    @property
+    def owner(self) -> str | None: ...
+    @property
+    def group(self) -> str | None: ...
 
 
 _JA4: Final = r"[a-z0-9_]{36}|[a-z0-9_]*\*[a-z0-9_*]*"
@@ -94,7 +106,7 @@ class Handoff:
 @table
 class HandoffSocket:
     mode: int = knob(
-        Parsed("permissions", _mode, 'write them as chmod has them, such as "0660"'),
+        PERMISSIONS,
         "The permissions of the sockets: who may connect.",
         default="0600",
     )
@@ -114,7 +126,7 @@ class HandoffSocket:
     )
 
 
-def ownership(settings: HandoffSocket, at: Place = _ANYWHERE) -> tuple[int, int]:
+def ownership(settings: Ownership, at: Place = _ANYWHERE) -> tuple[int, int]:
     """User and group id of the sockets, -1 for what stays. Raises ConfigError."""
     uid = user_id(settings.owner, at.key("owner")) if settings.owner is not None else -1
     gid = -1

@@ -55,6 +55,28 @@ def entries(identities: Sequence[Identity], staples: Path | None) -> list[Entry]
     return [_entry(identity, staples) for identity in identities]
 
 
+class Inventory:
+    """All of them again and again, for the master, which reads no response that came from somewhere else."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Identity, Entry]] = {}
+
+    def entries(self, identities: Sequence[Identity], staples: Path) -> list[Entry]:
+        """`ocsp` is "missing" where a response is to be fetched and is not there; when one that was fetched ends is not
+        told."""
+        before, self._known = self._known, {}
+        for identity in identities:
+            known = before.get(id(identity))
+            self._known[id(identity)] = known or (identity, _entry(identity, None))
+        return [self._with_staple(*self._known[id(identity)], staples) for identity in identities]
+
+    @staticmethod
+    def _with_staple(identity: Identity, entry: Entry, staples: Path) -> Entry:
+        if entry.ocsp != "fetched" or Cache(staples).path(identity.chain[0]).exists():
+            return entry
+        return dataclasses.replace(entry, ocsp="missing")
+
+
 def _entry(identity: Identity, staples: Path | None) -> Entry:
     leaf = x509.load_der_x509_certificate(identity.chain[0])
     source, until = "none", None

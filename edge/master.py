@@ -36,6 +36,7 @@ from setproctitle import setproctitle
 
 from edge import __version__, accesslog, channel, plane, systemd
 from edge.addresses import Addresses
+from edge.administration import Administration
 from edge.channel import Channel, ChannelError
 from edge.companion import Companion
 from edge.errors import EdgeError
@@ -121,6 +122,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         fetcher = Companion("edge: ocsp", "fetches OCSP responses", self._report, self._leave_all, drop_privileges)
         self.companions = [fetcher]
         self.renewal = Renewal(app.generations, fetcher, self._begin_rollout, self._report)
+        self.administration = Administration(self, self._report)
 
     # The arbiter's life.
 
@@ -128,6 +130,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         raise_file_limit()
         self._open_wakeup()
         self._stage(self.current, self.current.prepared.settings.server.workers)
+        self.administration.prepare(self.current.prepared.settings)
         self._listen()
         super().start()
         listening = ", ".join(map(str, self.current.prepared.listeners))
@@ -152,6 +155,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         if self.slots.close_left(self._accepts):
             self._publish()
         self._tell_service()
+        self.due(self.administration.step(self.WORKERS.values()))
         setproctitle("edge: master")
 
     def _tell_service(self) -> None:
@@ -175,6 +179,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             worker.channel.close()  # one that still boots ends there
         for companion in self.companions:
             companion.stop()
+        self.administration.close()
         for shared in [s for s in self.LISTENERS if s.family == socket.AF_UNIX]:
             self.LISTENERS.remove(shared)  # gunicorn would remove its name for each of the slots
             shared.close()
@@ -300,13 +305,16 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._stats["reloads"] += 1
         try:
             generation = self.app.generations.next()
+            self.administration.prepare(generation.prepared.settings)
             staged = self._stage(generation, generation.prepared.settings.server.workers)
         except EdgeError as e:
             self.log.error("reload refused, nothing has changed: %s", e)
+            self.administration.reject()
             self.reloads.conclude(self.current.number, reason=str(e))
             return
         except Exception as e:
             self.log.exception("reload refused, nothing has changed")
+            self.administration.reject()
             self.reloads.conclude(self.current.number, reason=f"{type(e).__name__}: {e}")
             return
         self.takeover = Takeover(self.current, staged)
@@ -351,6 +359,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self._move_pid_file()
             self.slots.steer_past(self.num_workers)
         self._publish()
+        self.administration.commit()
         self.reloads.conclude(self.current.number, changed="all workers were replaced")
         self.log.info("generation %d serves: %d workers", self.current.number, self.num_workers)
         if self.app.welcome:
@@ -368,6 +377,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self.slots.unstage(takeover.staged)
         self._publish()
         self._use(takeover.previous)
+        self.administration.reject()
         self.reloads.conclude(self.current.number, reason="a worker did not start")
         self.log.error("reload taken back: a worker did not start; the old configuration goes on")
 
@@ -442,6 +452,8 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             return False
         worker.far_end.close()
         self.watch(worker.channel.fileno(), lambda: self._hear(worker))
+        last = slot.latest
+        slot.restarts += last is not None and last.generation is self.current and last.kill_at is None
         slot.latest, slot.started, slot.retry_at = worker, time.monotonic(), None
         if self.takeover:
             self.takeover.workers.append(worker)
@@ -470,6 +482,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             sibling.channel.close()
         for companion in self.companions:
             companion.leave()
+        self.administration.leave()
         worker.channel.close()
         worker.channel = Channel(worker.far_end, channel.MASTER_SAYS_MOST)
 
@@ -483,6 +496,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             worker.tmp.close()
         for companion in self.companions:
             companion.leave()
+        self.administration.leave()
 
     def _hear_workers(self) -> None:
         """Lets those serve who are ready, once their generation is decided."""
@@ -500,6 +514,8 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             for letter, body in line.receive():
                 if letter == channel.READY:
                     worker.ready = True
+                elif letter == channel.ANSWER:
+                    self.administration.questions.hear(worker, body)
                 else:
                     worker.answered, worker.refusal = read_answer(letter, body)
         except ChannelError as e:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from edge import channel
 from edge.channel import Channel, ChannelError, numbered, split_number
 from edge.errorlog import one_line
+from edge.questions import Answering
 
 if TYPE_CHECKING:
     from edge.worker import EdgeWorker
@@ -74,10 +75,18 @@ Prepare = Callable[[Any], Commit]
 
 
 class Preparing:
-    """A worker's half: `prepare` has a function for each kind of content, which raises what makes it impossible."""
+    """A worker's half: `prepare` has a function for each kind of content, which raises what makes it impossible.
+    What the master asks meanwhile is for `answering`."""
 
-    def __init__(self, line: Channel, prepare: Mapping[str, Prepare], log: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        line: Channel,
+        prepare: Mapping[str, Prepare],
+        log: Callable[[str], None],
+        answering: Answering | None = None,
+    ) -> None:
         self._line = line
+        self._answering = answering
         self._prepare = prepare
         self._log = log
         self._number = 0
@@ -98,6 +107,8 @@ class Preparing:
                 self._end(split_number(body)[0])
             elif letter == channel.KEEP:
                 self._prepared = None
+            elif letter == channel.QUESTION and self._answering:
+                self._answering.hear(body)
             else:
                 raise ChannelError(f"a frame of kind {letter!r}")
         return not self._line.ended

@@ -301,16 +301,21 @@ class ListOf(Kind[tuple[T, ...]]):
 
 
 class Section(Kind[T]):
-    """A table within a table. "none" is None, where it is allowed."""
+    """A table within a table. "none" is None, where it is allowed. With `short`, the value of that key stands for a
+    table in which all else has its default."""
 
-    def __init__(self, cls: type[T], none: bool = False) -> None:
+    def __init__(self, cls: type[T], none: bool = False, short: str = "") -> None:
         self.cls = cls
-        self.text = 'table or "none"' if none else "table"
+        self.text = 'table or "none"' if none else f"table, or its `{short}`" if short else "table"
         self._none = none
+        self._short = short
 
     def read(self, value: object, at: Place) -> T:
         if self._none and value == "none":
             return cast(T, None)  # its field says so
+        if self._short and not isinstance(value, dict):
+            dict(knobs(self.cls))[self._short].kind.read(value, at)  # its errors name the key that is there
+            value = {self._short: value}
         return read_table(self.cls, value, at)
 
 

@@ -12,6 +12,7 @@ import socket
 from pathlib import Path
 from typing import Final
 
+from edge.admin import Admin
 from edge.early_data import MODE, EarlyData
 from edge.handovers import Handoff, HandoffSocket, socket_path
 from edge.hostport import dns_name, host_and_port, peer_name, split_port
@@ -215,6 +216,12 @@ class ServerTable:
     )
     pid_file: Path | None = knob(
         File(), "The file that holds the master's process id; `edge reload` finds it there.", default=None
+    )
+    admin: Admin | None = knob(
+        Section(Admin, short="path"),
+        "The admin socket, through which `edge reload`, `edge status` and `edge show` reach the running edge "
+        "([admin.md](admin.md)). Without it there is none.",
+        default=None,
     )
     access_log: AccessLog | None = knob(
         Section(AccessLog), "The access log. Without this table there is none.", default=None

@@ -34,6 +34,8 @@ class Slot:
     started: float = 0.0
     failures: int = 0
     """Workers in a row that did not last."""
+    restarts: int = 0
+    """Workers that took the place of one that had died."""
     retry_at: float | None = None
     leaves_at: float = math.inf
     """When the worker of a slot that goes is told to drain."""

@@ -16,7 +16,7 @@ import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from cext.tls.replay import SharedRegister
 from cext.tls.session import TicketKeys
@@ -60,6 +60,26 @@ class Schedule:
         earlier, sealing, following = made[:-2], made[-2], made[-1]
         return [sealing, following, *reversed(earlier)]
 
+    def settings(self) -> dict[str, Any]:
+        return {"rotate": self._rotate / 1000, "keep": self._keep, "shared": self._shared is not None}
+
+    def describe(self, now: float) -> list[dict[str, Any]]:
+        """Of each key of `keys` its `id` (the begin of its name, which tickets show), its `state` ("seals", "next" or
+        "opens"), and from when (`since`) and until when (`until`) it is known to processes. Never the key."""
+        period, seconds = self.period(now), self._rotate / 1000
+        keys = self.keys(now)
+        periods = [period, period + 1, *range(period - 1, period - len(keys) + 1, -1)]
+        states = ["seals", "next", *["opens"] * (len(keys) - 2)]
+        return [
+            {
+                "id": name.hex()[:8],
+                "state": state,
+                "since": (index - 1) * seconds,
+                "until": (index + 1 + self._keep) * seconds,
+            }
+            for (name, _), index, state in zip(keys, periods, states, strict=True)
+        ]
+
     def _index(self, now: float) -> int:
         return int(now * 1000) // self._rotate
 
@@ -93,6 +113,10 @@ class Rotation:
         now = clock()
         self._period = schedule.period(now)
         self.keys: TicketKeys = TicketKeys(schedule.keys(now))
+
+    def describe(self, now: float) -> dict[str, Any]:
+        """`rotate`, in seconds, `shared`, whether other hosts have the same, and the `keys`: see Schedule."""
+        return {**self._schedule.settings(), "keys": self._schedule.describe(now)}
 
     def turn(self) -> None:
         """To be called every few seconds, in each process."""

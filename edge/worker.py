@@ -20,6 +20,7 @@ from edge.accesslog import AccessLog
 from edge.channel import Channel, ChannelError
 from edge.errorlog import one_line
 from edge.policy import Reports
+from edge.questions import Answering
 from edge.rollout import Preparing
 from edge.serving import CERTIFICATES
 from edge.stapling import Staples
@@ -47,6 +48,7 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         # the master's view
+        self.born = time.time()
         self.ready = False
         self.serving = False
         self.told = 0
@@ -123,6 +125,7 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
                 self.channel,
                 {CERTIFICATES: lambda changed: serving.prepare(self._staples.fill(changed))},
                 self.log.error,
+                Answering(self.channel, {}, self.log.error),
             )
             self._look_for_staples()  # those of the last run are there
             self.plane.every(stapling.LOOK_MS, self._look_for_staples)

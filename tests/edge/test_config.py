@@ -504,7 +504,7 @@ def test_the_example_of_the_reference_is_right(tmp_path):
     user = pwd.getpwuid(os.getuid()).pw_name
     s = parse(
         example.replace('"edge"', f'"{user}"')
-        .replace("/run/edge.pid", "/tmp/edge.pid")
+        .replace("/run/edge/", "/tmp/")
         .replace("/var/log/edge", "/tmp"),
         tmp_path,
     )

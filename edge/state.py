@@ -1,0 +1,104 @@
+"""What the master knows, as JSON has it: for `edge status`, the metrics and the status page. Never a key.
+
+Times are seconds since 1970, durations seconds. docs/admin.md has all keys; some are added over time, none changes its
+meaning.
+"""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from edge import __version__
+from edge.inventory import Entry, Inventory
+from edge.reload import Reloads
+
+if TYPE_CHECKING:
+    from edge.master import Master
+    from edge.worker import EdgeWorker
+
+State = dict[str, Any]
+
+
+def describe(master: "Master") -> State:
+    """All of it. Cheap: to be called as often as once a second."""
+    generation = master.current
+    prepared = generation.prepared
+    now = time.time()
+    return {
+        "version": __version__,
+        "pid": master.pid,
+        "started": master.administration.started,
+        "now": now,
+        "file": prepared.settings.file,
+        "generation": generation.number,
+        "reloads": describe_reloads(master.reloads),
+        "workers": [_worker(worker) for worker in sorted(master.WORKERS.values(), key=_rank)],
+        "drains": _drains(master),
+        "listeners": [
+            {"bind": str(bind), "kind": listener.kind}
+            for listener in prepared.settings.listener
+            for bind in listener.bind
+        ],
+        "certificates": certificates(master),
+        "tickets": prepared.rotation.describe(now) if prepared.rotation else None,
+        "companions": [{"title": companion.title, "pid": companion.pid} for companion in master.companions],
+    }
+
+
+def describe_reloads(reloads: Reloads) -> State:
+    last = reloads.last
+    return {
+        "accepted": reloads.accepted,
+        "rejected": reloads.rejected,
+        "last": last
+        and {
+            "at": last.at,
+            "accepted": last.accepted,
+            "reason": last.reason,
+            "seconds": round(last.seconds, 3),
+            "changed": last.changed,
+        },
+    }
+
+
+def certificates(master: "Master") -> list[State]:
+    generation = master.current
+    inventory: Inventory = master.administration.inventory
+    return [_certificate(e) for e in inventory.entries(generation.prepared.serving.identities, generation.staples)]
+
+
+def _certificate(entry: Entry) -> State:
+    return {
+        "path": entry.path,
+        "names": list(entry.names),
+        "kind": entry.kind,
+        "serial": entry.serial,
+        "expires": entry.expires.timestamp(),
+        "must_staple": entry.must_staple,
+        "ocsp": entry.ocsp,
+        "ocsp_expires": entry.ocsp_expires and entry.ocsp_expires.timestamp(),
+        "timestamps": entry.timestamps,
+        "delegated": entry.delegated and entry.delegated.timestamp(),
+    }
+
+
+def _rank(worker: "EdgeWorker") -> tuple[int, int]:
+    return worker.slot.index, worker.generation.number
+
+
+def _worker(worker: "EdgeWorker") -> State:
+    return {
+        "slot": worker.slot.index,
+        "pid": worker.pid,
+        "generation": worker.generation.number,
+        "state": "draining" if worker.kill_at is not None else "serving" if worker.serving else "booting",
+        "started": worker.born,
+        "row": getattr(worker, "row", None),
+        "restarts": worker.slot.restarts,
+    }
+
+
+def _drains(master: "Master") -> State:
+    ends = [worker.kill_at for worker in master.WORKERS.values() if worker.kill_at is not None]
+    until = max(ends, default=None)
+    finite = until is not None and until != float("inf")
+    return {"workers": len(ends), "until": time.time() + until - time.monotonic() if finite and until else None}

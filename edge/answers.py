@@ -18,7 +18,7 @@ def reload(master: "Master", arguments: Arguments, answer: Answer) -> None:
     master.log.info("a reload is asked for by %s", answer.asked_by)
     if not arguments.get("wait"):
         master.reload()
-        answer.done(file=master.current.prepared.settings.file)
+        answer.done(pid=master.pid, file=master.current.prepared.settings.file)
         return
 
     def told(outcome: Outcome) -> None:

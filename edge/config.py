@@ -41,7 +41,7 @@ _NO_SENDERS: Final = read_table(handovers.HandoffSocket, {}, Place("default"))
 
 def load(file: Path) -> Settings:
     """The settings in a file, checked as far as that goes without opening what they name. Raises ConfigError."""
-    return parse(_read(file), str(file))
+    return parse(read_text(file), str(file))
 
 
 def parse(text: str, file: str) -> Settings:
@@ -81,7 +81,8 @@ def read_file(path: Path, at: Place) -> bytes:
         ) from None
 
 
-def _read(file: Path) -> str:
+def read_text(file: Path) -> str:
+    """The text of a configuration. Raises ConfigError."""
     try:
         return file.read_text("utf-8")
     except OSError as e:

@@ -1,8 +1,14 @@
 """Errors that end in one clear line for the operator, never in a traceback."""
 
 
+from typing import ClassVar
+
+
 class EdgeError(Exception):
     """Something the operator can mend; its text is all they need."""
+
+    exit_code: ClassVar = 1
+    """A command's that ends by it."""
 
 
 class ConfigError(EdgeError):

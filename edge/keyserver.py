@@ -128,7 +128,7 @@ def _bound(address: str) -> socket.socket:
         raise EdgeError(f'--listen "{address}": {(e.strerror or str(e)).lower()}') from None
 
 
-@click.command()
+@click.command(short_help="Sign for other hosts by keys that stay here.")
 @click.option("--listen", "-l", "addresses", multiple=True, required=True, metavar="ADDRESS:PORT",
               help="Where to listen; may be given several times. gokeyless's port is 2407.")  # fmt: skip
 @click.option("--chain", type=_FILE, required=True, help="PEM: the certificate that clients see, and its issuers.")

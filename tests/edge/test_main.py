@@ -41,7 +41,7 @@ def test_version():
     assert run("--version").stdout == f"edge, version {package.__version__}\n"
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["check"], ["reload"], ["delegate"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["check"], ["reload"], ["delegate"], ["example"]])
 def test_help(command):
     done = run(*command, "--help")
     assert done.returncode == 0
@@ -123,7 +123,7 @@ def test_a_second_master_with_the_pid_file_is_one_line(edge, origin):
 
 
 def test_reload(edge, origin):
-    one_line(run("reload", "--config", edge.file), "server.pid_file: is missing; add it")
+    one_line(run("reload", "--config", edge.file), "server.admin: is missing, and so is pid_file; add one")
     edge.configure(origin, server='workers = 1\npid_file = "edge.pid"')
     one_line(run("reload", "--config", edge.file), "edge.pid: no edge to signal there")
     edge.start()

@@ -2,6 +2,7 @@
 
 from libc.stdint cimport uint64_t
 
+from cext.base.stats cimport StatsTable
 from cext.net.loop cimport Loop, Watcher
 from cext.net.readable cimport Readable
 from cext.net.stream cimport set_nodelay, set_tcp
@@ -29,7 +30,7 @@ cdef class DataPlane:
 
     `addresses`: the AddressTable of all workers, which this process has joined; without it nothing is limited by address.
     `memory_limit`: bytes of memory of its own above which idle connections are closed; 0: none. `hook_timeout_ms`: for
-    which a hook may think, or wait.
+    which a hook may think, or wait. `stats`: the StatsTable of all workers, in which this process has a row.
 
     listen() on sockets that somebody else owns, then run(). Everything happens in the thread that runs; other settings come
     by become(), leave() and the properties.
@@ -47,10 +48,12 @@ cdef class DataPlane:
     cdef object drain_check
 
     def __init__(self, *, access_log=None, error_log, AddressTable addresses=None, uint64_t memory_limit=0,
-                 int hook_timeout_ms=5000):
+                 int hook_timeout_ms=5000, StatsTable stats=None):
         self.loop = Loop()
         self.access_log = AccessLog(self.loop, access_log) if access_log is not None else None
         self.ctx = Context(self.loop, self.access_log, error_log)
+        if stats is not None:
+            self.ctx.count_in(stats)
         self.ctx.addresses = addresses
         self.ctx.hook_timeout_ms = hook_timeout_ms
         self.ctx.relief = self.pressure = Pressure(self.ctx, memory_limit)

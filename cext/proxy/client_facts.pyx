@@ -43,4 +43,4 @@ cdef void count_early_data(Context ctx, Connection tls) noexcept:
     if tls.early_data_refusal == EARLY_TAKEN:
         ctx.counters.early_accepted += 1
     else:
-        ctx.early_refusals[tls.early_data_refusal] += 1
+        ctx.row.early_refusals[tls.early_data_refusal] += 1

@@ -2,12 +2,12 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from cext.base.stats cimport Counters, Row, StatsTable
 from cext.http.message cimport Head
 from cext.net.guest cimport AsyncGuest, Watchdog
 from cext.net.loop cimport Loop
 from cext.proxy.address_table cimport AddressTable
 from cext.proxy.trace cimport Tracer
-from cext.tls.psk cimport EARLY_REFUSALS
 
 cdef enum:
     # A receive takes up to 64 KiB, behind a partial record (at most 16 KiB + 256 + 5) of the one before.
@@ -33,45 +33,6 @@ cdef enum:                              # why a connection is not served
     OVER_DESCRIPTORS = 3        # no descriptors would be left for what is being served
     OVERS = 4
 
-cdef struct Counters:
-    uint64_t connections
-    uint64_t connections_open
-    uint64_t handshakes
-    uint64_t handshake_failures
-    uint64_t requests
-    uint64_t responses_5xx
-    uint64_t client_aborts
-    uint64_t timeouts
-    uint64_t upstream_connects
-    uint64_t upstream_reuses
-    uint64_t upstream_failures
-    uint64_t upstream_retries
-    uint64_t accept_pauses
-    uint64_t tunnels                    # requests that became one
-    uint64_t tunnels_open
-    uint64_t connections_over_limit     # closed when they were accepted, or answered in place of being served
-    uint64_t requests_over_limit        # 413, 429, 431 or 503 for what `limits` says
-    uint64_t idle_closed                # clients' idle connections that gave way to others
-    uint64_t upstream_idle_closed
-    uint64_t aborts                     # requests that a hook or a fault of ours ended by a cut
-    uint64_t early_offered              # connections whose client offered early data; by what came of that:
-    uint64_t early_accepted             # and, by cause, early_refusals
-    uint64_t early_forwarded            # requests in early data that went upstream before the handshake was confirmed,
-    uint64_t early_confirmed            # that waited for that,
-    uint64_t early_answered_425         # that were answered 425,
-    uint64_t early_retried              # that an upstream answered 425, and got again afterwards
-    uint64_t hook_failures              # hooks that raised
-    uint64_t handshakes_waiting         # now: for a hook, or for a remote key's signature
-    uint64_t signer_failures            # handshakes that ended because there was no signature
-    uint64_t handshakes_dropped         # by a hook
-    uint64_t handed_over                # connections given to other processes
-    uint64_t handoff_failures           # that were to be, but the receiver was away or too slow
-    uint64_t handoffs_received          # connections that other processes have given us
-    uint64_t handoffs_refused           # messages or senders that were none of ours
-    uint64_t spans                      # of requests, that went to who exports them,
-    uint64_t spans_dropped              # that he had no room for
-    uint64_t proxy_refused              # connections without the PROXY header that was due, or with a faulty one
-
 cdef class Relief:
     """Makes room when something runs short: by closing what is idle, the oldest first. 0 when nothing was."""
     cdef bint of_descriptors(self) noexcept
@@ -79,10 +40,10 @@ cdef class Relief:
 
 cdef class Context:
     cdef readonly Loop loop
-    cdef Counters counters
-    cdef uint64_t in_state[STATES]      # connections by STATE_*; those of STATE_CLOSED since the start
-    cdef uint64_t early_refusals[EARLY_REFUSALS]    # early data that was not taken, by EarlyDataRefusal
-    cdef uint64_t entered[STATES]       # how often connections have come to each
+    cdef StatsTable stats               # in which this process has a row
+    cdef Row *row
+    cdef Counters *counters             # the row's
+    cdef uint64_t *in_state             # likewise, by STATE_*; of STATE_CLOSED, those since the start
     cdef object state_observer          # None, or called with (Downstream, old state or None, new state) by name
     cdef object handshake               # None, or the HandshakeHooks
     cdef dict fingerprints              # Downstream -> (JA3, JA4), of a policy that wants them; else None
@@ -110,6 +71,7 @@ cdef class Context:
     cdef uint64_t told_at[OVERS]        # loop ms of the last line in the log, by OVER_*
     cdef uint32_t untold[OVERS]         # refused since
     cdef bint draining
+    cdef void count_in(self, StatsTable stats) noexcept
     cdef void watch_hooks(self) noexcept
     cdef AsyncGuest need_guest(self)
     cdef void end_hooks(self) noexcept

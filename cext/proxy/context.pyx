@@ -10,6 +10,9 @@ from cext.tls.psk cimport EARLY_TAKEN
 
 from cext.tls.psk import REFUSAL_NAMES
 
+cdef enum:
+    SERIES_ALONE = 64           # of a table of one's own
+
 # By STATE_*.
 STATE_NAMES = ("new", "active", "idle", "hijacked", "closed")
 
@@ -31,6 +34,7 @@ cdef class Relief:
 cdef class Context:
     def __cinit__(self, Loop loop, access_log, error_log):
         self.loop = loop
+        self.count_in(StatsTable(rows=1, series=SERIES_ALONE))
         self.deciding = {}
         self.access_log = access_log
         self.error_log = error_log
@@ -46,6 +50,13 @@ cdef class Context:
     def __dealloc__(self):
         free(self.client_scratch)
         free(self.upstream_scratch)
+
+    cdef void count_in(self, StatsTable stats) noexcept:
+        """From now on: before there is anything to count."""
+        self.stats = stats
+        self.row = stats.row
+        self.counters = &self.row.counters
+        self.in_state = self.row.in_state
 
     cdef const char *date(self) noexcept:
         """The current Date, made anew once a second."""
@@ -84,12 +95,12 @@ cdef class Context:
 
     def counter_values(self):
         """The counters by name: of connections' states how many are in each now, and how often each was entered."""
-        values = dict(self.counters)
+        values = dict(self.counters[0])
         for state, name in enumerate(STATE_NAMES[:STATE_CLOSED]):
             values[f"connections_{name}"] = self.in_state[state]
         for refusal, name in enumerate(REFUSAL_NAMES):
             if refusal != EARLY_TAKEN:
-                values[f"early_refused_{name}".replace(" ", "_")] = self.early_refusals[refusal]
+                values[f"early_refused_{name}".replace(" ", "_")] = self.row.early_refusals[refusal]
         for state, name in enumerate(STATE_NAMES):
-            values[f"became_{name}"] = self.entered[state]
+            values[f"became_{name}"] = self.row.entered[state]
         return values

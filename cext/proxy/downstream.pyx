@@ -155,7 +155,7 @@ cdef class Downstream(Stream):
         else:
             self.settings.enter()
         self.ctx.in_state[STATE_NEW] += 1
-        self.ctx.entered[STATE_NEW] += 1
+        self.ctx.row.entered[STATE_NEW] += 1
         if self.ctx.state_observer is not None:
             self.tell_state(None)
         self.readable = True
@@ -216,7 +216,7 @@ cdef class Downstream(Stream):
         self.state = <uint8_t> new
         self.ctx.in_state[old] -= 1
         self.ctx.in_state[new] += 1
-        self.ctx.entered[new] += 1
+        self.ctx.row.entered[new] += 1
         if self.ctx.state_observer is not None:
             self.tell_state(STATE_NAMES[old])
 

@@ -56,12 +56,27 @@ cdef Name[14] SIGNATURE_SCHEMES = [
 ]
 
 
-cdef const char *find(const Name *names, size_t n, int number) noexcept nogil:
+cdef int place(const Name *names, size_t n, int number) noexcept nogil:
     cdef size_t i
     for i in range(n):
         if names[i].number == number:
-            return names[i].text
-    return "unknown"
+            return <int> i
+    return <int> n
+
+
+cdef const char *find(const Name *names, size_t n, int number) noexcept nogil:
+    cdef size_t i = place(names, n, number)
+    if i == n:
+        return "unknown"
+    return names[i].text
+
+
+cdef int cipher_suite_place(int suite) noexcept nogil:
+    return place(CIPHER_SUITES, sizeof(CIPHER_SUITES) // sizeof(Name), suite)
+
+
+cdef int group_place(int group) noexcept nogil:
+    return place(GROUPS, sizeof(GROUPS) // sizeof(Name), group)
 
 
 cdef const char *version_name(int version) noexcept nogil:
@@ -84,3 +99,12 @@ def describe(int version, int suite, int group, int scheme):
     """One line: "TLSv1.3 TLS_AES_128_GCM_SHA256 x25519 ecdsa_secp256r1_sha256"."""
     return " ".join(name.decode("ascii") for name in (
         version_name(version), cipher_suite_name(suite), group_name(group), signature_scheme_name(scheme)))
+
+
+cdef tuple texts(const Name *names, size_t n):
+    return (*[names[i].text.decode("ascii") for i in range(n)], "unknown")
+
+
+# By place.
+SUITE_NAMES = texts(CIPHER_SUITES, sizeof(CIPHER_SUITES) // sizeof(Name))
+GROUP_NAMES = texts(GROUPS, sizeof(GROUPS) // sizeof(Name))

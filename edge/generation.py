@@ -9,6 +9,7 @@ from pathlib import Path
 from gunicorn.config import Config
 
 from edge import accesslog, config, plane, stapling, ticket_keys
+from edge.counting import Counting
 from edge.errorlog import ErrorLog
 from edge.schema import Place
 from edge.settings import Settings
@@ -36,6 +37,7 @@ class Generations:
     def __init__(self, file: Path) -> None:
         self.file = file
         self.staples = stapling.Directory()
+        self.counting = Counting()
         self._cookie_secret = secrets.token_bytes(32)
         self._shared = ticket_keys.Shared()
         self._numbers = 0
@@ -43,7 +45,7 @@ class Generations:
     def next(self) -> Generation:
         """Reads and prepares the file. Raises EdgeError; nothing has changed then."""
         settings = config.load(self.file)
-        prepared = plane.prepare(settings, self._cookie_secret, self._shared)
+        prepared = plane.prepare(settings, self._cookie_secret, self._shared, self.counting.labels)
         accesslog.make_files(settings)
         owner = config.owner(settings.server, Place(settings.file).key("server"))
         if any(identity.responders for identity in prepared.serving.identities):

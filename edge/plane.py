@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, cast
 
+from cext.base.stats import StatsTable
 from cext.crypto.sign import PrivateKey
 from cext.proxy.address_table import AddressTable
 from cext.proxy.early_rules import EarlyRules
@@ -28,6 +29,7 @@ from edge.delegated import REMEDY, Delegation
 from edge.early_data import EarlyData
 from edge.handshake import WRAPPER, Handshakes
 from edge.keylog import KeyLog
+from edge.labels import ROUTE, Labels, route_label
 from edge.schema import Place
 from edge.serving import MakeConfigs, Serving
 from edge.settings import Bind, Listener, Settings
@@ -103,9 +105,12 @@ class Prepared:
     """What the policy's hooks of the handshake choose from."""
 
 
-def prepare(settings: Settings, cookie_secret: bytes, shared: ticket_keys.Shared | None = None) -> Prepared:
-    """Loads what the settings name. `cookie_secret` is the same for all workers, `shared` what stays when settings
-    change. Raises ConfigError."""
+def prepare(
+    settings: Settings, cookie_secret: bytes, shared: ticket_keys.Shared | None = None, labels: Labels | None = None
+) -> Prepared:
+    """Loads what the settings name. `cookie_secret` is the same for all workers, `shared` and `labels` are what stays
+    when settings change. Raises ConfigError."""
+    labels = labels or Labels()
     watch = Watch(settings)
     shared = shared or ticket_keys.Shared()
     at = Place(settings.file).key("tls").key("tickets")
@@ -114,8 +119,8 @@ def prepare(settings: Settings, cookie_secret: bytes, shared: ticket_keys.Shared
     chosen = policies.get(settings.server.hooks or "")
     options = _tls_options(settings, cookie_secret, rotation, shared, chosen)
     serving = Serving(certs.load(settings), _credentials, _server_configs(options))
-    groups = upstreams.groups(settings, _credential)
-    routes = _routes(settings, groups)
+    groups = upstreams.groups(settings, _credential, labels)
+    routes = _routes(settings, groups, labels)
     router = Router(routes, groups)
     listeners: dict[Bind, object] = {}
     for listener, before in zip(settings.listener, _before_tls(settings, chosen), strict=True):
@@ -287,6 +292,7 @@ def open_plane(
     addresses: AddressTable,
     memory_limit: int,
     hook_timeout: int,
+    stats: StatsTable | None = None,
 ) -> Plane:
     return cast(
         Plane,
@@ -296,6 +302,7 @@ def open_plane(
             addresses=addresses,
             memory_limit=memory_limit,
             hook_timeout_ms=hook_timeout,
+            stats=stats,
         ),
     )
 
@@ -346,7 +353,7 @@ def _key(identity: certs.Identity, before: Any) -> Any:
     return before.signer if before is not None and before.signer == identity.signer else identity.signer
 
 
-def _routes(settings: Settings, groups: dict[str, object]) -> list[Any]:
+def _routes(settings: Settings, groups: dict[str, object], labels: Labels) -> list[Any]:
     learned = HintTable()
     return [
         Route(
@@ -360,6 +367,7 @@ def _routes(settings: Settings, groups: dict[str, object]) -> list[Any]:
             max_head=route.limits.head,
             max_body=route.limits.body,
             max_running=route.limits.requests,
+            series=labels.index(ROUTE, route_label(route)),
             early_data=_early_rules(route.early_data, settings.tls.early_data),
             hints=_early_hints(route.early_hints, learned, Place(settings.file).key("route").item(i)),
         )

@@ -17,6 +17,7 @@ from edge.early_data import MODE, EarlyData
 from edge.handovers import Handoff, HandoffSocket, socket_path
 from edge.hostport import dns_name, host_and_port, peer_name, split_port
 from edge.limits import Limits, RouteLimits
+from edge.monitoring import BindSection, Metrics
 from edge.ocsp import Source
 from edge.proxy_protocol import ProxyProtocol
 from edge.schema import (
@@ -227,6 +228,11 @@ class ServerTable:
         Section(AccessLog), "The access log. Without this table there is none.", default=None
     )
     error_log: ErrorLog = knob(Section(ErrorLog), "The error log.", default={})
+    metrics: Metrics | None = knob(
+        BindSection(Metrics),
+        "Metrics for Prometheus ([metrics.md](metrics.md)). Without this table there are none.",
+        default=None,
+    )
     hooks: str | None = knob(
         _POLICY,
         'A policy in Python, `"module:Class"`: the module stands beside the configuration file, or is installed '
@@ -577,6 +583,12 @@ class EarlyHints:
 
 @table
 class Route:
+    name: str | None = knob(
+        Text("name", r"[!-~]([ -~]{0,126}[!-~])?", "write up to 128 characters of ASCII"),
+        "What metrics and the status page call it; routes of one name are counted together.",
+        default=None,
+        otherwise="its hosts, path and methods",
+    )
     match: Match = knob(
         Section(Match),
         "Which requests. All conditions hold; the most specific route wins. `{}` matches everything.",

@@ -27,7 +27,7 @@ DEFER_ACCEPT_SECONDS: Final = 1
 _SO_ATTACH_REUSEPORT_CBPF: Final = 51
 _SO_DETACH_REUSEPORT_BPF: Final = 68
 
-_REASONS: Final = {
+REASONS: Final = {
     errno.EADDRINUSE: "is in use already; stop what listens there (`ss -ltnp` shows it) or choose another port",
     errno.EADDRNOTAVAIL: "is no address of this host; choose one that `ip address` shows",
     errno.EACCES: "needs root or CAP_NET_BIND_SERVICE; start edge as root or choose a port from 1024 on",
@@ -151,7 +151,7 @@ def _bind(s: socket.socket, bind: Bind) -> None:
         s.bind((bind.address, bind.port))
     except OSError as e:
         raise ListenError(
-            f"{bind}: the address {_REASONS.get(e.errno or 0, f'cannot be used: {e.strerror}')}"
+            f"{bind}: the address {REASONS.get(e.errno or 0, f'cannot be used: {e.strerror}')}"
         ) from None
 
 

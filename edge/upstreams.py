@@ -8,6 +8,7 @@ from cext.tls.config import ClientConfig
 
 from edge import certs, compression, tcp
 from edge.config import tls_of
+from edge.labels import SERVER, UPSTREAM, Labels, server_label
 from edge.schema import Place
 from edge.settings import Settings, Upstream, UpstreamTls
 from edge.tls.verify import Store, store, system_store, verify_server
@@ -18,8 +19,9 @@ MakeCredential = Callable[[certs.Identity], object]
 _ALPN: Final = {"http/1.1": b"http/1.1", "h2": b"h2"}
 
 
-def groups(settings: Settings, credential: MakeCredential) -> dict[str, object]:
-    """Each upstream by its name. `credential` makes one of the engine's. Raises ConfigError."""
+def groups(settings: Settings, credential: MakeCredential, labels: Labels) -> dict[str, object]:
+    """Each upstream by its name. `credential` makes one of the engine's, `labels` has where they count. Raises
+    ConfigError."""
     found: dict[str, object] = {}
     for i, upstream in enumerate(settings.upstream):
         at = Place(settings.file).key("upstream").item(i)
@@ -32,6 +34,8 @@ def groups(settings: Settings, credential: MakeCredential) -> dict[str, object]:
             max_idle=upstream.pool.max_idle,
             idle_ms=upstream.pool.idle,
             max_connections=upstream.pool.max_connections,
+            series=labels.index(UPSTREAM, upstream.name),
+            server_series=[labels.index(SERVER, server_label(upstream.name, where)) for where in settings.addresses[i]],
         )
     return found
 

@@ -40,6 +40,8 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     generation: "Generation"
     column: int | None
     """Where it counts what client addresses have."""
+    row: int | None
+    """Where it counts what goes on."""
     channel: Channel
     """One's own end of the line between worker and master,"""
     far_end: socket.socket
@@ -82,6 +84,7 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
                 self.access_log.write if self.access_log else None,
                 self._report,
                 addresses=self.app.addresses.join(self.column),
+                stats=self.app.generations.counting.join(self.row),
                 memory_limit=settings.server.memory_limit,
                 hook_timeout=settings.server.hook_timeout,
             )

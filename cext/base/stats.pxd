@@ -142,6 +142,18 @@ cdef class StatsTable:
     cdef bint stable(self, uint64_t *seen) noexcept nogil
     cdef int add_row(self, int row, Sums into) except -1
 
+cdef class Counted:
+    """What has a series to count in."""
+    cdef readonly uint32_t index        # of the series
+    cdef StatsTable table               # of which there is a pointer already
+    cdef Series *place
+
+cdef inline Series *series_of(Counted c, StatsTable table) noexcept:
+    if c.table is not table:
+        c.table = table
+        c.place = table.of(c.index)
+    return c.place
+
 cdef class Sums:
     cdef Row row
     cdef dict found                     # index of a series -> its place in `series`

@@ -11,7 +11,7 @@ import time
 
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdlib cimport free, realloc
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 cdef extern from "<sys/mman.h>" nogil:
     int madvise(void *addr, size_t length, int advice)
@@ -144,7 +144,7 @@ cdef class StatsTable:
         while True:
             if self.stable(&seen):
                 sums = Sums()
-                for row in range(<int> self.head.rows_used) if rows is None else rows:
+                for row in rows if rows is not None else range(self.head.rows_used):
                     self.check(row)
                     self.add_row(row, sums)
                 if load(&self.head.folds) == seen:
@@ -200,14 +200,18 @@ cdef void set_gauges(Row *row, const Row *of) noexcept nogil:
     row.counters.handshakes_waiting = of.counters.handshakes_waiting
     row.counters.descriptors = of.counters.descriptors
     row.counters.descriptors_limit = of.counters.descriptors_limit
-    row.in_state = of.in_state
-    row.loop.longest = of.loop.longest
+    memcpy(row.in_state, of.in_state, sizeof(row.in_state))
+    memcpy(row.loop.longest, of.loop.longest, sizeof(row.loop.longest))
 
 
 cdef void set_series_gauges(Series *series, const Series *of) noexcept nogil:
     series.running = of.running
     series.open = of.open
     series.idle = of.idle
+
+
+cdef class Counted:
+    pass
 
 
 cdef class Sums:

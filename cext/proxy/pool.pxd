@@ -3,6 +3,7 @@ requests share for HTTP/2."""
 
 from libc.stdint cimport uint64_t
 
+from cext.base.stats cimport Counted
 from cext.net.address cimport Address
 from cext.proxy.context cimport Context
 from cext.proxy.h2_upstream cimport H2Request, H2Upstream
@@ -32,7 +33,7 @@ cdef class SharedServer(Server):
     cdef unsigned int connecting(self) noexcept
     cdef void fail_waiting(self, int loss, int error, str reason) noexcept
 
-cdef class UpstreamGroup:
+cdef class UpstreamGroup(Counted):
     cdef readonly str name
     cdef readonly str protocol
     cdef readonly bint tunnels              # its servers may be asked to switch protocols

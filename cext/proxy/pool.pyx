@@ -2,6 +2,8 @@
 
 from collections import OrderedDict
 
+from libc.stdint cimport uint32_t
+
 from cext.net.address cimport address_set
 from cext.net.stream cimport out_of_descriptors, read_tcp
 from cext.proxy.h1_upstream cimport H1Upstream
@@ -18,11 +20,12 @@ cdef enum:
 cdef class Server(UpstreamHome):
     """Server(group, ("tcp", "127.0.0.1", 9000)) or Server(group, ("unix", "/run/app.sock")); ValueError on others."""
 
-    def __init__(self, UpstreamGroup group, tuple where, tls=None, dict tcp={}):
+    def __init__(self, UpstreamGroup group, tuple where, tls=None, dict tcp={}, uint32_t series=0):
         kind, name = where[0], where[1]
         port = where[2] if kind == "tcp" else 0
         address_set(&self.address, kind, name, port)
         self.group = group
+        self.index = series
         self.tls = tls
         read_tcp(&self.tcp, tcp)
         self.idle = []
@@ -78,8 +81,8 @@ cdef int connect(UpstreamConnection c, Server server) noexcept:
 
 
 cdef class SharedServer(Server):
-    def __init__(self, UpstreamGroup group, tuple where, tls=None, dict tcp={}):
-        Server.__init__(self, group, where, tls, tcp)
+    def __init__(self, UpstreamGroup group, tuple where, tls=None, dict tcp={}, uint32_t series=0):
+        Server.__init__(self, group, where, tls, tcp, series)
         self.shared = []
         self.waiting = OrderedDict()
         self.expected = STREAMS_EXPECTED
@@ -214,11 +217,11 @@ cdef class UpstreamGroup:
     """UpstreamGroup(name, servers, max_idle=200, idle_ms=10000): see Server for the servers' form.
 
     `protocol`: "http/1.1", "h2" or "h2c". `tls`: a ClientConfig for each server, whose ALPN fits; (): plain TCP to all of
-    them. `tcp`: see TcpSettings.
+    them. `tcp`: see TcpSettings. `series`: where the group counts, `server_series`: where each server does.
     """
 
     def __init__(self, str name, servers, *, str protocol="http/1.1", tls=(), dict tcp={}, int max_idle=200,
-                 int idle_ms=10000, int max_connections=16):
+                 int idle_ms=10000, int max_connections=16, uint32_t series=0, server_series=()):
         if not servers:
             raise ValueError("an upstream needs a server")
         if protocol not in ("http/1.1", "h2", "h2c") or protocol == "h2" and not tls or protocol == "h2c" and tls:
@@ -228,7 +231,10 @@ cdef class UpstreamGroup:
         self.tunnels = protocol == "http/1.1"
         kind = Server if protocol == "http/1.1" else SharedServer
         tls = tls or [None] * len(servers)
-        self.servers = [kind(self, tuple(where), config, tcp) for where, config in zip(servers, tls, strict=True)]
+        server_series = server_series or [0] * len(servers)
+        self.index = series
+        self.servers = [kind(self, tuple(where), config, tcp, index)
+                        for where, config, index in zip(servers, tls, server_series, strict=True)]
         self.max_idle = max_idle
         self.idle_ms = idle_ms
         self.max_connections = max_connections

@@ -2,6 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from cext.base.stats cimport Counted
 from cext.http.message cimport Head
 from cext.proxy.early_rules cimport EarlyRules
 from cext.proxy.hints cimport EarlyHints
@@ -15,7 +16,7 @@ cdef class Load:
     """What a route has to do now."""
     cdef readonly uint32_t running          # requests
 
-cdef class Route:
+cdef class Route(Counted):
     """One rule with its upstream and what overrides its listener's timeouts."""
     cdef readonly UpstreamGroup upstream
     cdef readonly tuple hosts, methods

@@ -28,7 +28,7 @@ cdef class Route:
 
     def __init__(self, UpstreamGroup upstream, *, hosts=(), path="/*", methods=(), dict timeouts={}, bint push=False,
                  EarlyHints hints=None, EarlyRules early_data=None, upgrade=("websocket",), uint32_t max_head=0, uint64_t max_body=0,
-                 uint32_t max_running=0, Load load=None):
+                 uint32_t max_running=0, Load load=None, uint32_t series=0):
         if not path.startswith(("/", "*")):
             raise ValueError(f"path {path!r}: must begin with '/' or '*'")
         self.upstream = upstream
@@ -50,6 +50,7 @@ cdef class Route:
         self.push = push
         self.hints = hints
         self.early = early_data
+        self.index = series
         self.upgrade = tuple(name.lower().encode("ascii") for name in upgrade)
 
     def specificity(self):

@@ -14,6 +14,7 @@ Every callback may release or drop the request: who calls one looks at `user` ag
 from libc.stdint cimport uint8_t, uint32_t
 
 from cext.base.buffer cimport Bytes, Chunk
+from cext.base.stats cimport Counted
 from cext.base.timers cimport Timer, TimerOwner
 from cext.http.h1_reader cimport BodyReader
 from cext.http.message cimport Head, Limits
@@ -49,7 +50,7 @@ cdef class UpstreamUser(TimerOwner):
     cdef void on_batch(self, UpstreamRequest u) noexcept
     cdef void on_drained(self, UpstreamRequest u) noexcept
 
-cdef class UpstreamHome:
+cdef class UpstreamHome(Counted):
     """Where a connection belongs: its server in the pool."""
     cdef TcpSettings tcp
     cdef object tls                 # ClientConfig; None: plain TCP

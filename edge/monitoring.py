@@ -1,0 +1,60 @@
+"""Where operators look on, as settings: each is an address that the observer (`edge.observer`) answers at."""
+
+import dataclasses
+import ipaddress
+import socket
+from typing import TypeVar
+
+from edge.hostport import split_port
+from edge.schema import Boolean, Parsed, Place, Section, knob, table
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An IP address and port, for plain HTTP."""
+
+    address: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+    @property
+    def family(self) -> socket.AddressFamily:
+        return socket.AF_INET6 if ":" in self.address else socket.AF_INET
+
+
+def _endpoint(text: str) -> Endpoint:
+    host, port = split_port(text)
+    return Endpoint(str(ipaddress.ip_address(host)), port)
+
+
+ENDPOINT = Parsed("IP address and port", _endpoint, 'write "127.0.0.1:9145" or "[::1]:9145"')
+
+
+class BindSection(Section[T]):
+    """A table that may be written as its `bind` alone."""
+
+    def __init__(self, cls: type[T]) -> None:
+        super().__init__(cls)
+        self.text = "table, or its `bind`"
+
+    def read(self, value: object, at: Place) -> T:
+        return super().read({"bind": value} if isinstance(value, str) else value, at)
+
+
+@table
+class Metrics:
+    bind: Endpoint = knob(
+        ENDPOINT,
+        "Where `/metrics` is answered, in plain HTTP and to everybody who can connect: keep it to this host or to a "
+        'network of your own. `metrics = "127.0.0.1:9145"` says the same.',
+    )
+    routes: bool = knob(
+        Boolean(),
+        "Whether routes are told apart. With thousands of them an answer is megabytes; `false` leaves upstreams and "
+        "the server as a whole.",
+        default=True,
+    )

@@ -1,7 +1,7 @@
 """What all workers have counted, as numbers with names: what the metrics, the status page and `edge status` show.
 
-`read` looks at the table; `Figures.as_dict` is everything, to be written as JSON; `Figures.since` is what has come since
-an earlier look, for rates.
+`read` looks at the table; `Figures.as_dict` is everything, to be written as JSON; `Figures.since` is what has come
+since an earlier look, for rates.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Final
 
-from cext.base.stats import GAUGES, SERIES_GAUGES, StatsTable, Sums, Unreadable, bounds
+from cext.base.stats import GAUGES, StatsTable, Sums, Unreadable, bounds
 from cext.proxy.context import STATE_NAMES
 from cext.tls.alert import NAMES as ALERT_NAMES
 from cext.tls.names import GROUP_NAMES, SUITE_NAMES
@@ -66,7 +66,7 @@ class Series:
 
 
 class Figures:
-    """`at`: when they were read (seconds since 1970); `seconds`: how long they cover, None: since the master's start."""
+    """`at`: when they were read (seconds since 1970); `seconds`: what they cover, None: since the master's start."""
 
     def __init__(self, sums: Sums, labels: list[tuple[str, str]], at: float, seconds: float | None = None) -> None:
         self._sums = sums
@@ -187,6 +187,6 @@ failures, connects, reuses, running, open, idle, first_byte, total}}, the last t
 
 
 def read(table: StatsTable, labels: Iterable[tuple[str, str]], rows: Collection[int] | None = None) -> Figures:
-    """The sums of all rows, of those that have gone as well; or of `rows` alone (a worker's). Raises Unreadable when the
-    master has stopped in the middle of putting rows together."""
+    """The sums of all rows, of those that have gone as well; or of `rows` alone (a worker's). Raises Unreadable when
+    the master has stopped in the middle of putting rows together."""
     return Figures(table.read(rows), list(labels), time.time())

@@ -1,5 +1,5 @@
-"""What is counted by itself, and where: each route, upstream and server has a *series*, by an index that it keeps for as
-long as the master lives, whatever is reloaded in between."""
+"""What is counted by itself, and where: each route, upstream and server has a *series*, by an index that it keeps for
+as long as the master lives, whatever is reloaded in between."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
@@ -26,7 +26,8 @@ class Labels:
         if room < len(KINDS):
             raise ValueError("there is room for each kind's others")
         self._room = room
-        self._indices = {(kind, server_label(OTHER, OTHER) if kind == SERVER else OTHER): i for i, kind in enumerate(KINDS)}
+        others = (OTHER, OTHER, server_label(OTHER, OTHER))
+        self._indices = {key: i for i, key in enumerate(zip(KINDS, others, strict=True))}
 
     def index(self, kind: str, label: str) -> int:
         """That of a label, which it has from now on. Once all are taken, that of the kind's others."""
@@ -62,13 +63,12 @@ def route_label(route: "Route") -> str:
 
 def server_label(upstream: str, server: "Address | str") -> str:
     """As the data plane writes a server's address."""
-    if not isinstance(server, str):
-        where = server[1]
-        if server[0] == "unix":
-            server = f"unix:{where}"
-        else:
-            server = f"[{where}]:{server[2]}" if ":" in where else f"{where}:{server[2]}"
-    return f"{upstream}/{server}"
+    if isinstance(server, str):
+        return f"{upstream}/{server}"
+    if len(server) == 2:
+        return f"{upstream}/unix:{server[1]}"
+    host, port = server[1:]
+    return f"{upstream}/[{host}]:{port}" if ":" in host else f"{upstream}/{host}:{port}"
 
 
 def split_server(label: str) -> tuple[str, str]:

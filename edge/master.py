@@ -34,13 +34,14 @@ from gunicorn.errors import HaltServer
 from gunicorn.pidfile import Pidfile
 from setproctitle import setproctitle
 
-from edge import __version__, accesslog, channel, plane, systemd
+from edge import __version__, accesslog, channel, plane, state, systemd
 from edge.addresses import Addresses
 from edge.administration import Administration
 from edge.channel import Channel, ChannelError
 from edge.companion import Companion
 from edge.errors import EdgeError
 from edge.generation import DRAIN_MARGIN_SECONDS, Generation, Generations
+from edge.observation import Observation
 from edge.reload import AskedBy, Reloads
 from edge.renewal import Renewal
 from edge.rollout import Commit, Rollout, read_answer
@@ -120,7 +121,9 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self.reloads = Reloads(self._may_change, self._begin_reload, self._report)
         self.slots = Slots(self._report, given)
         fetcher = Companion("edge: ocsp", "fetches OCSP responses", self._report, self._leave_all, drop_privileges)
-        self.companions = [fetcher]
+        observer = Companion("edge: observer", "shows what goes on", self._report, self._leave_workers, drop_privileges)
+        self.companions = [fetcher, observer]
+        self.observation = Observation(observer, app.generations.counting, lambda: state.describe(self), self._report)
         self.renewal = Renewal(app.generations, fetcher, self._begin_rollout, self._report)
         self.administration = Administration(self, self._report)
 
@@ -142,6 +145,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         if self.current.prepared.rotation:
             self.current.prepared.rotation.turn()  # or secrets that every worker has forgotten would stay here
         self.app.addresses.keep(self.WORKERS.values())
+        self.app.generations.counting.keep(self.WORKERS.values())
         self._hear_workers()
         if self.takeover:
             self._judge(self.takeover)
@@ -149,6 +153,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         if self.takeover is None:
             self.renewal.step(self.current, self._members())
             self.renewal.keep_fetching(self.current)
+            self.due(self.observation.keep(self.current))
         self.renewal.tell_expiry(self.current)
         self._fill_slots()
         self._end_workers()
@@ -180,6 +185,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         for companion in self.companions:
             companion.stop()
         self.administration.close()
+        self.observation.close()
         for shared in [s for s in self.LISTENERS if s.family == socket.AF_UNIX]:
             self.LISTENERS.remove(shared)  # gunicorn would remove its name for each of the slots
             shared.close()
@@ -332,6 +338,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     def _stage(self, generation: Generation, number: int) -> Staged:
         """Binds what the generation needs and nobody holds yet; all or nothing. Raises ListenError."""
         try:
+            self.observation.stage(generation.prepared.settings)
             return self.slots.stage(generation.prepared, number)
         finally:
             self._publish()
@@ -464,6 +471,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         slot = self._spawning
         worker.slot = slot
         worker.column = self.app.addresses.assign(worker)
+        worker.row = self.app.generations.counting.assign(worker)
         worker.generation = self.current
         worker.sockets = [slot.sockets[bind] for bind in self.current.prepared.listeners]
         own, worker.far_end = socket.socketpair()
@@ -483,11 +491,17 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         for companion in self.companions:
             companion.leave()
         self.administration.leave()
+        self.observation.leave(worker=True)
         worker.channel.close()
         worker.channel = Channel(worker.far_end, channel.MASTER_SAYS_MOST)
 
     def _leave_all(self) -> None:
-        """In a process that is no worker: what is the master's and the workers' is closed."""
+        """In a process that is no worker: what is the master's, the workers' and the observer's is closed."""
+        self._leave_workers()
+        self.observation.leave(worker=False)
+
+    def _leave_workers(self) -> None:
+        """In the observer: what is not its own."""
         self._leave_wakeup()
         for s in self.LISTENERS:
             s.close()

@@ -158,10 +158,11 @@ cdef class StatsTable:
         cdef uint64_t *bits = self.bits_at(row)
         cdef uint64_t word
         cdef size_t i
+        cdef int second
         cdef uint32_t index
         add_words(&into.row, own, sizeof(Row) - sizeof(own.loop.longest))
-        for i in range(LONGEST_SECONDS):
-            into.row.loop.longest[i] = max(into.row.loop.longest[i], own.loop.longest[i])
+        for second in range(LONGEST_SECONDS):
+            into.row.loop.longest[second] = max(into.row.loop.longest[second], own.loop.longest[second])
         for i in range(self.words):
             word = bits[i]
             while word:
@@ -368,3 +369,43 @@ cdef object quantile(Histogram *h, double share):
 cdef uint64_t bound(int bucket) noexcept nogil:
     """The upper one, inclusive."""
     return <uint64_t> (4 + bucket % 4) << (bucket // 4 + HISTOGRAM_FIRST - 2)
+
+
+# ---- Python face, for tests
+
+cdef class Tally:
+    """Tally(table): counts in this process's row, as the data plane does."""
+
+    cdef StatsTable table
+
+    def __init__(self, StatsTable table):
+        self.table = table
+
+    def connection(self, int entered=1, int left=0):
+        self.table.row.counters.connections += entered
+        self.table.row.counters.connections_open += entered - left
+        self.table.row.in_state[0] += entered - left
+        self.table.row.entered[0] += entered
+
+    def handshake(self, int suite, int group, bint resumed, uint64_t us):
+        self.table.row.handshakes[suite][group][resumed] += 1
+        observe(&self.table.row.resumed_handshake if resumed else &self.table.row.full_handshake, us)
+
+    def alert(self, int number, bint sent):
+        if sent:
+            self.table.row.alerts_sent[number] += 1
+        else:
+            self.table.row.alerts_received[number] += 1
+
+    def turn(self, uint64_t second, uint64_t us):
+        observe(&self.table.row.loop.turn, us)
+        self.table.row.loop.turns += 1
+        self.table.row.loop.busy_us += us
+        self.table.row.loop.longest[second % LONGEST_SECONDS] = second << 32 | us
+
+    def request(self, uint32_t index, int status, uint64_t us, int running=0):
+        cdef Series *s = self.table.of(index)
+        s.requests += 1
+        s.status[status // 100] += 1
+        s.running += running
+        observe(&s.total, us)

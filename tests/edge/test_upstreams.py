@@ -6,6 +6,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from edge import config, plane, upstreams
 from edge.errors import ConfigError
+from edge.labels import Labels
 from edge.tls import Refuse
 
 TEXT = """
@@ -38,7 +39,7 @@ def group(certificates, monkeypatch):
 
     def make(lines):
         settings = config.parse(TEXT.format(lines=lines), str(certificates / "edge.toml"))
-        return upstreams.groups(settings, plane._credential)["a"]
+        return upstreams.groups(settings, plane._credential, Labels())["a"]
 
     return make
 

@@ -146,6 +146,14 @@ def children(pid: int) -> list[int]:
         return []
 
 
+def title(pid: int) -> str:
+    """What it calls itself; "" when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode(errors="replace")
+    except OSError:
+        return ""
+
+
 def descendants(pid: int) -> list[int]:
     found = []
     for child in children(pid):

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from tests.e2e.pki import Certificate, Pki
-from tests.e2e.processes import ROOT, Process, children, free_port, rss, wait_until
+from tests.e2e.processes import ROOT, Process, children, free_port, rss, title, wait_until
 
 LOG_SECONDS = 4
 """Logs are written in batches, every half second."""
@@ -152,7 +152,7 @@ class Edge:
         return self.process.pid
 
     def workers(self) -> list[int]:
-        return sorted(children(self.pid))
+        return sorted(pid for pid in children(self.pid) if title(pid).startswith("edge: worker"))
 
     def rss(self) -> dict[int, int]:
         return {pid: rss(pid) for pid in self.workers()}

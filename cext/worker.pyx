@@ -26,7 +26,7 @@ cdef enum:
 
 
 cdef class DataPlane:
-    """DataPlane(access_log=callable(bytes) or None, error_log=callable(level, message), ...)
+    """DataPlane(access_log=callable(bytes) -> int or None, error_log=callable(level, message), ...)
 
     `addresses`: the AddressTable of all workers, which this process has joined; without it nothing is limited by address.
     `memory_limit`: bytes of memory of its own above which idle connections are closed; 0: none. `hook_timeout_ms`: for
@@ -50,10 +50,10 @@ cdef class DataPlane:
     def __init__(self, *, access_log=None, error_log, AddressTable addresses=None, uint64_t memory_limit=0,
                  int hook_timeout_ms=5000, StatsTable stats=None):
         self.loop = Loop()
-        self.access_log = AccessLog(self.loop, access_log) if access_log is not None else None
-        self.ctx = Context(self.loop, self.access_log, error_log)
+        self.ctx = Context(self.loop, None, error_log)
         if stats is not None:
             self.ctx.count_in(stats)
+        self.log_to(access_log)
         self.ctx.addresses = addresses
         self.ctx.hook_timeout_ms = hook_timeout_ms
         self.ctx.relief = self.pressure = Pressure(self.ctx, memory_limit)
@@ -86,6 +86,15 @@ cdef class DataPlane:
             if (<Downstream> client).settings is frontend.settings:
                 (<Downstream> client).drain()
 
+    def log_to(self, sink, **form):
+        """From now on requests are logged there (None: not at all), in this form: see AccessLog."""
+        log = AccessLog(self.loop, sink, **form) if sink is not None else None
+        if log is not None:
+            (<AccessLog> log).dropped = &self.ctx.counters.log_lines_dropped
+        if self.access_log is not None:
+            self.access_log.close()
+        self.access_log = self.ctx.access_log = log
+
     def every(self, int ms, callback):
         """callback() every `ms` milliseconds while run() runs."""
         return self.loop.every(ms, callback)
@@ -108,8 +117,7 @@ cdef class DataPlane:
             self.close_idle()
             self.ctx.end_hooks()
             self.loop.close()
-            if self.access_log is not None:
-                self.access_log.flush_lines()
+            self.log_to(None)
             if self.tracer is not None:
                 self.tracer.flush_records()
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, cast
 
-from edge import early_data, handovers, timeouts
+from edge import early_data, handovers, logsettings, timeouts
 from edge.errors import ConfigError
 from edge.schema import (
     Place,
@@ -216,9 +216,10 @@ def _check_upstream_tls(upstream: Upstream, at: Place) -> None:
 
 def _check_server(server: ServerTable, at: Place) -> None:
     owner(server, at)
+    logsettings.check(server.access_log, server.error_log, at)
     for path, key in (
         (server.pid_file, at.key("pid_file")),
-        (server.access_log and server.access_log.path, at.key("access_log").key("path")),
+        (server.access_log.path if server.access_log else None, at.key("access_log").key("path")),
         (server.error_log.path, at.key("error_log").key("path")),
     ):
         if path and path.is_dir():

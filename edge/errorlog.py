@@ -1,10 +1,13 @@
-"""The error log: gunicorn's logger with a format of our own, one event on one line."""
+"""The error log, as each process writes it: gunicorn's logger, whose events go to the process that writes them down."""
 
 import logging
-import time
+import traceback
 from typing import Any, Final
 
 from gunicorn.glogging import Logger
+
+from edge.logline import SEVERITIES
+from edge.logs import Sender
 
 # What gunicorn says at level info about its own doings; of use only when looking for a fault in it.
 _CHATTER: Final = frozenset(
@@ -21,27 +24,33 @@ _CHATTER: Final = frozenset(
 )
 
 
-class _Formatter(logging.Formatter):
-    """RFC 3339 times in UTC; lower-case levels."""
+class _Handler(logging.Handler):
+    """Hands events to the process that writes them down. It never waits."""
 
-    converter = staticmethod(time.gmtime)
-    default_time_format = "%Y-%m-%dT%H:%M:%S"
-    default_msec_format = "%s.%03dZ"
+    _gunicorn = True  # what gunicorn replaces when it sets its logger up anew
 
-    def __init__(self, *_: object) -> None:
-        super().__init__("%(asctime)s %(levelname)s [%(process)d] %(message)s")
+    def __init__(self, sender: Sender) -> None:
+        super().__init__()
+        self._sender = sender
 
-    def format(self, record: logging.LogRecord) -> str:
-        record.levelname = record.levelname.lower()
-        return super().format(record)
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = record.getMessage()
+            if record.exc_info and record.exc_info[0]:
+                text += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
+            self._sender.event(SEVERITIES.get(record.levelname.lower(), 3), text, record.created)
+        except Exception:
+            self.handleError(record)
 
 
 class ErrorLog(Logger):  # type: ignore[misc]  # gunicorn has no types
+    """`cfg.sender` is the process's Sender."""
+
     def info(self, msg: str, *args: Any, **kwargs: Any) -> None:
         self.error_log.log(logging.DEBUG if msg in _CHATTER else logging.INFO, msg, *args, **kwargs)
 
     def _set_handler(self, log: Any, output: Any, fmt: Any, stream: Any = None) -> None:
-        super()._set_handler(log, output, _Formatter(), stream)
+        log.addHandler(_Handler(self.cfg.sender))
 
 
 def one_line(message: str) -> str:

@@ -4,12 +4,13 @@ import fnmatch
 import re
 from collections.abc import Callable, Iterable
 
+from cext.net.networks import Networks
 from cext.proxy.gate import GateSettings, HandoffRule, ProxySettings
 from cext.proxy.handoff_door import Senders
 from cext.proxy.handover import HandoffTarget
 
 from edge.handovers import Handoff, HandoffSocket, user_id
-from edge.proxy_protocol import ProxyProtocol
+from edge.proxy_protocol import Network, ProxyProtocol
 from edge.schema import Place
 from edge.tls.hello import ClientHelloInfo
 
@@ -47,8 +48,16 @@ def _fingerprints(patterns: Iterable[str]) -> Callable[[bytes], bool]:
 
 
 def _proxies(settings: ProxyProtocol) -> object:
-    networks = [(str(network.network_address), network.prefixlen) for network in settings.proxies]
-    return ProxySettings(networks, settings.others == "serve", settings.timeout)
+    return ProxySettings(_networks(settings.proxies), settings.others == "serve", settings.timeout)
+
+
+def networks(found: Iterable[Network]) -> object:
+    """For the data plane to compare addresses with."""
+    return Networks(_networks(found))
+
+
+def _networks(found: Iterable[Network]) -> list[tuple[str, int]]:
+    return [(str(network.network_address), network.prefixlen) for network in found]
 
 
 def senders(settings: HandoffSocket, own: int, at: Place) -> object:

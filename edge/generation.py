@@ -8,12 +8,13 @@ from pathlib import Path
 
 from gunicorn.config import Config
 
-from edge import accesslog, config, plane, stapling, ticket_keys
+from edge import config, logs, plane, stapling, ticket_keys
 from edge.counting import Counting
 from edge.errorlog import ErrorLog
+from edge.logs import Logs, Sender
 from edge.schema import Place
 from edge.settings import Settings
-from edge.worker import EdgeWorker
+from edge.worker import EdgeWorker, drop_privileges
 
 # After a worker's own deadline, before the master kills it.
 DRAIN_MARGIN_SECONDS = 5.0
@@ -38,6 +39,7 @@ class Generations:
         self.file = file
         self.staples = stapling.Directory()
         self.counting = Counting()
+        self.logs = Logs(drop_privileges)
         self._cookie_secret = secrets.token_bytes(32)
         self._shared = ticket_keys.Shared()
         self._numbers = 0
@@ -45,25 +47,27 @@ class Generations:
     def next(self) -> Generation:
         """Reads and prepares the file. Raises EdgeError; nothing has changed then."""
         settings = config.load(self.file)
-        prepared = plane.prepare(settings, self._cookie_secret, self._shared, self.counting.labels)
-        accesslog.make_files(settings)
+        prepared = plane.prepare(
+            settings, self._cookie_secret, self._shared, self.counting.labels, key_log=self.logs.sender.keys
+        )
+        logs.check(settings)
         owner = config.owner(settings.server, Place(settings.file).key("server"))
         if any(identity.responders for identity in prepared.serving.identities):
             self.staples.make(settings, owner)
         self._numbers += 1
         staples = self.staples.path(settings)
-        return Generation(self._numbers, prepared, _gunicorn_config(settings, owner), owner, staples)
+        return Generation(self._numbers, prepared, _gunicorn_config(settings, owner, self.logs.sender), owner, staples)
 
 
-def _gunicorn_config(settings: Settings, owner: tuple[int, int]) -> Config:
+def _gunicorn_config(settings: Settings, owner: tuple[int, int], sender: Sender) -> Config:
     server = settings.server
     cfg = Config(prog="edge")
+    cfg.sender = sender  # for ErrorLog
     for name, value in {
         "bind": [str(bind) for listener in settings.listener for bind in listener.bind],
         "workers": server.workers,
         "worker_class": EdgeWorker,
         "logger_class": ErrorLog,
-        "errorlog": str(server.error_log.path) if server.error_log.path else "-",
         "loglevel": server.error_log.level,
         "timeout": math.ceil(server.worker_timeout / 1000),
         "graceful_timeout": math.ceil(server.drain_timeout / 1000 + DRAIN_MARGIN_SECONDS),

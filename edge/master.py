@@ -34,7 +34,7 @@ from gunicorn.errors import HaltServer
 from gunicorn.pidfile import Pidfile
 from setproctitle import setproctitle
 
-from edge import __version__, accesslog, channel, plane, state, systemd
+from edge import __version__, channel, plane, state, systemd
 from edge.addresses import Addresses
 from edge.administration import Administration
 from edge.channel import Channel, ChannelError
@@ -86,6 +86,7 @@ class Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no typ
         notifier = systemd.Notifier.from_environment(os.environ)
         first = self.generations.next()
         self.cfg = first.cfg
+        self.generations.logs.use(first.prepared.settings, first.owner)
         try:
             Master(self, first, systemd.Service(notifier), given).run()
         except RuntimeError as e:
@@ -155,6 +156,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self.renewal.keep_fetching(self.current)
             self.due(self.observation.keep(self.current))
         self.renewal.tell_expiry(self.current)
+        self.due(self.app.generations.logs.keep())
         self._fill_slots()
         self._end_workers()
         if self.slots.close_left(self._accepts):
@@ -195,7 +197,10 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
         if reason is None:
             self.log.info("edge stops")
-        super().halt(reason, exit_status)
+        try:
+            super().halt(reason, exit_status)
+        finally:
+            self.app.generations.logs.end()
 
     # What the loop waits for.
 
@@ -261,13 +266,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     def handle_usr1(self) -> None:
         """New log files: those that were moved away are let go."""
-        try:
-            accesslog.make_files(self.current.prepared.settings)
-        except EdgeError as e:
-            self.log.error("reopening the logs: %s", e)
-        super().handle_usr1()
-        for companion in self.companions:
-            companion.stop()  # the next ones have the new files
+        self.app.generations.logs.reopen()
 
     def handle_usr2(self) -> None:
         self.log.warning("SIGUSR2 is ignored: restart edge to run another version")
@@ -362,6 +361,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self.takeover = None
         self._hear_workers()
         if takeover.previous:
+            self.app.generations.logs.use(self.current.prepared.settings, self.current.owner)
             self.slots.close_others(self.current.prepared)
             self._move_pid_file()
             self.slots.steer_past(self.num_workers)
@@ -482,6 +482,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     def leave(self, worker: EdgeWorker) -> None:
         """After the fork, in the worker: what is not its own is closed."""
         self._leave_wakeup()
+        self.app.generations.logs.leave()
         own = set(worker.sockets)
         for s in self.LISTENERS:
             if s not in own:
@@ -503,6 +504,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     def _leave_workers(self) -> None:
         """In the observer: what is not its own."""
         self._leave_wakeup()
+        self.app.generations.logs.leave()
         for s in self.LISTENERS:
             s.close()
         for worker in self.WORKERS.values():

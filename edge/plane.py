@@ -28,7 +28,6 @@ from edge.clients import ClientTrust
 from edge.delegated import REMEDY, Delegation
 from edge.early_data import EarlyData
 from edge.handshake import WRAPPER, Handshakes
-from edge.keylog import KeyLog
 from edge.labels import ROUTE, Labels, route_label
 from edge.schema import Place
 from edge.serving import MakeConfigs, Serving
@@ -82,6 +81,7 @@ class Plane(Protocol):
     def run(self) -> None: ...
     def drain(self, deadline_ms: int) -> None: ...
     def stop(self) -> None: ...
+    def log_to(self, sink: Callable[[bytes], int] | None, **form: Any) -> None: ...
     def counters(self) -> dict[str, int]: ...
 
 
@@ -106,10 +106,15 @@ class Prepared:
 
 
 def prepare(
-    settings: Settings, cookie_secret: bytes, shared: ticket_keys.Shared | None = None, labels: Labels | None = None
+    settings: Settings,
+    cookie_secret: bytes,
+    shared: ticket_keys.Shared | None = None,
+    labels: Labels | None = None,
+    *,
+    key_log: Callable[[str], None] | None = None,
 ) -> Prepared:
     """Loads what the settings name. `cookie_secret` is the same for all workers, `shared` and `labels` are what stays
-    when settings change. Raises ConfigError."""
+    when settings change, `key_log` takes the key log's lines if there is to be one. Raises ConfigError."""
     labels = labels or Labels()
     watch = Watch(settings)
     shared = shared or ticket_keys.Shared()
@@ -117,17 +122,18 @@ def prepare(
     rotation = shared.rotation(settings.tls.tickets, at) if settings.tls.tickets.enabled else None
     policies = _policies(settings)
     chosen = policies.get(settings.server.hooks or "")
-    options = _tls_options(settings, cookie_secret, rotation, shared, chosen)
+    options = _tls_options(settings, cookie_secret, rotation, shared, chosen, key_log=key_log)
     serving = Serving(certs.load(settings), _credentials, _server_configs(options))
     groups = upstreams.groups(settings, _credential, labels)
     routes = _routes(settings, groups, labels)
     router = Router(routes, groups)
     listeners: dict[Bind, object] = {}
+    logged = gates.networks(settings.tls.key_log.clients) if settings.tls.key_log else None
     for listener, before in zip(settings.listener, _before_tls(settings, chosen), strict=True):
         quota = Quota()
         for bind in listener.bind:
             listeners[bind] = _listener_settings(
-                listener, serving, router, settings.tls.early_data, {**before, "quota": quota}
+                listener, serving, router, settings.tls.early_data, {**before, "quota": quota, "key_logged": logged}
             )
     return Prepared(
         settings=settings,
@@ -151,6 +157,8 @@ def _tls_options(
     rotation: ticket_keys.Rotation | None,
     shared: ticket_keys.Shared,
     chosen: policy.Policy | None,
+    *,
+    key_log: Callable[[str], None] | None,
 ) -> dict[bool, dict[str, Any]]:
     """What ServerConfigs are made with, beside credentials: of all listeners that offer the same protocols, by whether
     HTTP/2 is among them."""
@@ -169,7 +177,7 @@ def _tls_options(
         "early_window": early_data.window if early_data else 1,
         "replay": shared.register(early_data, tickets, Place(settings.file)) if early_data else None,
         **_client_auth(settings),
-        "key_log": _key_log(settings),
+        "key_log": key_log if settings.tls.key_log else None,
     }
     offered = {listener.http2.enabled for listener in settings.listener}
     return {http2: {**options, "alpn": (b"h2", *HTTP1) if http2 else HTTP1} for http2 in offered}
@@ -256,11 +264,6 @@ def _client_auth(settings: Settings) -> dict[str, object]:
     }
 
 
-def _key_log(settings: Settings) -> Callable[[str], None] | None:
-    path = settings.tls.key_log
-    return KeyLog(path, Place(settings.file).key("tls").key("key_log")).write if path else None
-
-
 def start_signers(prepared: Prepared, plane: Plane, report: Callable[[str, str], None]) -> None:
     """In a worker, before it serves: what signs by asking others begins, with report(level, message) for its
     troubles; and so does what later certificates bring, while what they no longer need ends."""
@@ -286,7 +289,6 @@ def start_signers(prepared: Prepared, plane: Plane, report: Callable[[str, str],
 
 
 def open_plane(
-    access_log: Callable[[bytes], None] | None,
     error_log: Callable[[str, str], None],
     *,
     addresses: AddressTable,
@@ -297,7 +299,6 @@ def open_plane(
     return cast(
         Plane,
         DataPlane(
-            access_log=access_log,
             error_log=error_log,
             addresses=addresses,
             memory_limit=memory_limit,
@@ -450,5 +451,7 @@ def warnings(prepared: Prepared) -> Sequence[str]:
     settings = prepared.settings
     found = [*settings.warnings, *(w for identity in prepared.serving.identities for w in identity.warnings)]
     if settings.tls.key_log:
-        found.append(f"{settings.file}: tls.key_log: the secrets of all connections go to {settings.tls.key_log}")
+        log = settings.tls.key_log
+        clients = ", ".join(map(str, log.clients))
+        found.append(f"{settings.file}: tls.key_log: the secrets of connections from {clients} go to {log.path}")
     return found

@@ -17,6 +17,7 @@ from edge.early_data import MODE, EarlyData
 from edge.handovers import Handoff, HandoffSocket, socket_path
 from edge.hostport import dns_name, host_and_port, peer_name, split_port
 from edge.limits import Limits, RouteLimits
+from edge.logsettings import AccessLog, ErrorLog, KeyLog, KeyLogTable
 from edge.monitoring import BindSection, Metrics
 from edge.ocsp import Source
 from edge.proxy_protocol import ProxyProtocol
@@ -158,22 +159,6 @@ class Workers(Kind[int]):
         if isinstance(value, str):
             raise at.error(f"{show(value)} is not a number of workers", 'write a number without quotes, or "auto"')
         return Integer(1, 1024).read(value, at)
-
-
-@table
-class AccessLog:
-    path: Path = knob(File(), "The file; one line is appended per request. Reopened on SIGUSR1.")
-    format: str = knob(Choice("json"), "The form of a line: a JSON object.", default="json")
-
-
-@table
-class ErrorLog:
-    path: Path | None = knob(
-        File(), "The file; without it, messages go to standard error. Reopened on SIGUSR1.", default=None
-    )
-    level: str = knob(
-        Choice("debug", "info", "warning", "error"), "The least severe message that is written.", default="info"
-    )
 
 
 _POLICY: Final = Text("policy", r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", 'write "module:Class"')
@@ -407,10 +392,10 @@ class Tls:
         "Asks clients for certificates, on every listener.",
         default=None,
     )
-    key_log: Path | None = knob(
-        File(),
-        "For debugging: the file that the secrets of every connection are appended to, in the format of NSS's "
-        "SSLKEYLOGFILE. Whoever reads it can read what the connections carry.",
+    key_log: KeyLog | None = knob(
+        KeyLogTable(),
+        "For debugging: the file that secrets of connections are appended to, in the format of NSS's SSLKEYLOGFILE. "
+        "Whoever reads it can read what the connections carry.",
         default=None,
     )
 

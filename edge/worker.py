@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 from gunicorn.workers.base import Worker
 from setproctitle import setproctitle
 
-from edge import channel, plane, stapling, ticket_keys
-from edge.accesslog import AccessLog
+from edge import accesslog, channel, plane, stapling, ticket_keys
 from edge.channel import Channel, ChannelError
 from edge.errorlog import one_line
 from edge.policy import Reports
 from edge.questions import Answering
 from edge.rollout import Preparing
 from edge.serving import CERTIFICATES
+from edge.settings import Settings
 from edge.stapling import Staples
 
 if TYPE_CHECKING:
@@ -76,18 +76,15 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         gc.freeze()  # what the master made stays shared: no collection here writes to it
         settings = self.generation.prepared.settings
         self.sockets_by_bind = dict(self.slot.sockets)
-        self.access_log: AccessLog | None = None
         try:
-            if settings.server.access_log is not None:
-                self.access_log = AccessLog(settings.server.access_log.path, self.log.error)
             self.plane = plane.open_plane(
-                self.access_log.write if self.access_log else None,
                 self._report,
                 addresses=self.app.addresses.join(self.column),
                 stats=self.app.generations.counting.join(self.row),
                 memory_limit=settings.server.memory_limit,
                 hook_timeout=settings.server.hook_timeout,
             )
+            accesslog.follow(self.plane, settings.server.access_log, self.cfg.sender)
             self.plane.failed = Reports(self._report, "").failed
             drop_privileges(*self.generation.owner)
             plane.start_policies(self.generation.prepared, self.plane, self._report)
@@ -97,14 +94,13 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
     def init_signals(self) -> None:
         # SIGHUP goes to the whole group when a terminal closes; the master answers for it.
-        for ignored in (signal.SIGHUP, signal.SIGUSR2, signal.SIGWINCH):
+        for ignored in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH):
             signal.signal(ignored, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for number, act in (
             (signal.SIGTERM, self._drain),
             (signal.SIGINT, self._stop),
             (signal.SIGQUIT, self._stop),
-            (signal.SIGUSR1, self._reopen),
         ):
             signal.signal(number, self._between_turns(act))
         # The master sends SIGABRT to a worker that hangs: it tells where.
@@ -144,8 +140,7 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             self._fail(e)
         self.notify()
         self.plane.run()
-        if self.access_log:
-            self.access_log.close()
+        accesslog.end(self.plane, self.cfg.sender)
 
     def _wait_for_go(self) -> bool:
         """False when the master has gone or has thought better of it."""
@@ -196,10 +191,10 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self.alive = False
         self.plane.stop()
 
-    def _reopen(self) -> None:
-        self.log.reopen_files()
-        if self.access_log:
-            self.access_log.reopen()
+    def use_logs(self, settings: Settings) -> None:
+        """The logs of a configuration that has taken the place of the one before."""
+        accesslog.follow(self.plane, settings.server.access_log, self.cfg.sender)
+        self.log.error_log.setLevel(settings.server.error_log.level.upper())
 
     def _report(self, level: str, message: str) -> None:
         self.log.log(level, "%s", one_line(message))

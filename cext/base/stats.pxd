@@ -64,6 +64,7 @@ cdef struct Counters:
     uint64_t handoffs_refused           # messages or senders that were none of ours
     uint64_t spans                      # of requests, that went to who exports them,
     uint64_t spans_dropped              # that he had no room for
+    uint64_t log_lines_dropped          # of the access log, for which the process had no room
     uint64_t proxy_refused              # connections without the PROXY header that was due, or with a faulty one
     uint64_t descriptors                # a gauge: watched by the loop
     uint64_t descriptors_limit          # a gauge

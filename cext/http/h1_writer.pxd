@@ -98,11 +98,18 @@ cdef ssize_t write_simple(int status, int minor, bint keep_alive, bint head_only
 phrase) and a line feed for content. 1xx, 204 and 304 have none. 405 and 204 (an OPTIONS answered) say what methods
 pass here in Allow. Length, or -1 when cap is short."""
 
+cdef const char *reason_phrase(int status) noexcept nogil
+
+cdef inline size_t simple_content(int status, const char *text, bint head_only) noexcept nogil:
+    """Bytes of content that write_simple sends."""
+    if head_only or status < 200 or status == 204 or status == 304:
+        return 0
+    return strlen(text if text != NULL else reason_phrase(status)) + 1
+
+
 cdef inline bint passes_soon(int status) noexcept nogil:
     """Whether an answer of ours comes of a want that may be over in a second: it has a Retry-After (RFC 9110, section
     10.2.3)."""
     return status == 429 or status == 503
 
 cdef const char *ALLOWED                 # methods, as Allow lists them
-
-cdef const char *reason_phrase(int status) noexcept nogil

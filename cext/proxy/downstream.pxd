@@ -103,6 +103,7 @@ cdef class Downstream(Stream):
     cdef void adopt(self, const WriteLimits *writes, int keepalive_ms) noexcept
     # its own
     cdef void serve(self, int fd, const Peer *peer) noexcept
+    cdef void choose_key_log(self) noexcept
     cdef void open_session(self) noexcept
     cdef int decide(self, int event) noexcept
     cdef void begin_deciding(self, HookCall call) noexcept

@@ -168,10 +168,16 @@ cdef class Downstream(Stream):
             self.ctx.log("error", f"connection not served: {e!r}")
             self.shut(NULL)
             return
+        self.choose_key_log()
         self.expect(READ_HANDSHAKE, self.settings.handshake_ms)
         self.pump()
         if self.fd >= 0 and self.attach() < 0:
             self.shut(b"not watched")
+
+    cdef void choose_key_log(self) noexcept:
+        """Before the handshake, as soon as it is known who the client is."""
+        if self.settings.key_logged is not None:
+            self.tls.key_log_off = not self.settings.key_logged.has(&self.peer)
 
     cdef void open_session(self) noexcept:
         """The protocol that ALPN chose begins: the handshake is done, or early data has come that is to be seen at once."""

@@ -69,6 +69,7 @@ cdef class Exchange(UpstreamUser):
     cdef uint16_t method_len            # the method stands at head[0], the target behind it, then the host
     cdef uint16_t host_len
     cdef uint8_t method
+    cdef uint8_t minor                  # of the client's HTTP/1.x
     cdef uint8_t request_framing
     cdef uint8_t request_done           # the client's body is complete
     cdef uint8_t last_upstream          # its connection serves no request after it: see ends_upstream

@@ -183,6 +183,7 @@ cdef class Gate(Opening):
         client.expect(READ_HANDSHAKE, client.settings.handshake_ms)
         if h.known:
             client.peer = h.client
+            client.choose_key_log()
             self.enter(client)
         return client.fd >= 0
 

@@ -14,7 +14,7 @@ from cext.http.h1_reader cimport (
     parse_request,
     skip_empty_lines,
 )
-from cext.http.h1_writer cimport response_room, write_chunk_size, write_response, write_simple
+from cext.http.h1_writer cimport response_room, simple_content, write_chunk_size, write_response, write_simple
 from cext.http.message cimport (
     FRAMING_CHUNKED,
     FRAMING_CLOSE,
@@ -332,6 +332,7 @@ cdef class H1Session(Session):
         if self.phase != REQUEST_DONE:
             self.keep_alive = False
         self.respond_simple(status, text)
+        x.bytes_out += simple_content(status, text, self.head_only)
         self.next_request()
 
     cdef void response_abort(self, Exchange x) noexcept:

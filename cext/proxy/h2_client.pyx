@@ -11,6 +11,7 @@ from libc.string cimport memchr, memset
 from cext.base.buffer cimport Bytes, Chunk, bytes_append, bytes_consume, bytes_free, chunk_release
 from cext.base.timers cimport timer_init
 from cext.http.h1_reader cimport BodyReader
+from cext.http.h1_writer cimport simple_content
 from cext.http.h2_session cimport H2_CANCEL, H2_INTERNAL_ERROR, H2_NO_ERROR, NOT_STUCK, STUCK_CONNECTION
 from cext.http.links cimport Link, next_link
 from cext.http.message cimport FIELD_LINK, FRAMING_LENGTH, FRAMING_NONE, METHOD_CONNECT, METHOD_GET
@@ -511,6 +512,7 @@ cdef class H2Request(ResponseSink):
     cdef void response_error(self, Exchange x, int status, const char *text) noexcept:
         if self.stream != NULL:
             self.home.streams.respond_simple(self.stream, status, self.home.ctx.date(), text, self.head_only)
+            x.bytes_out += simple_content(status, text, self.head_only)
         self.watch()
         self.finish(NULL)
 

@@ -10,6 +10,7 @@ from libc.stdint cimport uint8_t, uint32_t
 
 from cext.http.h2_session cimport H2Settings
 from cext.http.message cimport Limits
+from cext.net.networks cimport Networks
 from cext.net.stream cimport TcpSettings
 from cext.proxy.router cimport Router
 from cext.proxy.timeouts cimport Timeouts
@@ -38,6 +39,7 @@ cdef class ListenerSettings:
     cdef const uint8_t *unique
     cdef size_t unique_len
     cdef readonly object gate           # None, or GateSettings: what comes before TLS, and who is handed over
+    cdef readonly Networks key_logged   # whose secrets the key log has, if `tls` has one; None: everybody's
     cdef readonly object senders        # None, or who may hand connections over: the listener is a Unix socket then
     # not a setting: how the address fares
     cdef readonly uint32_t open         # its connections

@@ -20,7 +20,8 @@ cdef class ListenerSettings:
                  uint32_t h2_connection_window=1048576, bint h2_connect_protocol=True,
                  uint32_t max_connections=0, uint32_t per_address=0,
                  uint32_t max_requests=0, uint32_t requests_per_address=0, bint answer_over=False,
-                 bytes unique_header=b"", gate=None, senders=None, Quota quota=None):
+                 bytes unique_header=b"", gate=None, senders=None, Networks key_logged=None,
+                 Quota quota=None):
         self.tls = tls
         self.router = router
         self.handshake_ms = handshake_ms
@@ -50,6 +51,7 @@ cdef class ListenerSettings:
         self.unique_len = len(unique_header)
         self.gate = gate
         self.senders = senders
+        self.key_logged = key_logged
         self.quota = Quota() if quota is None else quota
 
     def become(self, ListenerSettings other):
@@ -77,6 +79,7 @@ cdef class ListenerSettings:
         self.unique_len = other.unique_len
         self.gate = other.gate
         self.senders = other.senders
+        self.key_logged = other.key_logged
         self.quota.open -= self.open
         self.quota = other.quota
         self.quota.open += self.open

@@ -1,13 +1,13 @@
 """Requests of any protocol (see the .pxd)."""
 
 from libc.stdint cimport uint8_t, uint32_t
-from libc.string cimport strlen
+from libc.string cimport memset, strlen
 
 from cext.http.h1_writer cimport Forwarding, RequestText, drop_lines, request_text
 from cext.http.message cimport METHOD_CONNECT, METHOD_GET
 from cext.http.trace_context cimport TRACE_ID, TRACE_SAMPLED, write_hex
 from cext.net.address cimport ADDRESS_TEXT, LOCAL_TEXT, authority_text, local_text, peer_text
-from cext.proxy.access_log cimport AccessLog
+from cext.proxy.access_log cimport LINE_COMBINED, AccessLog, CombinedLine, find_field
 from cext.proxy.address_table cimport NO_PLACE
 from cext.proxy.client_facts cimport log_client
 from cext.proxy.directing cimport direct, direct_on_route
@@ -25,6 +25,9 @@ cdef const char *HEAD_LATE = b"timeout: header"
 cdef const char *HEAD_LATE_TEXT = b"The request head did not arrive in time."
 cdef const char *KEEPALIVE_OVER = b"timeout: keepalive"
 cdef const char *REFUSED = b"request refused"
+cdef const char *HTTP10 = b" HTTP/1.0"
+cdef const char *HTTP11 = b" HTTP/1.1"
+cdef const char *HTTP2 = b" HTTP/2.0"
 cdef const char *NOTHING_HERE = b"Nothing is served under this address."
 
 
@@ -103,6 +106,7 @@ cdef Exchange make_exchange(Downstream client, ResponseSink sink, const Head *h,
     elif client.early or route is not None and route.early is not None and route.early.mode == EARLY_MODE_REJECT:
         note_early(client, x, h)
     x.trace = trace
+    x.minor = h.minor
     resolve(&x.timeouts, &route.timeouts if route is not None else NULL, &client.settings.timeouts)
     return x if x.prepare(h, &f) == 0 else None
 
@@ -190,17 +194,23 @@ cdef void strip_trailers(ListenerSettings settings, BodyReader *body) noexcept:
 
 cdef void log_exchange(Downstream client, Exchange x, uint64_t wire_in, uint64_t wire_out, const char *why) noexcept:
     cdef AccessLog log = x.ctx.access_log
-    cdef Exchange first = x if x.overseer is None or x.overseer.before is None else x.overseer.before
-    cdef RequestText asked = request_text(first.head.data, first.head.len, first.method_len, first.target_len, first.host_len)
-    cdef RequestText sent
+    cdef const char *fault = x.fault if x.fault != NULL else why
+    cdef Exchange first
+    cdef RequestText asked, sent
     cdef uint8_t trace_id[2 * TRACE_ID]
     cdef uint64_t now = x.ctx.loop.now_us
-    cdef const char *fault = x.fault if x.fault != NULL else why
     if x.trace is not None:
         end_trace(client, x, wire_in, wire_out, fault)
-    if log is None:
+    if log is None or not log.wants(x.status, fault != NULL):
         return
+    first = x if x.overseer is None or x.overseer.before is None else x.overseer.before
+    asked = request_text(first.head.data, first.head.len, first.method_len, first.target_len, first.host_len)
     log.open_line()
+    if log.form == LINE_COMBINED:
+        log_combined(log, client, x, &asked)
+        if log.prefix is None:
+            log.close_line()
+            return
     if client is not None:
         log_client(log, &client.peer, client.tls)
     log.text(b"method", asked.method, asked.method_len)
@@ -232,10 +242,39 @@ cdef void log_exchange(Downstream client, Exchange x, uint64_t wire_in, uint64_t
     if x.trace is not None and x.trace.fields.context.flags & TRACE_SAMPLED:
         write_hex(trace_id, x.trace.fields.context.trace_id, TRACE_ID)
         log.text(b"trace", trace_id, sizeof(trace_id))
+    if log.fields:
+        log.request_fields(asked.lines, asked.lines_len)
     x.log_more(log)
     if fault != NULL:
         log.text(b"error", fault, strlen(fault))
     log.close_line()
+
+
+cdef void log_combined(AccessLog log, Downstream client, Exchange x, const RequestText *asked) noexcept:
+    cdef char address[ADDRESS_TEXT]
+    cdef CombinedLine line
+    line.client = <const uint8_t *> address
+    line.client_len = client_text(client, address)
+    line.request = asked.method
+    line.request_len = asked.method_len
+    line.target = asked.target
+    line.target_len = asked.target_len
+    line.version = HTTP2 if client is not None and client.tls.alpn == b"h2" else HTTP11 if x.minor else HTTP10
+    line.status = x.status
+    line.sent = x.bytes_out
+    line.referer_len = line.agent_len = 0
+    line.referer = find_field(asked.lines, asked.lines_len, b"referer", 7, &line.referer_len)
+    line.agent = find_field(asked.lines, asked.lines_len, b"user-agent", 10, &line.agent_len)
+    log.combined(&line)
+
+
+cdef size_t client_text(Downstream client, char *out) noexcept:
+    """Its address; "-": it has none."""
+    cdef size_t n = peer_text(&client.peer, out) if client is not None else 0
+    if n == 0:
+        out[0] = c"-"
+        n = 1
+    return n
 
 
 cdef void log_early(AccessLog log, EarlyRequest early) noexcept:
@@ -246,9 +285,18 @@ cdef void log_early(AccessLog log, EarlyRequest early) noexcept:
 
 cdef void log_refusal(Downstream client, int status, uint64_t wire_out, const char *why) noexcept:
     cdef AccessLog log = client.ctx.access_log if client is not None else None
-    if log is None:
+    cdef char address[ADDRESS_TEXT]
+    cdef CombinedLine line
+    if log is None or not log.wants(status, True):
         return
     log.open_line()
+    if log.form == LINE_COMBINED:
+        memset(&line, 0, sizeof(line))
+        line.client = <const uint8_t *> address
+        line.client_len = client_text(client, address)
+        line.status = status
+        line.sent = wire_out
+        log.combined(&line)
     log_client(log, &client.peer, client.tls)
     log.number(b"status", status)
     log.number(b"bytes_out", wire_out)

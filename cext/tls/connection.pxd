@@ -129,6 +129,7 @@ cdef class Connection:
     cdef uint8_t warnings               # alerts that were passed over
     cdef uint8_t update_requested       # the peer waits for our KeyUpdate
     cdef uint8_t write_closed           # close_notify or a fatal alert went out: nothing may follow
+    cdef uint8_t key_log_off            # the configuration's `key_log` gets nothing of this connection
     cdef uint8_t hello_sent             # a record went out: later ones have version 0x0303
 
     # in the order of a record's way

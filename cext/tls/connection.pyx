@@ -340,6 +340,7 @@ cdef class Connection:
         if not self.server:
             return Client12.__new__(Client12, self.config, before)
         handshake = Server12.__new__(Server12, self.config)
+        (<Server12> handshake).key_log = self.key_log()
         handshake.decided = before.decided
         handshake.chosen = before.chosen
         return handshake
@@ -543,6 +544,8 @@ cdef class Connection:
         return 0
 
     cdef object key_log(self):
+        if self.key_log_off:
+            return None
         if self.server:
             return (<ServerConfig> self.config).key_log
         return (<ClientConfig> self.config).key_log

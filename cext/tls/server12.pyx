@@ -42,7 +42,6 @@ cdef class Server12(Handshake12):
 
     def __cinit__(self, ServerConfig config not None):
         self.config = config
-        self.key_log = config.key_log
         self.server = 1
         self.state = S12_READ_CLIENT_HELLO
 

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from tests.e2e.pki import KEYS, Authority
-from tests.e2e.processes import peer, run
+from tests.e2e.processes import peer, run, wait_until
 from tests.e2e.server import Edge
 
 GET = "GET /1k HTTP/1.1\r\nHost: edge.test\r\nConnection: close\r\n\r\n"
@@ -138,12 +138,22 @@ def test_gnutls(asking, pki, clients, priority):
 def test_key_log(make_edge, pki, nginx, tmp_path):
     log = tmp_path / "keys.log"
     theirs = tmp_path / "client.log"
-    edge = make_edge({"nginx": [nginx.server]}, tls={"key_log": log})
+    edge = make_edge({"nginx": [nginx.server]}, tls={"key_log": {"path": log, "clients": ["127.0.0.0/8"]}})
     assert log.stat().st_mode & 0o777 == 0o600
-    assert edge.in_error_log("tls.key_log: the secrets of all connections go to")
+    edge.wait_error("tls.key_log: the secrets of connections from 127.0.0.0/8 go to")
     for version in ("-tls1_3", "-tls1_2"):
         process = s_client(edge, pki, None, version, "-keylogfile", theirs)
         assert "HTTP/1.1 200 OK" in process.stdout, process.stdout
     lines = [line for line in theirs.read_text().splitlines() if not line.startswith("#")]
     assert len(lines) == 6
-    assert set(lines) == set(log.read_text().splitlines())
+    wait_until(lambda: set(lines) == set(log.read_text().splitlines()), 10, f"{lines} in {log.read_text()}")
+    edge.tables["tls"]["key_log"]["clients"] = ["192.0.2.0/24"]
+    edge.write()
+    since = edge.mark()
+    edge.reload()
+    edge.wait_error("generation 2 serves", since, 10)
+    log.write_text("")
+    for version in ("-tls1_3", "-tls1_2"):
+        assert "HTTP/1.1 200 OK" in s_client(edge, pki, None, version).stdout
+    edge.stop()
+    assert log.read_text() == ""

@@ -113,7 +113,6 @@ def test_client_auth_arrives(certificates, monkeypatch):
         ('client_auth = { ca = "localhost.pem" }', r"tls\.client_auth\.ca: .* is no authority's"),
         ('client_auth = { ca = "localhost.key" }', r"tls\.client_auth\.ca: .* holds no certificate"),
         ('client_auth = { ca = "none.pem" }', r"tls\.client_auth\.ca: .* no such file"),
-        ('key_log = "none/keys"', r"tls\.key_log: .*No such file"),
     ],
 )
 def test_what_clients_are_not_asked_by(certificates, lines, message):
@@ -123,9 +122,11 @@ def test_what_clients_are_not_asked_by(certificates, lines, message):
 
 def test_key_log(certificates, tmp_path):
     log = tmp_path / "keys"
-    prepared = plane.prepare(with_tls(f'key_log = "{log}"', certificates), SECRET)
-    assert "the secrets of all connections" in plane.warnings(prepared)[-1]
-    assert log.stat().st_mode & 0o777 == 0o600
+    settings = with_tls(f'key_log = {{ path = "{log}", clients = ["192.0.2.0/24"] }}', certificates)
+    prepared = plane.prepare(settings, SECRET, key_log=print)
+    assert "the secrets of connections from 192.0.2.0/24 go to" in plane.warnings(prepared)[-1]
+    assert {listener.tls.key_log for listener in prepared.listeners.values()} == {print}
+    assert all(listener.key_logged is not None for listener in prepared.listeners.values())
 
 
 def test_every_setting_arrives(settings, monkeypatch):
@@ -164,6 +165,7 @@ def test_every_setting_arrives(settings, monkeypatch):
         "forwarded": False,
         "unique_header": b"Once",
         "gate": None,
+        "key_logged": None,
     }
     assert third.named["timeouts"] == DEFAULTS
     assert third.named["max_connections"] == 65536

@@ -242,6 +242,7 @@ class Edge:
     def _log(self, batch):
         if self.keep_log:
             self.lines.append(batch)
+        return len(batch)
 
     def _run(self):
         try:

@@ -6,7 +6,7 @@ They come from processes that read what the Internet sends: whatever is no recor
 import dataclasses
 import struct
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 VERSION: Final = 1
 PARENT, PUSHED, RESUMED, EARLY_DATA = 1, 2, 4, 8
@@ -108,9 +108,13 @@ def _request(reader: _Reader, size: int) -> Request:
     n = reader.take(1)[0]
     if n > ATTEMPTS_MOST:
         raise RecordError(f"it tells of {n} attempts")
-    attempts = tuple(
-        Attempt(*_ATTEMPT.unpack(reader.take(_ATTEMPT.size)), reader.text(), reader.text()) for _ in range(n)
-    )
+    attempts = tuple(_attempt(reader) for _ in range(n))
     if reader.at != size:
         raise RecordError("something follows it")
-    return Request(*_FACTS.unpack(facts)[1:], *texts, attempts)
+    values: list[Any] = [*_FACTS.unpack(facts)[1:], *texts, attempts]
+    return Request(*values)
+
+
+def _attempt(reader: _Reader) -> Attempt:
+    values: list[Any] = [*_ATTEMPT.unpack(reader.take(_ATTEMPT.size)), reader.text(), reader.text()]
+    return Attempt(*values)

@@ -472,6 +472,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         worker.slot = slot
         worker.column = self.app.addresses.assign(worker)
         worker.row = self.app.generations.counting.assign(worker)
+        worker.spans = self.observation.span_sender
         worker.generation = self.current
         worker.sockets = [slot.sockets[bind] for bind in self.current.prepared.listeners]
         own, worker.far_end = socket.socketpair()

@@ -5,8 +5,8 @@ import ipaddress
 import socket
 from typing import TypeVar
 
-from edge.hostport import split_port
-from edge.schema import Boolean, Parsed, Place, Section, knob, table
+from edge.hostport import dns_name, split_port
+from edge.schema import Boolean, ListOf, Parsed, Place, Section, knob, table
 
 T = TypeVar("T")
 
@@ -29,6 +29,12 @@ class Endpoint:
 def _endpoint(text: str) -> Endpoint:
     host, port = split_port(text)
     return Endpoint(str(ipaddress.ip_address(host)), port)
+
+
+def _host_name(text: str) -> str:
+    if "*" in text:
+        raise ValueError("is a pattern")
+    return dns_name(text)
 
 
 ENDPOINT = Parsed("IP address and port", _endpoint, 'write "127.0.0.1:9145" or "[::1]:9145"')
@@ -57,4 +63,19 @@ class Metrics:
         "Whether routes are told apart. With thousands of them an answer is megabytes; `false` leaves upstreams and "
         "the server as a whole.",
         default=True,
+    )
+
+
+@table
+class StatusPage:
+    bind: Endpoint = knob(
+        ENDPOINT,
+        "Where the page is answered, in plain HTTP and to everybody who can connect: keep it to this host or to a "
+        'network of your own. It shows, and changes nothing. `status_page = "127.0.0.1:9146"` says the same.',
+    )
+    hosts: tuple[str, ...] = knob(
+        ListOf(Parsed("host name", _host_name, 'write names without a port: "status.internal"'), empty=True),
+        "Names that the page may be called by, beside IP addresses and `localhost`. Any other is refused: a web site "
+        "could have its name lead here, to read the page with its visitors' browsers (DNS rebinding).",
+        default=[],
     )

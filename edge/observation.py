@@ -62,10 +62,11 @@ class Observation:
     def keep(self, generation: Generation) -> float:
         """To be called every now and then, when this configuration is the one that holds: sees to it that the observer
         runs, if it is wanted, and knows what the master knows -> when next (monotonic)."""
-        endpoints = set(wanted(generation.prepared.settings.server).values())
+        server = generation.prepared.settings.server
+        endpoints = set(wanted(server).values())
         for endpoint in self.sockets.keys() - endpoints:
             self.sockets.pop(endpoint).close()
-        self._companion.keep(self._work(generation) if endpoints else None)
+        self._companion.keep(self._work(generation) if endpoints or server.traces else None)
         if self._companion.pid is None:
             return time.monotonic() + TELL_SECONDS
         if time.monotonic() >= self._tell_at or self._told != self._companion.pid:
@@ -111,6 +112,8 @@ class Observation:
         return Observing(
             owner=generation.owner,
             metrics=server.metrics,
+            status_page=server.status_page,
+            traces=server.traces,
             sockets=self.sockets,
             spans=self._spans,
             table=self._counting.table,
@@ -121,7 +124,8 @@ class Observation:
 
 def wanted(server: ServerTable) -> dict[str, Endpoint]:
     """Where something is to be observed, by the key that says so."""
-    return {name: section.bind for name, section in (("metrics", server.metrics),) if section is not None}
+    sections = {"metrics": server.metrics, "status_page": server.status_page}
+    return {name: section.bind for name, section in sections.items() if section is not None}
 
 
 def _listening(endpoint: Endpoint, at: Place) -> socket.socket:

@@ -23,7 +23,10 @@ from edge.channel import Channel
 from edge.errorlog import one_line
 from edge.figures import Figures
 from edge.labels import KINDS
-from edge.monitoring import Endpoint, Metrics
+from edge.monitoring import Endpoint, Metrics, StatusPage
+from edge.page.site import Page
+from edge.spans import DATAGRAM_MOST
+from edge.traces import Traces
 
 STATE: Final = b"S"
 """The master's word: what it knows, as JSON."""
@@ -39,6 +42,7 @@ ANSWER_SECONDS: Final = 30.0
 """For a client to take its answer."""
 ANSWERS_MOST: Final = 128 << 20
 """Bytes of all answers that clients are still to take."""
+DATAGRAMS_IN_A_TURN: Final = 16
 _PIECE: Final = 1 << 16
 
 Log = Callable[[str, str], None]
@@ -68,6 +72,8 @@ class Observing:
 
     owner: tuple[int, int]
     metrics: Metrics | None
+    status_page: StatusPage | None
+    traces: Traces | None
     sockets: Mapping[Endpoint, socket.socket] = dataclasses.field(compare=False)
     """Listening."""
     spans: socket.socket = dataclasses.field(compare=False)
@@ -79,7 +85,7 @@ class Observing:
     @property
     def endpoints(self) -> set[Endpoint]:
         """Where it is to answer; none: there is nothing to be observed."""
-        return {wanted.bind for wanted in (self.metrics,) if wanted}
+        return {wanted.bind for wanted in (self.metrics, self.status_page) if wanted}
 
     def run(self, line: socket.socket) -> None:
         asyncio.run(_observe(self, Channel(line, channel.MASTER_SAYS_MOST)))
@@ -113,6 +119,8 @@ def sites(observing: Observing, view: View) -> dict[Endpoint, dict[str, Handler]
     found: dict[Endpoint, dict[str, Handler]] = {endpoint: {} for endpoint in observing.endpoints}
     if observing.metrics:
         found[observing.metrics.bind] |= {"/metrics": metrics.Exposition(view, observing.metrics).answer}
+    if observing.status_page:
+        found[observing.status_page.bind] |= Page(view, observing.status_page).handlers()
     return found
 
 
@@ -133,8 +141,26 @@ async def _observe(observing: Observing, master: Channel) -> None:
     for endpoint, handlers in sites(observing, view).items():
         serve = functools.partial(_serve, Site(handlers, bounds, observing.log))
         await asyncio.start_server(serve, sock=observing.sockets[endpoint].dup(), limit=HEAD_MOST)
+    if observing.traces:
+        _export(loop, observing, observing.traces)
     hear()
     await ended
+
+
+def _export(loop: asyncio.AbstractEventLoop, observing: Observing, traces: Traces) -> None:
+    """What workers send of traces goes to the collector."""
+    from edge.trace_export import Exporter  # noqa: PLC0415  # OpenTelemetry, which is installed where it is wanted
+
+    exporter = Exporter(traces, observing.log)
+
+    def take() -> None:
+        for _ in range(DATAGRAMS_IN_A_TURN):
+            try:
+                exporter.feed(observing.spans.recv(DATAGRAM_MOST))
+            except BlockingIOError:
+                return
+
+    loop.add_reader(observing.spans.fileno(), take)
 
 
 @dataclasses.dataclass(slots=True)

@@ -17,12 +17,13 @@ from cext.proxy.early_rules import EarlyRules
 from cext.proxy.hints import EarlyHints, HintTable
 from cext.proxy.listener_settings import ListenerSettings, Quota
 from cext.proxy.router import Route, Router
+from cext.proxy.trace import TraceSettings
 from cext.tls.config import ServerConfig
 from cext.tls.credential import Credential
 from cext.tls.session import AwaitedTickets
 from cext.worker import DataPlane
 
-from edge import certs, compression, config, gates, policy, tcp, ticket_keys, timeouts, upstreams
+from edge import certs, compression, config, gates, policy, tcp, ticket_keys, timeouts, traces, upstreams
 from edge.certwatch import Watch
 from edge.clients import ClientTrust
 from edge.delegated import REMEDY, Delegation
@@ -33,6 +34,7 @@ from edge.schema import Place
 from edge.serving import MakeConfigs, Serving
 from edge.settings import Bind, Listener, Settings
 from edge.settings import EarlyHints as HintSettings
+from edge.traces import Traces
 
 # ALPN names that the HTTP/1 session answers to. A client that speaks 1.0 alone says so (curl --http1.0 does).
 HTTP1: Final = (b"http/1.1", b"http/1.0")
@@ -83,6 +85,7 @@ class Plane(Protocol):
     def stop(self) -> None: ...
     def log_to(self, sink: Callable[[bytes], int] | None, **form: Any) -> None: ...
     def counters(self) -> dict[str, int]: ...
+    def trace(self, settings: object, sink: Callable[[bytes], bool]) -> None: ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -103,6 +106,8 @@ class Prepared:
     """The ticket keys, which each process turns on its own."""
     handshakes: Handshakes
     """What the policy's hooks of the handshake choose from."""
+    traces: object | None
+    """The data plane's settings of traces; None: there are none."""
 
 
 def prepare(
@@ -116,6 +121,7 @@ def prepare(
     """Loads what the settings name. `cookie_secret` is the same for all workers, `shared` and `labels` are what stays
     when settings change, `key_log` takes the key log's lines if there is to be one. Raises ConfigError."""
     labels = labels or Labels()
+    traced = _traces(settings.server.traces, Place(settings.file).key("server").key("traces"))
     watch = Watch(settings)
     shared = shared or ticket_keys.Shared()
     at = Place(settings.file).key("tls").key("tickets")
@@ -148,7 +154,18 @@ def prepare(
             directory=Path(settings.file).parent.absolute(),
             keys=rotation.keys if rotation else None,
         ),
+        traces=traced,
     )
+
+
+def _traces(wanted: Traces | None, at: Place) -> object | None:
+    if wanted is None:
+        return None
+    traces.check(wanted, at)
+    trust: object = wanted.trust
+    if isinstance(wanted.trust, tuple):
+        trust = [(str(network.network_address), network.prefixlen) for network in wanted.trust]
+    return cast(object, TraceSettings(wanted.sample, trust, wanted.query != "none"))
 
 
 def _tls_options(

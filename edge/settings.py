@@ -18,7 +18,7 @@ from edge.handovers import Handoff, HandoffSocket, socket_path
 from edge.hostport import dns_name, host_and_port, peer_name, split_port
 from edge.limits import Limits, RouteLimits
 from edge.logsettings import AccessLog, ErrorLog, KeyLog, KeyLogTable
-from edge.monitoring import BindSection, Metrics
+from edge.monitoring import BindSection, Metrics, StatusPage
 from edge.ocsp import Source
 from edge.proxy_protocol import ProxyProtocol
 from edge.schema import (
@@ -44,6 +44,7 @@ from edge.schema import (
 from edge.signers import KEY, KeylessKey, Pkcs11Key
 from edge.tcp import Tcp
 from edge.timeouts import ListenerTimeouts, RouteTimeouts
+from edge.traces import Traces
 
 # RFC 9846, sections B.4 and 4.2.7; RFC 5289 and 7905 for those of TLS 1.2.
 CIPHER_SUITES: Final = {
@@ -216,6 +217,17 @@ class ServerTable:
     metrics: Metrics | None = knob(
         BindSection(Metrics),
         "Metrics for Prometheus ([metrics.md](metrics.md)). Without this table there are none.",
+        default=None,
+    )
+    status_page: StatusPage | None = knob(
+        BindSection(StatusPage),
+        "A page with live charts for the browser ([status-page.md](status-page.md)). Without this table there is none.",
+        default=None,
+    )
+    traces: Traces | None = knob(
+        Section(Traces),
+        "OpenTelemetry traces ([traces.md](traces.md)). Without this table there are none, and `traceparent` passes as "
+        "any field does.",
         default=None,
     )
     hooks: str | None = knob(

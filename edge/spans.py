@@ -1,17 +1,20 @@
-"""The records in which workers tell of traced requests (`cext/proxy/trace.pxd` has their form), read.
+"""The records in which workers tell of traced requests (`cext/proxy/trace.pxd` has their form): sent, and read.
 
 They come from processes that read what the Internet sends: whatever is no record is a RecordError, never anything else.
 """
 
 import dataclasses
+import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 VERSION: Final = 1
 PARENT, PUSHED, RESUMED, EARLY_DATA = 1, 2, 4, 8
 REUSED: Final = 1
 ATTEMPTS_MOST: Final = 8
+DATAGRAM_MOST: Final = 1 << 16
+"""Bytes of a batch: workers send less than half of that."""
 
 _FACTS: Final = struct.Struct(">BBB16s8s8sQQQQQHHBH")
 _ATTEMPT: Final = struct.Struct(">8sQQQQHB")
@@ -70,6 +73,19 @@ class Request:
     upstream: str
     error: str
     attempts: tuple[Attempt, ...]
+
+
+def sender(to: socket.socket) -> Callable[[bytes], bool]:
+    """In a worker: sends a batch as one datagram, unless that would have to wait -> whether it went."""
+
+    def send(batch: bytes) -> bool:
+        try:
+            to.send(batch, socket.MSG_DONTWAIT)
+        except OSError:
+            return False
+        return True
+
+    return send
 
 
 class _Reader:

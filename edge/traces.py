@@ -4,6 +4,7 @@ import importlib.util
 import ipaddress
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -62,16 +63,20 @@ class Trust(Kind[bool | tuple[Network, ...]]):
 
 
 class TextTable(Kind[Texts]):
-    """Strings by their names, which match a pattern."""
+    """Strings by their names, which match a pattern. `dotted`: names have dots, which TOML takes for tables."""
 
-    def __init__(self, text: str, names: str, remedy: str) -> None:
-        self.text = text
+    text = "table of strings"
+
+    def __init__(self, names: str, remedy: str, *, dotted: bool = False) -> None:
         self._names = re.compile(names)
         self._remedy = remedy
+        self._dotted = dotted
 
     def read(self, value: object, at: Place) -> Texts:
         if not isinstance(value, dict):
             raise at.error(f"{show(value)} is not a table of strings", self._remedy)
+        if self._dotted:
+            value = dict(_joined(value))
         if len(value) > _MANY:
             raise at.error(f"has {len(value)} entries", f"keep to {_MANY}")
         plain = Text("string of visible characters", r"[ -~\u00a0-\U0010ffff]{0,4096}", self._remedy)
@@ -79,6 +84,14 @@ class TextTable(Kind[Texts]):
             if not self._names.fullmatch(name):
                 raise at.key(name).error("is no name here", self._remedy)
         return tuple((name, plain.read(one, at.key(name))) for name, one in value.items())
+
+
+def _joined(tables: dict[str, object], before: str = "") -> Iterator[tuple[str, object]]:
+    for name, value in tables.items():
+        if isinstance(value, dict):
+            yield from _joined(value, f"{before}{name}.")
+        else:
+            yield before + name, value
 
 
 def _endpoint(text: str) -> str:
@@ -116,13 +129,13 @@ class Traces:
         default="none",
     )
     headers: Texts = knob(
-        TextTable("table of strings", r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}", 'write { "x-api-key" = "..." }'),
+        TextTable(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}", 'write { "x-api-key" = "..." }'),
         "Header fields for the collector, such as an API key.",
         default={},
     )
     service: str = knob(Text("name", r"[ -~]{1,255}"), "The `service.name` of the spans.", default="edge")
     resource: Texts = knob(
-        TextTable("table of strings", r"[!-~]{1,255}", 'write { "deployment.environment.name" = "production" }'),
+        TextTable(r"[!-~]{1,255}", 'write { deployment.environment.name = "production" }', dotted=True),
         "Further attributes of their resource.",
         default={},
     )

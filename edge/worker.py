@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from gunicorn.workers.base import Worker
 from setproctitle import setproctitle
 
-from edge import accesslog, channel, plane, stapling, ticket_keys
+from edge import accesslog, channel, plane, spans, stapling, ticket_keys
 from edge.channel import Channel, ChannelError
 from edge.errorlog import one_line
 from edge.policy import Reports
@@ -42,6 +42,8 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     """Where it counts what client addresses have."""
     row: int | None
     """Where it counts what goes on."""
+    spans: socket.socket
+    """Where it sends what it has of traces."""
     channel: Channel
     """One's own end of the line between worker and master,"""
     far_end: socket.socket
@@ -86,6 +88,7 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             )
             accesslog.follow(self.plane, settings.server.access_log, self.cfg.sender)
             self.plane.failed = Reports(self._report, "").failed
+            self.plane.trace(self.generation.prepared.traces, spans.sender(self.spans))
             drop_privileges(*self.generation.owner)
             plane.start_policies(self.generation.prepared, self.plane, self._report)
         except Exception as e:

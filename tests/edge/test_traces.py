@@ -59,6 +59,9 @@ def test_what_are_no_headers(headers):
 def test_headers_and_resource():
     made = read(headers={"x-api-key": "k"}, resource={"a.b": "c"})
     assert (made.headers, made.resource) == ((("x-api-key", "k"),), (("a.b", "c"),))
+    assert read(resource={"a": {"b": "c", "d": {"e": "f"}}}).resource == (("a.b", "c"), ("a.d.e", "f"))
+    with pytest.raises(ConfigError, match=r"resource\.\"a\.b\""):
+        read(resource={"a": {"b": 1}})
     with pytest.raises(ConfigError, match="keep to"):
         read(resource={f"k{i}": "v" for i in range(65)})
     assert hash(made) == hash(read(headers={"x-api-key": "k"}, resource={"a.b": "c"}))

@@ -1,11 +1,13 @@
 """The commands of the admin socket: what the master does and tells (docs/admin.md)."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
-from edge import state
-from edge.control import Answer
+from edge import shown, state
+from edge.control import Answer, Command
 from edge.reload import Outcome
+from edge.settings import Settings
 
 if TYPE_CHECKING:
     from edge.master import Master
@@ -39,4 +41,40 @@ def status(master: "Master", _arguments: Arguments, answer: Answer) -> None:
 def show(master: "Master", arguments: Arguments, answer: Answer) -> None:
     """Things of one kind, a line for each."""
     what = arguments.get("what")
-    raise ValueError(f"there is nothing to show of {what!r}")
+    if what not in SHOWN:
+        raise ValueError(f"there is nothing to show of {what!r}; there are: {', '.join(sorted(SHOWN))}")
+    SHOWN[what](master, arguments, answer)
+
+
+def _of_settings(items: Callable[[Settings], Iterator[shown.Item]]) -> Command:
+    return lambda master, _arguments, answer: answer.each(items(master.current.prepared.settings))
+
+
+def _hooks(master: "Master", _arguments: Arguments, answer: Answer) -> None:
+    answer.each(shown.hooks(master.current.prepared))
+
+
+def _certificates(master: "Master", _arguments: Arguments, answer: Answer) -> None:
+    answer.each(state.certificates(master))
+
+
+def _tickets(master: "Master", _arguments: Arguments, answer: Answer) -> None:
+    """A line for each key; the last one has the rest."""
+    rotation = master.current.prepared.rotation
+    if rotation is None:
+        answer.done(count=0, enabled=False)
+        return
+    told = rotation.describe(time.time())
+    answer.each(told.pop("keys"), enabled=True, **told)
+
+
+SHOWN: Final[dict[str, Command]] = {
+    "config": _of_settings(shown.configuration),
+    "listeners": _of_settings(shown.listeners),
+    "routes": _of_settings(shown.routes),
+    "upstreams": _of_settings(shown.upstreams),
+    "handoffs": _of_settings(shown.handoffs),
+    "hooks": _hooks,
+    "certs": _certificates,
+    "tickets": _tickets,
+}

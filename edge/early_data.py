@@ -93,7 +93,9 @@ class EarlyData:
         default={},
     )
     unique_header: str = knob(
-        Parsed("field name", _field, 'write a name such as "Early-Data-Unique", or "none"'),
+        Parsed(
+            "field name", _field, 'write a name such as "Early-Data-Unique", or "none"', lambda name: name or "none"
+        ),
         "The field of such a request by which a backend knows a second copy of it; `\"none\"` for none. What clients "
         "send under this name is dropped, on every route.",
         default="Early-Data-Unique",

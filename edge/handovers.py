@@ -38,7 +38,7 @@ def _mode(text: str) -> int:
     return int(text, 8)
 
 
-PERMISSIONS: Final = Parsed("permissions", _mode, 'write them as chmod has them, such as "0660"')
+PERMISSIONS: Final = Parsed("permissions", _mode, 'write them as chmod has them, such as "0660"', "{:04o}".format)
 
 
 class Ownership(Protocol):
@@ -86,7 +86,7 @@ class Handoff:
         "The name that hooks and logs call it by; the receiver is told.",
     )
     socket: str = knob(
-        Parsed("Unix socket", _socket, 'write "unix:/run/legacy.sock"'),
+        Parsed("Unix socket", _socket, 'write "unix:/run/legacy.sock"', "unix:{}".format),
         'Where the receiver listens, `"unix:/run/legacy.sock"`: a Unix socket, SOCK_SEQPACKET.',
     )
     match: HandoffMatch | None = knob(

@@ -49,3 +49,8 @@ def peer_name(text: str) -> str:
     if name.startswith("*"):
         raise ValueError("is a pattern, not a name")
     return name
+
+
+def join(host: str, port: int) -> str:
+    """What `host_and_port` takes apart."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

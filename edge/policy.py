@@ -99,6 +99,11 @@ class Policy:
         return handshake.asks(self.cls)
 
     @property
+    def hooks(self) -> list[str]:
+        """The names of those that it has."""
+        return [name for name in HOOKS if hasattr(self.cls, name)]
+
+    @property
     def wraps_tickets(self) -> bool:
         return hasattr(self.cls, handshake.WRAPPER)
 

@@ -52,6 +52,10 @@ class Kind(ABC, Generic[T]):
     def read(self, value: object, at: Place) -> T:
         """The value checked and converted; ConfigError otherwise."""
 
+    def write(self, value: Any) -> object:
+        """What `read` makes such a value of: how a user could have written it."""
+        return str(value) if isinstance(value, Path) else value
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Knob:
@@ -108,6 +112,12 @@ def read_table(cls: type[T], value: object, at: Place, **extra: object) -> T:
     return cls(**found)
 
 
+def write_table(value: object) -> dict[str, Any]:
+    """A table as a user could have written it, with all defaults; what has none and is not given is left out."""
+    found = [(name, k, getattr(value, name)) for name, k in knobs(type(value))]
+    return {name: k.kind.write(it) for name, k, it in found if it is not None or k.default is not None}
+
+
 def nearest(name: str, known: Sequence[str] | dict[str, Any], otherwise: str) -> str:
     """A remedy: the known name that was probably meant, or all of them."""
     close = difflib.get_close_matches(name, known, n=1)
@@ -160,6 +170,9 @@ class Named(Kind[int]):
         self._numbers = numbers
         self._any_case = any_case
 
+    def write(self, value: int) -> object:
+        return next(name for name, number in self._numbers.items() if number == value)
+
     def read(self, value: object, at: Place) -> int:
         name = value.lower() if self._any_case and isinstance(value, str) else value
         if isinstance(name, str) and name in self._numbers:
@@ -175,6 +188,9 @@ class Integer(Kind[int]):
         self._low = low
         self._high = high
         self._none = none
+
+    def write(self, value: int) -> object:
+        return "none" if self._none and not value else value
 
     def read(self, value: object, at: Place) -> int:
         if value == "none" and self._none:
@@ -215,6 +231,12 @@ class _Quantity(Kind[int]):
             return -1
         return int(m[1]) * self.units[m[2]]
 
+    def write(self, value: int) -> object:
+        if self._none and not value:
+            return "none"
+        number, unit = next((value // n, unit) for unit, n in reversed(self.units.items()) if not value % n)
+        return f"{number}{unit}"
+
     def read(self, value: object, at: Place) -> int:
         if value == "none":
             if self._none:
@@ -252,6 +274,10 @@ class Rate(Kind[int]):
     """A size per second, in bytes per second. "none" is 0."""
 
     text = 'rate or "none"'
+    _size = Size("1B", "1GiB")
+
+    def write(self, value: int) -> object:
+        return f"{self._size.write(value)}/s" if value else "none"
 
     def read(self, value: object, at: Place) -> int:
         if value == "none":
@@ -259,7 +285,7 @@ class Rate(Kind[int]):
         size, per, second = value.partition("/") if isinstance(value, str) else ("", "", "")
         if per + second != "/s":
             raise at.error(f"{show(value)} is not a rate", 'write a size per second, such as "1KiB/s", or "none"')
-        return Size("1B", "1GiB").read(size, at)
+        return self._size.read(size, at)
 
 
 class File(Kind[Path]):
@@ -286,6 +312,9 @@ class ListOf(Kind[tuple[T, ...]]):
         self._kind = kind
         self._empty = empty
 
+    def write(self, value: tuple[T, ...]) -> object:
+        return [self._kind.write(item) for item in value]
+
     def read(self, value: object, at: Place) -> tuple[T, ...]:
         if not isinstance(value, list):
             raise at.error(f"{show(value)} is not an array", f"write it in brackets: [{show(value)}]")
@@ -310,6 +339,9 @@ class Section(Kind[T]):
         self._none = none
         self._short = short
 
+    def write(self, value: T) -> object:
+        return "none" if value is None else write_table(value)
+
     def read(self, value: object, at: Place) -> T:
         if self._none and value == "none":
             return cast(T, None)  # its field says so
@@ -327,6 +359,9 @@ class Variants(Kind[T]):
         self.tables = tables
         self._plain = plain
         self._by = by
+
+    def write(self, value: T) -> object:
+        return write_table(value) if isinstance(value, tuple(self.tables.values())) else self._plain.write(value)
 
     def read(self, value: object, at: Place) -> T:
         if not isinstance(value, dict):
@@ -349,6 +384,9 @@ class Sections(Kind[tuple[T, ...]]):
         self.cls = cls
         self._empty = empty
 
+    def write(self, value: tuple[T, ...]) -> object:
+        return [write_table(item) for item in value]
+
     def read(self, value: object, at: Place) -> tuple[T, ...]:
         if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
             raise at.error("is not an array of tables", f"write [[{at.path}]] with two brackets on each side")
@@ -358,12 +396,16 @@ class Sections(Kind[tuple[T, ...]]):
 
 
 class Parsed(Kind[T]):
-    """A string given to a function, which raises ValueError with what is wrong."""
+    """A string given to a function, which raises ValueError with what is wrong. `unparse` is its inverse."""
 
-    def __init__(self, text: str, parse: Callable[[str], T], remedy: str) -> None:
+    def __init__(self, text: str, parse: Callable[[str], T], remedy: str, unparse: Callable[[T], str] = str) -> None:
         self.text = text
         self._parse = parse
         self._remedy = remedy
+        self._unparse = unparse
+
+    def write(self, value: T) -> object:
+        return self._unparse(value)
 
     def read(self, value: object, at: Place) -> T:
         if not isinstance(value, str):

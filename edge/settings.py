@@ -15,7 +15,7 @@ from typing import Final
 from edge.admin import Admin
 from edge.early_data import MODE, EarlyData
 from edge.handovers import Handoff, HandoffSocket, socket_path
-from edge.hostport import dns_name, host_and_port, peer_name, split_port
+from edge.hostport import dns_name, host_and_port, join, peer_name, split_port
 from edge.limits import Limits, RouteLimits
 from edge.logsettings import AccessLog, ErrorLog, KeyLog, KeyLogTable
 from edge.monitoring import BindSection, Metrics, StatusPage
@@ -79,7 +79,7 @@ class Bind:
     def __str__(self) -> str:
         if self.path:
             return f"unix:{self.path}"
-        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+        return join(self.address, self.port)
 
     @property
     def family(self) -> socket.AddressFamily:
@@ -99,7 +99,7 @@ class Server:
     def __str__(self) -> str:
         if self.path:
             return f"unix:{self.path}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return join(self.host, self.port)
 
 
 Address = tuple[str, str] | tuple[str, str, int]

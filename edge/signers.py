@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final
 
-from edge.hostport import host_and_port, peer_name
+from edge.hostport import host_and_port, join, peer_name
 from edge.schema import (
     Choice,
     Duration,
@@ -40,7 +40,12 @@ class KeylessKey:
     signer: str = knob(Choice("keyless"), "The key is on key servers, which speak gokeyless's protocol.")
     servers: tuple[KeyServer, ...] = knob(
         ListOf(
-            Parsed("key server", host_and_port, 'write "10.0.0.5:2407", "[2001:db8::5]:2407" or "keys.internal:2407"')
+            Parsed(
+                "key server",
+                host_and_port,
+                'write "10.0.0.5:2407", "[2001:db8::5]:2407" or "keys.internal:2407"',
+                lambda server: join(*server),
+            )
         ),
         "The key servers: each is to have the key. Who answers fastest is asked, and another one when it is late or "
         "fails. Each address of a name is a server; the name is looked up again every minute.",
@@ -71,7 +76,7 @@ class Pkcs11Key:
     token: str = knob(Text("label"), "The token's label.")
     label: str | None = knob(Text("label"), "The key's label (CKA_LABEL).", default=None)
     id: bytes | None = knob(
-        Parsed("identifier", _identifier, 'write it in hexadecimal digits: "01", "a1:b2:c3"'),
+        Parsed("identifier", _identifier, 'write it in hexadecimal digits: "01", "a1:b2:c3"', bytes.hex),
         "The key's identifier (CKA_ID), in hexadecimal digits. One of `label` and `id` is needed.",
         default=None,
     )

@@ -7,8 +7,7 @@ meaning.
 import time
 from typing import TYPE_CHECKING, Any
 
-from edge import __version__
-from edge.inventory import Entry, Inventory
+from edge import __version__, shown
 from edge.reload import Reloads
 
 if TYPE_CHECKING:
@@ -33,11 +32,7 @@ def describe(master: "Master") -> State:
         "reloads": describe_reloads(master.reloads),
         "workers": [_worker(worker) for worker in sorted(master.WORKERS.values(), key=_rank)],
         "drains": _drains(master),
-        "listeners": [
-            {"bind": str(bind), "kind": listener.kind}
-            for listener in prepared.settings.listener
-            for bind in listener.bind
-        ],
+        "listeners": list(shown.listeners(prepared.settings)),
         "certificates": certificates(master),
         "tickets": prepared.rotation.describe(now) if prepared.rotation else None,
         "companions": [{"title": companion.title, "pid": companion.pid} for companion in master.companions],
@@ -61,24 +56,11 @@ def describe_reloads(reloads: Reloads) -> State:
 
 
 def certificates(master: "Master") -> list[State]:
+    """As `edge.shown` has them."""
     generation = master.current
-    inventory: Inventory = master.administration.inventory
-    return [_certificate(e) for e in inventory.entries(generation.prepared.serving.identities, generation.staples)]
-
-
-def _certificate(entry: Entry) -> State:
-    return {
-        "path": entry.path,
-        "names": list(entry.names),
-        "kind": entry.kind,
-        "serial": entry.serial,
-        "expires": entry.expires.timestamp(),
-        "must_staple": entry.must_staple,
-        "ocsp": entry.ocsp,
-        "ocsp_expires": entry.ocsp_expires and entry.ocsp_expires.timestamp(),
-        "timestamps": entry.timestamps,
-        "delegated": entry.delegated and entry.delegated.timestamp(),
-    }
+    prepared = generation.prepared
+    entries = master.administration.inventory.entries(prepared.serving.identities, generation.staples)
+    return list(shown.certificates(prepared.settings, entries))
 
 
 def _rank(worker: "EdgeWorker") -> tuple[int, int]:

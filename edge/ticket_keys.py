@@ -65,7 +65,7 @@ class Schedule:
 
     def describe(self, now: float) -> list[dict[str, Any]]:
         """Of each key of `keys` its `id` (the begin of its name, which tickets show), its `state` ("seals", "next" or
-        "opens"), and from when (`since`) and until when (`until`) it is known to processes. Never the key."""
+        "opens"), from when it seals (`since`), and until when it is kept (`until`). Never the key."""
         period, seconds = self.period(now), self._rotate / 1000
         keys = self.keys(now)
         periods = [period, period + 1, *range(period - 1, period - len(keys) + 1, -1)]
@@ -74,7 +74,7 @@ class Schedule:
             {
                 "id": name.hex()[:8],
                 "state": state,
-                "since": (index - 1) * seconds,
+                "since": index * seconds,
                 "until": (index + 1 + self._keep) * seconds,
             }
             for (name, _), index, state in zip(keys, periods, states, strict=True)

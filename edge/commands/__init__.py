@@ -10,6 +10,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "run": "edge.commands.run:run",
     "check": "edge.commands.check:check",
     "reload": "edge.commands.reload:reload",
+    "show": "edge.commands.show:show",
     "example": "edge.commands.example:example",
     "delegate": "edge.commands.delegate:delegate",
     "keyserver": "edge.keyserver:keyserver",

@@ -62,15 +62,16 @@ def test_check_says_what_would_serve(edge, origin):
     edge.configure(origin, extra='[[route]]\nmatch = { host = ["a.de"], method = ["PUT"] }\nupstream = "origin"')
     done = run("check", "--config", edge.file)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(f"{edge.file}: ok\n")
+    assert done.stdout.startswith(f"{edge.file}: ok, for 2 workers\n")
     for words in (
         f"127.0.0.1:{edge.port}",
-        "localhost: ECDSA P-256, until 20",
-        f"origin: http/1.1 to {origin.address}",
-        "any * /* to origin",
-        "PUT a.de /* to origin",
+        "localhost ECDSA P-256 20",
+        f"file {edge.directory}/localhost.key",
+        f"origin http/1.1 {origin.address}",
+        "any * /* origin",
+        "PUT a.de /* origin",
     ):
-        assert words in done.stdout
+        assert words in " ".join(done.stdout.split())
 
 
 def test_check_warns(edge, origin):

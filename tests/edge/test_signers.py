@@ -246,5 +246,7 @@ def test_check_tells_what_it_is(files, tmp_path):
     (tmp_path / "edge.toml").write_text(text)
     result = CliRunner().invoke(cli, ["check", "--config", str(tmp_path / "edge.toml")])
     assert result.exit_code == 0, result.output
-    assert "a.example, b.example: ECDSA P-256" in result.output
+    shown = " ".join(result.output.split())
+    assert "a.example, b.example ECDSA P-256" in shown
+    assert "key server " in shown
     assert config.load(tmp_path / "edge.toml").certificate[0].key.timeout == 1000

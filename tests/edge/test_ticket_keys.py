@@ -179,3 +179,15 @@ def test_a_secret_file(tmp_path):
 )
 def test_no_ticket_outlives_its_key(written, seconds):
     assert ticket_keys.lifetime(tickets(**written)) == seconds
+
+
+def test_what_is_told_of_keys(schedule):
+    now = START + 5 * HOUR
+    told = schedule.describe(now)
+    assert [key["state"] for key in told] == ["seals", "next", "opens", "opens", "opens"]
+    assert [key["id"] for key in told] == [name.hex()[:8] for name, _ in schedule.keys(now)]
+    assert told[0]["since"] <= now < told[0]["since"] + HOUR
+    assert told[1]["since"] == told[0]["since"] + HOUR
+    for key in told:
+        assert key["until"] == key["since"] + 4 * HOUR  # its own period, and three in which it opens
+        assert not any(secret.hex() in str(told) for pair in schedule.keys(now) for secret in pair)

@@ -1,0 +1,76 @@
+"""`edge show`."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from rich.console import RenderableType
+
+from edge import toml
+from edge.commands import options, render
+from edge.commands.client import Admin, Line
+
+Items = list[Line]
+Renderer = Callable[[Items, Line, float], RenderableType]
+"""The items, the last line and the time -> what is shown."""
+
+
+def _config(items: Items, _last: Line, _now: float) -> RenderableType:
+    document: dict[str, Any] = {}
+    for item in items:
+        if item["array"]:
+            document.setdefault(item["table"], []).append(item["values"])
+        else:
+            document[item["table"]] = item["values"]
+    return "\n".join(toml.lines(document)).rstrip()
+
+
+KINDS: Final[Mapping[str, tuple[Renderer, str]]] = {
+    "config": (_config, "The configuration that holds, with all defaults, in TOML."),
+    "listeners": (lambda items, _, __: render.listeners(items), "Where clients connect."),
+    "routes": (lambda items, _, __: render.routes(items), "Which requests go where."),
+    "upstreams": (lambda items, _, __: render.upstreams(items), "Servers, and what is spoken with them."),
+    "certs": (lambda items, _, now: render.certificates(items, now), "Certificates, until when, and where keys are."),
+    "tickets": (render.tickets, "The keys of session tickets: their ages and states."),
+    "handoffs": (lambda items, _, __: render.handoffs(items), "Which connections other processes get."),
+    "hooks": (lambda items, _, __: render.hooks(items), "Policies, and what they are asked."),
+}
+
+
+@click.group(short_help="Show what the running edge has: routes, certificates, connections, …")
+def show() -> None:
+    """Show what the running edge has.
+
+    It is reached through its admin socket: see [server] admin. With --json, each thing is an object on a line of its
+    own (docs/admin.md).
+
+    \b
+    exit code 0  it was shown
+    exit code 1  the running edge refuses
+    exit code 3  nobody was reached
+    exit code 4  no answer in time
+    """
+
+
+def _command(what: str, renderer: Renderer, help_text: str) -> click.Command:
+    @click.command(what, help=help_text)
+    @options.admin
+    @click.option("--json", "as_json", is_flag=True, help="JSON: an object on a line for each.")
+    def command(*, file: Path | None, path: Path | None, as_json: bool) -> None:
+        with Admin(options.admin_path(path, file)) as admin:
+            *items, last = admin.ask("show", what=what)
+        if as_json:
+            for item in items:
+                click.echo(json.dumps(item))
+            return
+        out = render.console()
+        out.print(renderer(items, last, time.time()))
+
+    return command
+
+
+for _what, (_renderer, _help) in KINDS.items():
+    show.add_command(_command(_what, _renderer, _help))

@@ -1,7 +1,10 @@
 """Errors that end in one clear line for the operator, never in a traceback."""
 
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from edge.settings import Bind
 
 
 class EdgeError(Exception):
@@ -28,3 +31,11 @@ class ConfigError(EdgeError):
 
 class ListenError(EdgeError):
     """An address cannot be listened on."""
+
+
+class AddressInUseError(ListenError):
+    """Somebody listens on `bind`."""
+
+    def __init__(self, message: str, bind: "Bind") -> None:
+        super().__init__(message)
+        self.bind = bind

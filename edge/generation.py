@@ -12,9 +12,10 @@ from edge import config, logs, plane, stapling, ticket_keys
 from edge.counting import Counting
 from edge.errorlog import ErrorLog
 from edge.logs import Logs, Sender
+from edge.privileges import drop_privileges
 from edge.schema import Place
 from edge.settings import Settings
-from edge.worker import EdgeWorker, drop_privileges
+from edge.worker import EdgeWorker
 
 # After a worker's own deadline, before the master kills it.
 DRAIN_MARGIN_SECONDS = 5.0
@@ -71,7 +72,6 @@ def _gunicorn_config(settings: Settings, owner: tuple[int, int], sender: Sender)
         "loglevel": server.error_log.level,
         "timeout": math.ceil(server.worker_timeout / 1000),
         "graceful_timeout": math.ceil(server.drain_timeout / 1000 + DRAIN_MARGIN_SECONDS),
-        "pidfile": str(server.pid_file) if server.pid_file else None,
         "user": owner[0],
         "group": owner[1],
         "proc_name": "edge",
@@ -79,6 +79,7 @@ def _gunicorn_config(settings: Settings, owner: tuple[int, int], sender: Sender)
         "control_socket_disable": True,
         "pre_fork": lambda master, worker: master.furnish(worker),
         "post_fork": lambda master, worker: master.leave(worker),
+        "child_exit": lambda master, worker: master.bury(worker),
     }.items():
         cfg.set(name, value)
     return cfg

@@ -14,6 +14,7 @@ What gunicorn does stays: signals, forking, reaping, heartbeats, the PID file. W
 
 import contextlib
 import dataclasses
+import faulthandler
 import math
 import os
 import queue
@@ -31,7 +32,6 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 from gunicorn.errors import HaltServer
-from gunicorn.pidfile import Pidfile
 from setproctitle import setproctitle
 
 from edge import __version__, channel, plane, state, systemd
@@ -42,13 +42,16 @@ from edge.companion import Companion
 from edge.errors import EdgeError
 from edge.generation import DRAIN_MARGIN_SECONDS, Generation, Generations
 from edge.observation import Observation
+from edge.pidfile import TITLE, PidFile
+from edge.privileges import drop_privileges, keep_memory
 from edge.reload import AskedBy, Reloads
 from edge.renewal import Renewal
 from edge.rollout import Commit, Rollout, read_answer
 from edge.settings import Bind
 from edge.slots import Slot, Slots, Staged
 from edge.sockets import ListeningSocket
-from edge.worker import EdgeWorker, drop_privileges
+from edge.supervision import CRASH_LOOP, Overseer
+from edge.worker import EdgeWorker
 
 # Old generations that may drain at a time; a reload beyond that waits.
 DRAINING_GENERATIONS: Final = 4
@@ -84,6 +87,7 @@ class Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no typ
         """Serves until stopped. Raises EdgeError when that cannot begin; ends in SystemExit otherwise."""
         given = systemd.given_sockets(os.environ)
         notifier = systemd.Notifier.from_environment(os.environ)
+        keep_memory(private=True)  # before any key is in it
         first = self.generations.next()
         self.cfg = first.cfg
         self.generations.logs.use(first.prepared.settings, first.owner)
@@ -99,7 +103,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     WORKER_BOOT_ERROR = APP_LOAD_ERROR = -1
 
     app: Application
-    pidfile: Pidfile | None
+    pidfile: PidFile | None
     num_workers: int
     WORKERS: dict[int, EdgeWorker]
 
@@ -115,6 +119,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self.takeover: Takeover | None = Takeover(None, Staged(0))
         self._rollouts = 0
         self._spawning = Slot(-1)
+        self._overseer = Overseer()
         self._watched: dict[int, Callable[[], None]] = {}
         self._due = math.inf
         self.WORKERS = {}
@@ -132,11 +137,15 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     def start(self) -> None:
         raise_file_limit()
+        keep_memory(private=not self.current.prepared.settings.server.core_dumps)
+        faulthandler.enable(2)
+        setproctitle(TITLE)
         self._open_wakeup()
-        self._stage(self.current, self.current.prepared.settings.server.workers)
+        self._stage(self.current, self.current.prepared.settings.server.workers, first=True)
         self.administration.prepare(self.current.prepared.settings)
         self._listen()
         super().start()
+        self._move_pid_file()
         listening = ", ".join(map(str, self.current.prepared.listeners))
         self.log.info("edge %s listens on %s, process %d", __version__, listening, self.pid)
         self._log_warnings()
@@ -163,7 +172,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self._publish()
         self._tell_service()
         self.due(self.administration.step(self.WORKERS.values()))
-        setproctitle("edge: master")
+        setproctitle(TITLE)
 
     def _tell_service(self) -> None:
         serving = [w for w in self.WORKERS.values() if w.serving and w.kill_at is None]
@@ -183,7 +192,8 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             seconds = self.current.prepared.settings.server.drain_timeout / 1000
             self.log.info("draining %d workers, for at most %g s", len(self.WORKERS), seconds)
         for worker in self.WORKERS.values():
-            worker.channel.close()  # one that still boots ends there
+            if not worker.serving:
+                worker.channel.close()  # it ends there; to one that serves it would mean that the master was killed
         for companion in self.companions:
             companion.stop()
         self.administration.close()
@@ -330,15 +340,16 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     def _use(self, generation: Generation) -> None:
         self.current = generation
+        keep_memory(private=not generation.prepared.settings.server.core_dumps)
         self.renewal.forget()
         self.app.cfg = generation.cfg
         self.setup(self.app)
 
-    def _stage(self, generation: Generation, number: int) -> Staged:
+    def _stage(self, generation: Generation, number: int, *, first: bool = False) -> Staged:
         """Binds what the generation needs and nobody holds yet; all or nothing. Raises ListenError."""
         try:
             self.observation.stage(generation.prepared.settings)
-            return self.slots.stage(generation.prepared, number)
+            return (self.slots.stage_first if first else self.slots.stage)(generation.prepared, number)
         finally:
             self._publish()
 
@@ -389,17 +400,22 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self.log.error("reload taken back: a worker did not start; the old configuration goes on")
 
     def _move_pid_file(self) -> None:
-        name = self.cfg.pidfile
+        """Has it where the configuration wants it. At a start RuntimeError: another master has it; later its lack is
+        told."""
+        wanted = self.current.prepared.settings.server.pid_file
+        name = str(wanted) if wanted else None
         if name == (self.pidfile and self.pidfile.fname):
             return
         if self.pidfile:
             self.pidfile.unlink()
-        self.pidfile = Pidfile(name) if name else None
+        self.pidfile = PidFile(name) if name else None
         try:
             if self.pidfile:
                 self.pidfile.create(self.pid)
         except (RuntimeError, OSError) as e:
             self.pidfile = None
+            if self.takeover and self.takeover.previous is None:
+                raise RuntimeError(str(e)) from None
             self.log.error("there is no PID file: %s", e)
 
     def _log_warnings(self) -> None:
@@ -440,9 +456,9 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         if wait <= 0:
             return True
         if not known:
-            self.log.error(
-                "slot %d: %d workers died in a row; the next starts in %.1f s", slot.index, slot.failures, wait
-            )
+            level = "critical" if slot.failures >= CRASH_LOOP else "error"
+            message = f"slot {slot.index}: {slot.failures} workers died in a row; the next starts in {wait:.1f} s"
+            self._report(level, f"a crash loop: {message}" if level == "critical" else message)
         self.due(at)
         return False
 
@@ -465,6 +481,18 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         if self.takeover:
             self.takeover.workers.append(worker)
         return True
+
+    def murder_workers(self) -> None:
+        for worker, number, seconds in self._overseer.hanging(self.WORKERS.values()):
+            where = f"worker {worker.slot.index} (pid {worker.pid})"
+            self.log.critical("%s has shown no sign of life for %.0f s: %s", where, seconds, number.name)
+            self.kill_worker(worker.pid, number)
+
+    def bury(self, worker: EdgeWorker) -> None:
+        """After a worker's end: what it has left to say."""
+        for line in worker.dump.lines():
+            self.log.error("worker %d (pid %d): %s", worker.slot.index, worker.pid, line)
+        worker.dump.close()
 
     def furnish(self, worker: EdgeWorker) -> None:
         """Before the fork: the worker's place."""
@@ -490,6 +518,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
                 s.close()
         for sibling in self.WORKERS.values():
             sibling.channel.close()
+            sibling.dump.close()
         for companion in self.companions:
             companion.leave()
         self.administration.leave()
@@ -510,6 +539,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             s.close()
         for worker in self.WORKERS.values():
             worker.channel.close()
+            worker.dump.close()
             worker.tmp.close()
         for companion in self.companions:
             companion.leave()

@@ -182,6 +182,18 @@ class ServerTable:
     worker_timeout: Milliseconds = knob(
         Duration("2s", "1h"), "A worker that shows no sign of life for this long is killed and replaced.", default="30s"
     )
+    core_dumps: bool = knob(
+        Boolean(),
+        "Whether a crash may leave a core dump, with the keys and data of clients in it, and processes of the same "
+        "user may look into the memory of these; for looking for a fault. Holds for processes that start later.",
+        default=False,
+    )
+    upgrade_timeout: Milliseconds = knob(
+        Duration("1s", "1h"),
+        "How long a new version may take to start its workers ([operations.md](operations.md#upgrade)); then it is "
+        "ended, and the old one goes on.",
+        default="1m",
+    )
     memory_limit: int = knob(
         Size("16MiB", "1024GiB", none=True),
         "A worker that has more memory than this of its own closes idle connections, those that have been idle longest "

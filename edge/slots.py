@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from edge import handovers, sockets, systemd
+from edge.errors import AddressInUseError
+from edge.orphans import Rendezvous
 from edge.plane import Prepared
 from edge.settings import Bind, Listener
 from edge.sockets import ListeningSocket
@@ -14,6 +16,8 @@ from edge.sockets import ListeningSocket
 if TYPE_CHECKING:
     from edge.worker import EdgeWorker
 
+# A first start waits this long for an address that is in use.
+PREDECESSOR_SECONDS: Final = 1.0
 # A slot that goes gets no new connections, but those in the middle of TCP's handshake (or deferred) still arrive.
 STEER_SECONDS: Final = sockets.DEFER_ACCEPT_SECONDS + 2.0
 # A worker that lived shorter than this counts as a failure, and its slot waits before the next.
@@ -69,6 +73,8 @@ class Slots:
         """`given`: sockets that the service manager has opened. They stay here, and slots have twins of them."""
         self._log = log
         self._given = given
+        self.shared: dict[Bind, Rendezvous] = {}
+        """Addresses whose sockets some other process has still, by its leave."""
         self.places: list[Slot] = []
         self.leaving: list[Slot] = []
         """Those beyond the number of workers: new connections go past them, then they drain and close."""
@@ -88,7 +94,7 @@ class Slots:
                 if bind in self._given:
                     systemd.check_given(self._given[bind], bind, number)
                 # Our own sockets on the same port, a wildcard's say, look taken too.
-                elif (bind.family, bind.port) not in held:
+                elif (bind.family, bind.port) not in held and bind not in self.shared:
                     sockets.check_free(bind)
             self.places += [Slot(index) for index in range(len(self.places), number)]
             for slot in self.places[:number]:
@@ -100,6 +106,27 @@ class Slots:
             self.unstage(staged)
             raise
         return staged
+
+    def stage_first(self, prepared: Prepared, number: int) -> Staged:
+        """`stage`, where the workers of a master who was killed may be listening. Raises ListenError."""
+        until = time.monotonic() + PREDECESSOR_SECONDS
+        while True:
+            try:
+                return self.stage(prepared, number)
+            except AddressInUseError as e:
+                if e.bind in self.shared or not self._meet_orphans(e.bind, until):
+                    raise
+
+    def _meet_orphans(self, bind: Bind, until: float) -> bool:
+        try:
+            met = Rendezvous(bind)
+        except OSError:
+            return False
+        if met.meet(max(0.0, until - time.monotonic())):
+            self.shared[bind] = met
+            return True
+        met.close()
+        return False
 
     def unstage(self, staged: Staged) -> None:
         for slot, bind in staged.added:
@@ -114,7 +141,8 @@ class Slots:
         for slot in self.places:
             if bind in slot.sockets:
                 return slot.sockets[bind].twin()
-        return sockets.bound_unix(bind, listener.handoff.mode, handovers.ownership(listener.handoff))
+        owner = handovers.ownership(listener.handoff)
+        return sockets.bound_unix(bind, listener.handoff.mode, owner, replace=bind in self.shared)
 
     def listen(self, prepared: Prepared, number: int) -> None:
         """Sockets join their group here, slot after slot: `sockets.steer` counts on that order."""
@@ -122,6 +150,9 @@ class Slots:
             for listener in prepared.settings.listener:
                 for bind in listener.bind:
                     slot.sockets[bind].listen(listener.backlog)
+        for met in self.shared.values():
+            met.close()
+        self.shared = {}
         for listener in prepared.settings.listener:
             self._permit(listener)
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from edge import handoff
-from edge.errors import ListenError
+from edge.errors import AddressInUseError, ListenError
 from edge.settings import Bind
 
 # A connection reaches accept when its first bytes have come, or after this many seconds.
@@ -113,12 +113,15 @@ def bound(bind: Bind) -> ListeningSocket:
     return s
 
 
-def bound_unix(bind: Bind, mode: int, owner: tuple[int, int]) -> ListeningSocket:
-    """A Unix socket at the bind's path, not yet listening; one that nobody listens on any more is replaced. Raises
-    ListenError."""
+def bound_unix(bind: Bind, mode: int, owner: tuple[int, int], *, replace: bool = False) -> ListeningSocket:
+    """A Unix socket at the bind's path, not yet listening; one that nobody listens on any more is replaced, or with
+    `replace` any. Raises ListenError."""
     s = ListeningSocket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        handoff.check_free(bind.path)
+        if replace:
+            os.unlink(bind.path)
+        else:
+            handoff.check_free(bind.path)
         s.bind(bind.path)
         s.name = Name(bind.path, _inode(bind.path), os.getpid())
         permit(bind, mode, owner)
@@ -126,10 +129,11 @@ def bound_unix(bind: Bind, mode: int, owner: tuple[int, int]) -> ListeningSocket
     except OSError as e:
         s.close()
         why = e.strerror or "cannot be used"
-        raise ListenError(
+        message = (
             f"{bind}: the path cannot be bound: {why.lower()}; choose one in a directory that exists and is yours to "
             "write, and where nobody else listens"
-        ) from None
+        )
+        raise _refusal(e, message, bind) from None
     return s
 
 
@@ -150,9 +154,12 @@ def _bind(s: socket.socket, bind: Bind) -> None:
             s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         s.bind((bind.address, bind.port))
     except OSError as e:
-        raise ListenError(
-            f"{bind}: the address {REASONS.get(e.errno or 0, f'cannot be used: {e.strerror}')}"
-        ) from None
+        message = f"{bind}: the address {REASONS.get(e.errno or 0, f'cannot be used: {e.strerror}')}"
+        raise _refusal(e, message, bind) from None
+
+
+def _refusal(error: OSError, message: str, bind: Bind) -> ListenError:
+    return AddressInUseError(message, bind) if error.errno == errno.EADDRINUSE else ListenError(message)
 
 
 def steer(member: socket.socket, count: int) -> None:

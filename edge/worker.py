@@ -3,7 +3,6 @@
 import faulthandler
 import gc
 import os
-import pwd
 import signal
 import socket
 import sys
@@ -15,15 +14,17 @@ from typing import TYPE_CHECKING, Any, Final
 from gunicorn.workers.base import Worker
 from setproctitle import setproctitle
 
-from edge import accesslog, channel, plane, spans, stapling, ticket_keys
+from edge import accesslog, channel, orphans, plane, spans, stapling, ticket_keys
 from edge.channel import Channel, ChannelError
 from edge.errorlog import one_line
 from edge.policy import Reports
+from edge.privileges import drop_privileges
 from edge.questions import Answering
 from edge.rollout import Preparing
 from edge.serving import CERTIFICATES
-from edge.settings import Settings
+from edge.settings import Bind, Settings
 from edge.stapling import Staples
+from edge.supervision import StackDump, expect_heartbeat
 
 if TYPE_CHECKING:
     from edge.generation import Generation
@@ -63,21 +64,29 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         """with why not, if it cannot."""
         self.kill_at: float | None = None
         """When a draining worker is killed (monotonic); None while it is not draining."""
+        self.dump = StackDump()
 
     def accepts(self) -> bool:
         """The master's view: whether it may hold its listening sockets still."""
         return os.fstat(self.tmp.fileno()).st_size == 0
 
+    def silent_for(self) -> float:
+        """The master's view: seconds since its last heartbeat."""
+        return float(time.monotonic() - self.tmp.last_update())
+
     def shows_life(self) -> bool:
-        """The master's view: whether its heart beats still."""
-        return bool(time.monotonic() - self.tmp.last_update() <= self.cfg.timeout)
+        return bool(self.silent_for() <= self.cfg.timeout)
 
     def init_process(self) -> None:
         """Opens what needs privileges, gives them up, then runs. Never returns to a caller who would go on."""
         setproctitle(f"edge: worker {self.slot.index} (generation {self.generation.number})")
+        # The master sends SIGABRT to a worker that hangs: it tells where. A crash does, too.
+        faulthandler.enable(self.dump.fd)
         gc.freeze()  # what the master made stays shared: no collection here writes to it
         settings = self.generation.prepared.settings
         self.sockets_by_bind = dict(self.slot.sockets)
+        self._orphaned = False
+        self._successors: dict[Bind, socket.socket] = {}
         try:
             self.plane = plane.open_plane(
                 self._report,
@@ -106,8 +115,6 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             (signal.SIGQUIT, self._stop),
         ):
             signal.signal(number, self._between_turns(act))
-        # The master sends SIGABRT to a worker that hangs: it tells where.
-        faulthandler.enable()
 
     def _between_turns(self, act: Callable[[], None]) -> Callable[[int, FrameType | None], None]:
         """A handler that defers: Python runs it anywhere, in the middle of a callback for a connection too."""
@@ -141,7 +148,7 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
                 self.plane.every(ticket_keys.TURN_MS, rotation.turn)
         except Exception as e:
             self._fail(e)
-        self.notify()
+        self._beat()
         self.plane.run()
         accesslog.end(self.plane, self.cfg.sender)
 
@@ -162,6 +169,29 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             goes_on = False
         if not goes_on:
             self._hearing.close()
+        if self.channel.ended:
+            self._lose_master()
+
+    def _lose_master(self) -> None:
+        """Goes on for a moment, until whoever starts the next master has let it listen, then drains."""
+        if not self.alive or self._orphaned:
+            return
+        self._orphaned = True
+        self.log.error("the master is gone: this worker drains")
+        self._give_up = time.monotonic() + orphans.ACCEPT_SECONDS
+        self._look_for_successor()
+        self.plane.every(orphans.LOOK_MS, self._look_for_successor)
+
+    def _look_for_successor(self) -> None:
+        if not self.alive:
+            return
+        if not self._successors and time.monotonic() > self._give_up:
+            self._drain()
+            return
+        for bind in self.generation.prepared.listeners.keys() - self._successors.keys():
+            if found := orphans.find_successor(bind):
+                self._successors[bind] = found
+                self.plane.watch(found.fileno(), self._drain)  # it ends when the successor listens
 
     def _look_for_staples(self) -> None:
         if self._preparing.busy:
@@ -173,9 +203,9 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
     def _beat(self) -> None:
         self.notify()
-        if os.getppid() != self.ppid and self.alive:
-            self.log.error("the master is gone: this worker drains")
-            self._drain()
+        expect_heartbeat(self.cfg.timeout)
+        if os.getppid() != self.ppid:
+            self._lose_master()
 
     def _drain(self) -> None:
         if not self.alive:
@@ -205,15 +235,3 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     def _fail(self, error: Exception) -> None:
         self.log.error("worker %d cannot start: %s: %s", self.slot.index, type(error).__name__, error)
         sys.exit(1)
-
-
-def drop_privileges(uid: int, gid: int) -> None:
-    """Becomes the user and group for good, with the user's own supplementary groups. OSError when that fails."""
-    if os.getresuid() == (uid,) * 3 and os.getresgid() == (gid,) * 3:
-        return
-    try:
-        os.initgroups(pwd.getpwuid(uid).pw_name, gid)
-    except KeyError:
-        os.setgroups([gid])
-    os.setresgid(gid, gid, gid)
-    os.setresuid(uid, uid, uid)

@@ -100,7 +100,8 @@ class Edge:
 
     # Its life.
 
-    def start(self) -> "Edge":
+    def start(self, since: int = 0) -> "Edge":
+        """`since`: the `mark` from which its log counts, where there was one before."""
         self.write()
         self.process = Process(
             [sys.executable, "-X", "faulthandler", "-m", "edge", "run", "--config", self.config],
@@ -109,7 +110,7 @@ class Edge:
             preexec_fn=self._preexec,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **(self._env or {})},
         )
-        self.process.started(lambda: self.in_error_log(r"generation 1 serves"), 15)
+        self.process.started(lambda: self.in_error_log(r"generation 1 serves", since), 15)
         return self
 
     def write(self) -> None:

@@ -110,7 +110,7 @@ def test_the_watchdog_hears_of_workers_that_live(edge, origin, manager):
     (worker,) = edge.workers()
     os.kill(worker, signal.SIGSTOP)
     # It is late after worker_timeout; until it is replaced nothing vouches for the service.
-    edge.wait_log(f"WORKER TIMEOUT .pid:{worker}", seconds=30)
+    edge.wait_log(rf"worker 0 \(pid {worker}\) has shown no sign of life", seconds=30)
     until(lambda: edge.workers() and worker not in edge.workers(), 30)
     before = manager.count("WATCHDOG")
     until(lambda: manager.count("WATCHDOG") > before + 2, 30)

@@ -1,0 +1,38 @@
+"""The master's PID file. One that a master left who was killed is no hindrance, whoever has its number by now."""
+
+import os
+from pathlib import Path
+
+from gunicorn.pidfile import Pidfile
+
+TITLE = "edge: master"
+
+
+class PidFile(Pidfile):  # type: ignore[misc]  # gunicorn has no types
+    fname: str
+
+    def validate(self) -> int | None:
+        """The master that it names and that runs, or None."""
+        pid: int | None = super().validate()
+        return pid if pid is None or pid == os.getpid() or _is_master(pid) else None
+
+    def take(self, pid: int) -> None:
+        """Is this process's from now on, whoever had it before. Raises RuntimeError or OSError."""
+        Path(self.fname).unlink(missing_ok=True)
+        self.create(pid)
+
+
+def _is_master(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(TITLE.encode())
+    except OSError:
+        # Hidden (the mount option hidepid): of one's own user's processes those alone that keep their memory private.
+        return _is_ours(pid)
+
+
+def _is_ours(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True

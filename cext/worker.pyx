@@ -13,6 +13,7 @@ from cext.proxy.downstream cimport Downstream
 from cext.proxy.frontend cimport Frontend
 from cext.proxy.handshake_hooks cimport HandshakeHooks
 from cext.proxy.hooks cimport Hooks
+from cext.proxy.listing cimport connections, servers
 from cext.proxy.listener_settings cimport ListenerSettings
 from cext.proxy.pressure cimport Pressure
 from cext.proxy.trace cimport Tracer, TraceSettings
@@ -143,6 +144,19 @@ cdef class DataPlane:
     def stop(self):
         """run() returns at the end of this turn; connections are cut."""
         self.loop.stop()
+
+    def connections(self, int place, filters):
+        """Some of the clients' connections from `place` on (0 at first) -> (where to go on, 0 at the end; list of
+        (descriptor, dict)). `filters`: `networks`, a list of (IP, bits); `state`; `server_name`, which as ".example.com"
+        is every name below. docs/admin.md has the keys of each."""
+        cdef int next_place = 0
+        cdef list found = connections(self.ctx, max(place, 0), filters, &next_place)
+        return next_place, found
+
+    def upstreams(self):
+        """What this worker has open to each server: a list of dicts."""
+        cdef Frontend frontend
+        return servers(self.ctx, [frontend.settings.router for frontend in self.frontends])
 
     def counters(self):
         """Counts since the start (and connections_open), by name."""

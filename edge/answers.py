@@ -6,11 +6,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from edge import shown, state
 from edge.control import Answer, Command
+from edge.polling import Poll
 from edge.reload import Outcome
 from edge.settings import Settings
+from edge.told import filters
 
 if TYPE_CHECKING:
     from edge.master import Master
+
+LIMIT: Final = 100
+"""Connections that are shown when nothing else is said."""
+LIMIT_MOST: Final = 10_000_000
 
 Arguments = Mapping[str, Any]
 
@@ -68,6 +74,20 @@ def _tickets(master: "Master", _arguments: Arguments, answer: Answer) -> None:
     answer.each(told.pop("keys"), enabled=True, **told)
 
 
+def _connections(master: "Master", arguments: Arguments, answer: Answer) -> None:
+    """What workers say of their connections (`edge.polling`): those that `client`, `state` and `server_name` leave, at
+    most `limit` of them."""
+    limit = arguments.get("limit", LIMIT)
+    if not isinstance(limit, int) or not 0 < limit <= LIMIT_MOST:
+        raise ValueError(f"limit is a number between 1 and {LIMIT_MOST}")
+    Poll(master, {"what": "connections", **filters(arguments)}, answer, limit)
+
+
+def _pools(master: "Master", _arguments: Arguments, answer: Answer) -> None:
+    """What workers say of what they have open to servers."""
+    Poll(master, {"what": "upstreams"}, answer, LIMIT_MOST)
+
+
 SHOWN: Final[dict[str, Command]] = {
     "config": _of_settings(shown.configuration),
     "listeners": _of_settings(shown.listeners),
@@ -77,4 +97,6 @@ SHOWN: Final[dict[str, Command]] = {
     "hooks": _hooks,
     "certs": _certificates,
     "tickets": _tickets,
+    "connections": _connections,
+    "pools": _pools,
 }

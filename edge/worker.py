@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from gunicorn.workers.base import Worker
 from setproctitle import setproctitle
 
-from edge import accesslog, channel, orphans, plane, spans, stapling, ticket_keys
+from edge import accesslog, channel, orphans, plane, spans, stapling, ticket_keys, told
 from edge.channel import Channel, ChannelError
 from edge.errorlog import one_line
 from edge.policy import Reports
@@ -134,7 +134,7 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
                 self.channel,
                 {CERTIFICATES: lambda changed: serving.prepare(self._staples.fill(changed))},
                 self.log.error,
-                Answering(self.channel, {}, self.log.error),
+                Answering(self.channel, told.answers(self.plane), self.log.error),
             )
             self._look_for_staples()  # those of the last run are there
             self.plane.every(stapling.LOOK_MS, self._look_for_staples)

@@ -136,6 +136,17 @@ cdef struct tcp_counts:                 # the beginning of linux/tcp.h's tcp_inf
     uint8_t before[120]
     uint64_t tcpi_bytes_acked           # RFC 4898's tcpEStatsAppHCThruOctetsAcked
 
+cdef struct tcp_facts:                  # likewise, with what lies in between
+    uint8_t before[44]
+    uint32_t tcpi_last_data_sent        # ms ago
+    uint32_t tcpi_last_ack_sent
+    uint32_t tcpi_last_data_recv
+    uint8_t between[12]
+    uint32_t tcpi_rtt                   # us
+    uint8_t behind[48]
+    uint64_t tcpi_bytes_acked
+    uint64_t tcpi_bytes_received
+
 cdef extern from "<sys/ioctl.h>" nogil:
     int ioctl(int fd, unsigned long request, int *value)
 

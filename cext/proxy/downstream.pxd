@@ -87,6 +87,7 @@ cdef class Downstream(Stream):
     cdef Peer peer
     cdef WriteLimits writes             # of the request that came last,
     cdef int keepalive_ms               # and the wait after it
+    cdef uint32_t began                 # when it was accepted, in seconds of the loop's clock
     # for the session
     cdef int write(self, const uint8_t *p, size_t n) noexcept
     cdef uint8_t *reserve(self, size_t n, size_t *room) noexcept

@@ -162,6 +162,7 @@ cdef class Downstream(Stream):
         self.writable = True
         self.writes.idle = CLOSING_MS
         self.keepalive_ms = self.settings.timeouts.keepalive
+        self.began = <uint32_t> (self.loop.now // 1000)
         try:
             self.tls = Connection(self.settings.tls)
         except Exception as e:

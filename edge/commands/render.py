@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edge.errorlog import one_line
+from edge.hostport import join
 
 Item = Mapping[str, Any]
 
@@ -274,4 +275,55 @@ def tickets(keys: Iterable[Item], rest: Item, now: float) -> RenderableType:
             )
             for key in keys
         ),
+    )
+
+
+_STATES: Final = {"handshake": FAIR, "active": GOOD, "hijacked": "cyan", "closing": FAINT, "idle": FAINT}
+
+
+def connections(items: Iterable[Item], more: bool) -> RenderableType:
+    made = table("client", "worker", "state", "protocol", ">age", ">in", ">out", "asks")
+    count = 0
+    for item in items:
+        count += 1
+        made.add_row(
+            text(join(item["client"], item["port"])),
+            text(item["slot"]),
+            _state(item),
+            text(" ".join(filter(None, (item.get("protocol"), item.get("tls"))))),
+            text(duration(item["age"])),
+            text(size(item.get("bytes_in"))),
+            text(size(item.get("bytes_out"))),
+            _asks(item),
+        )
+    title = f"Connections: {count}{', and there are more (--limit)' if more else ''}"
+    if not count:
+        return Text.assemble(("Connections", "bold"), (": none", FAINT))
+    return Group(Text(title, style="bold"), made)
+
+
+def _state(item: Item) -> Text:
+    words = item["state"] + (", waits for a hook or a signature" if item.get("waits") else "")
+    return Text(one_line(words), style=_STATES.get(item["state"], ""))
+
+
+def _asks(item: Item) -> Text:
+    """Its requests that are under way, or for whom it is."""
+    running = item["running"]
+    if not running:
+        return text(item["server_name"], FAINT)
+    lines = [_request(item, request) for request in running]
+    if item.get("streams", 0) > len(running):
+        lines.append(Text(f"and {item['streams'] - len(running)} more", style=FAINT))
+    return Text("\n").join(lines)
+
+
+def _request(item: Item, request: Item) -> Text:
+    host = request["host"] or item["server_name"]
+    after = f" {request['status']}" if request["status"] else ""
+    to = request["server"] or request["upstream"]
+    tunnel = f" ({request['tunnel']})" if request.get("tunnel") else ""
+    return Text.assemble(
+        one_line(f"{request['method']} {host}{request['path']}{tunnel}{after}"),
+        (one_line(f" {duration(request['age'])}{f' at {to}' if to else ''}"), FAINT),
     )

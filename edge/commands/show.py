@@ -2,16 +2,19 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import click
 from rich.console import RenderableType
 
-from edge import toml
+from edge import told, toml
 from edge.commands import options, render
 from edge.commands.client import Admin, Line
+
+WORKERS_SECONDS: Final = 600.0
+"""For what may be long."""
 
 Items = list[Line]
 Renderer = Callable[[Items, Line, float], RenderableType]
@@ -74,3 +77,56 @@ def _command(what: str, renderer: Renderer, help_text: str) -> click.Command:
 
 for _what, (_renderer, _help) in KINDS.items():
     show.add_command(_command(_what, _renderer, _help))
+
+
+@show.command()
+@options.admin
+@click.option("--client", metavar="ADDRESS", help="Of this address or network alone: 192.0.2.7, 2001:db8::/32.")
+@click.option("--state", type=click.Choice(told.STATES), help="In this state alone.")
+@click.option("--sni", metavar="NAME", help="For this server name alone; *.example.com is every name below it.")
+@click.option("--limit", type=click.IntRange(1, 10_000_000), default=100, show_default=True, help="At most so many.")
+@click.option("--json", "as_json", is_flag=True, help="JSON: an object on a line for each.")
+def connections(
+    *,
+    file: Path | None,
+    path: Path | None,
+    client: str | None,
+    state: str | None,
+    sni: str | None,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """Clients' connections, and the requests that are under way on them.
+
+    Of a path what stands before the query; bytes as the kernel counts them, TLS included.
+    """
+    with Admin(options.admin_path(path, file)) as admin:
+        lines = admin.ask(
+            "show", WORKERS_SECONDS, what="connections", client=client, state=state, server_name=sni, limit=limit
+        )
+        found = FromWorkers(lines)
+        if as_json:
+            for item in found:
+                click.echo(json.dumps(item))
+            return
+        items = list(found)
+        render.console().print(render.connections(items, found.last["more"]))
+
+
+class FromWorkers:
+    """The items that workers tell of, as they come; each with the `slot` and the `pid` of its worker. That one does not
+    tell is said on standard error."""
+
+    def __init__(self, lines: Iterator[Line]) -> None:
+        self._lines = lines
+        self.last: Line = {}
+
+    def __iter__(self) -> Iterator[Line]:
+        for line in self._lines:
+            if "ok" in line:
+                self.last = line
+            elif "error" in line:
+                click.echo(f"edge: worker {line['slot']} (process {line['pid']}): {line['error']}", err=True)
+            else:
+                worker = {"slot": line["slot"], "pid": line["pid"]}
+                yield from (worker | json.loads(item) for item in line["said"].splitlines())

@@ -5,10 +5,10 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from cext.http.h1_writer cimport RequestText, request_text
 from cext.http.h2_session cimport H2Stream
-from cext.lib.linux cimport IPPROTO_TCP, TCP_INFO, getsockopt, socklen_t, tcp_facts
 from cext.net.address cimport ADDRESS_TEXT, LOCAL_TEXT, local_text, peer_text
 from cext.net.loop cimport Loop, Watcher
 from cext.net.networks cimport Networks
+from cext.net.tcp_facts cimport TcpFacts, tcp_facts_of
 from cext.proxy.downstream cimport Downstream, Session
 from cext.proxy.early_data cimport EarlySession
 from cext.proxy.exchange cimport Exchange
@@ -121,14 +121,12 @@ cdef dict told(Downstream client):
 
 cdef int tell_tcp(int fd, dict facts) except -1:
     """As the kernel counts: TLS and what was sent again is within."""
-    cdef tcp_facts tcp
-    cdef socklen_t n = sizeof(tcp)
-    if getsockopt(fd, IPPROTO_TCP, TCP_INFO, &tcp, &n) < 0 or n < sizeof(tcp):
-        return 0
-    facts["bytes_in"] = tcp.tcpi_bytes_received
-    facts["bytes_out"] = tcp.tcpi_bytes_acked
-    facts["rtt"] = tcp.tcpi_rtt / 1e6
-    facts["quiet"] = min(tcp.tcpi_last_data_sent, tcp.tcpi_last_data_recv) / 1e3
+    cdef TcpFacts tcp
+    if tcp_facts_of(fd, &tcp):
+        facts["bytes_in"] = tcp.received
+        facts["bytes_out"] = tcp.acknowledged
+        facts["rtt"] = tcp.rtt_us / 1e6
+        facts["quiet"] = tcp.quiet_ms / 1e3
     return 0
 
 

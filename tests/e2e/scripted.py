@@ -124,7 +124,7 @@ class Backend:
     `server` is how a configuration names it.
     """
 
-    def __init__(self, path: Path | None = None, receive_buffer: int = 0) -> None:
+    def __init__(self, path: Path | None = None, receive_buffer: int = 0, port: int = 0) -> None:
         self.handlers: dict[str, Handler] = {}
         self.requests: list[Request] = []
         self.accepted = 0
@@ -135,7 +135,7 @@ class Backend:
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if receive_buffer:
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self._listener.bind(str(path) if path else ("127.0.0.1", 0))
+        self._listener.bind(str(path) if path else ("127.0.0.1", port))
         self._listener.listen(512)
         self.server = f"unix:{path}" if path else f"127.0.0.1:{self._listener.getsockname()[1]}"
         self.on("/ok", _ok)

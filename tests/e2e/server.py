@@ -94,6 +94,9 @@ class Edge:
             ],
             "route": routes or [default_route],
         }
+        for name in ("access_log", "error_log"):
+            if path := (self.tables["server"].get(name) or {}).get("path"):
+                setattr(self, name, Path(path))
         self._preexec = preexec
         self._env = env
         self.process: Process | None = None

@@ -8,7 +8,9 @@ the Internet sends, so the master believes none of it more than that, and bounds
 |---|---|---|---|
 | worker | R | | it could serve |
 | master | G | | serve |
-| master | P | number, pickled (kind, content) | prepare what follows, and go on as before |
+| master | D | number | descriptors, as many as the number says, for what follows |
+| master | M | number, bytes | a piece of what follows |
+| master | P | number, pickled (kind, content) | prepare that, with the pieces and descriptors, and go on as before |
 | worker | p | number | it is prepared |
 | worker | f | number, text | it cannot be: why |
 | master | C | number | what was prepared holds from now on |
@@ -18,14 +20,17 @@ the Internet sends, so the master believes none of it more than that, and bounds
 """
 
 import collections
+import os
 import select
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 READY: Final = b"R"
 GO: Final = b"G"
+DESCRIPTORS: Final = b"D"
+PIECE: Final = b"M"
 PREPARE: Final = b"P"
 PREPARED: Final = b"p"
 FAILED: Final = b"f"
@@ -39,10 +44,14 @@ WORKER_SAYS_MOST: Final = 32 << 10
 """Bytes of a body."""
 REASON_MOST: Final = 500
 """Bytes of why something failed."""
+DESCRIPTORS_MOST: Final = 200
+"""That go with one frame."""
 
 _HEAD: Final = struct.Struct(">Ic")
 _NUMBER: Final = struct.Struct(">I")
 _READ: Final = 1 << 18
+_READ_IN_A_TURN: Final = 1 << 20
+"""Bytes; the loop goes on meanwhile."""
 _WAITING_MOST: Final = 2 * (WORKER_SAYS_MOST + _HEAD.size)
 """Bytes that are read in one go: who says more has its turn again later."""
 
@@ -54,26 +63,34 @@ class ChannelError(Exception):
 class Channel:
     """One's own end. It never waits, except in `wait`: what cannot be sent yet is kept for the next `flush`.
 
-    `most`: bytes of a body from the other side. `ended`: nothing will come any more.
+    `most`: bytes of a body from the other side. `descriptors`: whether any are taken from it. `ended`: nothing will
+    come any more.
     """
 
-    def __init__(self, own: socket.socket, most: int) -> None:
+    def __init__(self, own: socket.socket, most: int, *, descriptors: bool = False) -> None:
         own.setblocking(False)
         self._socket = own
         self._most = most
         self._come = bytearray()
-        self._going: collections.deque[memoryview] = collections.deque()
+        self._going: collections.deque[tuple[memoryview, list[int]]] = collections.deque()
+        self._descriptors: collections.deque[int] | None = collections.deque() if descriptors else None
         self.ended = False
+
+    @property
+    def sending(self) -> bool:
+        """Whether something waits for the other side to read."""
+        return bool(self._going)
 
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def send(self, letter: bytes, body: bytes = b"") -> None:
-        """Sends a frame. Who has gone gets nothing, and nobody is told: `ended` will say so."""
+    def send(self, letter: bytes, body: bytes = b"", descriptors: Sequence[int] = ()) -> None:
+        """Sends a frame, with copies of descriptors. Who has gone gets nothing, and nobody is told: `ended` will say
+        so. OSError when no descriptor can be had."""
         if self._socket.fileno() < 0:
             return
-        self._going.append(memoryview(_HEAD.pack(len(body), letter)))
-        self._going.append(memoryview(body))
+        self._going.append((memoryview(_HEAD.pack(len(body), letter)), _copies(descriptors)))
+        self._going.append((memoryview(body), []))
         self.flush()
 
     @property
@@ -84,17 +101,22 @@ class Channel:
     def flush(self) -> None:
         """Sends what the other side takes now."""
         while self._going:
+            rest, descriptors = self._going[0]
             try:
-                sent = self._socket.send(self._going[0]) if self._going[0] else 0
+                if descriptors:
+                    sent = socket.send_fds(self._socket, [rest], descriptors)
+                else:
+                    sent = self._socket.send(rest) if rest else 0
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
-                self._going.clear()
+                self._forget_going()
                 return
-            if sent == len(self._going[0]):
+            _close(descriptors)
+            if sent == len(rest):
                 self._going.popleft()
             else:
-                self._going[0] = self._going[0][sent:]
+                self._going[0] = rest[sent:], []
 
     def receive(self) -> Iterator[tuple[bytes, bytes]]:
         """The frames that have come whole: letter and body. Raises ChannelError."""
@@ -110,11 +132,17 @@ class Channel:
             del self._come[:end]
             yield letter, body
 
+    def take(self, number: int) -> list[int]:
+        """The next descriptors that have come: the caller's to close. Raises ChannelError."""
+        if self._descriptors is None or len(self._descriptors) < number:
+            raise ChannelError("descriptors that are not there")
+        return [self._descriptors.popleft() for _ in range(number)]
+
     def _read(self) -> None:
-        limit = max(self._most + _HEAD.size, _WAITING_MOST)
+        limit = min(max(self._most + _HEAD.size, _WAITING_MOST), len(self._come) + _READ_IN_A_TURN)
         while len(self._come) < limit and self._socket.fileno() >= 0:
             try:
-                piece = self._socket.recv(min(_READ, limit - len(self._come)))
+                piece = self._receive(min(_READ, limit - len(self._come)))
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
@@ -124,6 +152,20 @@ class Channel:
                 return
             self._come += piece
 
+    def _receive(self, most: int) -> bytes:
+        if self._descriptors is None:
+            return self._socket.recv(most)  # what may come along is closed by the kernel
+        piece, descriptors, _, _ = socket.recv_fds(
+            self._socket, most, DESCRIPTORS_MOST, socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
+        )
+        self._descriptors += descriptors
+        return piece
+
+    def _forget_going(self) -> None:
+        for _, descriptors in self._going:
+            _close(descriptors)
+        self._going.clear()
+
     def wait(self) -> None:
         """Until something has come, or the other side has gone."""
         poll = select.poll()
@@ -131,9 +173,26 @@ class Channel:
         poll.poll()
 
     def close(self) -> None:
-        self._going.clear()
+        self._forget_going()
+        _close(self._descriptors or ())
+        self._descriptors = None
         self._socket.close()
         self.ended = True
+
+
+def _copies(descriptors: Iterable[int]) -> list[int]:
+    made: list[int] = []
+    try:
+        made.extend(os.dup(fd) for fd in descriptors)
+    except OSError:
+        _close(made)
+        raise
+    return made
+
+
+def _close(descriptors: Iterable[int]) -> None:
+    for fd in descriptors:
+        os.close(fd)
 
 
 def numbered(number: int, rest: bytes = b"") -> bytes:

@@ -9,9 +9,12 @@ from pathlib import Path
 from gunicorn.config import Config
 
 from edge import config, logs, plane, stapling, ticket_keys
+from edge.certwatch import Watch
 from edge.counting import Counting
 from edge.errorlog import ErrorLog
+from edge.labels import Labels
 from edge.logs import Logs, Sender
+from edge.material import Material
 from edge.privileges import drop_privileges
 from edge.schema import Place
 from edge.settings import Settings
@@ -27,6 +30,8 @@ class Generation:
 
     number: int
     prepared: plane.Prepared
+    watch: Watch
+    """The files of its certificates."""
     cfg: Config
     owner: tuple[int, int]
     staples: Path
@@ -45,19 +50,38 @@ class Generations:
         self._shared = ticket_keys.Shared()
         self._numbers = 0
 
-    def next(self) -> Generation:
-        """Reads and prepares the file. Raises EdgeError; nothing has changed then."""
+    def next(self, before: Generation | None = None, material: Material | None = None) -> Generation:
+        """Reads and prepares the file, with what has not changed since `before`. What is read beside it is remembered
+        in `material`. Raises EdgeError; nothing has changed then."""
         settings = config.load(self.file)
-        prepared = plane.prepare(
-            settings, self._cookie_secret, self._shared, self.counting.labels, key_log=self.logs.sender.keys
-        )
+        watch = Watch(settings)
+        prepared = self.prepare(settings, self.counting.labels, before.prepared if before else None, material)
         logs.check(settings)
         owner = config.owner(settings.server, Place(settings.file).key("server"))
         if any(identity.responders for identity in prepared.serving.identities):
             self.staples.make(settings, owner)
         self._numbers += 1
         staples = self.staples.path(settings)
-        return Generation(self._numbers, prepared, _gunicorn_config(settings, owner, self.logs.sender), owner, staples)
+        cfg = _gunicorn_config(settings, owner, self.logs.sender)
+        return Generation(self._numbers, prepared, watch, cfg, owner, staples)
+
+    def prepare(
+        self,
+        settings: Settings,
+        labels: Labels,
+        before: plane.Prepared | None = None,
+        material: Material | None = None,
+    ) -> plane.Prepared:
+        """In the master, and in workers with what the master has read. Raises ConfigError."""
+        return plane.prepare(
+            settings,
+            self._cookie_secret,
+            self._shared,
+            labels,
+            key_log=self.logs.sender.keys,
+            material=material,
+            before=before,
+        )
 
 
 def _gunicorn_config(settings: Settings, owner: tuple[int, int], sender: Sender) -> Config:

@@ -149,8 +149,6 @@ class Handshakes:
     def hooks(self, policy: object, failed: Callable[[str, BaseException], None]) -> Any:
         """The hooks of a policy's object, as the data plane calls them; None when it has none of them. Raises what its
         session_ticket_wrapper raises."""
-        global _keys  # noqa: PLW0603 - seal() is a function, and a worker has one configuration
-        _keys = self._keys
         if not asks(type(policy)):
             return None
         wrapper = _wrapper(policy)
@@ -171,6 +169,11 @@ class Handshakes:
             for variants in self._variants.values():
                 variants.tickets = lambda: _cloned(hooks, wrapper)
         return hooks
+
+    def use(self) -> None:
+        """This configuration's keys are those that seal() seals by."""
+        global _keys  # noqa: PLW0603 - seal() is a function, and a worker has one configuration
+        _keys = self._keys
 
     def read_config(self, base: Any, answer: object) -> Any:
         """The ServerConfig that a get_config means by its answer, for a client of `base`. Raises TypeError and

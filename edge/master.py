@@ -41,10 +41,11 @@ from edge.channel import Channel, ChannelError
 from edge.companion import Companion
 from edge.errors import EdgeError
 from edge.generation import DRAIN_MARGIN_SECONDS, Generation, Generations
+from edge.material import Material
 from edge.observation import Observation
 from edge.pidfile import TITLE, PidFile
 from edge.privileges import drop_privileges, keep_memory
-from edge.reload import AskedBy, Reloads
+from edge.reload import AskedBy, InPlace, Reloads
 from edge.renewal import Renewal
 from edge.rollout import Commit, Rollout, read_answer
 from edge.settings import Bind
@@ -117,6 +118,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self.current = first
         self.service = service
         self.takeover: Takeover | None = Takeover(None, Staged(0))
+        self.in_place: InPlace | None = None
         self._rollouts = 0
         self._spawning = Slot(-1)
         self._overseer = Overseer()
@@ -160,7 +162,9 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         if self.takeover:
             self._judge(self.takeover)
         self.reloads.step()
-        if self.takeover is None:
+        if self.in_place:
+            self._step_in_place(self.in_place)
+        if self.takeover is None and self.in_place is None:
             self.renewal.step(self.current, self._members())
             self.renewal.keep_fetching(self.current)
             self.due(self.observation.keep(self.current))
@@ -303,10 +307,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self.slots.steer_past(number)
 
     def _may_change(self) -> bool:
-        draining = {w.generation.number for w in self.WORKERS.values() if w.kill_at is not None}
-        if self.takeover or self.renewal.under_way or self.slots.leaving:
-            return False
-        return len(draining) < DRAINING_GENERATIONS
+        return not (self.takeover or self.in_place or self.renewal.under_way or self.slots.leaving)
 
     # Generations.
 
@@ -318,25 +319,66 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     def _begin_reload(self) -> None:
         self._stats["reloads"] += 1
+        material = Material()
         try:
-            generation = self.app.generations.next()
+            generation = self.app.generations.next(self.current, material)
+            if self._replaces(generation) and self._drain_many():
+                self.reloads.postpone(TURN_SECONDS)
+                return
             self.administration.prepare(generation.prepared.settings)
             staged = self._stage(generation, generation.prepared.settings.server.workers)
         except EdgeError as e:
-            self.log.error("reload refused, nothing has changed: %s", e)
-            self.administration.reject()
-            self.reloads.conclude(self.current.number, reason=str(e))
+            self._refuse(str(e))
             return
         except Exception as e:
-            self.log.exception("reload refused, nothing has changed")
-            self.administration.reject()
-            self.reloads.conclude(self.current.number, reason=f"{type(e).__name__}: {e}")
+            self.log.exception("a reload fails")
+            self._refuse(f"{type(e).__name__}: {e}")
+            return
+        if not self._replaces(generation):
+            self._rollouts += 1
+            self.in_place = InPlace(self, self._rollouts, generation, material, staged)
             return
         self.takeover = Takeover(self.current, staged)
         for slot in self.slots.places:
             slot.failures, slot.retry_at = 0, None
         self._use(generation)
         self._log_warnings()
+
+    def _refuse(self, reason: str) -> None:
+        self.log.error("reload refused, nothing has changed: %s", reason)
+        self.administration.reject()
+        self.reloads.conclude(self.current.number, reason=reason)
+
+    def _replaces(self, generation: Generation) -> bool:
+        """Whether a configuration needs other processes: how many there are, and as whom, is settled at their start."""
+        number = generation.prepared.settings.server.workers
+        return number != self.num_workers or generation.owner != self.current.owner
+
+    def _drain_many(self) -> bool:
+        draining = {w.generation.number for w in self.WORKERS.values() if w.kill_at is not None}
+        return len(draining) >= DRAINING_GENERATIONS
+
+    def _step_in_place(self, change: InPlace) -> None:
+        before = self.current
+        if not change.step(self._members()):
+            return
+        self.in_place = None
+        if change.fault:
+            self.slots.unstage(change.staged)
+            self._publish()
+            self._refuse(change.fault)
+            return
+        self.slots.close_others(self.current.prepared)  # the workers accept what waits there
+        self._hold(change.changes(before))
+        self._log_warnings()
+
+    def adopt(self, generation: Generation) -> None:
+        """The workers that there are have prepared it, and are about to be told that it holds."""
+        members = list(self._members())
+        self._use(generation)
+        for worker in members:
+            worker.generation = generation
+        self._listen()
 
     def _use(self, generation: Generation) -> None:
         self.current = generation
@@ -372,19 +414,24 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self.takeover = None
         self._hear_workers()
         if takeover.previous:
-            self.app.generations.logs.use(self.current.prepared.settings, self.current.owner)
             self.slots.close_others(self.current.prepared)
-            self._move_pid_file()
             self.slots.steer_past(self.num_workers)
-        self._publish()
-        self.administration.commit()
-        self.reloads.conclude(self.current.number, changed="all workers were replaced")
-        self.log.info("generation %d serves: %d workers", self.current.number, self.num_workers)
+        self._hold("all workers replaced")
         if self.app.welcome:
             with contextlib.suppress(OSError):
                 sys.stdout.write(self.app.welcome)
                 sys.stdout.flush()
             self.app.welcome = ""
+
+    def _hold(self, changed: str) -> None:
+        """The current configuration is the one that all workers serve."""
+        self._publish()
+        self._move_pid_file()
+        self.app.generations.logs.use(self.current.prepared.settings, self.current.owner)
+        self.administration.commit()
+        said = f"; {changed}" if self.reloads.under_way else ""
+        self.reloads.conclude(self.current.number, changed=changed)
+        self.log.info("generation %d serves: %d workers%s", self.current.number, self.num_workers, said)
 
     def _take_back(self, takeover: Takeover) -> None:
         self.takeover = None
@@ -523,8 +570,11 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             companion.leave()
         self.administration.leave()
         self.observation.leave(worker=True)
+        # What it serves is the worker's to let go of, when another configuration comes.
+        del self.current
+        self.takeover = None
         worker.channel.close()
-        worker.channel = Channel(worker.far_end, channel.MASTER_SAYS_MOST)
+        worker.channel = Channel(worker.far_end, channel.MASTER_SAYS_MOST, descriptors=True)
 
     def _leave_all(self) -> None:
         """In a process that is no worker: what is the master's, the workers' and the observer's is closed."""

@@ -5,7 +5,9 @@ and the workers inherit the result (keys included) by the fork. `open_plane` run
 """
 
 import asyncio
+import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, cast
@@ -22,14 +24,28 @@ from cext.tls.config import ServerConfig
 from cext.tls.credential import Credential
 from cext.tls.session import AwaitedTickets
 from cext.worker import DataPlane
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from edge import certs, compression, config, gates, policy, tcp, ticket_keys, timeouts, traces, upstreams
-from edge.certwatch import Watch
+from edge import (
+    certs,
+    compression,
+    config,
+    gates,
+    hook_modules,
+    policy,
+    tcp,
+    ticket_keys,
+    timeouts,
+    traces,
+    upstreams,
+)
 from edge.clients import ClientTrust
 from edge.delegated import REMEDY, Delegation
 from edge.early_data import EarlyData
 from edge.handshake import WRAPPER, Handshakes
 from edge.labels import ROUTE, Labels, route_label
+from edge.material import Material
 from edge.schema import Place
 from edge.serving import MakeConfigs, Serving
 from edge.settings import Bind, Listener, Settings
@@ -47,12 +63,19 @@ class Loop(Protocol):
     """`cext.net.loop.Loop`, likewise."""
 
     def call_soon(self, callback: Callable[[], None]) -> None: ...
+    def call_soon_from_thread(self, callback: Callable[[], None]) -> None: ...
 
 
 class Watched(Protocol):
     """`cext.net.readable.Readable`, likewise."""
 
     def close(self) -> None: ...
+
+
+class Door(Protocol):
+    """`cext.proxy.frontend.Frontend`, likewise."""
+
+    settings: object
 
 
 class Guest(Protocol):
@@ -77,7 +100,11 @@ class Plane(Protocol):
     def loop(self) -> Loop: ...
     @property
     def guest(self) -> Guest: ...
-    def listen(self, fd: int, settings: object) -> None: ...
+    memory_limit: int
+    hook_timeout: int
+    def listen(self, fd: int, settings: object) -> Door: ...
+    def become(self, frontend: Door, settings: object) -> None: ...
+    def leave(self, frontend: Door) -> None: ...
     def every(self, ms: int, callback: Callable[[], None]) -> None: ...
     def watch(self, fd: int, callback: Callable[[], None]) -> Watched: ...
     def run(self) -> None: ...
@@ -87,7 +114,7 @@ class Plane(Protocol):
     def counters(self) -> dict[str, int]: ...
     def connections(self, place: int, filters: Mapping[str, Any]) -> tuple[int, list[tuple[int, dict[str, Any]]]]: ...
     def upstreams(self) -> list[dict[str, Any]]: ...
-    def trace(self, settings: object, sink: Callable[[bytes], bool]) -> None: ...
+    def trace(self, settings: object, sink: Callable[[bytes], bool] | None = None) -> None: ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -97,8 +124,6 @@ class Prepared:
     settings: Settings
     serving: Serving
     """The certificates, which change while the configuration stays."""
-    watch: Watch
-    """Their files."""
     listeners: dict[Bind, object]
     """The data plane's settings for each address."""
     route_policies: tuple[tuple[policy.Policy, tuple[Any, ...]], ...]
@@ -110,6 +135,21 @@ class Prepared:
     """What the policy's hooks of the handshake choose from."""
     traces: object | None
     """The data plane's settings of traces; None: there are none."""
+    modules: hook_modules.Modules | None
+    """The policies'."""
+    router: Any
+    groups: dict[str, upstreams.Group]
+    targets: gates.Targets
+    trust: tuple[tuple[bytes, ...], ClientTrust] | None
+    """Whose certificates clients may show: DER, and who verifies them."""
+    learned: Any
+    """Early hints."""
+
+    def use(self) -> None:
+        """Holds in this process from now on."""
+        if self.modules:
+            self.modules.use()
+        self.handshakes.use()
 
 
 def prepare(
@@ -119,34 +159,54 @@ def prepare(
     labels: Labels | None = None,
     *,
     key_log: Callable[[str], None] | None = None,
+    material: Material | None = None,
+    before: Prepared | None = None,
 ) -> Prepared:
     """Loads what the settings name. `cookie_secret` is the same for all workers, `shared` and `labels` are what stays
-    when settings change, `key_log` takes the key log's lines if there is to be one. Raises ConfigError."""
+    when settings change, `key_log` takes the key log's lines if there is to be one, `material` is what is read. What
+    has not changed since `before` goes on: pools of upstreams, credentials, what routes have to do. Nothing of that
+    changes yet, and nothing is used before use(). Raises ConfigError."""
     labels = labels or Labels()
-    traced = _traces(settings.server.traces, Place(settings.file).key("server").key("traces"))
-    watch = Watch(settings)
+    material = material or Material()
+    traced = _traces(settings.server.traces, Place(settings.file).key("server").key("traces"), material)
     shared = shared or ticket_keys.Shared()
     at = Place(settings.file).key("tls").key("tickets")
-    rotation = shared.rotation(settings.tls.tickets, at) if settings.tls.tickets.enabled else None
-    policies = _policies(settings)
+    rotation = shared.rotation(settings.tls.tickets, at, material) if settings.tls.tickets.enabled else None
+    policies, modules = _policies(settings, material)
     chosen = policies.get(settings.server.hooks or "")
-    options = _tls_options(settings, cookie_secret, rotation, shared, chosen, key_log=key_log)
-    serving = Serving(certs.load(settings), _credentials, _server_configs(options))
-    groups = upstreams.groups(settings, _credential, labels)
-    routes = _routes(settings, groups, labels)
-    router = Router(routes, groups)
+    trust = _trust(settings, material, before)
+    early_data, place = settings.tls.early_data, Place(settings.file)
+    options = _tls_options(
+        settings,
+        chosen,
+        cookie_secret=cookie_secret,
+        tickets=_sealer(settings, rotation, chosen),
+        replay=shared.register(early_data, settings.tls.tickets, place, material) if early_data else None,
+        trust=trust,
+        key_log=key_log if settings.tls.key_log else None,
+    )
+    serving = Serving(
+        _identities(settings, material),
+        _credentials,
+        _server_configs(options),
+        options=options,
+        before=before.serving if before else None,
+    )
+    groups = upstreams.groups(settings, _credential, labels, material, before.groups if before else None)
+    made = {name: group.made for name, group in groups.items()}
+    learned = before.learned if before else HintTable()
+    routes = _routes(settings, made, labels, learned, _loads(before))
+    router = Router(routes, made)
+    targets = gates.targets(settings.handoff, before.targets if before else None)
     listeners: dict[Bind, object] = {}
     logged = gates.networks(settings.tls.key_log.clients) if settings.tls.key_log else None
-    for listener, before in zip(settings.listener, _before_tls(settings, chosen), strict=True):
-        quota = Quota()
+    for listener, before_tls in zip(settings.listener, _before_tls(settings, chosen, targets, material), strict=True):
+        others = {**before_tls, "quota": Quota(), "key_logged": logged}
         for bind in listener.bind:
-            listeners[bind] = _listener_settings(
-                listener, serving, router, settings.tls.early_data, {**before, "quota": quota, "key_logged": logged}
-            )
+            listeners[bind] = _listener_settings(listener, serving, router, early_data, others)
     return Prepared(
         settings=settings,
         serving=serving,
-        watch=watch,
         listeners=listeners,
         route_policies=_by_policy(settings, policies, routes),
         policy=chosen,
@@ -157,31 +217,49 @@ def prepare(
             keys=rotation.keys if rotation else None,
         ),
         traces=traced,
+        modules=modules,
+        router=router,
+        groups=groups,
+        targets=targets,
+        trust=trust,
+        learned=learned,
     )
 
 
-def _traces(wanted: Traces | None, at: Place) -> object | None:
+def _traces(wanted: Traces | None, at: Place, material: Material) -> object | None:
     if wanted is None:
         return None
-    traces.check(wanted, at)
+    material.get("traces", lambda: traces.check(wanted, at))
     trust: object = wanted.trust
     if isinstance(wanted.trust, tuple):
         trust = [(str(network.network_address), network.prefixlen) for network in wanted.trust]
     return cast(object, TraceSettings(wanted.sample, trust, wanted.query != "none"))
 
 
+def _identities(settings: Settings, material: Material) -> tuple[certs.Identity, ...]:
+    count = len(settings.certificate)
+    loaded = [material.get(("certificate", i), functools.partial(certs.load_entry, settings, i)) for i in range(count)]
+    return certs.settle(settings, loaded)
+
+
+def _loads(before: Prepared | None) -> dict[object, Any]:
+    """What the routes of a configuration have to do, by what they match."""
+    return {(route.hosts, route.path, route.methods): route.load for route in before.router.routes} if before else {}
+
+
 def _tls_options(
     settings: Settings,
-    cookie_secret: bytes,
-    rotation: ticket_keys.Rotation | None,
-    shared: ticket_keys.Shared,
     chosen: policy.Policy | None,
     *,
+    cookie_secret: bytes,
+    tickets: Any,
+    replay: object,
+    trust: tuple[tuple[bytes, ...], ClientTrust] | None,
     key_log: Callable[[str], None] | None,
 ) -> dict[bool, dict[str, Any]]:
     """What ServerConfigs are made with, beside credentials: of all listeners that offer the same protocols, by whether
     HTTP/2 is among them."""
-    tickets, early_data = settings.tls.tickets, settings.tls.early_data
+    early_data = settings.tls.early_data
     options = {
         "cipher_suites": settings.tls.cipher_suites,
         "min_version": settings.tls.min_version,
@@ -189,14 +267,14 @@ def _tls_options(
         "groups": settings.tls.groups,
         "cookie_secret": cookie_secret,
         "policy": chosen is not None and chosen.asked_by_handshakes,
-        "tickets": _sealer(settings, rotation, chosen),
-        "ticket_count": tickets.count,
-        "ticket_lifetime": ticket_keys.lifetime(tickets),
+        "tickets": tickets,
+        "ticket_count": settings.tls.tickets.count,
+        "ticket_lifetime": ticket_keys.lifetime(settings.tls.tickets),
         "max_early_data": early_data.max_bytes if early_data else 0,
         "early_window": early_data.window if early_data else 1,
-        "replay": shared.register(early_data, tickets, Place(settings.file)) if early_data else None,
-        **_client_auth(settings),
-        "key_log": key_log if settings.tls.key_log else None,
+        "replay": replay,
+        **_client_auth(settings, trust),
+        "key_log": key_log,
     }
     offered = {listener.http2.enabled for listener in settings.listener}
     return {http2: {**options, "alpn": (b"h2", *HTTP1) if http2 else HTTP1} for http2 in offered}
@@ -221,21 +299,30 @@ def _server_configs(options: Mapping[bool, Mapping[str, Any]]) -> MakeConfigs:
     return make
 
 
-def _before_tls(settings: Settings, loaded: policy.Policy | None) -> Iterator[dict[str, object]]:
+def _before_tls(
+    settings: Settings, loaded: policy.Policy | None, targets: gates.Targets, material: Material
+) -> Iterator[dict[str, object]]:
     """What each listener has before TLS: a gate, or those who may hand over to it."""
-    targets = gates.targets(settings.handoff)
     by_hook = loaded is not None and hasattr(loaded.cls, "client_hello")
-    own, _ = config.owner(settings.server, Place(settings.file).key("server"))
     for i, listener in enumerate(settings.listener):
         if listener.kind == "handoff":
-            at = Place(settings.file).key("listener").item(i).key("handoff")
-            yield {"senders": gates.senders(listener.handoff, own, at)}
+            yield {"senders": gates.senders(material.get(("senders", i), functools.partial(_sender_ids, settings, i)))}
         else:
             yield {"gate": gates.gate(listener.proxy_protocol, settings.handoff, targets, by_hook)}
 
 
-def _policies(settings: Settings) -> dict[str, policy.Policy]:
-    """Every policy by its name; a route's has one object for all routes that name it."""
+def _sender_ids(settings: Settings, index: int) -> frozenset[int]:
+    """Of the users who may hand over to a listener."""
+    own, _ = config.owner(settings.server, Place(settings.file).key("server"))
+    at = Place(settings.file).key("listener").item(index).key("handoff")
+    return gates.sender_ids(settings.listener[index].handoff, own, at)
+
+
+def _policies(
+    settings: Settings, material: Material
+) -> tuple[dict[str, policy.Policy], hook_modules.Modules | None]:
+    """Every policy by its name, and what they were imported through; a route's has one object for all routes that name
+    it."""
     root = Place(settings.file)
     wanted: dict[str, tuple[str, Place, bool]] = {}
     if name := settings.server.hooks:
@@ -246,7 +333,12 @@ def _policies(settings: Settings) -> dict[str, policy.Policy]:
             raise at.error(f'"{route.hooks}" is asked about every request already', "remove it here, or from [server]")
         if route.hooks:
             wanted.setdefault(route.hooks, (route.hooks, at, True))
-    return dict(zip(wanted, policy.load_all(list(wanted.values())), strict=True))
+    if not wanted:
+        return {}, None
+    modules = policy.modules_of(list(wanted.values()), material)
+    with modules.importing():
+        found = policy.import_all(list(wanted.values()))
+    return dict(zip(wanted, found, strict=True)), modules
 
 
 def _by_policy(
@@ -259,52 +351,74 @@ def _by_policy(
     return tuple((policies[name], tuple(of_policy)) for name, of_policy in found.items())
 
 
-def start_policies(prepared: Prepared, plane: Plane, log: policy.Log) -> None:
-    """Makes the policies' objects, in a worker."""
-    if prepared.policy:
-        plane.hooks = prepared.policy.start(log, prepared.handshakes)
-    for of_routes, routes in prepared.route_policies:
-        hooks = of_routes.start(log)
-        for route in routes:
-            route.hooks = hooks
+def make_hooks(prepared: Prepared, log: policy.Log) -> object:
+    """Makes the policies' objects, in a worker: routes have theirs then, the server's is returned; None without one."""
+    with prepared.modules.importing() if prepared.modules else contextlib.nullcontext():
+        for of_routes, routes in prepared.route_policies:
+            hooks = of_routes.start(log)
+            for route in routes:
+                route.hooks = hooks
+        return prepared.policy.start(log, prepared.handshakes) if prepared.policy else None
 
 
-def _client_auth(settings: Settings) -> dict[str, object]:
+def _trust(
+    settings: Settings, material: Material, before: Prepared | None
+) -> tuple[tuple[bytes, ...], ClientTrust] | None:
     asked = settings.tls.client_auth
     if asked is None:
+        return None
+    at = Place(settings.file).key("tls").key("client_auth").key("ca")
+    authorities = material.get(
+        "client authorities",
+        lambda: tuple(one.public_bytes(Encoding.DER) for one in certs.load_authorities(asked.ca, at)),
+    )
+    if before and before.trust and before.trust[0] == authorities:
+        return before.trust
+    return authorities, ClientTrust([x509.load_der_x509_certificate(one) for one in authorities])
+
+
+def _client_auth(
+    settings: Settings, trust: tuple[tuple[bytes, ...], ClientTrust] | None
+) -> dict[str, object]:
+    asked = settings.tls.client_auth
+    if asked is None or trust is None:
         return {}
-    at = Place(settings.file).key("tls").key("client_auth")
-    authorities = certs.load_authorities(asked.ca, at.key("ca"))
+    subjects = [x509.load_der_x509_certificate(one).subject.public_bytes() for one in trust[0]]
     return {
         "client_auth": asked.mode,
-        "verify_client": ClientTrust(authorities),
+        "verify_client": trust[1],
         "certificate_compression": compression.AVAILABLE,
-        "client_authorities": dict.fromkeys(certificate.subject.public_bytes() for certificate in authorities),
+        "client_authorities": dict.fromkeys(subjects),
     }
 
 
-def start_signers(prepared: Prepared, plane: Plane, report: Callable[[str, str], None]) -> None:
-    """In a worker, before it serves: what signs by asking others begins, with report(level, message) for its
-    troubles; and so does what later certificates bring, while what they no longer need ends."""
-    started: list[Any] = []
+class Signers:
+    """In a worker: what signs by asking others, started with report(level, message) for its troubles."""
 
-    async def follow() -> None:
-        now = [s for s in prepared.serving.signers() if hasattr(s, "start")]
-        before = started[:]
-        started[:] = now
+    def __init__(self, plane: Plane, report: Callable[[str, str], None]) -> None:
+        self._plane = plane
+        self._report = report
+        self._started: list[Any] = []
+
+    def follow(self, serving: Serving) -> None:
+        """Before they serve: theirs begin, and so does what later certificates bring; what they no longer need, or
+        only those before did, ends."""
+        serving.replaced = lambda: self._begin(serving)
+        self._begin(serving)
+
+    def _begin(self, serving: Serving) -> None:
+        if self._started or any(hasattr(s, "start") for s in serving.signers()):
+            self._plane.guest.run_coroutine(self._exchange(serving), lambda task: task.result())
+
+    async def _exchange(self, serving: Serving) -> None:
+        now = [s for s in serving.signers() if hasattr(s, "start")]
+        before, self._started = self._started, now
         for signer in now:
             if not any(signer is one for one in before):
-                signer.start(asyncio.get_running_loop(), report)
+                signer.start(asyncio.get_running_loop(), self._report)
         for signer in before:
             if not any(signer is one for one in now):
                 signer.stop()
-
-    def begin() -> None:
-        if started or any(hasattr(s, "start") for s in prepared.serving.signers()):
-            plane.guest.run_coroutine(follow(), lambda task: task.result())
-
-    prepared.serving.replaced = begin
-    begin()
 
 
 def open_plane(
@@ -373,8 +487,9 @@ def _key(identity: certs.Identity, before: Any) -> Any:
     return before.signer if before is not None and before.signer == identity.signer else identity.signer
 
 
-def _routes(settings: Settings, groups: dict[str, object], labels: Labels) -> list[Any]:
-    learned = HintTable()
+def _routes(
+    settings: Settings, groups: dict[str, Any], labels: Labels, learned: Any, loads: dict[object, Any]
+) -> list[Any]:
     return [
         Route(
             groups[route.upstream],
@@ -390,6 +505,7 @@ def _routes(settings: Settings, groups: dict[str, object], labels: Labels) -> li
             series=labels.index(ROUTE, route_label(route)),
             early_data=_early_rules(route.early_data, settings.tls.early_data),
             hints=_early_hints(route.early_hints, learned, Place(settings.file).key("route").item(i)),
+            load=loads.get((route.match.host or (), route.match.path, route.match.method or ())),
         )
         for i, route in enumerate(settings.route)
     ]

@@ -9,17 +9,14 @@
 `Policy.start` makes the object, in each worker, as the user that workers run as.
 """
 
-import contextlib
 import dataclasses
 import importlib
-import importlib.util
 import inspect
 import math
 import os
 import stat
-import sys
 import traceback
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -43,6 +40,8 @@ from edge.handshake import (
     seal,
     unseal,
 )
+from edge.hook_modules import Modules
+from edge.material import Material
 from edge.schema import Kind, Place, Rate, nearest
 from edge.seldom import Seldom
 
@@ -81,9 +80,8 @@ OF_ROUTES: Final = ("director", "response")
 """Those that a route may have of its own."""
 
 Log = Callable[[str, str], None]
-
-_imported: set[str] = set()
-"""Modules that came from configurations' directories: they are imported afresh with each configuration."""
+Wanted = tuple[str, Place, bool]
+"""A policy, "module:Class", where it is named, and whether that is at a route."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -123,14 +121,29 @@ class Policy:
         )
 
 
-def load_all(wanted: Sequence[tuple[str, Place, bool]]) -> list[Policy]:
-    """The policies of a configuration: each "module:Class", found beside the configuration file or installed, where it
-    is named, and whether that is at a route. Raises ConfigError."""
+def load_all(wanted: Sequence[Wanted]) -> list[Policy]:
+    """The policies of a configuration, found beside the configuration file or installed. Raises ConfigError."""
     if not wanted:
         return []
-    directory = Path(wanted[0][1].file).parent.absolute()
-    with _afresh(directory):
-        return [_load(name, at, OF_ROUTES if at_route else HOOKS, directory) for name, at, at_route in wanted]
+    modules = modules_of(wanted, Material())
+    with modules.importing():
+        found = import_all(wanted)
+    modules.use()
+    return found
+
+
+def modules_of(wanted: Sequence[Wanted], material: Material) -> Modules:
+    """What such policies are imported through."""
+    return Modules(_directory(wanted[0][1]), material.get("modules", dict), reads=material.reads)
+
+
+def import_all(wanted: Sequence[Wanted]) -> list[Policy]:
+    """load_all() within Modules.importing()."""
+    return [_load(name, at, OF_ROUTES if at_route else HOOKS, _directory(at)) for name, at, at_route in wanted]
+
+
+def _directory(at: Place) -> Path:
+    return Path(at.file).parent.absolute()
 
 
 def load(name: str, at: Place) -> Policy:
@@ -199,51 +212,6 @@ def _check_method(cls: type, name: str, at: Place) -> None:
         inspect.signature(method).bind(*(() if bound else ("self",)), *arguments)
     except (TypeError, ValueError):
         raise at.error(f"{cls.__name__}.{name} takes other arguments", f"write it as {wanted}") from None
-
-
-# Importing.
-
-
-@contextlib.contextmanager
-def _afresh(directory: Path) -> Iterator[None]:
-    """What is imported within is read again if it stands in the directory; after an error all is as it was."""
-    kept = {known: sys.modules.pop(known) for known in _imported if known in sys.modules}
-    _imported.clear()
-    before = set(sys.modules)
-    try:
-        with _found_in(directory):
-            yield
-    except BaseException:
-        for new in set(sys.modules) - before:
-            if _stands_in(sys.modules[new], directory):
-                del sys.modules[new]
-        sys.modules.update(kept)
-        raise
-    finally:
-        _imported.update(new for new in set(sys.modules) - before if _stands_in(sys.modules[new], directory))
-        _imported.update(known for known in kept if known in sys.modules)
-
-
-def _stands_in(module: object, directory: Path) -> bool:
-    file = getattr(module, "__file__", None)
-    return file is not None and directory in Path(file).absolute().parents
-
-
-@contextlib.contextmanager
-def _found_in(directory: Path) -> Iterator[None]:
-    """Modules are looked for in the directory: first while the policy is imported, last afterwards, for what it imports
-    when it runs."""
-    importlib.invalidate_caches()
-    own = str(directory)
-    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # a directory of settings is no place for it
-    sys.path.insert(0, own)
-    try:
-        yield
-    finally:
-        sys.path.remove(own)
-        sys.dont_write_bytecode = writes
-        if own not in sys.path:
-            sys.path.append(own)
 
 
 def _check_writers(name: str, directory: Path, at: Place) -> None:

@@ -2,11 +2,28 @@
 
 One is under way at a time. Those that are asked for meanwhile are folded into one that follows: the file that it reads
 is newer than all of them.
+
+A new configuration is taken over in place, by the workers that there are (`InPlace`), unless it needs other processes.
 """
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final
+
+from edge import changes, succession
+from edge.generation import Generation
+from edge.material import Material
+from edge.rollout import Rollout
+from edge.slots import Staged
+from edge.succession import CONFIGURATION
+from edge.worker import EdgeWorker
+
+if TYPE_CHECKING:
+    from edge.master import Master
+
+SENDING_SECONDS: Final = 0.005
+"""Until the workers are sent more of what did not fit."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,6 +62,7 @@ class Reloads:
         self._told: list[AskedBy] = []
         """and for the one that is under way."""
         self._started: float | None = None
+        self._not_before = 0.0
         self.accepted = 0
         self.rejected = 0
         self.last: Outcome | None = None
@@ -68,12 +86,18 @@ class Reloads:
 
     def step(self) -> None:
         """To be called on every turn."""
-        if not self._asked or self.under_way or not self._may_begin():
+        if not self._asked or self.under_way or not self._may_begin() or time.monotonic() < self._not_before:
             return
         self._asked = False
         self._told, self._waiting = self._waiting, []
         self._started = time.monotonic()
         self._begin()
+
+    def postpone(self, seconds: float) -> None:
+        """The one under way begins anew later."""
+        self._asked, self._started = True, None
+        self._waiting, self._told = self._told + self._waiting, []
+        self._not_before = time.monotonic() + seconds
 
     def conclude(self, generation: int, *, changed: str = "", reason: str = "") -> None:
         """The one under way is over: refused for a reason, or accepted."""
@@ -87,3 +111,45 @@ class Reloads:
         told, self._told = self._told, []
         for asked_by in told:
             asked_by(self.last)
+
+
+class InPlace:
+    """A configuration on its way to the workers: all of them take it over while they serve, or none does."""
+
+    def __init__(
+        self, master: "Master", number: int, generation: Generation, material: Material, staged: Staged
+    ) -> None:
+        """`number` is the rollout's, `staged` the sockets that were made for the configuration."""
+        self._master = master
+        self.generation = generation
+        self.staged = staged
+        added = list(dict.fromkeys(bind for _, bind in staged.added))
+        labels = master.app.generations.counting.labels
+        announcement, pieces, descriptors = succession.announce(generation, labels, material, added)
+        self._rollout = Rollout(
+            number, CONFIGURATION, announcement, self, pieces=pieces, descriptors=descriptors
+        )
+
+    def step(self, members: Iterable[EdgeWorker]) -> bool:
+        """Whether it is over: with a `fault`, or all members were told to use it."""
+        if self._rollout.step(members):
+            return True
+        if self._rollout.sending:
+            self._master.due(time.monotonic() + SENDING_SECONDS)
+        self._master.due(self._rollout.until)
+        return False
+
+    @property
+    def fault(self) -> str:
+        """Why not."""
+        return self._rollout.fault
+
+    def commit(self) -> None:
+        """All have prepared it: the master has it first, then they are told."""
+        self._master.adopt(self.generation)
+
+    def changes(self, before: Generation) -> str:
+        """In words."""
+        old, new = before.prepared, self.generation.prepared
+        policies = (old.modules.content if old.modules else None) != (new.modules.content if new.modules else None)
+        return changes.describe(old.settings, new.settings, new.serving.new, policies=policies)

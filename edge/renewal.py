@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from edge import plane, stapling
+from edge import stapling
 from edge.certs import Identity
 from edge.companion import Companion
 from edge.errors import EdgeError
@@ -57,21 +57,20 @@ class Renewal:
 
     def step(self, generation: Generation, members: Iterable[EdgeWorker]) -> None:
         """One step onwards; `members` are the workers that are to have what is new."""
-        prepared = generation.prepared
+        served = generation.prepared.serving.identities
         if self._rollout:
-            self._step(self._rollout, prepared, members)
-        elif changed := prepared.watch.look(prepared.serving.identities, lambda message: self._log("error", message)):
+            self._step(self._rollout, generation, members)
+        elif changed := generation.watch.look(served, lambda message: self._log("error", message)):
             self._renew(generation, changed)
 
     def _renew(self, generation: Generation, changed: dict[int, Identity]) -> None:
         if self._awaits_staples(generation, changed):
             return
-        prepared = generation.prepared
         try:
-            own = prepared.serving.prepare(changed)
+            own = generation.prepared.serving.prepare(changed)
         except EdgeError as e:
             self._log("error", f"{e}; the certificate before goes on")
-            prepared.watch.refuse(changed)
+            generation.watch.refuse(changed)
             return
         for identity in changed.values():
             self._log("info", f"{identity.at.path}: is new, and prepared by the workers")
@@ -92,16 +91,16 @@ class Renewal:
         self._awaited = lacking
         return True
 
-    def _step(self, rollout: Rollout, prepared: plane.Prepared, members: Iterable[EdgeWorker]) -> None:
+    def _step(self, rollout: Rollout, generation: Generation, members: Iterable[EdgeWorker]) -> None:
         if not rollout.step(members):
             return
         renewed, self._rollout, self._renewing = self._renewing, None, {}
         if rollout.fault:
             self._log("error", f"the certificates before go on: {rollout.fault}")
             if rollout.broken:
-                prepared.watch.refuse(renewed)
+                generation.watch.refuse(renewed)
             return
-        prepared.watch.accept(renewed)
+        generation.watch.accept(renewed)
         for identity in renewed.values():
             self._log("info", f"{identity.at.path}: {identity.describe()}")
             for warning in identity.warnings:

@@ -6,6 +6,7 @@ that are accepted from then on get the new ones, those that are there go on with
 """
 
 import dataclasses
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -23,24 +24,47 @@ MakeConfigs = Callable[[Sequence[Any]], Mapping[Any, Any]]
 
 
 class Serving:
-    """All of a configuration's identities, credentials and ServerConfigs. Raises what `make_credentials` does."""
+    """All of a configuration's identities, credentials and ServerConfigs. Raises what `make_credentials` does.
+
+    `before`: those of the configuration whose place this one takes; what is the same goes on. `options`: what decides,
+    beside the credentials, what configs there are.
+    """
 
     def __init__(
-        self, identities: Sequence[Identity], make_credentials: MakeCredentials, make_configs: MakeConfigs
+        self,
+        identities: Sequence[Identity],
+        make_credentials: MakeCredentials,
+        make_configs: MakeConfigs,
+        *,
+        options: object = None,
+        before: "Serving | None" = None,
     ) -> None:
         self._make_credentials = make_credentials
         self._make_configs = make_configs
         self._listeners: list[tuple[Any, Any]] = []
         self.replaced: Callable[[], None] | None = None
         """Called after each replacement."""
-        self._credentials = [make_credentials(identity, ()) for identity in identities]
-        self.configs = make_configs(_flat(self._credentials))
-        self.identities = tuple(map(_without_keys, identities))
+        known = _Known(before)
+        found = [known.find(identity) for identity in identities]
+        self._credentials = [kept or make_credentials(identity, like) for identity, kept, like in found]
+        self.new = sum(not kept for _, kept, _ in found)
+        """How many were not there before."""
+        self._options = options
+        same = before is not None and before._options == options and _same(before._credentials, self._credentials)
+        self.configs: Mapping[Any, Any] = (
+            before.configs if before is not None and same else make_configs(_flat(self._credentials))
+        )
+        self.identities = tuple(_without_keys(identity) for identity, _, _ in found)
 
     def attach(self, listener: Any, which: Any) -> None:
         """`listener.tls` is configs[which], whatever that becomes."""
         listener.tls = self.configs[which]
         self._listeners.append((listener, which))
+
+    def reattach(self, made: Any, living: Any) -> None:
+        """`living` is what was attached as `made`: it goes on in its place."""
+        self._listeners = [(living if one is made else one, which) for one, which in self._listeners]
+        living.tls = made.tls
 
     def signers(self) -> list[Any]:
         """What signs for keys that are somewhere else."""
@@ -74,6 +98,39 @@ class Replacement:
 
     def commit(self) -> None:
         self.serving.use(self)
+
+
+class _Known:
+    """What there was before, by certificate and by key."""
+
+    def __init__(self, before: Serving | None) -> None:
+        self._chains: dict[tuple[bytes, ...], list[tuple[Identity, Credentials]]] = {}
+        self._keys: dict[bytes, Credentials] = {}
+        for identity, credentials in zip(before.identities, before._credentials, strict=True) if before else ():
+            self._chains.setdefault(identity.chain, []).append((identity, credentials))
+            self._keys[identity.public_key] = credentials[-1:]
+
+    def find(self, identity: Identity) -> tuple[Identity, Credentials, Credentials]:
+        """The identity, its credentials if they are there, else those of the same key; () for none."""
+        for known, credentials in self._chains.get(identity.chain, ()):
+            if _is_same(identity, known):
+                kept = dataclasses.replace(known, at=identity.at, asked=identity.asked, warnings=identity.warnings)
+                return kept, credentials, ()
+        return identity, (), self._keys.get(identity.public_key, ())
+
+
+def _is_same(new: Identity, known: Identity) -> bool:
+    """Whether clients see no difference. A response that is fetched is the workers' to find."""
+    if known.delegation is not None and known.delegation.has_expired():
+        return False
+    if new.responders:
+        new = dataclasses.replace(new, ocsp_response=known.ocsp_response, ocsp_expires=known.ocsp_expires)
+    new = dataclasses.replace(new, at=known.at, asked=known.asked, warnings=known.warnings)
+    return _without_keys(new) == known
+
+
+def _same(one: Sequence[Credentials], other: Sequence[Credentials]) -> bool:
+    return len(one) == len(other) and all(map(operator.is_, _flat(one), _flat(other)))
 
 
 def _flat(credentials: Sequence[Credentials]) -> list[Any]:

@@ -16,7 +16,7 @@ import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from cext.tls.replay import SharedRegister
 from cext.tls.session import TicketKeys
@@ -24,12 +24,19 @@ from cext.tls.session import TicketKeys
 from edge import early_register
 from edge.config import read_file
 from edge.early_data import EarlyData
+from edge.material import Material
 from edge.schema import Place
 from edge.settings import Tickets
 
 SECRET_MIN: Final = 32
 TURN_MS: Final = 5000
 """How often a process looks whether a period has ended."""
+
+K = TypeVar("K")
+T = TypeVar("T")
+
+_KEPT: Final = 8
+"""Configurations' keys and registers that are kept, should such a configuration come again."""
 
 Key = tuple[bytes, bytes]
 """Name and key, 16 and 32 bytes."""
@@ -40,6 +47,8 @@ class Schedule:
     `secret`: what hosts share, None for a random one. Times are seconds since 1970."""
 
     def __init__(self, rotate: int, keep: int, secret: bytes | None = None, now: float | None = None) -> None:
+        self.name = secrets.token_bytes(16)
+        """The same for its copies in other processes, which have the same keys."""
         self._rotate = rotate
         self._keep = keep
         self._shared = secret
@@ -129,28 +138,44 @@ class Rotation:
 
 @dataclasses.dataclass(slots=True)
 class Shared:
-    """What outlives configurations, and comes to workers by the fork: tickets stay good over a reload, and early data
+    """What outlives configurations, and is the same in all workers: tickets stay good over a reload, and early data
     that was taken before it is not taken again."""
 
     _schedules: dict[tuple[int, int, bytes], Schedule] = dataclasses.field(default_factory=dict)
+    _rotations: dict[bytes, Rotation] = dataclasses.field(default_factory=dict)
+    """By the schedule's name."""
     _registers: dict[tuple[int, int, bytes], SharedRegister] = dataclasses.field(default_factory=dict)
     _claims: dict[Path, early_register.Claim] = dataclasses.field(default_factory=dict)
 
-    def rotation(self, tickets: Tickets, at: Place) -> Rotation:
+    def rotation(self, tickets: Tickets, at: Place, material: Material | None = None) -> Rotation:
         """The keys as `[tls] tickets` says. Raises ConfigError."""
-        secret = _read_secret(tickets.secret_file, at.key("secret_file")) if tickets.secret_file else b""
-        of = (tickets.rotate, tickets.keep, secret)
-        if of not in self._schedules:
-            self._schedules[of] = Schedule(tickets.rotate, tickets.keep, secret or None)
-        return Rotation(self._schedules[of])
 
-    def register(self, early_data: EarlyData, tickets: Tickets, at: Place) -> SharedRegister:
+        def scheduled() -> Schedule:
+            secret = _read_secret(tickets.secret_file, at.key("secret_file")) if tickets.secret_file else b""
+            of = (tickets.rotate, tickets.keep, secret)
+            return _latest(self._schedules, of, lambda: Schedule(tickets.rotate, tickets.keep, secret or None))
+
+        schedule = (material or Material()).get("ticket keys", scheduled)
+        return _latest(self._rotations, schedule.name, lambda: Rotation(schedule))
+
+    def register(
+        self, early_data: EarlyData, tickets: Tickets, at: Place, material: Material | None = None
+    ) -> SharedRegister:
         """Which early data has been taken. `at`: the configuration. Raises ConfigError."""
         at = at.key("tls").key("tickets").key("secret_file")
-        secret = _read_secret(tickets.secret_file, at) if tickets.secret_file else b""
+
+        def made() -> SharedRegister:
+            return _latest(self._registers, of, lambda: self._make_register(early_data, tickets.secret_file, secret))
+
+        material = material or Material()
+        secret = material.get(
+            "register's secret", lambda: _read_secret(tickets.secret_file, at) if tickets.secret_file else b""
+        )
         of = (early_data.window, early_data.rate, secret)
-        if of not in self._registers:
-            self._registers[of] = self._make_register(early_data, tickets.secret_file, secret)
+        state = material.get("register", lambda: made().state())
+        fd = material.descriptor("register", lambda: made().fd)
+        if of not in self._registers or self._registers[of].state() != state:
+            self._registers[of] = SharedRegister.of(fd, state)
         return self._registers[of]
 
     def _make_register(self, early_data: EarlyData, file: Path | None, secret: bytes) -> SharedRegister:
@@ -162,6 +187,15 @@ class Shared:
             self._claims[file] = early_register.Claim(file)
         identity = self._claims[file].identity(secret, keeps, capacity)
         return SharedRegister(keeps, capacity, identity, int(time.time() * 1000))
+
+
+def _latest(known: dict[K, T], key: K, make: Callable[[], T]) -> T:
+    """The one there is, or what make() gives, which takes the place of the one that has not been asked for longest."""
+    one = known.pop(key) if key in known else make()
+    known[key] = one
+    while len(known) > _KEPT:
+        del known[next(iter(known))]
+    return one
 
 
 def lifetime(tickets: Tickets) -> int:

@@ -1,5 +1,6 @@
 """A worker: one process with one data plane on the sockets of its slot."""
 
+import dataclasses
 import faulthandler
 import gc
 import os
@@ -14,16 +15,19 @@ from typing import TYPE_CHECKING, Any, Final
 from gunicorn.workers.base import Worker
 from setproctitle import setproctitle
 
-from edge import accesslog, channel, orphans, plane, spans, stapling, ticket_keys, told
+from edge import accesslog, channel, orphans, plane, spans, stapling, succession, ticket_keys, told
+from edge.aside import Aside
+from edge.certs import Identity
 from edge.channel import Channel, ChannelError
 from edge.errorlog import one_line
 from edge.policy import Reports
 from edge.privileges import drop_privileges
 from edge.questions import Answering
-from edge.rollout import Preparing
+from edge.rollout import Commit, Parcel, Preparing
 from edge.serving import CERTIFICATES
 from edge.settings import Bind, Settings
 from edge.stapling import Staples
+from edge.succession import CONFIGURATION, Announcement, Successor
 from edge.supervision import StackDump, expect_heartbeat
 
 if TYPE_CHECKING:
@@ -84,7 +88,7 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         faulthandler.enable(self.dump.fd)
         gc.freeze()  # what the master made stays shared: no collection here writes to it
         settings = self.generation.prepared.settings
-        self.sockets_by_bind = dict(self.slot.sockets)
+        self.sockets_by_bind: dict[Bind, socket.socket] = dict(self.slot.sockets)
         self._orphaned = False
         self._successors: dict[Bind, socket.socket] = {}
         try:
@@ -99,7 +103,8 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             self.plane.failed = Reports(self._report, "").failed
             self.plane.trace(self.generation.prepared.traces, spans.sender(self.spans))
             drop_privileges(*self.generation.owner)
-            plane.start_policies(self.generation.prepared, self.plane, self._report)
+            self.generation.prepared.use()
+            self.plane.hooks = plane.make_hooks(self.generation.prepared, self._report)
         except Exception as e:
             self._fail(e)
         super().init_process()
@@ -127,25 +132,28 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         if not self._wait_for_go():
             return
         try:
-            plane.start_signers(self.generation.prepared, self.plane, self._report)
-            serving = self.generation.prepared.serving
-            self._staples = Staples(serving, self.generation.staples)
+            self._signers = plane.Signers(self.plane, self._report)
+            self._signers.follow(self.generation.prepared.serving)
+            self._staples = Staples(self.generation.prepared.serving, self.generation.staples)
             self._preparing = Preparing(
                 self.channel,
-                {CERTIFICATES: lambda changed: serving.prepare(self._staples.fill(changed))},
+                {CERTIFICATES: self._prepare_certificates},
                 self.log.error,
                 Answering(self.channel, told.answers(self.plane), self.log.error),
+                aside=Aside(self.plane.loop),
+                prepare_aside={CONFIGURATION: self._prepare_configuration},
             )
             self._look_for_staples()  # those of the last run are there
             self.plane.every(stapling.LOOK_MS, self._look_for_staples)
-            for bind, settings in self.generation.prepared.listeners.items():
-                self.plane.listen(self.sockets_by_bind[bind].fileno(), settings)
+            self._doors = {
+                bind: self.plane.listen(self.sockets_by_bind[bind].fileno(), settings)
+                for bind, settings in self.generation.prepared.listeners.items()
+            }
             self.plane.every(HEARTBEAT_MS, self._beat)
             self._hearing = self.plane.watch(self.channel.fileno(), self._hear_master)
             self._hear_master()  # what came together with the word to serve
-            if rotation := self.generation.prepared.rotation:
-                rotation.turn()  # the configuration may have been prepared days ago
-                self.plane.every(ticket_keys.TURN_MS, rotation.turn)
+            self._turn_keys()  # the configuration may have been prepared days ago
+            self.plane.every(ticket_keys.TURN_MS, self._turn_keys)
         except Exception as e:
             self._fail(e)
         self._beat()
@@ -193,6 +201,65 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
                 self._successors[bind] = found
                 self.plane.watch(found.fileno(), self._drain)  # it ends when the successor listens
 
+    def _turn_keys(self) -> None:
+        if self.generation.prepared.rotation:
+            self.generation.prepared.rotation.turn()
+
+    def _prepare_certificates(self, changed: dict[int, Identity]) -> Commit:
+        return self.generation.prepared.serving.prepare(self._staples.fill(changed))
+
+    def _prepare_configuration(self, announcement: Announcement, parcel: Parcel) -> Commit:
+        return succession.prepare(
+            announcement,
+            parcel,
+            build=self.app.generations.prepare,
+            before=self.generation.prepared,
+            report=self._report,
+            take_over=self._take_over,
+        )
+
+    def _take_over(self, successor: Successor) -> None:
+        """A configuration takes the place of the one that is served, between two turns of the loop."""
+        before, prepared = [self.generation.prepared], successor.prepared
+        self.generation = dataclasses.replace(
+            self.generation,
+            number=successor.announcement.number,
+            prepared=prepared,
+            staples=successor.announcement.staples,
+        )
+        server = prepared.settings.server
+        prepared.use()
+        self._turn_keys()
+        self.plane.hooks = successor.hooks
+        self.plane.hook_timeout = server.hook_timeout
+        self.plane.memory_limit = server.memory_limit
+        self.plane.trace(prepared.traces)
+        self._change_listeners(prepared, successor.sockets)
+        self._staples = successor.staples
+        before[0].serving.replaced = None
+        self._signers.follow(prepared.serving)
+        for group in succession.dropped_groups(before[0], prepared):
+            group.retire()
+        self.use_logs(prepared.settings)
+        setproctitle(f"edge: worker {self.slot.index} (generation {self.generation.number})")
+        succession.dismantle(before)
+
+    def _change_listeners(self, prepared: plane.Prepared, added: dict[Bind, socket.socket]) -> None:
+        """What stays changes its settings, which its connections refer to; what is new begins, what is not there any
+        more ends."""
+        for bind, made in list(prepared.listeners.items()):
+            if bind in self._doors:
+                living = self._doors[bind].settings
+                self.plane.become(self._doors[bind], made)
+                prepared.serving.reattach(made, living)
+                prepared.listeners[bind] = living
+            else:
+                self.sockets_by_bind[bind] = added[bind]
+                self._doors[bind] = self.plane.listen(added[bind].fileno(), made)
+        for bind in self._doors.keys() - prepared.listeners.keys():
+            self.plane.leave(self._doors.pop(bind))
+            self.sockets_by_bind.pop(bind).close()
+
     def _look_for_staples(self) -> None:
         if self._preparing.busy:
             return  # what is prepared was made of what is served now
@@ -214,7 +281,7 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self.plane.drain(self.generation.prepared.settings.server.drain_timeout)
         # Accepting is over here. Others may hold these sockets too; if none does, clients are refused at once
         # instead of waiting in a queue that nobody serves.
-        for s in self.sockets:
+        for s in self.sockets_by_bind.values():
             s.close()
         # The heartbeat's file, empty until now, tells the master: a heartbeat alone may be older than the drain.
         os.ftruncate(self.tmp.fileno(), 1)

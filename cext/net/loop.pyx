@@ -171,6 +171,15 @@ cdef class Loop:
         """callback() at the end of this turn (or of the next, from outside)."""
         self.deferred.append(callback)
 
+    def call_soon_from_thread(self, callback):
+        """The same for other threads, while run() runs: it is woken."""
+        self.deferred.append(callback)
+        if self.wake_write is not None:
+            try:
+                os.write(self.wake_write, b"\0")
+            except BlockingIOError:         # full: it wakes anyway
+                pass
+
     def every(self, int ms, callback):
         """callback() every `ms` milliseconds -> an object whose cancel() ends it."""
         return Periodic(self, ms, callback)

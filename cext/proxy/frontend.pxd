@@ -8,7 +8,7 @@ from cext.proxy.listener_settings cimport ListenerSettings
 
 cdef class Frontend(Listener):
     cdef Context ctx
-    cdef ListenerSettings settings
+    cdef readonly ListenerSettings settings
     cdef void refuse(self, int fd, const Peer *peer) noexcept
 
 cdef Downstream new_client(Context ctx, ListenerSettings settings)

@@ -184,6 +184,13 @@ cdef class Router:
                     return route
         return None
 
+    def take_apart(self):
+        """Nobody looks for routes here any more -> what it had, to be let go of bit by bit."""
+        parts = [*self.routes, *self.exact.items(), *self.wildcard.items()]
+        self.routes, self.anywhere = [], []
+        self.exact, self.wildcard, self.bare_routes = {}, {}, {}
+        return parts
+
     def match(self, bytes host, bytes path, str method="GET"):
         """Python face of find."""
         cdef bytes name = method.encode("ascii")

@@ -47,12 +47,17 @@ def store(roots: Roots) -> Store:
 
 @functools.cache
 def system_store() -> Store:
-    """The system's trusted certificates, whose file the environment variable SSL_CERT_FILE may name; read once. Raises
-    OSError, and ValueError when there is none."""
+    """The system's trusted certificates; read once. Raises what system_authorities() does."""
+    return Store(list(system_authorities()))
+
+
+def system_authorities() -> tuple[x509.Certificate, ...]:
+    """Those of the system's file, or of the one that the environment variable SSL_CERT_FILE names. Raises OSError, and
+    ValueError when there is none."""
     named = os.environ.get("SSL_CERT_FILE")
     for path in [named] if named else _SYSTEM_STORES:
         if os.path.exists(path):
-            return Store(_readable(Path(path).read_bytes()))
+            return tuple(_readable(Path(path).read_bytes()))
     raise ValueError("root_cas: this system has no store of trusted certificates; name a file")
 
 

@@ -302,7 +302,7 @@ def test_reload_imports_afresh_or_changes_nothing(policed, curl):
     for text, problem in (
         ("class Policy:\n    def directr(self, request): pass", "Policy.directr is no hook; did you mean"),
         ("def", "cannot be imported: SyntaxError"),
-        (FAULTY + "    def __init__(self): raise OSError('no database')", "cannot start: OSError: no database"),
+        (FAULTY + "    def __init__(self): raise OSError('no database')", "worker 0 cannot: OSError: no database"),
     ):
         mark = edge.mark()
         (edge.directory / "rules.py").write_text(text)

@@ -111,6 +111,7 @@ def test_workers_may_open_as_many_files_as_the_hard_limit_allows(edge):
 
 def test_a_request_outlives_the_reload(edge):
     edge.start()
+    workers = edge.workers()
     connection = edge.connect()
     connection.request("GET", "/slow/1500/5")
     time.sleep(0.3)
@@ -118,13 +119,30 @@ def test_a_request_outlives_the_reload(edge):
     edge.wait_generation(2)
     response = connection.getresponse()
     assert (response.status, response.read()) == (200, b"xxxxx")
+    assert response.headers["Connection"] is None
+    assert edge.workers().keys() == workers.keys()
+    assert edge.stop() == 0
+
+
+def test_a_request_outlives_the_replacement_of_its_worker(edge, origin):
+    edge.start()
+    workers = edge.workers()
+    connection = edge.connect()
+    connection.request("GET", "/slow/1500/5")
+    time.sleep(0.3)
+    edge.configure(origin, server="workers = 3")
+    edge.send(signal.SIGHUP)
+    edge.wait_generation(2)
+    response = connection.getresponse()
+    assert (response.status, response.read()) == (200, b"xxxxx")
     assert response.headers["Connection"] == "close"
-    until(lambda: len(edge.workers()) == 2)
+    until(lambda: len(edge.workers()) == 3)
+    assert not set(edge.workers()) & set(workers)
     assert edge.stop() == 0
 
 
 @pytest.mark.parametrize("before", [0, 1], ids=["after its handshake", "between two requests"])
-def test_a_request_that_crosses_the_reload_is_answered(edge, before):
+def test_a_request_that_crosses_the_replacement_is_answered(edge, origin, before):
     edge.start()
     connections = [edge.connect() for _ in range(8)]
     for connection in connections:
@@ -132,6 +150,7 @@ def test_a_request_that_crosses_the_reload_is_answered(edge, before):
         for _ in range(before):
             connection.request("GET", "/")
             assert connection.getresponse().read() == b"xx"
+    edge.configure(origin, server="workers = 3")
     edge.send(signal.SIGHUP)
     edge.wait_generation(2)
     time.sleep(0.2)  # the old workers drain

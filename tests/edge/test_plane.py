@@ -135,7 +135,9 @@ def test_every_setting_arrives(settings, monkeypatch):
     monkeypatch.setattr(upstreams, "UpstreamGroup", Made)
     prepared = plane.prepare(settings(), SECRET)
     first, second, third = prepared.listeners.values()
-    assert first is second
+    assert first.args == second.args
+    assert first.named == second.named, "even the quota"
+    assert first.named.pop("quota") is not third.named["quota"]
     tls, router = first.args
     other_tls, other_router = third.args
     assert other_router is router
@@ -207,6 +209,7 @@ def test_every_setting_arrives(settings, monkeypatch):
         "max_head": 1024,
         "max_body": 2048,
         "max_running": 3,
+        "load": None,
     }
     assert not any(to_a.named[name] for name in ("max_head", "max_body", "max_running"))
     assert to_a.named["timeouts"] == {}

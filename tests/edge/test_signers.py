@@ -222,7 +222,7 @@ def test_signers_begin_and_end_with_their_certificates(files, monkeypatch):
     class Plane:
         guest = Guest()
 
-    plane.start_signers(prepared, Plane, lambda level, message: None)
+    plane.Signers(Plane, lambda level, message: None).follow(prepared.serving)
     assert told == ["start 2"]
 
     def renew(*names):

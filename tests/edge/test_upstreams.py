@@ -39,7 +39,7 @@ def group(certificates, monkeypatch):
 
     def make(lines):
         settings = config.parse(TEXT.format(lines=lines), str(certificates / "edge.toml"))
-        return upstreams.groups(settings, plane._credential, Labels())["a"]
+        return upstreams.groups(settings, plane._credential, Labels())["a"].made
 
     return make
 
@@ -117,7 +117,7 @@ def test_a_system_without_authorities(group, monkeypatch):
     def none():
         raise ValueError("there is no store")
 
-    monkeypatch.setattr(upstreams, "system_store", none)
+    monkeypatch.setattr(upstreams, "system_authorities", none)
     with pytest.raises(ConfigError, match=r"upstream\[0\]\.tls: .* no store; name a file of authorities under `ca`"):
         group("tls = {}")
     assert group('tls = { ca = "ca.pem" }').named["tls"]

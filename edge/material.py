@@ -1,0 +1,79 @@
+"""What a configuration is made of beside its own text: certificates, keys, secrets, names that were looked up.
+
+The master reads each of them once, when it validates the configuration, and remembers it. Workers that take the
+configuration over while they run get what was read: they have no right to read it, and it may be another by then.
+"""
+
+import pickle
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any, Final, TypeVar, cast
+
+T = TypeVar("T")
+
+_PIECE: Final = 32
+"""Things in a piece: few enough that a piece is read in a millisecond or two."""
+
+
+class Material:
+    """As the master has it: `read()` is called, and what it gave is remembered."""
+
+    def __init__(self) -> None:
+        self._read: dict[Hashable, object] = {}
+        self._descriptors: dict[Hashable, int] = {}
+
+    @property
+    def reads(self) -> bool:
+        """Whether anything is read here."""
+        return True
+
+    def get(self, key: Hashable, read: Callable[[], T]) -> T:
+        """What read() gives, of which every process has the same. It can be pickled."""
+        if key not in self._read:
+            self._read[key] = read()
+        return cast(T, self._read[key])
+
+    def descriptor(self, key: Hashable, opened: Callable[[], int]) -> int:
+        """The same for an open file. It stays open for as long as its owner likes, the one that opened() it: who wants
+        to keep it in another process makes a copy."""
+        if key not in self._descriptors:
+            self._descriptors[key] = opened()
+        return self._descriptors[key]
+
+    def pieces(self) -> list[bytes]:
+        """All that was read, for `Handed`."""
+        return in_pieces(list(self._read.items()))
+
+    def descriptors(self) -> list[tuple[Hashable, int]]:
+        """All that was opened."""
+        return list(self._descriptors.items())
+
+
+class Handed(Material):
+    """As a worker has it. KeyError for what the master has not read."""
+
+    def __init__(self, items: Iterable[tuple[Hashable, object]], descriptors: dict[Hashable, int]) -> None:
+        super().__init__()
+        self._read.update(items)
+        self._descriptors = descriptors
+
+    @property
+    def reads(self) -> bool:
+        return False
+
+    def get(self, key: Hashable, _read: Callable[[], T]) -> T:
+        return cast(T, self._read[key])
+
+    def descriptor(self, key: Hashable, _opened: Callable[[], int]) -> int:
+        return self._descriptors[key]
+
+
+def in_pieces(items: Sequence[Any]) -> list[bytes]:
+    """Pickled, some at a time: who reads them has time for others in between."""
+    return [pickle.dumps(items[i : i + _PIECE]) for i in range(0, len(items), _PIECE)]
+
+
+def from_pieces(pieces: Iterable[bytes]) -> list[Any]:
+    found: list[Any] = []
+    for piece in pieces:
+        found += pickle.loads(piece)  # noqa: S301  # the master's, who made this process
+    return found

@@ -1,0 +1,235 @@
+// A chart over time: lines, or areas on top of each other, in SVG. Its legend shows the values under the pointer (or the
+// arrow keys), and those of now otherwise.
+
+import { clock } from "/format.js";
+
+const SVG = "http://www.w3.org/2000/svg";
+const LEFT = 4;
+const RIGHT = 4;
+const TOP = 8;
+const BOTTOM = 18;
+
+export function svg(tag, attributes = {}, ...children) {
+  const made = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+}
+
+export function html(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name === "class") made.className = value;
+    else made.setAttribute(name, value);
+  }
+  made.append(...children);
+  return made;
+}
+
+/** Where lines across a chart stand: 0 and up to `most` of 1, 2, 2.5 or 5 times a power of ten (or two, of bytes). */
+function ticks(top, wanted = 3) {
+  const rough = top / wanted;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((size) => size >= rough * 0.999);
+  return Array.from({ length: Math.floor(top / step * 1.0001) + 1 }, (_, i) => i * step);
+}
+
+export class Chart {
+  /**
+   * title, note: texts. series: [{name, label, value(sample) -> number or null}], the first at the bottom where they are
+   * `stacked`. format(value) -> text. least: the height of the scale that it has at least.
+   */
+  constructor(figure, { title, note = "", series, format, stacked = false, least = 1 }) {
+    this.series = series;
+    this.format = format;
+    this.stacked = stacked;
+    this.least = least;
+    this.samples = [];
+    this.minutes = 5;
+    this.at = null;
+    this.title = title;
+    this.time = html("span", { class: "time" });
+    this.readings = series.map(() => html("b", {}, "–"));
+    const legend = html("ul", { class: "legend" }, ...series.map((one, i) => html("li", {},
+      html("i", { class: `key ${stacked ? "area" : "line"} s-${one.name}`, "aria-hidden": "true" }),
+      html("span", {}, one.label), this.readings[i])));
+    this.drawing = svg("svg", { class: "plot", role: "img", tabindex: "0", "aria-label": title });
+    figure.append(
+      html("figcaption", {}, html("h2", {}, title, html("span", { class: "note" }, note)), this.time), legend, this.drawing);
+    this.drawing.addEventListener("pointermove", (event) => this.#point(event));
+    this.drawing.addEventListener("pointerleave", () => this.#leave());
+    this.drawing.addEventListener("blur", () => this.#leave());
+    this.drawing.addEventListener("keydown", (event) => this.#key(event));
+    new ResizeObserver(() => this.draw()).observe(this.drawing);
+  }
+
+  show(samples, minutes, now) {
+    this.samples = samples;
+    this.minutes = minutes;
+    this.now = now;
+    this.draw();
+  }
+
+  #visible() {
+    const from = this.now - this.minutes * 60000;
+    return this.samples.filter((sample) => sample.t >= from - 2000);
+  }
+
+  draw() {
+    const { width, height } = this.drawing.getBoundingClientRect();
+    if (!width || !height || !this.now) return;
+    const shown = this.#visible();
+    const values = shown.map((sample) => this.series.map((one) => one.value(sample)));
+    const most = Math.max(this.least, ...values.map((row) => this.stacked
+      ? row.reduce((total, value) => total + (value ?? 0), 0) : Math.max(0, ...row.map((value) => value ?? 0))));
+    const top = most * 1.08;
+    const x = (t) => width - RIGHT - (this.now - t) / (this.minutes * 60000) * (width - LEFT - RIGHT);
+    const y = (value) => height - BOTTOM - value / top * (height - TOP - BOTTOM);
+    this.x = x;
+    this.shown = shown;
+    this.drawing.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    this.drawing.replaceChildren(
+      this.#grid(width, y, top), ...(this.stacked ? this.#areas(shown, values, x, y) : this.#lines(shown, values, x, y)),
+      this.#times(width, height, x), this.#cursor(height, values, x, y));
+    this.#read(shown);
+  }
+
+  #grid(width, y, top) {
+    const group = svg("g", { class: "grid" });
+    for (const value of ticks(top)) {
+      const at = Math.round(y(value)) + 0.5;
+      group.append(svg("line", { x1: LEFT, x2: width - RIGHT, y1: at, y2: at, class: value ? "" : "base" }));
+      if (value) group.append(svg("text", { x: LEFT, y: at - 3 }, this.format(value)));
+    }
+    return group;
+  }
+
+  #times(width, height, x) {
+    const group = svg("g", { class: "times" });
+    const step = this.minutes > 5 ? 2 : 1;
+    for (let minute = 0; minute <= this.minutes; minute += step) {
+      const at = x(this.now - minute * 60000);
+      if (at < LEFT - 1) break;
+      const anchor = minute === 0 ? "end" : at < LEFT + 20 ? "start" : "middle";
+      group.append(svg("text", { x: at, y: height - 4, "text-anchor": anchor }, minute === 0 ? "now" : `−${minute} min`));
+    }
+    return group;
+  }
+
+  /** Runs of samples without a gap, as [from, to). */
+  #runs(shown) {
+    const runs = [];
+    shown.forEach((sample, i) => {
+      if (i === 0 || sample.gap) runs.push([i, i + 1]);
+      else runs.at(-1)[1] = i + 1;
+    });
+    return runs;
+  }
+
+  #lines(shown, values, x, y) {
+    return this.series.map((one, s) => {
+      let path = "";
+      let open = false;
+      shown.forEach((sample, i) => {
+        const value = values[i][s];
+        if (value == null) {
+          open = false;
+          return;
+        }
+        path += `${open && !sample.gap ? "L" : "M"}${x(sample.t).toFixed(1)} ${y(value).toFixed(1)}`;
+        open = true;
+      });
+      return svg("path", { d: path, class: `line s-${one.name}`, "data-series": one.name });
+    });
+  }
+
+  #areas(shown, values, x, y) {
+    const below = shown.map(() => 0);
+    return this.series.flatMap((one, s) => {
+      const above = shown.map((_, i) => below[i] + (values[i][s] ?? 0));
+      const point = (level) => (i) => `${x(shown[i].t).toFixed(1)} ${y(level[i]).toFixed(1)}`;
+      let area = "";
+      let edge = "";
+      for (const [from, to] of this.#runs(shown)) {
+        const run = Array.from({ length: to - from }, (_, i) => from + i);
+        const upper = run.map(point(above)).join("L");
+        area += `M${upper}L${run.toReversed().map(point([...below])).join("L")}Z`;
+        edge += `M${upper}`;
+      }
+      const empty = !values.some((row) => row[s] > 0);
+      above.forEach((level, i) => { below[i] = level; });
+      return [svg("path", { d: area, class: `area s-${one.name}`, "data-series": one.name }),
+        svg("path", { d: empty ? "" : edge, class: `edge s-${one.name}` })];
+    });
+  }
+
+  #cursor(height, values, x, y) {
+    const group = svg("g", { class: "cursor" });
+    const i = this.#index();
+    if (this.at == null || i < 0) return group;
+    const at = x(this.shown[i].t);
+    group.append(svg("line", { x1: at, x2: at, y1: TOP, y2: height - BOTTOM }));
+    let level = 0;
+    this.series.forEach((one, s) => {
+      const value = values[i][s];
+      if (value == null || (this.stacked && value === 0)) return;
+      level = this.stacked ? level + value : value;
+      group.append(svg("circle", { cx: at, cy: y(level), r: 3, class: `s-${one.name}` }));
+    });
+    return group;
+  }
+
+  /** The sample under the cursor, or the last. */
+  #index() {
+    if (this.at == null || !this.shown.length) return this.shown.length - 1;
+    let best = 0;
+    this.shown.forEach((sample, i) => {
+      if (Math.abs(sample.t - this.at) < Math.abs(this.shown[best].t - this.at)) best = i;
+    });
+    return best;
+  }
+
+  #read(shown) {
+    const sample = shown[this.#index()];
+    this.series.forEach((one, s) => {
+      const text = sample ? this.format(one.value(sample)) : "–";
+      if (this.readings[s].textContent !== text) this.readings[s].textContent = text;
+    });
+    this.time.textContent = this.at == null || !sample ? "" : clock(sample.t);
+    if (!sample || this.at != null) return;
+    const told = this.series.map((one) => `${one.label} ${this.format(one.value(sample))}`).join(", ");
+    this.drawing.setAttribute("aria-label", `${this.title}, now: ${told}`);
+  }
+
+  #point(event) {
+    if (!this.shown?.length) return;
+    const box = this.drawing.getBoundingClientRect();
+    const share = (box.width - RIGHT - (event.clientX - box.left)) / (box.width - LEFT - RIGHT);
+    this.at = this.now - share * this.minutes * 60000;
+    this.draw();
+  }
+
+  #leave() {
+    this.at = null;
+    this.draw();
+  }
+
+  #key(event) {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!step || !this.shown?.length) return;
+    event.preventDefault();
+    const i = Math.min(this.shown.length - 1, Math.max(0, this.#index() + step));
+    this.at = this.shown[i].t;
+    this.draw();
+  }
+}
+
+/** A small line without a scale, for tables. */
+export function sparkline(values, width = 96, height = 20) {
+  const top = Math.max(1e-9, ...values);
+  const x = (i) => width - (values.length - 1 - i) * (width / 59);
+  const y = (value) => height - 1.5 - value / top * (height - 3);
+  const path = values.map((value, i) => `${i ? "L" : "M"}${x(i).toFixed(1)} ${y(value).toFixed(1)}`).join("");
+  return svg("svg", { class: "spark", viewBox: `0 0 ${width} ${height}`, width, height, "aria-hidden": "true" },
+    svg("path", { d: path }));
+}

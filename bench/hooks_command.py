@@ -74,7 +74,7 @@ def hooks(**options: Any) -> None:
     directory = Path(tempfile.mkdtemp(prefix="edge-hooks-"))
     try:
         with stopping_on_signals():
-            found = measure(directory, **options)
+            found = measure(directory, {way: setting(policy) for way, policy in WAYS.items()}, **options)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except BenchError as e:
@@ -84,36 +84,39 @@ def hooks(**options: Any) -> None:
     click.echo("\n".join(table(found)))
 
 
+def setting(policy: str | None) -> str:
+    return f'hooks = "{MODULE}:{policy}"\n' if policy else ""
+
+
 def measure(
-    directory: Path, *, rounds: int, seconds: float, protocol: str, proxy_cpu: int, load_cpu: int
+    directory: Path, ways: dict[str, str], *, rounds: int, seconds: float, protocol: str, proxy_cpu: int, load_cpu: int
 ) -> dict[str, list[float]]:
-    """Microseconds of CPU per request: every reading of every way."""
+    """Microseconds of CPU per request: every reading of every way, each with lines of its own under [server]."""
     site = make_site(directory, allow_files())
     (directory / f"{MODULE}.py").write_text(f"import asyncio\n\n{POLICIES}")
     load = Load(load_cpu, directory, seconds, "edge" if load_generator_built() else "openssl", 1000, 1000)
     probe = {"h1": proxied_h1, "h2": proxied_h2}[protocol]
-    readings: dict[str, list[float]] = {way: [] for way in WAYS}
+    readings: dict[str, list[float]] = {way: [] for way in ways}
     with contextlib.ExitStack() as running:
         running.enter_context(start_backend(site, load_cpu))
         servers = {}
-        for i, (way, policy) in enumerate(WAYS.items()):
-            servers[way] = server = Server(with_policy(i, policy), site, proxy_cpu)
+        for i, (way, lines) in enumerate(ways.items()):
+            servers[way] = server = Server(with_lines(i, lines), site, proxy_cpu)
             running.callback(server.stop)
             server.start()
             negotiated(server, server.patience)
         for turn in range(rounds):
-            ways = list(WAYS)
-            for way in ways[turn % len(ways) :] + ways[: turn % len(ways)]:
+            order = list(ways)
+            for way in order[turn % len(order) :] + order[: turn % len(order)]:
                 readings[way].append(probe(servers[way], load).value)
     return readings
 
 
-def with_policy(number: int, policy: str | None) -> Peer:
+def with_lines(number: int, lines: str) -> Peer:
     def configure(site: Site, program: str, port: int) -> Launch:
         launch = PEERS["edge"].configure(site, program, port)
         file = Path(launch.command[-1])
-        if policy:
-            file.write_text(file.read_text().replace("[server]\n", f'[server]\nhooks = "{MODULE}:{policy}"\n'))
+        file.write_text(file.read_text().replace("[server]\n", f"[server]\n{lines}"))
         return launch
 
     return dataclasses.replace(PEERS["edge"], name=f"edge-{number}", configure=configure)

@@ -16,8 +16,8 @@ from tests.e2e.processes import peer, wait_until
 
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync", "--disable-extensions"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-default-apps"]
-FLAGS += ["--disable-dev-shm-usage", "--hide-scrollbars", "--remote-debugging-port=0", "--disable-background-timer-throttling"]
-FLAGS += ["--host-resolver-rules=MAP *.test 127.0.0.1"]
+FLAGS += ["--disable-dev-shm-usage", "--hide-scrollbars", "--disable-background-timer-throttling"]
+FLAGS += ["--remote-debugging-port=0", "--host-resolver-rules=MAP *.test 127.0.0.1"]
 SECONDS = 60
 
 
@@ -59,7 +59,8 @@ class Page:
     """`complaints`: what the console and the browser's log have said that no good page makes them say."""
 
     def __init__(self, url: str) -> None:
-        self._socket = websockets.sync.client.connect(url, max_size=64 << 20, proxy=None)
+        self._held = contextlib.ExitStack()
+        self._socket = self._held.enter_context(websockets.sync.client.connect(url, max_size=64 << 20, proxy=None))
         self._numbers = itertools.count(1)
         self.complaints: list[str] = []
         for domain in ("Page", "Runtime", "Log", "Network"):
@@ -71,7 +72,7 @@ class Page:
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(Exception):
             self.call("Page.close")
-        self._socket.close()
+        self._held.close()
 
     def call(self, method: str, **parameters: object) -> dict:
         number = next(self._numbers)
@@ -100,13 +101,15 @@ class Page:
 
     def look(self, *, width: int, height: int, scheme: str = "light", scale: float = 1) -> None:
         """Another window, another preference."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=False)
+        size = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": False}
+        self.call("Emulation.setDeviceMetricsOverride", **size)
         feature = {"name": "prefers-color-scheme", "value": scheme}
         self.call("Emulation.setEmulatedMedia", features=[feature])
 
     def js(self, expression: str):
         """Its value, awaited."""
-        result = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        result = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True,
+                           allowUnsafeEvalBlockedByCSP=False)
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 

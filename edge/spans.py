@@ -105,6 +105,15 @@ class _Reader:
         return self.take(int.from_bytes(self.take(width))).decode("latin-1")
 
 
+def number(batch: bytes) -> int:
+    """How many records a batch has, unread."""
+    at = found = 0
+    while at + 2 <= len(batch):
+        at += 2 + int.from_bytes(batch[at : at + 2])
+        found += 1
+    return found
+
+
 def read(batch: bytes) -> Iterator[Request]:
     """The requests of a batch. Raises RecordError, after those before what is no record."""
     at = 0

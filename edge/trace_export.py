@@ -60,7 +60,7 @@ class Exporter:
         self._translate = Translator(settings)
         self._given = 0
         self.dropped = 0
-        """Spans that had to give way, as too many waited."""
+        """Requests whose spans were not taken, as too many waited."""
 
     @property
     def exported(self) -> int:
@@ -73,17 +73,25 @@ class Exporter:
 
     def feed(self, datagram: bytes) -> None:
         """What a worker has sent: whole records. Never waits, and never raises."""
+        if self._room() < 1:
+            self._drop(spans.number(datagram))
+            return
         try:
             for request in spans.read(datagram):
                 self._take(request)
         except RecordError as e:
             self._quiet.say("warning", f"a worker's spans cannot be read: {e}")
 
+    def _room(self) -> int:
+        return self._settings.queue - (self._given - self._sender.done)
+
+    def _drop(self, requests: int) -> None:
+        self.dropped += requests
+        self._quiet.say("warning", "traces: the collector is too slow, or gone; spans are dropped")
+
     def _take(self, request: Request) -> None:
-        made = self._settings.queue - (self._given - self._sender.done)
-        if made < 1 + len(request.attempts):
-            self.dropped += 1 + len(request.attempts)
-            self._quiet.say("warning", "traces: the collector is too slow, or gone; spans are dropped")
+        if self._room() < 1 + len(request.attempts):
+            self._drop(1)
             return
         for span in self._translate.spans(request):
             self._given += 1

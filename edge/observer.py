@@ -100,6 +100,8 @@ class View:
         self.spans = spans
         self.state: dict[str, Any] = {}
         """What the master has said last (`edge.state`); {}: nothing yet."""
+        self.exports: Callable[[], dict[str, int]] | None = None
+        """What has become of spans: {exported, failed, dropped}; None: there are none."""
 
     def figures(self, rows: Collection[int] | None = None) -> Figures:
         """What all workers have counted, or those with these rows. Raises figures.Unreadable."""
@@ -142,13 +144,15 @@ async def _observe(observing: Observing, master: Channel) -> None:
         serve = functools.partial(_serve, Site(handlers, bounds, observing.log))
         await asyncio.start_server(serve, sock=observing.sockets[endpoint].dup(), limit=HEAD_MOST)
     if observing.traces:
-        _export(loop, observing, observing.traces)
+        view.exports = _export(loop, observing, observing.traces)
     hear()
     await ended
 
 
-def _export(loop: asyncio.AbstractEventLoop, observing: Observing, traces: Traces) -> None:
-    """What workers send of traces goes to the collector."""
+def _export(
+    loop: asyncio.AbstractEventLoop, observing: Observing, traces: Traces
+) -> Callable[[], dict[str, int]]:
+    """What workers send of traces goes to the collector -> what tells what has become of it."""
     from edge.trace_export import Exporter  # noqa: PLC0415  # OpenTelemetry, which is installed where it is wanted
 
     exporter = Exporter(traces, observing.log)
@@ -161,6 +165,7 @@ def _export(loop: asyncio.AbstractEventLoop, observing: Observing, traces: Trace
                 return
 
     loop.add_reader(observing.spans.fileno(), take)
+    return exporter.counts
 
 
 @dataclasses.dataclass(slots=True)

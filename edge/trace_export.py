@@ -71,6 +71,9 @@ class Exporter:
         """Spans that the collector has not taken."""
         return self._sender.failed
 
+    def counts(self) -> dict[str, int]:
+        return {"exported": self.exported, "failed": self.failed, "dropped": self.dropped}
+
     def feed(self, datagram: bytes) -> None:
         """What a worker has sent: whole records. Never waits, and never raises."""
         if self._room() < 1:

@@ -260,7 +260,7 @@ function reloadText(last, now) {
   return html("span", {}, badge("accepted", "good"), ` ${when}, in ${format.seconds(last.seconds)}${last.changed ? `: ${last.changed}` : ""}`);
 }
 
-function showConfiguration({ state }) {
+function showConfiguration({ state, traces }) {
   const { reloads, tickets } = state;
   const sealing = tickets?.keys?.find((key) => key.state === "seals");
   showPairs($("configuration"), [
@@ -269,6 +269,7 @@ function showConfiguration({ state }) {
     ["Last reload", reloads?.last ? reloadText(reloads.last, state.now) : "none"],
     ["Reloads", `${format.count(reloads?.accepted)} accepted, ${format.count(reloads?.rejected)} rejected`],
     ["Listeners", (state.listeners ?? []).map((one) => one.bind + (one.kind === "tls" ? "" : ` (${one.kind})`)).join(", ") || "–"],
+    ...(traces ? [["Spans", `${format.count(traces.exported)} exported, ${format.count(traces.failed)} refused, ${format.count(traces.dropped)} dropped`]] : []),
     ["Ticket keys", tickets ? `${tickets.keys.length}, changed every ${format.age(tickets.rotate)}${sealing ? `, the current one for ${format.age(state.now - sealing.since)}` : ""}` : "none"],
   ]);
 }
@@ -292,6 +293,10 @@ function notices(status, sample) {
   if (sample?.longest > LONG_TURN) found.push(["warn", `A worker’s loop was held up for ${format.seconds(sample.longest)} within the last minute.`]);
   for (const [name, text] of [["log_lines_dropped", "Lines of the logs are dropped."], ["spans_dropped", "Spans are dropped."]]) {
     if (lastStatus && figures.counters[name] > lastStatus.figures.counters[name]) found.push(["warn", text]);
+  }
+  const { traces } = status;
+  if (traces && lastStatus?.traces && (traces.failed > lastStatus.traces.failed || traces.dropped > lastStatus.traces.dropped)) {
+    found.push(["warn", "The collector of traces is too slow, or gone: spans are lost."]);
   }
   return found.slice(0, 8);
 }

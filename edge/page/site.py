@@ -141,7 +141,8 @@ def status(view: "View") -> dict[str, Any]:
     | `histograms` | {bounds, total, first_byte, full_handshake, resumed_handshake, routes, upstreams, servers}: \
 counts since the start as [first bucket, [count, ...]], the last three by label and of whole requests |
     | `requests` | of all routes together {status, bytes_in, bytes_out, running} |
-    | `processes` | of workers: {pid: {memory (bytes, its own), requests, connections, busy, longest}} |
+| `traces` | spans {exported, failed, dropped (requests)}; null: there are none |
+| `processes` | of workers: {pid: {memory (bytes, its own), requests, connections, busy, longest}} |
     """
     state = dict(view.state)
     figures = view.figures()
@@ -175,6 +176,7 @@ counts since the start as [first bucket, [count, ...]], the last three by label 
             "status": dict(zip(STATUS, _added([one.values["status"] for one in routes]) or [0] * 6, strict=True)),
             **{name: sum(one.values[name] for one in routes) for name in ("bytes_in", "bytes_out", "running")},
         },
+        "traces": view.exports() if view.exports else None,
         "processes": {str(worker["pid"]): _process(view, worker) for worker in state.get("workers", ())},
     }
 

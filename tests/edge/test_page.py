@@ -31,6 +31,7 @@ class View:
             "certificates": [{"names": [f"{n}.example"], "expires": 1000 - n} for n in range(60)],
         }
         self.looks = 0
+        self.exports = None
 
     def figures(self, rows=None):
         self.looks += rows is None
@@ -147,8 +148,14 @@ def test_what_is_told(view):
     assert found["more"] == {"routes": 0, "upstreams": 0, "servers": 0, "certificates": 10}
     assert [c["expires"] for c in found["state"]["certificates"]] == list(range(941, 991))
     assert found["processes"]["0"] == {"memory": None}
+    assert found["traces"] is None
     own = found["processes"][str(os.getpid())]
     assert own["memory"] > 1 << 20 and own["requests"] == 0
+
+
+def test_spans(view):
+    view.exports = lambda: {"exported": 5, "failed": 1, "dropped": 2}
+    assert status_of(view)["traces"] == {"exported": 5, "failed": 1, "dropped": 2}
 
 
 def test_before_the_master_has_said_anything(view):

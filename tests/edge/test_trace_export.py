@@ -1,4 +1,4 @@
-"""Records of requests as OpenTelemetry's spans: what they say, and that nothing of a collector's troubles reaches others."""
+"""Records of requests as OpenTelemetry's spans: what they say, and that a collector's troubles reach nobody else."""
 
 import dataclasses
 import json

@@ -184,3 +184,26 @@ def test_a_collector_that_hangs_or_is_gone(make_edge, backend, tmp_path):
 
             wait_until(arrives, 30, "a span after the collector is back")
         assert 0 < len([s for s in collector.spans if s.attributes.get("url.path") == "/burst"]) < 200
+
+
+def test_a_reload_begins_and_ends_them(make_edge, backend, collector):
+    """In place: the worker stays."""
+    edge = make_edge({"app": [backend.server]})
+    [worker] = edge.workers()
+    wanted = {"endpoint": collector.url, "sample": 1}
+    with Client(edge) as client:
+        for number, traces in enumerate((None, wanted, None, wanted)):
+            if number:
+                edge.tables["server"] = {k: v for k, v in edge.tables["server"].items() if k != "traces"}
+                edge.tables["server"] |= {"traces": traces} if traces else {}
+                edge.write()
+                edge.reload()
+                edge.wait_error(rf"generation {number + 1} serves", seconds=30)
+            assert client.get(f"/reloaded/{number}", f"traceparent: {SAMPLED}").status == 200
+    for number, traced in enumerate((False, True, False, True)):
+        [seen] = backend.seen(f"/reloaded/{number}")
+        assert (seen.get("traceparent") == SAMPLED) == (not traced)
+        if traced:
+            own, [attempt] = collector.of(f"/reloaded/{number}")
+            assert context(seen) == (own.trace_id, attempt.span_id, "03")
+    assert edge.workers() == [worker]

@@ -122,10 +122,9 @@ class Figures:
         """How late the kernel woke a worker that had nothing to do until a certain moment."""
         return self._histogram("late")
 
-    def loop(self) -> tuple[int, float, float]:
-        """(turns, seconds they took, seconds of the longest in the last LONGEST_SECONDS)."""
-        turns, busy = self._sums.loop()
-        return turns, busy / 1e6, self._sums.longest(LONGEST_SECONDS) / 1e6
+    def longest(self) -> float:
+        """Seconds of the longest turn of a worker's loop in the last LONGEST_SECONDS."""
+        return self._sums.longest(LONGEST_SECONDS) / 1e6
 
     def series(self, kinds: Collection[str] = KINDS) -> Iterator[Series]:
         """Those that have counted something."""
@@ -147,11 +146,10 @@ class Figures:
         | `alerts` | {sent, received}: {name: count} |
         | `early_refused` | {cause: count} |
         | `handshake` | {full, resumed}: a histogram's {count, sum, p50, p90, p99}; null where there is nothing |
-        | `loop` | {turns, busy, longest, turn, late}; the last two are histograms |
+        | `loop` | {longest, turn, late}: the longest turn of the last minute; two histograms |
         | `routes`, `upstreams`, `servers` | {label: {requests, status {none, 1xx, ...}, bytes_in, bytes_out, retries, \
 failures, connects, reuses, running, open, idle, first_byte, total}}, the last two histograms |
         """
-        turns, busy, longest = self.loop()
         of_kind: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
         for series in self.series(kinds):
             of_kind[series.kind][series.label] = series.as_dict()
@@ -169,13 +167,7 @@ failures, connects, reuses, running, open, idle, first_byte, total}}, the last t
             "alerts": {direction: self.alerts(direction) for direction in ("sent", "received")},
             "early_refused": self.early_refused(),
             "handshake": {"full": self.handshake(False).as_dict(), "resumed": self.handshake(True).as_dict()},
-            "loop": {
-                "turns": turns,
-                "busy": busy,
-                "longest": longest,
-                "turn": self.turn().as_dict(),
-                "late": self.late().as_dict(),
-            },
+            "loop": {"longest": self.longest(), "turn": self.turn().as_dict(), "late": self.late().as_dict()},
             **{f"{kind}s": found for kind, found in of_kind.items()},
         }
 

@@ -14,6 +14,10 @@ KINDS: Final = (ROUTE, UPSTREAM, SERVER)
 
 OTHER: Final = "other"
 """The label of what there was no room for, in each kind; of servers, the upstream's, too."""
+NONE: Final = "none"
+"""The label of requests that no route is for, or that could not be understood."""
+SERIES_UNROUTED: Final = 3
+"""Its index, as cext/proxy/counting has it."""
 HOSTS_SHOWN: Final = 3
 ROOM: Final = 8192
 
@@ -23,11 +27,12 @@ class Labels:
     pickled) goes along with each, so that workers find what the master has entered."""
 
     def __init__(self, room: int = ROOM) -> None:
-        if room < len(KINDS):
-            raise ValueError("there is room for each kind's others")
+        if room <= SERIES_UNROUTED:
+            raise ValueError("there is room for each kind's others, and for no route")
         self._room = room
         others = (OTHER, OTHER, server_label(OTHER, OTHER))
         self._indices = {key: i for i, key in enumerate(zip(KINDS, others, strict=True))}
+        self._indices[ROUTE, NONE] = SERIES_UNROUTED
 
     def index(self, kind: str, label: str) -> int:
         """That of a label, which it has from now on. Once all are taken, that of the kind's others."""

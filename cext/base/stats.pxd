@@ -70,9 +70,7 @@ cdef struct Counters:
     uint64_t descriptors_limit          # a gauge
 
 cdef struct LoopStats:
-    uint64_t turns
-    uint64_t busy_us
-    Histogram turn                      # how long a turn kept others waiting
+    Histogram turn                      # how long a turn kept everything else waiting
     Histogram late                      # how much later than asked for the kernel woke the process
     uint64_t longest[LONGEST_SECONDS]   # by second: the second << 32 | microseconds of its longest turn; not a sum
 

@@ -268,10 +268,6 @@ cdef class Sums:
                 for suite in range(SUITE_SLOTS) for group in range(GROUP_SLOTS) for resumed in range(2)
                 if self.row.handshakes[suite][group][resumed]]
 
-    def loop(self):
-        """(turns, microseconds in which they were busy)."""
-        return self.row.loop.turns, self.row.loop.busy_us
-
     def longest(self, int seconds):
         """Microseconds of the longest turn of a loop that has ended in the last `seconds` (at most 60)."""
         now = int(time.monotonic())
@@ -399,8 +395,6 @@ cdef class Tally:
 
     def turn(self, uint64_t second, uint64_t us):
         observe(&self.table.row.loop.turn, us)
-        self.table.row.loop.turns += 1
-        self.table.row.loop.busy_us += us
         self.table.row.loop.longest[second % LONGEST_SECONDS] = second << 32 | us
 
     def request(self, uint32_t index, int status, uint64_t us, int running=0):

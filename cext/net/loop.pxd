@@ -3,6 +3,7 @@
 from cpython.object cimport PyObject
 from libc.stdint cimport uint32_t, uint64_t
 
+from cext.base.stats cimport LoopStats
 from cext.base.timers cimport TimerOwner, TimerWheel
 
 cdef class Loop
@@ -21,9 +22,13 @@ cdef class Loop:
     cdef readonly TimerWheel timers
     cdef readonly uint64_t now          # ms, monotonic; read once a turn
     cdef uint64_t now_us
+    cdef uint64_t woken_us              # when this turn began
+    cdef LoopStats *stats               # where turns are counted; NULL: nowhere
+    cdef object stats_owner             # keeps that
     cdef PyObject **watchers            # by file descriptor; NULL: none
     cdef uint32_t *instances            # by file descriptor; raised at each registration (stale events differ)
     cdef int table_size
+    cdef int watching                   # how many are registered
     cdef bint stopping
     cdef object wake_read
     cdef object wake_write

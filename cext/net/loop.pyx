@@ -10,8 +10,10 @@ import signal
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport EINTR, errno
+from libc.stdint cimport int64_t
 from libc.stdlib cimport free, realloc
 
+from cext.base.stats cimport LONGEST_SECONDS, observe
 from cext.base.timers cimport Timer, timer_init
 from cext.lib.linux cimport (
     CLOCK_MONOTONIC,
@@ -31,6 +33,16 @@ from cext.lib.linux cimport (
 
 cdef enum:
     EVENTS_PER_TURN = 256
+
+
+cdef inline void count_turn(LoopStats *stats, uint64_t us, uint64_t now_us) noexcept nogil:
+    """One that has just ended: all else had to wait that long."""
+    cdef uint64_t second = now_us // 1000000
+    cdef uint64_t turn = second << 32 | <uint32_t> us
+    cdef uint64_t *longest = &stats.longest[second % LONGEST_SECONDS]
+    observe(&stats.turn, us)
+    if turn > longest[0]:
+        longest[0] = turn
 
 
 cdef class Watcher(TimerOwner):
@@ -88,6 +100,7 @@ cdef class Loop:
             return -1
         self.watchers[fd] = <PyObject *> w
         Py_INCREF(w)
+        self.watching += 1
         w.registered = True
         return 0
 
@@ -105,6 +118,7 @@ cdef class Loop:
         if not w.registered:
             return
         w.registered = False
+        self.watching -= 1
         self.instances[w.fd] += 1
         self.watchers[w.fd] = NULL
         self.keep_until_turn_ends(w)
@@ -190,12 +204,21 @@ cdef class Loop:
         cdef uint32_t instance
         cdef Watcher w
         cdef int wait
+        cdef uint64_t asked_us
+        cdef int64_t late_us
         self.read_clock()
+        if self.stats != NULL and self.woken_us:
+            count_turn(self.stats, self.now_us - self.woken_us, self.now_us)
         wait = 0 if self.deferred or self.unfinished or self.ending else self.timers.wait_ms(self.now)
         with nogil:
             n = epoll_wait(self.epfd, events, EVENTS_PER_TURN, wait)
             error = errno
+        asked_us = self.now_us
         self.read_clock()
+        self.woken_us = self.now_us
+        if n == 0 and wait > 0 and self.stats != NULL:
+            late_us = <int64_t> (self.now_us - asked_us) - 1000 * wait
+            observe(&self.stats.late, late_us if late_us > 0 else 0)
         if n < 0:
             if error != EINTR:
                 raise OSError(error, "epoll_wait: " + os.strerror(error))

@@ -57,6 +57,8 @@ cdef class Context:
         self.row = stats.row
         self.counters = &self.row.counters
         self.in_state = self.row.in_state
+        self.loop.stats = &self.row.loop
+        self.loop.stats_owner = stats
 
     cdef const char *date(self) noexcept:
         """The current Date, made anew once a second."""

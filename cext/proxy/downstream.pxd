@@ -87,7 +87,8 @@ cdef class Downstream(Stream):
     cdef Peer peer
     cdef WriteLimits writes             # of the request that came last,
     cdef int keepalive_ms               # and the wait after it
-    cdef uint32_t began                 # when it was accepted, in seconds of the loop's clock
+    cdef uint32_t began                 # when it was accepted, by the loop's clock: microseconds (modulo 2**32) until the
+                                        # handshake is done, then seconds
     # for the session
     cdef int write(self, const uint8_t *p, size_t n) noexcept
     cdef uint8_t *reserve(self, size_t n, size_t *room) noexcept
@@ -128,6 +129,7 @@ cdef class Downstream(Stream):
     cdef size_t record_room(self) noexcept
     cdef int write_records(self, Chunk *c, size_t size) noexcept
     cdef bint handshaking(self) noexcept
+    cdef uint64_t age(self) noexcept
     cdef void fail_handshake(self, const char *why) noexcept
     cdef void handshake_failed(self) noexcept
     cdef void discard_input(self) noexcept

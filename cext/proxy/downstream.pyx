@@ -39,6 +39,7 @@ from cext.proxy.context cimport (
     STATE_NEW,
     STATES,
 )
+from cext.proxy.counting cimport count_alert, count_handshake
 from cext.proxy.sealing cimport queue_tls_output, seal_chunk
 from cext.proxy.timeouts cimport outflow_begin, outflow_look, outflow_next
 from cext.tls.connection cimport (
@@ -162,7 +163,7 @@ cdef class Downstream(Stream):
         self.writable = True
         self.writes.idle = CLOSING_MS
         self.keepalive_ms = self.settings.timeouts.keepalive
-        self.began = <uint32_t> (self.loop.now // 1000)
+        self.began = <uint32_t> self.loop.now_us
         try:
             self.tls = Connection(self.settings.tls)
         except Exception as e:
@@ -467,6 +468,7 @@ cdef class Downstream(Stream):
         cdef size_t size = 0
         cdef uint8_t *data = NULL
         cdef int event
+        cdef uint32_t took_us
         while pos < n:
             if not self.wants_input():
                 self.stash_news = True
@@ -492,7 +494,9 @@ cdef class Downstream(Stream):
                 if self.fd < 0:
                     return n
             if event == TLS_ESTABLISHED:
-                self.ctx.counters.handshakes += 1
+                took_us = <uint32_t> self.loop.now_us - self.began
+                self.began = <uint32_t> ((self.loop.now_us - took_us) // 1000000)
+                count_handshake(self.ctx, self.tls, took_us)
                 if self.tls.early_data_state != EARLY_NONE:
                     count_early_data(self.ctx, self.tls)
                 if self.plain.len and self.session is None:
@@ -578,6 +582,12 @@ cdef class Downstream(Stream):
     cdef bint handshaking(self) noexcept:
         return self.session is None or self.early == EARLY_UNCONFIRMED
 
+    cdef uint64_t age(self) noexcept:
+        """Seconds since it was accepted."""
+        if self.tls.established:
+            return self.loop.now_us // 1000000 - self.began
+        return <uint32_t> (<uint32_t> self.loop.now_us - self.began) // 1000000
+
     cdef void fail_handshake(self, const char *why) noexcept:
         """The handshake has not come to its end, whoever's fault that is (static)."""
         self.ctx.counters.handshake_failures += 1
@@ -587,6 +597,7 @@ cdef class Downstream(Stream):
     cdef void handshake_failed(self) noexcept:
         """A fatal TLS fault: our alert goes out, the log learns the cause."""
         failure = self.tls.failure
+        count_alert(self.ctx, failure)
         if self.handshaking():
             self.ctx.counters.handshake_failures += 1
             self.ctx.log("info", f"{self.peer_name()}: handshake failed: {failure}")
@@ -725,9 +736,10 @@ cdef class Downstream(Stream):
             return
         r = self.send_queue()
         if r == IO_ERROR:
-            if self.session is None and not self.closing:
-                self.ctx.counters.handshake_failures += 1
-            self.shut(b"client reset")
+            if self.closing:
+                self.shut(b"client reset")
+            else:
+                self.peer_gone(False)
             return
         if self.out.bytes == 0:
             self.end_sending()

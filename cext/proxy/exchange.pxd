@@ -9,7 +9,7 @@ from cext.http.h1_writer cimport Forwarding
 from cext.http.message cimport Head
 from cext.proxy.access_log cimport AccessLog
 from cext.proxy.context cimport Context
-from cext.proxy.pool cimport UpstreamGroup
+from cext.proxy.pool cimport Server, UpstreamGroup
 from cext.proxy.router cimport Route
 from cext.proxy.timeouts cimport Intake, Timeouts
 from cext.proxy.trace cimport Trace
@@ -61,7 +61,7 @@ cdef class Exchange(UpstreamUser):
     cdef UpstreamRequest upstream
     cdef Holder held                    # None: nothing holds it up
     cdef Early early                    # None: no byte of it came before the client's handshake was confirmed
-    cdef object server_label            # bytes of the server that was asked last
+    cdef Server server                  # that was asked last; None: none was
     cdef Bytes head                     # the request head as it goes upstream; kept for a retry and the log
     cdef Trace trace                    # None: it is in none
     cdef uint32_t target_len

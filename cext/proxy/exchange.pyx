@@ -8,6 +8,7 @@ import os
 
 
 from cext.base.buffer cimport bytes_free, bytes_reserve
+from cext.base.stats cimport series_of
 from cext.base.timers cimport timer_init
 from cext.http.h1_writer cimport RequestText, ends_upstream, request_room, request_text, write_request
 from cext.http.message cimport (
@@ -166,6 +167,8 @@ cdef class Exchange(UpstreamUser):
     cdef void start(self) noexcept:
         """Asks an upstream. The sink may be told of a failure before this returns."""
         self.ctx.counters.requests += 1
+        series_of(self.route, self.ctx.stats).running += 1
+        series_of(self.group(), self.ctx.stats).running += 1
         if self.timeouts.total:
             self.ctx.loop.timers.arm(&self.total, self.started_us // 1000 + self.timeouts.total)
         self.round = self.group().start()
@@ -179,10 +182,10 @@ cdef class Exchange(UpstreamUser):
         while self.attempts < servers:
             u = group.take(self.ctx, self, self.method, self.round + self.attempts, fresh)
             self.attempts += 1
-            self.server_label = (<Server> u.home).label_bytes
+            self.server = <Server> u.home
             if self.trace is not None:
                 self.end_attempt(b"too early")       # one that goes on is one that was taken back
-                self.trace.begin_attempt(self.server_label, self.head.data, self.ctx.loop.now_us)
+                self.trace.begin_attempt(self.server.label_bytes, self.head.data, self.ctx.loop.now_us)
             if u.closed:
                 if not out_of_descriptors(u.error):     # which is not the server's fault
                     avoid(u, self.ctx.loop.now)
@@ -354,6 +357,9 @@ cdef class Exchange(UpstreamUser):
             self.attempts -= 1
             self.connected_us = 0
             self.ctx.counters.upstream_retries += 1
+            series_of(self.route, self.ctx.stats).retries += 1
+            series_of(self.group(), self.ctx.stats).retries += 1
+            series_of(self.server, self.ctx.stats).retries += 1
             if self.trace is not None:
                 self.end_attempt(b"refused" if loss == LOST_REFUSED else b"closed")
             self.connect(True)
@@ -477,6 +483,9 @@ cdef class Exchange(UpstreamUser):
         """Tells the client, in the way its response so far allows; the detail is for the log."""
         self.fault = fault
         self.ctx.counters.upstream_failures += 1
+        if self.server is not None:
+            series_of(self.route, self.ctx.stats).failures += 1
+            series_of(self.group(), self.ctx.stats).failures += 1
         if self.sink is None:
             return
         if self.responding:
@@ -537,6 +546,9 @@ cdef class Exchange(UpstreamUser):
         if self.sink is not None:
             self.sink = None
             self.ctx.loop.keep_until_turn_ends(self)
+            if self.server is not None:         # since start()
+                series_of(self.route, self.ctx.stats).running -= 1
+                series_of(self.group(), self.ctx.stats).running -= 1
         self.upstream = None
         self.overseer = None
         if self.running:
@@ -572,6 +584,9 @@ cdef class Exchange(UpstreamUser):
         cdef bytes why = what.encode()
         if self.trace is not None:
             self.end_attempt(why)
-        server = self.server_label.decode() if self.server_label is not None else "-"
+        server = "-"
+        if self.server is not None:
+            server = self.server.label
+            series_of(self.server, self.ctx.stats).failures += 1
         self.ctx.log("warning", f"upstream {self.group().name} {server}: {what}{detail}; "
                                 f"request {request.decode('latin-1')!r}")

@@ -13,6 +13,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from cext.base.buffer cimport Bytes, bytes_append, bytes_free
+from cext.base.stats cimport series_of
 from cext.base.timers cimport timer_init
 from cext.http.h1_reader cimport BodyReader
 from cext.http.h2_requester cimport H2Requester
@@ -317,6 +318,7 @@ cdef class H2Upstream(UpstreamConnection):
         r.connecting = r.queued = False
         r.reused = self.answered
         self.ctx.counters.upstream_reuses += r.reused
+        series_of(self.home, self.ctx.stats).reuses += r.reused
 
     cdef void rest(self, uint64_t deadline) noexcept:
         """Idle, until `deadline` at most."""

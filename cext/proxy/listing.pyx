@@ -100,7 +100,7 @@ cdef dict told(Downstream client):
         "port": client.peer.port,
         "local": local[:local_text(client.fd, local)].decode("ascii"),
         "state": state_of(client),
-        "age": client.loop.now // 1000 - client.began,
+        "age": client.age(),
         "server_name": server_name_of(client),
         "queued": client.out.bytes,
     }

@@ -4,6 +4,7 @@ from collections import OrderedDict
 
 from libc.stdint cimport uint32_t
 
+from cext.base.stats cimport series_of
 from cext.net.address cimport address_set
 from cext.net.stream cimport out_of_descriptors, read_tcp
 from cext.proxy.h1_upstream cimport H1Upstream
@@ -42,12 +43,15 @@ cdef class Server(UpstreamHome):
         while self.idle and not fresh:
             c = <H1Upstream> self.idle.pop()
             self.group.n_idle -= 1
+            series_of(self, ctx.stats).idle -= 1
             if c.still_open():
                 ctx.counters.upstream_reuses += 1
+                series_of(self, ctx.stats).reuses += 1
                 return c.begin(user, method)
             c.close()
         c = H1Upstream(ctx, self)
         ctx.counters.upstream_connects += 1
+        series_of(self, ctx.stats).connects += 1
         if connect(c, self) < 0:
             request = c.request
             c.close()
@@ -61,11 +65,13 @@ cdef class Server(UpstreamHome):
         if c in self.idle:
             self.idle.remove(c)
             self.group.n_idle -= 1
+            series_of(self, c.ctx.stats).idle -= 1
 
     cdef int close_idle(self) except -1:
         cdef UpstreamConnection c
         for c in self.idle:
             c.close()
+            series_of(self, c.ctx.stats).idle -= 1
         self.group.n_idle -= <int> len(self.idle)
         self.idle.clear()
         return 0
@@ -126,6 +132,7 @@ cdef class SharedServer(Server):
         c = H2Upstream(ctx, self)
         c.begin(ctx.loop.now + CONNECT_MS)
         ctx.counters.upstream_connects += 1
+        series_of(self, ctx.stats).connects += 1
         self.shared.append(c)
         if connect(c, self) < 0:
             c.over = True
@@ -276,6 +283,7 @@ cdef class UpstreamGroup:
             ms = min(ms, <int> SURPLUS_MS)
         (<Server> c.home).idle.append(c)
         self.n_idle += 1
+        series_of(c.home, c.ctx.stats).idle += 1
         (<H1Upstream> c).park(c.loop.now + ms)
 
     def close_idle(self):

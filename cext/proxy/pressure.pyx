@@ -83,6 +83,8 @@ cdef class Pressure(Relief):
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         if limit == resource.RLIM_INFINITY:
             limit = 1 << 30
+        self.ctx.counters.descriptors = self.ctx.loop.watching
+        self.ctx.counters.descriptors_limit = limit
         self.ctx.high_fd = limit - min(max(limit // 16, 4), 1024)
 
     def look_at_memory(self):

@@ -10,6 +10,7 @@ from cext.net.address cimport ADDRESS_TEXT, LOCAL_TEXT, authority_text, local_te
 from cext.proxy.access_log cimport LINE_COMBINED, AccessLog, CombinedLine, find_field
 from cext.proxy.address_table cimport NO_PLACE
 from cext.proxy.client_facts cimport log_client
+from cext.proxy.counting cimport count_exchange, count_refusal
 from cext.proxy.directing cimport direct, direct_on_route
 from cext.proxy.early_data cimport EarlyRequest, early_gate, early_start, fate_name, note_early
 from cext.proxy.early_rules cimport EARLY_MODE_REJECT
@@ -199,6 +200,7 @@ cdef void log_exchange(Downstream client, Exchange x, uint64_t wire_in, uint64_t
     cdef RequestText asked, sent
     cdef uint8_t trace_id[2 * TRACE_ID]
     cdef uint64_t now = x.ctx.loop.now_us
+    count_exchange(x, wire_in, wire_out)
     if x.trace is not None:
         end_trace(client, x, wire_in, wire_out, fault)
     if log is None or not log.wants(x.status, fault != NULL):
@@ -228,8 +230,8 @@ cdef void log_exchange(Downstream client, Exchange x, uint64_t wire_in, uint64_t
     log.milliseconds(b"duration_ms", now - x.started_us)
     if x.first_byte_us:
         log.milliseconds(b"first_byte_ms", x.first_byte_us - x.started_us)
-    if x.server_label is not None:
-        log.text(b"upstream", <const char *> <bytes> x.server_label, len(<bytes> x.server_label))
+    if x.server is not None:
+        log.text(b"upstream", <const char *> x.server.label_bytes, len(x.server.label_bytes))
         if x.connected_us:
             log.milliseconds(b"connect_ms", x.connected_us - x.started_us)
         log.boolean(b"reused", x.reused)
@@ -284,9 +286,13 @@ cdef void log_early(AccessLog log, EarlyRequest early) noexcept:
 
 
 cdef void log_refusal(Downstream client, int status, uint64_t wire_out, const char *why) noexcept:
-    cdef AccessLog log = client.ctx.access_log if client is not None else None
+    cdef AccessLog log
     cdef char address[ADDRESS_TEXT]
     cdef CombinedLine line
+    if client is None:
+        return
+    count_refusal(client.ctx, status, wire_out)
+    log = client.ctx.access_log
     if log is None or not log.wants(status, True):
         return
     log.open_line()

@@ -130,7 +130,7 @@ cdef void write_names(Writer *w, Downstream client, Exchange x, const char *faul
         write_text(w, x.route.pattern_p, x.route.pattern_len, 255)
     else:
         write_u8(w, 0)
-    if x.server_label is not None:
+    if x.server is not None:
         upstream = x.group().name.encode()
         write_text(w, <const char *> upstream, len(upstream), 255)
     else:

@@ -12,6 +12,7 @@ from cext.base.buffer cimport (
     queue_append,
     queue_clear,
 )
+from cext.base.stats cimport series_of
 from cext.base.timers cimport timer_init
 from cext.net.stream cimport CHUNKS_PER_READ, IO_AGAIN, IO_ERROR
 from cext.proxy.context cimport BYTES_PER_TURN, SCRATCH
@@ -142,7 +143,10 @@ cdef class UpstreamConnection(Stream):
 
     cdef int open(self, const Address *where) noexcept:
         """Starts to connect: 0 (`ready`, or it will be), or -1 with `error`."""
-        if self.connect_to(where, &self.home.tcp) < 0:
+        cdef int r = self.connect_to(where, &self.home.tcp)
+        if self.fd >= 0:
+            series_of(self.home, self.ctx.stats).open += 1      # until close()
+        if r < 0:
             return -1
         self.connecting = not self.writable
         if not self.connecting:
@@ -180,6 +184,8 @@ cdef class UpstreamConnection(Stream):
             self.tls.close_notify()
             if queue_tls_output(self.tls, &self.out) == 0:
                 self.send_queue()
+        if self.fd >= 0:
+            series_of(self.home, self.ctx.stats).open -= 1
         self.close_stream()
         chunk_release(self.filling)
         self.filling = NULL

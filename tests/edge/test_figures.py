@@ -9,7 +9,7 @@ from cext.tls.names import GROUP_NAMES, SUITE_NAMES
 from edge import figures
 from edge.counting import Counting
 from edge.figures import BOUNDS, STATUS
-from edge.labels import KINDS, OTHER, ROUTE, SERVER, UPSTREAM, Labels
+from edge.labels import KINDS, NONE, OTHER, ROUTE, SERVER, UPSTREAM, Labels
 
 
 @pytest.fixture
@@ -103,15 +103,16 @@ def test_rows_are_assigned_and_what_they_counted_is_kept(counting):
 
 
 def test_a_label_keeps_its_index_and_what_has_no_room_is_counted_together():
-    labels = Labels(5)
+    labels = Labels(6)
     assert [labels.index(kind, OTHER) for kind in (ROUTE, UPSTREAM)] == [0, 1]
     assert labels.index(SERVER, "other/other") == 2
+    assert labels.index(ROUTE, NONE) == 3
     first, second = labels.index(ROUTE, "a"), labels.index(UPSTREAM, "a")
-    assert (first, second) == (3, 4)
+    assert (first, second) == (4, 5)
     assert [labels.index(kind, "late") for kind in KINDS] == [0, 1, 2]
     assert labels.index(ROUTE, "a") == first
-    assert list(labels)[3:] == labels.after(3) == [(ROUTE, "a"), (UPSTREAM, "a")]
-    assert len(labels) == 5
+    assert list(labels)[4:] == labels.after(4) == [(ROUTE, "a"), (UPSTREAM, "a")]
+    assert len(labels) == 6
 
 
 def test_a_histogram_of_figures_has_a_count_for_each_bound_and_one_more(counting):

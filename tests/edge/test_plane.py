@@ -202,7 +202,7 @@ def test_every_setting_arrives(settings, monkeypatch):
         "path": "/x/*",
         "methods": ("GET",),
         "timeouts": {"connect": 1000, "first_byte": 2000, "body_idle": 3000, "write_idle": 4000, "total": 5000},
-        "series": 9,
+        "series": 10,
         "push": True,
         "upgrade": ("raw/1",),
         "hints": None,
@@ -224,8 +224,8 @@ def test_every_setting_arrives(settings, monkeypatch):
         "max_idle": 4,
         "idle_ms": 5000,
         "max_connections": 16,
-        "series": 3,
-        "server_series": [4, 5, 6],
+        "series": 4,
+        "server_series": [5, 6, 7],
     }
     assert to_b.args[0].args[0] == "b"
 

@@ -1,7 +1,10 @@
 """Requests in early data: refused, held, or forwarded, over both protocols, by clients of every kind."""
 
 import os
+import socket
+import struct
 import threading
+import time
 
 import pytest
 from cext.proxy.early_rules import EarlyRules
@@ -522,6 +525,25 @@ def test_a_client_that_closes_in_early_data(edge, seen):
         client.client.put(client.client.engine.take_output())
         edge.until_idle()
     assert seen.requests == []
+
+
+def test_a_client_that_is_gone_when_its_early_request_is_answered_has_failed_its_handshake(edge, seen):
+    """The answer and the client's reset come in the same turn, the answer first: it is the write that finds out."""
+    seen.may.clear()
+    with H1(edge) as client:
+        client.ask(("GET", "/f/a"))
+        until(lambda: seen.requests)
+        before = edge.counters()["handshake_failures"]
+
+        def both():
+            seen.may.set()
+            time.sleep(0.2)                 # the backend's thread answers
+            client.client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.client.sock.close()
+
+        edge.call(both)
+        until(lambda: edge.counters()["connections_open"] == 0)
+        assert edge.counters()["handshake_failures"] == before + 1
 
 
 def test_states(seen, kind):

@@ -13,6 +13,7 @@ from cext.tls.session import TicketKeys
 
 from tests.cext.proxy.harness import Backend, Client, H2Client, client_context, get, post, reply, serving, until
 from tests.cext.tls.peer import server_config
+from tests.early_client import EarlyClient, session_of
 
 UNROUTED, ROUTE, GROUP, SERVER, OTHER_SERVER = 3, 10, 11, 12, 13
 
@@ -206,7 +207,7 @@ def handshakes(table):
 def test_handshakes_by_suite_and_group_and_whether_they_were_resumed(table):
     tls = server_config(alpn=(b"http/1.1",), tickets=TicketKeys([(b"n" * 16, b"k" * 32)]))
     old = tls12("ECDHE-ECDSA-AES128-GCM-SHA256")
-    old.set_ecdh_curve("secp384r1")
+    old.set_ecdh_curve("prime256v1")
     with counting(table, both, tls=tls) as edge:
         with Client(edge) as client:
             assert client.ask(get("/x/a")).status == 200
@@ -216,11 +217,16 @@ def test_handshakes_by_suite_and_group_and_whether_they_were_resumed(table):
         edge.until_idle()
         found = handshakes(table)
         assert sum(found.values()) == edge.counters()["handshakes"] == 2
-        assert found["TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", "secp384r1", False] == 1
+        assert found["TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", "secp256r1", False] == 1
         assert [n for (suite, _, resumed), n in found.items() if suite == cipher and not resumed] == [1]
         assert observed(table, "full_handshake")[0] == 2
         assert 0 < observed(table, "full_handshake")[1] < 30
         assert observed(table, "resumed_handshake")[0] == 0
+        with EarlyClient(edge.port, session_of(edge.port), early=False) as client:
+            client.flight()
+            client.confirm()
+        until(lambda: observed(table, "resumed_handshake")[0] == 1)
+        assert sum(n for (_, _, resumed), n in handshakes(table).items() if resumed) == 1
 
 
 def test_alerts_by_who_sent_them(table):

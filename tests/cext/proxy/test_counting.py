@@ -201,7 +201,8 @@ def tls12(ciphers):
 
 
 def handshakes(table):
-    return {(SUITE_NAMES[suite], GROUP_NAMES[group], resumed): n for suite, group, resumed, n in table.read().handshakes()}
+    found = table.read().handshakes()
+    return {(SUITE_NAMES[suite], GROUP_NAMES[group], resumed): n for suite, group, resumed, n in found}
 
 
 def test_handshakes_by_suite_and_group_and_whether_they_were_resumed(table):

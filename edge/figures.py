@@ -6,7 +6,7 @@ since an earlier look, for rates.
 
 import dataclasses
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from cext.base.stats import GAUGES, StatsTable, Sums, Unreadable, bounds
@@ -15,7 +15,7 @@ from cext.tls.alert import NAMES as ALERT_NAMES
 from cext.tls.names import GROUP_NAMES, SUITE_NAMES
 from cext.tls.psk import REFUSAL_NAMES
 
-from edge.labels import KINDS
+from edge.labels import KINDS, ROUTE, SERVER, UPSTREAM, split_server
 
 __all__ = ("BOUNDS", "Figures", "Histogram", "Series", "Unreadable", "read")
 
@@ -28,21 +28,43 @@ LONGEST_SECONDS: Final = 60
 """The time for which the longest turn is told."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
 class Histogram:
-    """How often something took how long. `counts`: of each bucket (BOUNDS), `sum`: seconds."""
+    """How often something took how long: one of `sums`, as StatsTable has it."""
 
-    counts: list[int]
-    sum: float
-    quantiles: dict[str, float | None]
-    """By PERCENTILES: seconds, interpolated within a bucket (at most 25 % wide); None where nothing was counted."""
+    __slots__ = ("_index", "_name", "_sums")
+
+    def __init__(self, sums: Sums, name: str, index: int | None = None) -> None:
+        self._sums = sums
+        self._name = name
+        self._index = index
+
+    @property
+    def counts(self) -> list[int]:
+        """Of each bucket: see BOUNDS."""
+        return self._sums.histogram(self._name, self._index)[0]  # type: ignore[no-any-return]
+
+    @property
+    def sum(self) -> float:
+        """Seconds."""
+        return self._sums.histogram(self._name, self._index)[1] / 1e6  # type: ignore[no-any-return]
 
     @property
     def count(self) -> int:
-        return sum(self.counts)
+        return self.cumulative(())[1]
+
+    def cumulative(self, places: Sequence[int]) -> tuple[list[int], int, float]:
+        """How many were not above BOUNDS[place], for each place; how many there were; their sum in seconds."""
+        below, count, microseconds = self._sums.cumulative(self._name, places, self._index)
+        return below, count, microseconds / 1e6
+
+    def quantiles(self, shares: Sequence[float] = tuple(PERCENTILES.values())) -> list[float | None]:
+        """Seconds that this share (0 to 1) did not exceed: interpolated within a bucket, which is at most 25 % wide;
+        None where nothing was counted."""
+        return [None if us is None else us / 1e6 for us in self._sums.quantiles(self._name, shares, self._index)]
 
     def as_dict(self) -> dict[str, Any]:
-        return {"count": self.count, "sum": self.sum, **self.quantiles}
+        _, count, total = self.cumulative(())
+        return {"count": count, "sum": total, **dict(zip(PERCENTILES, self.quantiles(), strict=True))}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,7 +74,7 @@ class Series:
     kind: str
     label: str
     values: dict[str, Any]
-    """As StatsTable has them: `status` is a list by the first digit."""
+    """As StatsTable has them: `status` is a list by the first digit. An upstream has the connections of its servers."""
     first_byte: Histogram
     total: Histogram
 
@@ -112,27 +134,51 @@ class Figures:
         return {name.replace(" ", "_"): n for name, n in zip(REFUSAL_NAMES, counts, strict=False) if name and n}
 
     def handshake(self, resumed: bool) -> Histogram:
-        return self._histogram("resumed_handshake" if resumed else "full_handshake")
+        return Histogram(self._sums, "resumed_handshake" if resumed else "full_handshake")
 
     def turn(self) -> Histogram:
         """How long turns of workers' loops kept everything else waiting."""
-        return self._histogram("turn")
+        return Histogram(self._sums, "turn")
 
     def late(self) -> Histogram:
         """How late the kernel woke a worker that had nothing to do until a certain moment."""
-        return self._histogram("late")
+        return Histogram(self._sums, "late")
 
-    def longest(self) -> float:
-        """Seconds of the longest turn of a worker's loop in the last LONGEST_SECONDS."""
-        return self._sums.longest(LONGEST_SECONDS) / 1e6
+    def loop(self) -> tuple[int, float, float]:
+        """(turns, seconds they took, seconds of the longest in the last LONGEST_SECONDS) of all workers' loops."""
+        _, turns, busy = self.turn().cumulative(())
+        return turns, busy, self._sums.longest(LONGEST_SECONDS) / 1e6
 
     def series(self, kinds: Collection[str] = KINDS) -> Iterator[Series]:
         """Those that have counted something."""
-        for index in self._sums.indices():
-            kind, label = self._labels[index] if index < len(self._labels) else ("", "")
+        connections = self._connections() if UPSTREAM in kinds else {}
+        for index, kind, label in self._counted():
             if kind in kinds:
-                first_byte, total = self._histogram("first_byte", index), self._histogram("total", index)
-                yield Series(kind, label, self._sums.of(index), first_byte, total)
+                values = self._sums.of(index)
+                if kind == UPSTREAM:
+                    values |= connections.get(label, {})
+                first_byte, total = (Histogram(self._sums, name, index) for name in ("first_byte", "total"))
+                yield Series(kind, label, values, first_byte, total)
+
+    def requests(self) -> Series:
+        """All requests, whatever their route, and those that had none."""
+        sums = self._sums.together([index for index, kind, _ in self._counted() if kind == ROUTE])
+        return Series("", "", sums.of(0), Histogram(sums, "first_byte", 0), Histogram(sums, "total", 0))
+
+    def _counted(self) -> Iterator[tuple[int, str, str]]:
+        for index in self._sums.indices():
+            if index < len(self._labels):  # or its configuration is just being taken over
+                yield index, *self._labels[index]
+
+    def _connections(self) -> dict[str, dict[str, int]]:
+        """What the servers of each upstream have counted of connections, together."""
+        found: dict[str, dict[str, int]] = {}
+        for index, kind, label in self._counted():
+            if kind == SERVER:
+                values, of = self._sums.of(index), found.setdefault(split_server(label)[0], {})
+                for name in ("connects", "reuses", "open", "idle"):
+                    of[name] = of.get(name, 0) + values[name]
+        return found
 
     def as_dict(self, kinds: Collection[str] = KINDS) -> dict[str, Any]:
         """Everything; times are seconds.
@@ -142,14 +188,16 @@ class Figures:
         | `at`, `seconds` | when it was read (since 1970); what it covers, null: since the master's start |
         | `counters`, `gauges` | by name: what only grows, what there is now |
         | `states`, `entered` | clients' connections by state: now, and how often |
+        | `requests` | all requests, as one of `routes` |
         | `handshakes` | list of {version, cipher_suite, group, resumed, count} |
         | `alerts` | {sent, received}: {name: count} |
         | `early_refused` | {cause: count} |
         | `handshake` | {full, resumed}: a histogram's {count, sum, p50, p90, p99}; null where there is nothing |
-        | `loop` | {longest, turn, late}: the longest turn of the last minute; two histograms |
+        | `loop` | {turns, busy, longest, turn, late}: longest is the last minute's; the last two are histograms |
         | `routes`, `upstreams`, `servers` | {label: {requests, status {none, 1xx, ...}, bytes_in, bytes_out, retries, \
 failures, connects, reuses, running, open, idle, first_byte, total}}, the last two histograms |
         """
+        turns, busy, longest = self.loop()
         of_kind: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
         for series in self.series(kinds):
             of_kind[series.kind][series.label] = series.as_dict()
@@ -160,6 +208,7 @@ failures, connects, reuses, running, open, idle, first_byte, total}}, the last t
             "gauges": self.gauges(),
             "states": self.states(),
             "entered": self.entered(),
+            "requests": self.requests().as_dict(),
             "handshakes": [
                 {"version": version, "cipher_suite": suite, "group": group, "resumed": resumed, "count": count}
                 for version, suite, group, resumed, count in self.handshakes()
@@ -167,15 +216,15 @@ failures, connects, reuses, running, open, idle, first_byte, total}}, the last t
             "alerts": {direction: self.alerts(direction) for direction in ("sent", "received")},
             "early_refused": self.early_refused(),
             "handshake": {"full": self.handshake(False).as_dict(), "resumed": self.handshake(True).as_dict()},
-            "loop": {"longest": self.longest(), "turn": self.turn().as_dict(), "late": self.late().as_dict()},
+            "loop": {
+                "turns": turns,
+                "busy": busy,
+                "longest": longest,
+                "turn": self.turn().as_dict(),
+                "late": self.late().as_dict(),
+            },
             **{f"{kind}s": found for kind, found in of_kind.items()},
         }
-
-    def _histogram(self, name: str, index: int | None = None) -> Histogram:
-        counts, total = self._sums.histogram(name, index)
-        quantiles = self._sums.quantiles(name, tuple(PERCENTILES.values()), index)
-        seconds = [None if q is None else q / 1e6 for q in quantiles]
-        return Histogram(counts, total / 1e6, dict(zip(PERCENTILES, seconds, strict=True)))
 
 
 def read(table: StatsTable, labels: Iterable[tuple[str, str]], rows: Collection[int] | None = None) -> Figures:

@@ -89,15 +89,15 @@ cdef struct Row:
 cdef struct Series:                     # what a route, an upstream or one server of an upstream counts
     uint64_t requests                   # that are over,
     uint64_t status[6]                  # by the first digit of what the client got; 0: nothing
-    uint64_t bytes_in                   # content, from the client,
-    uint64_t bytes_out                  # and to it
+    uint64_t bytes_in                   # HTTP as the client sent it, as the access log has it,
+    uint64_t bytes_out                  # and as it got it
     uint64_t retries
-    uint64_t failures                   # of the upstream: no connection, or no whole response
+    uint64_t failures                   # of the upstream's: requests that ended so; at a server: whenever it was at fault
     uint64_t connects
     uint64_t reuses
     uint64_t running                    # a gauge: requests
     uint64_t open                       # a gauge: connections,
-    uint64_t idle                       # a gauge: and of those without a request
+    uint64_t idle                       # a gauge: and of those (HTTP/1.1) without a request
     Histogram first_byte                # from the request's head to the head of the response
     Histogram total                     # to its last byte
 

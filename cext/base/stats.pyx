@@ -318,6 +318,31 @@ cdef class Sums:
         cdef Histogram *h = self.find(name, index)
         return [h.counts[i] for i in range(HISTOGRAM_BUCKETS)], h.sum_us
 
+    def cumulative(self, str name, places, index=None):
+        """(how many were not above the bound of each bucket in `places`, ascending; how many there were; their sum)."""
+        cdef Histogram *h = self.find(name, index)
+        cdef uint64_t n = 0
+        cdef int i = 0
+        cdef int place
+        cdef list found = []
+        for place in places:
+            while i <= place:
+                n += h.counts[i]
+                i += 1
+            found.append(n)
+        while i < HISTOGRAM_BUCKETS:
+            n += h.counts[i]
+            i += 1
+        return found, n, h.sum_us
+
+    def together(self, indices):
+        """The Sums in which these series are one, with index 0."""
+        cdef Sums one = Sums()
+        cdef Series *s = one.need(0)
+        for index in indices:
+            add_words(s, self.series + <size_t> self.found[index], sizeof(Series))
+        return one
+
     def quantiles(self, str name, wanted, index=None):
         """Microseconds that this share (0 to 1) of all did not exceed, for each share of `wanted`, as far as buckets
         tell: interpolated within them. None where nothing was counted."""
@@ -392,6 +417,9 @@ cdef class Tally:
             self.table.row.alerts_sent[number] += 1
         else:
             self.table.row.alerts_received[number] += 1
+
+    def early_refused(self, int cause):
+        self.table.row.early_refusals[cause] += 1
 
     def turn(self, uint64_t second, uint64_t us):
         observe(&self.table.row.loop.turn, us)

@@ -68,5 +68,5 @@ def test_requests_are_counted(edge, scraper):
     before = scraper.samples()
     with Client(edge) as client:
         assert client.get("/ok").status == 200
-    counted = ("edge_requests_total",)
+    counted = ("edge_requests_total", ("status", "2xx"))
     wait_until(lambda: scraper.samples()[counted] == before[counted] + 1, 20, "a request counted")

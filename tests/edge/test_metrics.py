@@ -88,9 +88,8 @@ def exposed(view, accept="", **wanted):
 
 
 def samples(text, parse=plain):
-    return {
-        (sample.name, *sorted(sample.labels.items())): sample.value for family in parse(text) for sample in family.samples
-    }
+    found = [sample for family in parse(text) for sample in family.samples]
+    return {(sample.name, *sorted(sample.labels.items())): sample.value for sample in found}
 
 
 @pytest.mark.parametrize(

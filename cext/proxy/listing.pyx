@@ -174,7 +174,7 @@ cdef int tell_running(list running, Exchange x) except -1:
         "age": (x.ctx.loop.now_us - x.started_us) / 1e6,
         "status": x.status or None,
         "upstream": group.name if group is not None else None,
-        "server": x.server_label.decode() if x.server_label is not None else None,
+        "server": x.server.label if x.server is not None else None,
         "bytes_in": x.bytes_in,
         "bytes_out": x.bytes_out,
     }

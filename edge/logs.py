@@ -14,7 +14,7 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from edge import logger, logline, logtargets
 from edge.backoff import Backoff
@@ -108,7 +108,7 @@ class Logs:
         self._near = near
         self.tally = Tally()
         self._control: socket.socket | None = None
-        self._pidfd = -1
+        self._pid = self._pidfd = -1
         self._settings: Settings | None = None
         self._owner = (os.geteuid(), os.getegid())
         self._backoff = Backoff(*_RESTART_SECONDS)
@@ -141,6 +141,10 @@ class Logs:
         if self._settings and self._control is None and time.monotonic() >= self._start_at:
             self._start()
         return math.inf if self._control else self._start_at
+
+    def describe(self) -> dict[str, Any]:
+        """For the master's state: the process, and how many lines were lost on their way out of it, by log."""
+        return {"pid": self._pid if self._control else None, "dropped": self.tally.read()}
 
     def leave(self) -> None:
         """In a process that is not the master: it keeps the sender alone."""
@@ -178,7 +182,7 @@ class Logs:
         if pid == 0:
             logger.serve(self._far, far, self.tally, lambda: self._become(*self._owner))
         far.close()
-        self._pidfd, self._started = os.pidfd_open(pid), time.monotonic()
+        self._pid, self._pidfd, self._started = pid, os.pidfd_open(pid), time.monotonic()
         self._control = own
         if self._settings:
             self._tell(self._settings)

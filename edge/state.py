@@ -36,6 +36,7 @@ def describe(master: "Master") -> State:
         "certificates": certificates(master),
         "tickets": prepared.rotation.describe(now) if prepared.rotation else None,
         "companions": [{"title": companion.title, "pid": companion.pid} for companion in master.companions],
+        "logs": master.app.generations.logs.describe(),
     }
 
 

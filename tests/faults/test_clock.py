@@ -79,8 +79,8 @@ STEPS = [
 
 @pytest.mark.parametrize("steps", STEPS)
 def test_the_clock_is_set(make_edge, nginx, clock, steps):
-    """Nothing that waits goes by the wall clock: no worker is taken for dead, no timeout comes sooner or later; Date and
-    the logs follow it."""
+    """Nothing that waits goes by the wall clock: no worker is taken for dead, no timeout comes sooner or later; Date
+    and the logs follow it."""
     edge = make_edge(
         upstreams(nginx), server={"workers": 2, "worker_timeout": "5s", "drain_timeout": "2s"}, env=clock.env
     )

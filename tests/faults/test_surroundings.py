@@ -64,24 +64,23 @@ def complaints(edge) -> list[str]:
 
 
 def test_the_log_directory_is_gone(make_edge, nginx, tmp_path):
-    """Removed while it serves: lines go on into the files that nobody sees any more, until there is a directory again."""
+    """Removed while it serves: lines go on into files that nobody sees any more, until there is a directory again."""
     logs = tmp_path / "logs"
     logs.mkdir()
     edge = make_edge(upstreams(nginx), server={"access_log": {"path": logs / "access.log"}})
     edge.access_log = logs / "access.log"
-    with Watch(edge) as watch:
-        with Crowd(edge, 4) as crowd:
-            shutil.rmtree(logs)
-            os.kill(edge.pid, signal.SIGUSR1)
-            watch.expect("server.access_log: .*cannot be opened: No such file or directory; the old file stays in use")
-            crowd.wait(100)
-            edge.reload()  # which is refused: the configuration names a directory that is not there
-            watch.expect(r"logs is no directory")
-            logs.mkdir()
-            os.kill(edge.pid, signal.SIGUSR1)
-            wait_until(edge.access_log.exists, SECONDS, "a new file")
-            crowd.wait(100)
-            wait_until(lambda: edge.access_log.stat().st_size, SECONDS, "lines")
+    with Watch(edge) as watch, Crowd(edge, 4) as crowd:
+        shutil.rmtree(logs)
+        os.kill(edge.pid, signal.SIGUSR1)
+        watch.expect("server.access_log: .*cannot be opened: No such file or directory; the old file stays in use")
+        crowd.wait(100)
+        edge.reload()  # which is refused: the configuration names a directory that is not there
+        watch.expect(r"logs is no directory")
+        logs.mkdir()
+        os.kill(edge.pid, signal.SIGUSR1)
+        wait_until(edge.access_log.exists, SECONDS, "a new file")
+        crowd.wait(100)
+        wait_until(lambda: edge.access_log.stat().st_size, SECONDS, "lines")
     crowd.expect()
     ends_whole(edge)
 
@@ -90,14 +89,13 @@ def test_the_upstream_goes_and_comes_back(make_edge, tmp_path, pki):
     """503 while it is away, at once; 200 when it is there again, without a word from anybody."""
     app = Backend()
     edge = make_edge({"app": {"servers": [app.server], "pool": {"idle": "300ms"}}})
-    with Watch(edge) as watch:
-        with Crowd(edge, 4, "/ok") as crowd:
-            for _ in range(2):
-                before = crowd.seen["503"]
-                app.close()
-                wait_until(lambda before=before: crowd.seen["503"] > before + 50, SECONDS, "refusals")
-                app = Backend(port=int(app.server.rpartition(":")[2]))
-                crowd.wait(100)
+    with Watch(edge) as watch, Crowd(edge, 4, "/ok") as crowd:
+        for _ in range(2):
+            before = crowd.seen["503"]
+            app.close()
+            wait_until(lambda before=before: crowd.seen["503"] > before + 50, SECONDS, "refusals")
+            app = Backend(port=int(app.server.rpartition(":")[2]))
+            crowd.wait(100)
     app.close()
     # One that was under way, on each connection.
     crowd.expect({"503": 1 << 30, "502": 16}, least=200)
@@ -114,20 +112,19 @@ def test_a_storm_of_reloads(make_edge, nginx, times):
     """Good ones and bad ones, as fast as they can be sent: nobody notices, and nothing is left over."""
     edge = make_edge(upstreams(nginx), server={"workers": 2, "drain_timeout": "2s"})
     good = edge.config.read_text()
-    with Watch(edge) as watch:
-        with Crowd(edge, 6) as crowd:
-            for i in range(times):
-                text = good if i % 3 else ("[server]\nworkers = 0\n", "no TOML at all", good + "[nonsense]\n")[i // 3 % 3]
-                edge.config.write_text(text)
-                for _ in range(1 + i % 4):
-                    edge.reload()
-                time.sleep(0.02)
-            edge.config.write_text(good)
-            since = edge.mark()
-            edge.reload()
-            watch.expect(r"reload refused|refused")
-            edge.wait_error(r"generation \d+ serves|accepted|took over|is served", since, SECONDS)
-            crowd.wait(200)
+    with Watch(edge) as watch, Crowd(edge, 6) as crowd:
+        for i in range(times):
+            text = good if i % 3 else ("[server]\nworkers = 0\n", "no TOML at all", good + "[nonsense]\n")[i // 3 % 3]
+            edge.config.write_text(text)
+            for _ in range(1 + i % 4):
+                edge.reload()
+            time.sleep(0.02)
+        edge.config.write_text(good)
+        since = edge.mark()
+        edge.reload()
+        watch.expect(r"reload refused|refused")
+        edge.wait_error(r"generation \d+ serves|accepted|took over|is served", since, SECONDS)
+        crowd.wait(200)
     crowd.expect({"closed": 1 << 30})  # by workers that drained: a kept connection, before the next request came
     ends_whole(edge)
 
@@ -135,10 +132,9 @@ def test_a_storm_of_reloads(make_edge, nginx, times):
 def test_memory_runs_short_under_load(make_edge, nginx):
     """Over `memory_limit` idle connections are closed; who is busy is served."""
     edge = make_edge(upstreams(nginx), server={"memory_limit": "16MiB"})
-    with Watch(edge) as watch:
-        with Crowd(edge, 4) as crowd:
-            watch.expect("memory runs short")
-            crowd.wait(200)
+    with Watch(edge) as watch, Crowd(edge, 4) as crowd:
+        watch.expect("memory runs short")
+        crowd.wait(200)
     crowd.expect({"closed": 1 << 30})
     ends_whole(edge)
 

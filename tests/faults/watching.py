@@ -8,6 +8,7 @@
 
 import collections
 import contextlib
+import functools
 import glob
 import os
 import random
@@ -29,7 +30,7 @@ GROWTH = 24 << 20
 """Bytes that a process may be larger than before: pools that have grown, pages that were shared."""
 
 
-class Lost(Exception):
+class LostError(Exception):
     """A request without a whole answer: `how` is what the client saw."""
 
     def __init__(self, how: str) -> None:
@@ -51,7 +52,7 @@ class Connection:
                 raise
 
     def ask(self, path: str) -> int:
-        """A GET -> its status. Raises Lost."""
+        """A GET -> its status. Raises LostError."""
         with _named("request"):
             self.sock.sendall(f"GET {path} HTTP/1.1\r\nHost: edge.test\r\n\r\n".encode())
             head = b""
@@ -66,7 +67,7 @@ class Connection:
     def _more(self, how: str) -> bytes:
         piece = self.sock.recv(65536)
         if not piece:
-            raise Lost(how)
+            raise LostError(how)
         return piece
 
     def close(self) -> None:
@@ -78,14 +79,14 @@ def _named(doing: str):
     try:
         yield
     except ConnectionRefusedError:
-        raise Lost("refused") from None
+        raise LostError("refused") from None
     except (ConnectionResetError, BrokenPipeError):
-        raise Lost("reset") from None
+        raise LostError("reset") from None
     except TimeoutError:
-        raise Lost(f"timeout of a {doing}") from None
+        raise LostError(f"timeout of a {doing}") from None
     except ssl.SSLError as e:  # of which SSLEOFError is one: an end without close_notify
         cut = isinstance(e, ssl.SSLEOFError) or e.reason == "UNEXPECTED_EOF_WHILE_READING"
-        raise Lost("cut" if cut else f"TLS: {e.reason}") from None
+        raise LostError("cut" if cut else f"TLS: {e.reason}") from None
 
 
 class Crowd:
@@ -129,7 +130,7 @@ class Crowd:
         while not self._over.is_set():
             try:
                 connection = Connection(self._edge, self._context)
-            except Lost as e:
+            except LostError as e:
                 self._note(e.how)
                 time.sleep(0.02)
                 continue
@@ -141,7 +142,7 @@ class Crowd:
                     time.sleep(self._pause)
                     if self._over.is_set():
                         break
-            except Lost as e:
+            except LostError as e:
                 self._note(e.how)
             finally:
                 connection.close()
@@ -189,12 +190,16 @@ class Watch:
         """As many processes, descriptors and temporary files as before, and about as much memory."""
         wait_until(lambda: self._kinds() == self.kinds, SETTLE_SECONDS, f"the processes {self.kinds}: {self._kinds()}")
         for what, before in self.files.items():
-            wait_until(lambda: self._now(open_files, what) <= before + 2, SETTLE_SECONDS, f"descriptors of {what}")
+            few = functools.partial(self._has_at_most, what, before + 2)
+            wait_until(few, SETTLE_SECONDS, f"descriptors of {what}")
         grown = {what: self._now(rss, what) - before for what, before in self.memory.items()}
         print(f"    processes {len(self.kinds)}, grown by KiB {({k: v >> 10 for k, v in grown.items()})}")
         if not SANITIZED:
             assert all(more < GROWTH for more in grown.values()), grown
         wait_until(lambda: _temporary() <= self.temporary, SETTLE_SECONDS, f"temporary files: {_temporary()}")
+
+    def _has_at_most(self, what: str, number: int) -> bool:
+        return self._now(open_files, what) <= number
 
     def _now(self, measure, what: str) -> int:
         try:
@@ -216,7 +221,8 @@ class Watch:
 def _temporary() -> set[str]:
     """Files that a server may have made for itself."""
     places = (tempfile.gettempdir(), "/dev/shm")
-    return {name for place in places for pattern in ("edge-*", "wgunicorn-*") for name in glob.glob(f"{place}/{pattern}")}
+    patterns = [f"{place}/{name}" for place in places for name in ("edge-*", "wgunicorn-*")]
+    return {name for pattern in patterns for name in glob.glob(pattern)}
 
 
 def session(pid: int) -> list[str]:

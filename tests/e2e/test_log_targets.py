@@ -104,6 +104,10 @@ def test_a_target_that_hangs_holds_up_nobody(make_edge, nginx, tmp_path, hangs):
         os.close(fd)
 
 
+def file_size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
 def test_logrotate(make_edge, backend, tmp_path):
     """The file that is shipped, with the real logrotate: no line is lost, compressed or twice there."""
     program = peer("logrotate")
@@ -127,12 +131,12 @@ def test_logrotate(make_edge, backend, tmp_path):
 
     thread = threading.Thread(target=load)
     thread.start()
-    wait_until(lambda: (logs / "access.log").exists() and (logs / "access.log").stat().st_size, SECONDS, "lines")
+    wait_until(lambda: file_size(logs / "access.log"), SECONDS, "lines")
     for i in range(3):
         before = len(counts)
         done = run([program, "--force", "--state", tmp_path / "state", config])
         assert done.returncode == 0, done.stdout
-        wait_until((logs / "access.log").exists, SECONDS, f"a new file, {i}")
+        wait_until(lambda: file_size(logs / "access.log"), SECONDS, f"lines in a new file, {i}")
         wait_until(lambda before=before: len(counts) > before + 200, SECONDS, "more requests")
     rotated.set()
     thread.join()

@@ -1,11 +1,13 @@
 """The commands of the admin socket: what the master does and tells (docs/admin.md)."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from edge import shown, state
+from edge import figures, shown, state
 from edge.control import Answer, Command
+from edge.figures import BOUNDS, PERCENTILES, Figures, Histogram
+from edge.labels import KINDS, SERVER, UPSTREAM
 from edge.polling import Poll
 from edge.reload import Outcome
 from edge.settings import Settings
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 LIMIT: Final = 100
 """Connections that are shown when nothing else is said."""
+SERIES_MOST: Final = 1000
+"""With more than these in use, the status leaves routes out."""
 LIMIT_MOST: Final = 10_000_000
 
 Arguments = Mapping[str, Any]
@@ -39,9 +43,67 @@ def reload(master: "Master", arguments: Arguments, answer: Answer) -> None:
     master.reload(told)
 
 
-def status(master: "Master", _arguments: Arguments, answer: Answer) -> None:
-    """The state (`edge.state`) and the figures."""
-    answer.done(state=state.describe(master), figures={})
+def status(master: "Master", arguments: Arguments, answer: Answer) -> None:
+    """The state (`edge.state`) and the figures: those since the master's start, and with `recent` those since the
+    client has asked for that last."""
+    now = _figures(master)
+    before = answer.notes.get("figures")
+    if arguments.get("recent"):
+        answer.notes["figures"] = now
+    told = state.describe(master)
+    for worker in told["workers"]:
+        worker.update(_of_worker(master, worker["row"]))
+    kinds = KINDS if len(master.app.generations.counting.labels) <= SERIES_MOST else (UPSTREAM, SERVER)
+    answer.done(
+        state=told,
+        figures=now.as_dict(kinds) | {"upstream": overall(now)},
+        recent=before and (since := now.since(before)).as_dict(kinds) | {"upstream": overall(since)},
+    )
+
+
+def _figures(master: "Master", rows: Collection[int] | None = None) -> Figures:
+    counting = master.app.generations.counting
+    return figures.read(counting.table, counting.labels, rows)
+
+
+def _of_worker(master: "Master", row: int | None) -> dict[str, int | None]:
+    if row is None:
+        return {"connections": None, "requests": None}
+    own = _figures(master, [row])
+    return {"connections": own.gauges()["connections_open"], "requests": own.counters()["requests"]}
+
+
+def overall(of: Figures) -> dict[str, Any]:
+    """What all upstreams together have counted: content, and how long they took."""
+    series = list(of.series((UPSTREAM,)))
+    return {
+        "bytes_in": sum(one.values["bytes_in"] for one in series),
+        "bytes_out": sum(one.values["bytes_out"] for one in series),
+        "first_byte": _merged([one.first_byte for one in series]),
+        "total": _merged([one.total for one in series]),
+    }
+
+
+def _merged(histograms: Sequence[Histogram]) -> dict[str, Any]:
+    counts = [sum(of_bucket) for of_bucket in zip(*(h.counts for h in histograms), strict=True)]
+    return {
+        "count": sum(counts),
+        "sum": sum(h.sum for h in histograms),
+        **{name: quantile(counts, share) for name, share in PERCENTILES.items()},
+    }
+
+
+def quantile(counts: Sequence[int], share: float) -> float | None:
+    """Seconds, interpolated within a bucket of BOUNDS; None where nothing was counted."""
+    rank = share * sum(counts)
+    below = 0
+    for i, count in enumerate(counts):
+        if count and below + count >= rank:
+            low = BOUNDS[i - 1] if i else 0.0
+            high = BOUNDS[min(i, len(BOUNDS) - 1)]
+            return low + (high - low) * (rank - below) / count
+        below += count
+    return None
 
 
 def show(master: "Master", arguments: Arguments, answer: Answer) -> None:

@@ -68,6 +68,8 @@ class Answer:
         """The client has left."""
         self.asked_by = client.name
         """Who asks, in words."""
+        self.notes = client.notes
+        """What commands keep for the client's next ones."""
         self.when_gone: Callable[[], None] | None = None
         """Called when the client leaves before the answer is over."""
 
@@ -149,6 +151,7 @@ class _Client:
         own.setblocking(False)
         self.socket = own
         pid, uid, _ = _CREDENTIALS.unpack(own.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+        self.notes: dict[str, Any] = {}
         self.name = f"process {pid} of user {uid}"
         self._control = control
         self._come = bytearray()

@@ -75,7 +75,7 @@ def _worker(worker: "EdgeWorker") -> State:
         "generation": worker.generation.number,
         "state": "draining" if worker.kill_at is not None else "serving" if worker.serving else "booting",
         "started": worker.born,
-        "row": getattr(worker, "row", None),
+        "row": worker.row,
         "restarts": worker.slot.restarts,
     }
 

@@ -10,6 +10,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "run": "edge.commands.run:run",
     "check": "edge.commands.check:check",
     "reload": "edge.commands.reload:reload",
+    "status": "edge.commands.status:status",
     "show": "edge.commands.show:show",
     "example": "edge.commands.example:example",
     "delegate": "edge.commands.delegate:delegate",

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
@@ -15,6 +16,8 @@ from edge.commands.render import BAD, FAINT, FAIR, GOOD, Item, duration, number,
 
 WIDE: Final = 118
 """Columns from which on two things stand side by side."""
+ROUTES_MOST: Final = 40
+"""The busiest, however much room there is."""
 HISTORY: Final = 240
 """Looks that are remembered."""
 _BLOCKS: Final = " ▁▂▃▄▅▆▇█"
@@ -72,19 +75,21 @@ def sparkline(values: Sequence[float | None], width: int, style: str) -> Text:
     shown = list(values)[-width:]
     top = max((value for value in shown if value is not None), default=0)
     line = Text(" " * (width - len(shown)))
-    for value in shown:
-        if value is None:
-            line.append("┄", style=FAINT)
-        elif value <= 0:
-            line.append(_BLOCKS[1], style=FAINT)
-        else:
-            line.append(_BLOCKS[max(1, min(8, round(value / top * 8)))], style=style)
+    for there, values_there in itertools.groupby(shown, lambda value: value is not None and value > 0):
+        blocks = (_block(value, top) for value in values_there)
+        line.append("".join(blocks), style=style if there else FAINT)
     return line
+
+
+def _block(value: float | None, top: float) -> str:
+    if value is None:
+        return "┄"
+    return _BLOCKS[max(1, min(8, round(value / top * 8)))] if value > 0 else _BLOCKS[1]
 
 
 def picture(look: Look, width: int, height: int | None = None, notice: Text | None = None) -> RenderableType:
     """All of it, or with a `height` what there is room for, the most important first. `notice`: a line on top."""
-    top: list[RenderableType] = [head(look, width), *([notice] if notice else []), reloads(look, width), Text("")]
+    top: list[RenderableType] = [head(look, width), *([notice] if notice else []), reloads(look), alarm(look)]
     room = None if height is None else height - len(top)
     if width >= WIDE:
         return Group(*top, _side_by_side(look, width, room))
@@ -98,7 +103,7 @@ def _one_column(look: Look, width: int, room: int | None) -> list[RenderableType
         (upstreams, len(look.figures["upstreams"])),
         (workers, len(look.state["workers"])),
         (certificates, len(look.state["certificates"])),
-        (routes, len(look.figures["routes"])),
+        (routes, min(len(look.figures["routes"]), ROUTES_MOST)),
         (tickets, 1),
     ):
         if not rows:
@@ -119,8 +124,8 @@ def _side_by_side(look: Look, width: int, room: int | None) -> RenderableType:
     grid.add_column(width=half)
     left_rows = None if room is None else room - _TRAFFIC
     right_rows = None if room is None else room - _LATENCY
-    left: list[RenderableType] = [traffic(look, half), Text("")]
-    right: list[RenderableType] = [latency(look), Text("")]
+    left: list[RenderableType] = [traffic(look, half)]
+    right: list[RenderableType] = [latency(look)]
     for side, most_rows, builds in (
         (left, left_rows, ((workers, "workers"), (certificates, "certificates"))),
         (right, right_rows, ((upstreams, "upstreams"), (routes, "routes"), (tickets, "tickets"))),
@@ -128,10 +133,11 @@ def _side_by_side(look: Look, width: int, room: int | None) -> RenderableType:
         rows = most_rows
         for build, what in builds:
             count = 1 if what == "tickets" else len((look.state if what in look.state else look.figures)[what] or ())
+            count = min(count, ROUTES_MOST) if what == "routes" else count
             most = count if rows is None else min(count, rows - _OVER)
             if most < 1:
                 continue
-            side += [build(look, most), Text("")]
+            side += [Text(""), build(look, most)]
             rows = None if rows is None else rows - most - _OVER
     grid.add_row(Group(*left), Group(*right))
     return grid
@@ -162,7 +168,7 @@ def head(look: Look, width: int) -> RenderableType:
     return line
 
 
-def reloads(look: Look, width: int) -> Text:
+def reloads(look: Look) -> Text:
     told = look.state["reloads"]
     last = told["last"]
     line = Text(no_wrap=True, overflow="ellipsis")
@@ -176,6 +182,22 @@ def reloads(look: Look, width: int) -> Text:
     if told["rejected"] or told["accepted"] > 1:
         line.append(f"  ({told['accepted']} accepted, {told['rejected']} rejected)", style=FAINT)
     return line
+
+
+def alarm(look: Look) -> Text:
+    """What somebody should see to, or an empty line."""
+    soon = [one for one in look.state["certificates"] if one["expires"] - look.now < render.LAST_DAYS * render.DAY]
+    bare = [one for one in look.state["certificates"] if one["must_staple"] and one["ocsp"] in ("none", "missing")]
+    words = []
+    if soon:
+        first = min(soon, key=lambda one: float(one["expires"]))
+        words.append(
+            f"{len(soon)} certificate{'s' if len(soon) > 1 else ''} with less than {render.LAST_DAYS} days, "
+            f"the first: {text(first['names']).plain}"
+        )
+    if bare:
+        words.append(f"{len(bare)} without the OCSP response that clients want")
+    return Text("; ".join(words), style=BAD, no_wrap=True, overflow="ellipsis")
 
 
 def traffic(look: Look, width: int) -> RenderableType:
@@ -205,7 +227,7 @@ def traffic(look: Look, width: int) -> RenderableType:
         (
             "connections",
             "connections",
-            "magenta",
+            "yellow",
             number,
             f"{number(states['active'])} active, {number(states['idle'])} idle",
         ),
@@ -280,7 +302,8 @@ def _numbers(all_of_it: Item, recent: Item | None) -> Iterable[object]:
     of = recent if recent and recent["total"]["count"] else all_of_it
     share = all_of_it["status"]["5xx"] / all_of_it["requests"] if all_of_it["requests"] else 0.0
     yield Text(number(recent["per_second"]) if recent else "–", style="bold")
-    yield Text(f"{share:.1%}" if share else "0", style=BAD if share >= 0.01 else FAIR if share else FAINT)
+    words = "0" if not share else "<0.1%" if share < 0.001 else f"{share:.1%}"
+    yield Text(words, style=BAD if share >= 0.01 else FAIR if share else FAINT)
     yield number(all_of_it["open"] or all_of_it["running"])
     yield duration(of["total"]["p50"])
     yield duration(of["total"]["p99"])

@@ -25,6 +25,8 @@ from edge.commands.picture import Look, picture, rates
 from edge.commands.render import BAD
 from edge.errors import EdgeError
 
+SIZE_SECONDS: Final = 0.25
+"""How soon a terminal's new size is seen."""
 MOMENT_SECONDS: Final = 0.5
 """Between the two looks that tell of rates, where there is no more than one picture."""
 ANSWER_SECONDS: Final = 5.0
@@ -61,7 +63,8 @@ def status(*, file: Path | None, path: Path | None, as_json: bool, watch: bool, 
         _watch(where, ms / 1000)
     elif as_json:
         with Admin(where) as admin:
-            click.echo(json.dumps(_without_ok(admin.ask_one("status"))))
+            answer = admin.ask_one("status")
+        click.echo(json.dumps({"state": answer["state"], "figures": answer["figures"]}))
     else:
         with Admin(where) as admin:
             admin.ask_one("status", recent=True)
@@ -69,10 +72,6 @@ def status(*, file: Path | None, path: Path | None, as_json: bool, watch: bool, 
             answer = admin.ask_one("status", recent=True)
         out = render.console()
         out.print(picture(_look(answer), out.width))
-
-
-def _without_ok(answer: Line) -> Line:
-    return {key: value for key, value in answer.items() if key not in ("ok", "recent") or value}
 
 
 def _look(answer: Line) -> Look:
@@ -148,11 +147,15 @@ def _watch(path: Path, seconds: float) -> None:
         Live(console=console, screen=True, auto_refresh=False, vertical_overflow="crop") as live,
     ):
         while True:
-            begin = time.monotonic()
+            until = time.monotonic() + seconds
             watching.again()
-            live.update(screen(watching, console), refresh=True)
-            if not _wait(keyboard, begin + seconds, lambda: live.update(screen(watching, console), refresh=True)):
-                return
+            drawn = None
+            while (left := until - time.monotonic()) > 0 or drawn is None:
+                if drawn != console.size:
+                    drawn = console.size
+                    live.update(screen(watching, console), refresh=True)
+                if _ends(keyboard, min(left, SIZE_SECONDS)):
+                    return
 
 
 def screen(watching: Watching, console: Console) -> Any:
@@ -166,22 +169,13 @@ def screen(watching: Watching, console: Console) -> Any:
     return picture(watching.look, width, height, notice)
 
 
-def _wait(keyboard: int | None, until: float, resized: Any) -> bool:
-    """Until then; False when q was pressed. `resized()` is called when the terminal is another size."""
-    size = os.get_terminal_size() if sys.stdout.isatty() else None
-    while (left := until - time.monotonic()) > 0:
-        pieces = [keyboard] if keyboard is not None else []
-        ready, _, _ = select.select(pieces, [], [], min(left, 0.25))
-        if ready:
-            pressed = os.read(ready[0], 64)
-            if not pressed:
-                keyboard = None
-            if any(key in b"qQ\x03" for key in pressed):
-                return False
-        if size is not None and (now := os.get_terminal_size()) != size:
-            size = now
-            resized()
-    return True
+def _ends(keyboard: int | None, seconds: float) -> bool:
+    """Waits for so long, or until a key is pressed: whether it was q."""
+    ready, _, _ = select.select([keyboard] if keyboard is not None else [], [], [], max(seconds, 0.0))
+    if not ready:
+        return False
+    pressed = os.read(ready[0], 64)
+    return not pressed or any(key in b"qQ" for key in pressed)  # nothing: the terminal has gone
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """The exposition: every number that is counted is in it, under a name that is documented, in a form that parses."""
 
 import asyncio
+import json
 import os
 import re
 import socket
@@ -207,3 +208,50 @@ def test_kinds_of_series_are_known():
     assert set(metrics.OF_SERIES) == set(KINDS)
     assert metrics_in("rate(edge_x_total[5m]) / edge_y") == {"edge_x_total", "edge_y"}
     assert "edge_request_seconds_bucket" in SAMPLES
+
+
+def test_the_dashboard_asks_for_metrics_that_exist():
+    dashboard = json.loads((ROOT / "ansible" / "grafana" / "edge.json").read_text())
+    panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+    asked = set()
+    for panel in panels:
+        assert panel["targets"], panel["title"]
+        for target in panel["targets"]:
+            balanced(target["expr"])
+            assert metrics_in(target["expr"]) <= SAMPLES, (panel["title"], target["expr"])
+            asked |= metrics_in(target["expr"])
+            for label in re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]):
+                assert re.search(rf"by \([^)]*\b{label}\b", target["expr"]), (panel["title"], label)
+        at = panel["gridPos"]
+        assert at["x"] + at["w"] <= 24
+    for listed in [*dashboard["annotations"]["list"], *dashboard["templating"]["list"]]:
+        text = json.dumps(listed)
+        assert metrics_in(text) <= SAMPLES
+    shown = {name.name for name in NAMES.values() if set(name.samples) & asked}
+    rare = {"edge_handoffs", "edge_proxy_headers_refused", "edge_handshakes_waiting", "edge_ocsp_expiry_time_seconds"}
+    assert len(shown) > len(NAMES) // 2
+    assert not shown & rare
+
+
+def test_alerts_ask_for_metrics_that_exist():
+    text = (ROOT / "ansible" / "prometheus" / "edge.rules.yml").read_text()
+    alerts = re.split(r"^      - alert: ", text, flags=re.MULTILINE)[1:]
+    assert len(alerts) > 10
+    for alert in alerts:
+        name = alert.split("\n")[0]
+        assert re.search(r"^        expr: .", alert, re.MULTILINE), name
+        assert "summary:" in alert, name
+        assert "remedy:" in alert, name
+        expression = re.search(r"expr: (>-)?(.*?)\n        (for|labels):", alert, re.DOTALL)[2]
+        balanced(expression)
+        assert "up{" in expression or metrics_in(expression), name
+        assert metrics_in(expression) <= SAMPLES, name
+        for label in re.findall(r"\$labels\.(\w+)", alert):
+            known = {"instance", *(label for name in NAMES.values() for label in name.labels)}
+            assert label in known, (name, label)
+
+
+def balanced(expression):
+    for opening, closing in ("()", "{}", "[]"):
+        assert expression.count(opening) == expression.count(closing), expression

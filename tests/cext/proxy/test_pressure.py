@@ -38,7 +38,7 @@ def told(edge, part):
 
 def connected(sock, edge):
     """A client on a socket that is there already."""
-    sock.settimeout(8)
+    sock.settimeout(30)
     sock.connect(("127.0.0.1", edge.port))
     return CONTEXT.wrap_socket(sock, server_hostname="example.com", suppress_ragged_eofs=False)
 
@@ -51,6 +51,7 @@ def test_accepting_without_descriptors():
         for client in order:
             client.ask(get())
             time.sleep(0.02)
+        until(lambda: edge.counters()["connections_idle"] == 8)
         late = [socket.socket() for _ in range(3)]
         with few_files(0):
             tls = []
@@ -72,6 +73,7 @@ def test_accepting_without_descriptors():
 def test_idle_connections_of_http2_give_way_with_a_goaway():
     with serving(echo) as edge, H2Client(edge) as idle:
         idle.ask()
+        until(lambda: edge.counters()["connections_idle"] == 1)  # which it is a moment after its response has come
         late = socket.socket()
         with few_files(0), connected(late, edge) as tls:
             tls.sendall(get())

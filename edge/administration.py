@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Collection
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from edge import answers
 from edge.admin import Admin
 from edge.adminsocket import AdminSocket
 from edge.control import Command, Control, Log
+from edge.inheritance import Lend, Part, Take
 from edge.inventory import Inventory
 from edge.questions import Questions
 from edge.settings import Settings
@@ -20,6 +22,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "reload": answers.reload,
     "status": answers.status,
     "show": answers.show,
+    "upgrade": answers.upgrade,
 }
 
 
@@ -37,6 +40,20 @@ class Administration:
         self._wanted: Admin | None = None
         self._prepared: AdminSocket | None = None
         """That of a configuration that does not hold yet, if it is another one."""
+
+    def bequeath(self, lend: Lend) -> Part:
+        there = self.control.listening
+        return {"admin": [str(there.path), there.inode, lend(there.fileno())] if there else None}
+
+    def inherit(self, part: Part, take: Take) -> None:
+        if part["admin"]:
+            path, inode, fd = part["admin"]
+            self.control.listen(AdminSocket.of(take(fd), Path(path), tuple(inode)))
+
+    def own_name(self, mine: bool) -> None:
+        """Whether the socket's name in the file system goes with this process."""
+        if self.control.listening is not None:
+            self.control.listening.own_name(mine)
 
     def prepare(self, settings: Settings) -> None:
         """Binds what the configuration wants and is not there. Raises ListenError; nothing has changed then."""

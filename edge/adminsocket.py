@@ -43,6 +43,23 @@ class AdminSocket(socket.socket):
                 "directory that exists and is yours to write, and where nobody else listens"
             ) from None
 
+    @classmethod
+    def of(cls, fd: int, path: Path, inode: tuple[int, int]) -> "AdminSocket":
+        """That of a master whose place this one takes; its name is the other's until `own_name`."""
+        made = cls.__new__(cls)
+        socket.socket.__init__(made, fileno=fd)
+        made.setblocking(False)
+        made.path, made._owner, made._inode = path, 0, inode
+        return made
+
+    @property
+    def inode(self) -> tuple[int, int] | None:
+        return self._inode
+
+    def own_name(self, mine: bool) -> None:
+        """Whether its name in the file system goes with this process."""
+        self._owner = os.getpid() if mine else 0
+
     def permit(self, settings: Admin) -> None:
         """Gives it the permissions of these settings. OSError when that cannot be."""
         # By descriptor: whoever may write to the directory could turn the name into a link at any moment.

@@ -1,5 +1,6 @@
 """The commands of the admin socket: what the master does and tells (docs/admin.md)."""
 
+import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -12,6 +13,8 @@ from edge.polling import Poll
 from edge.reload import Outcome
 from edge.settings import Settings
 from edge.told import filters
+from edge.upgrade import Outcome as UpgradeOutcome
+from edge.upgrade import usable_python
 
 if TYPE_CHECKING:
     from edge.master import Master
@@ -41,6 +44,26 @@ def reload(master: "Master", arguments: Arguments, answer: Answer) -> None:
             answer.fail(outcome.reason, rejected=True, **facts)
 
     master.reload(told)
+
+
+def upgrade(master: "Master", arguments: Arguments, answer: Answer) -> None:
+    """Has another version take over. With `wait`, the answer is how that ended."""
+    python = arguments.get("python")
+    if python is not None and answer.uid not in (0, os.geteuid()):
+        raise ValueError("python is for the user that edge runs as, and root: it is executed with all that edge may do")
+    master.log.info("an upgrade is asked for by %s", answer.asked_by)
+
+    def told(outcome: UpgradeOutcome) -> None:
+        facts = {"version": outcome.version, "pid": outcome.pid, "seconds": round(outcome.seconds, 3)}
+        if outcome.succeeded:
+            answer.done(**facts)
+        else:
+            answer.fail(outcome.reason, failed=True, **facts)
+
+    wait = bool(arguments.get("wait"))
+    pid = master.upgrade.begin(usable_python(python) if python is not None else None, told if wait else None)
+    if not wait:
+        answer.done(pid=pid)
 
 
 def status(master: "Master", arguments: Arguments, answer: Answer) -> None:

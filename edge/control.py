@@ -67,7 +67,9 @@ class Answer:
         self.gone = False
         """The client has left."""
         self.asked_by = client.name
-        """Who asks, in words."""
+        """Who asks, in words,"""
+        self.uid = client.uid
+        """and the user."""
         self.notes = client.notes
         """What commands keep for the client's next ones."""
         self.when_gone: Callable[[], None] | None = None
@@ -152,6 +154,7 @@ class _Client:
         self.socket = own
         pid, uid, _ = _CREDENTIALS.unpack(own.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
         self.notes: dict[str, Any] = {}
+        self.uid = uid
         self.name = f"process {pid} of user {uid}"
         self._control = control
         self._come = bytearray()

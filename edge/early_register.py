@@ -35,6 +35,18 @@ class Claim:
         if self._host:
             self._fd = _lock(file)
 
+    @classmethod
+    def of(cls, fd: int) -> "Claim":
+        """Another process's, by its descriptor."""
+        claim = cls.__new__(cls)
+        claim._host, claim._fd = _host_name(_HOST), fd
+        return claim
+
+    @property
+    def fd(self) -> int:
+        """The descriptor that the lock is held by, or -1."""
+        return self._fd
+
     def __del__(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)

@@ -12,6 +12,7 @@ from edge import config, logs, plane, stapling, ticket_keys
 from edge.certwatch import Watch
 from edge.counting import Counting
 from edge.errorlog import ErrorLog
+from edge.inheritance import Lend, Part, Take
 from edge.labels import Labels
 from edge.logs import Logs, Sender
 from edge.material import Material
@@ -49,6 +50,20 @@ class Generations:
         self._cookie_secret = secrets.token_bytes(32)
         self._shared = ticket_keys.Shared()
         self._numbers = 0
+
+    def bequeath(self, lend: Lend) -> Part:
+        return {
+            "generation": self._numbers,
+            "cookie_secret": self._cookie_secret.hex(),
+            "tickets": self._shared.bequeath(lend),
+            "staples": self.staples.bequeath(),
+        }
+
+    def inherit(self, part: Part, take: Take) -> None:
+        self._numbers = part["generation"]
+        self._cookie_secret = bytes.fromhex(part["cookie_secret"])
+        self._shared.inherit(part["tickets"], take)
+        self.staples.inherit(part["staples"])
 
     def next(self, before: Generation | None = None, material: Material | None = None) -> Generation:
         """Reads and prepares the file, with what has not changed since `before`. What is read beside it is remembered

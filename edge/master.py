@@ -24,7 +24,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -41,6 +41,7 @@ from edge.channel import Channel, ChannelError
 from edge.companion import Companion
 from edge.errors import EdgeError
 from edge.generation import DRAIN_MARGIN_SECONDS, Generation, Generations
+from edge.inheritance import FORMAT, Inheritance, Lend
 from edge.material import Material
 from edge.observation import Observation
 from edge.pidfile import TITLE, PidFile
@@ -52,6 +53,7 @@ from edge.settings import Bind
 from edge.slots import Slot, Slots, Staged
 from edge.sockets import ListeningSocket
 from edge.supervision import CRASH_LOOP, Overseer
+from edge.upgrade import Upgrade
 from edge.worker import EdgeWorker
 
 # Old generations that may drain at a time; a reload beyond that waits.
@@ -89,11 +91,16 @@ class Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no typ
         given = systemd.given_sockets(os.environ)
         notifier = systemd.Notifier.from_environment(os.environ)
         keep_memory(private=True)  # before any key is in it
+        inheritance = Inheritance.from_environment(os.environ)
+        if inheritance:
+            self.generations.inherit(inheritance.estate, inheritance.take)
         first = self.generations.next()
         self.cfg = first.cfg
+        if inheritance:
+            inheritance.speak_up()
         self.generations.logs.use(first.prepared.settings, first.owner)
         try:
-            Master(self, first, systemd.Service(notifier), given).run()
+            Master(self, first, systemd.Service(notifier), given, inheritance).run()
         except RuntimeError as e:
             # the PID file: another master runs, or its directory is gone
             raise EdgeError(str(e)) from None
@@ -113,9 +120,12 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         app: Application,
         first: Generation,
         service: systemd.Service,
-        given: Mapping[Bind, list[ListeningSocket]],
+        given: dict[Bind, list[ListeningSocket]],
+        inheritance: Inheritance | None,
     ) -> None:
         self.current = first
+        self.inheritance = inheritance
+        """While this master is about to take another one's place."""
         self.service = service
         self.takeover: Takeover | None = Takeover(None, Staged(0))
         self.in_place: InPlace | None = None
@@ -126,7 +136,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._due = math.inf
         self.WORKERS = {}
         super().__init__(app)
-        self.reloads = Reloads(self._may_change, self._begin_reload, self._report)
+        self.reloads = Reloads(self.may_change, self._begin_reload, self._report)
         self.slots = Slots(self._report, given)
         fetcher = Companion("edge: ocsp", "fetches OCSP responses", self._report, self._leave_all, drop_privileges)
         observer = Companion("edge: observer", "shows what goes on", self._report, self._leave_workers, drop_privileges)
@@ -134,6 +144,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self.observation = Observation(observer, app.generations.counting, lambda: state.describe(self), self._report)
         self.renewal = Renewal(app.generations, fetcher, self._begin_rollout, self._report)
         self.administration = Administration(self, self._report)
+        self.upgrade = Upgrade(self)
 
     # The arbiter's life.
 
@@ -143,11 +154,15 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         faulthandler.enable(2)
         setproctitle(TITLE)
         self._open_wakeup()
-        self._stage(self.current, self.current.prepared.settings.server.workers, first=True)
+        if self.inheritance:
+            self._inherit(self.inheritance)
+        self._stage(self.current, self.num_workers, first=True)
         self.administration.prepare(self.current.prepared.settings)
-        self._listen()
+        if not self.inheritance:
+            self._listen()
         super().start()
-        self._move_pid_file()
+        if not self.inheritance:
+            self._move_pid_file()
         listening = ", ".join(map(str, self.current.prepared.listeners))
         self.log.info("edge %s listens on %s, process %d", __version__, listening, self.pid)
         self._log_warnings()
@@ -175,6 +190,10 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         if self.slots.close_left(self._accepts):
             self._publish()
         self._tell_service()
+        if (next_step := self.upgrade.step()) is not None:
+            self.due(next_step)
+        if self.upgrade.succeeded:
+            self._retire()
         self.due(self.administration.step(self.WORKERS.values()))
         setproctitle(TITLE)
 
@@ -200,6 +219,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
                 worker.channel.close()  # it ends there; to one that serves it would mean that the master was killed
         for companion in self.companions:
             companion.stop()
+        self.upgrade.stop()
         self.administration.close()
         self.observation.close()
         for shared in [s for s in self.LISTENERS if s.family == socket.AF_UNIX]:
@@ -283,7 +303,17 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self.app.generations.logs.reopen()
 
     def handle_usr2(self) -> None:
-        self.log.warning("SIGUSR2 is ignored: restart edge to run another version")
+        """Another version takes over."""
+        try:
+            self.upgrade.begin()
+        except EdgeError as e:
+            self.log.error("upgrade refused: %s", e)
+
+    def handle_chld(self) -> None:
+        self.upgrade.reap()
+        super().handle_chld()
+
+    handle_cld = handle_chld
 
     def handle_ttin(self) -> None:
         """One worker more, until the next reload."""
@@ -294,7 +324,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._resize(self.num_workers - 1)
 
     def _resize(self, number: int) -> None:
-        if number < 1 or not self._may_change():
+        if number < 1 or not self.may_change():
             self.log.warning("the number of workers stays %d for now", self.num_workers)
             return
         try:
@@ -306,8 +336,9 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._listen()
         self.slots.steer_past(number)
 
-    def _may_change(self) -> bool:
-        return not (self.takeover or self.in_place or self.renewal.under_way or self.slots.leaving)
+    def may_change(self) -> bool:
+        busy = self.takeover or self.in_place or self.renewal.under_way or self.slots.leaving
+        return not (busy or self.upgrade.under_way)
 
     # Generations.
 
@@ -407,7 +438,11 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         if any(w.pid not in self.WORKERS for w in takeover.workers):
             self._take_back(takeover)
         elif len(takeover.workers) == self.num_workers and all(w.ready for w in takeover.workers):
-            self._commit(takeover)
+            if self.inheritance is None:
+                self._commit(takeover)
+            elif self._may_succeed(self.inheritance):
+                self._commit(takeover)
+                self._succeed(self.inheritance)
 
     def _commit(self, takeover: Takeover) -> None:
         self._listen()
@@ -438,6 +473,8 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         for worker in takeover.workers:
             self._kill(worker)
         if takeover.previous is None:
+            if self.inheritance:
+                self.inheritance.failed("a worker did not start; the error log says why")
             raise HaltServer("a worker did not start", 1)
         self.slots.unstage(takeover.staged)
         self._publish()
@@ -446,9 +483,9 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self.reloads.conclude(self.current.number, reason="a worker did not start")
         self.log.error("reload taken back: a worker did not start; the old configuration goes on")
 
-    def _move_pid_file(self) -> None:
-        """Has it where the configuration wants it. At a start RuntimeError: another master has it; later its lack is
-        told."""
+    def _move_pid_file(self, *, take: bool = False) -> None:
+        """Has it where the configuration wants it. At a start RuntimeError: another master has it, unless this one is
+        to `take` its place; later its lack is told."""
         wanted = self.current.prepared.settings.server.pid_file
         name = str(wanted) if wanted else None
         if name == (self.pidfile and self.pidfile.fname):
@@ -457,7 +494,9 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self.pidfile.unlink()
         self.pidfile = PidFile(name) if name else None
         try:
-            if self.pidfile:
+            if self.pidfile and take:
+                self.pidfile.take(self.pid)
+            elif self.pidfile:
                 self.pidfile.create(self.pid)
         except (RuntimeError, OSError) as e:
             self.pidfile = None
@@ -470,6 +509,69 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self.log.warning("%s", warning)
         for s in self.slots.unused(self.current.prepared):
             self.log.warning("%s: the service manager listens there, but no listener of the configuration does", s)
+
+    # Upgrades: this master takes the place of another one, and another one that of this.
+
+    def _inherit(self, inheritance: Inheritance) -> None:
+        for heir in (self.slots, self.administration, self.observation):
+            heir.inherit(inheritance.estate, inheritance.take)
+        inheritance.close_rest()
+        # As many slots as the old master has: surplus ones go when nobody is connecting to them any more.
+        self.num_workers = max(self.num_workers, len(self.slots.places))
+        self._awaits_word = False
+
+    def _may_succeed(self, inheritance: Inheritance) -> bool:
+        if not self._awaits_word:
+            self._awaits_word = True
+            self.watch(inheritance.fileno(), lambda: None)
+            inheritance.ready()
+        return inheritance.hear()
+
+    def _succeed(self, inheritance: Inheritance) -> None:
+        """Workers serve: what was the old master's is this one's."""
+        self.inheritance = None
+        self.unwatch(inheritance.fileno())
+        self.slots.close_others(self.current.prepared)
+        self.slots.own_names(True)
+        self.administration.own_name(True)
+        self._publish()
+        self._move_pid_file(take=True)
+        address, watchdog = inheritance.estate["notify"]
+        self.service.speak_for(systemd.Notifier(address, watchdog))
+        inheritance.serving()
+        if self.num_workers > self.current.prepared.settings.server.workers:
+            self._resize(self.current.prepared.settings.server.workers)
+
+    def bequeath(self, lend: Lend) -> dict[str, object]:
+        """What the master is to have that takes this one's place."""
+        notifier = self.service.notifier
+        return {
+            "format": FORMAT,
+            "version": __version__,
+            "pid": self.pid,
+            "notify": [notifier.address, notifier.watchdog],
+            **self.app.generations.bequeath(lend),
+            **self.slots.bequeath(lend),
+            **self.administration.bequeath(lend),
+            **self.observation.bequeath(lend),
+        }
+
+    def stay(self) -> None:
+        """The new master was let serve, and died: this one has the service still."""
+        self.service.main_again()
+        try:
+            if self.pidfile:
+                self.pidfile.take(self.pid)
+        except (RuntimeError, OSError) as e:
+            self.log.error("there is no PID file: %s", e)
+
+    def _retire(self) -> None:
+        """Another master has all that is this one's; its workers are left."""
+        self.service.handed_over()
+        self.slots.own_names(False)
+        self.administration.own_name(False)
+        self.app.generations.staples.disown()
+        raise StopIteration
 
     # Rollouts, to workers that stay.
 
@@ -569,6 +671,9 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         for companion in self.companions:
             companion.leave()
         self.administration.leave()
+        self.upgrade.leave()
+        if self.inheritance:
+            self.inheritance.leave()
         self.observation.leave(worker=True)
         # What it serves is the worker's to let go of, when another configuration comes.
         del self.current
@@ -594,6 +699,9 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         for companion in self.companions:
             companion.leave()
         self.administration.leave()
+        self.upgrade.leave()
+        if self.inheritance:
+            self.inheritance.leave()
 
     def _hear_workers(self) -> None:
         """Lets those serve who are ready, once their generation is decided."""

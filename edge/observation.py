@@ -10,6 +10,7 @@ from edge.companion import Companion
 from edge.counting import Counting
 from edge.errors import ConfigError
 from edge.generation import Generation
+from edge.inheritance import Lend, Part, Take
 from edge.monitoring import Endpoint
 from edge.observer import LABELS, STATE, Log, Observing
 from edge.schema import Place
@@ -44,6 +45,12 @@ class Observation:
         self._labels = 0
         self._tell_at = 0.0
         self._heard_at = 0.0
+
+    def bequeath(self, lend: Lend) -> Part:
+        return {"observer": [[[e.address, e.port], lend(s.fileno())] for e, s in self.sockets.items()]}
+
+    def inherit(self, part: Part, take: Take) -> None:
+        self.sockets |= {Endpoint(*e): socket.socket(fileno=take(fd)) for e, fd in part["observer"]}
 
     def stage(self, settings: Settings) -> None:
         """Binds what the settings name and is not held yet; all or nothing. What was held stays, until `keep`. Raises

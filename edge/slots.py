@@ -2,16 +2,18 @@
 
 import dataclasses
 import math
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from edge import handovers, sockets, systemd
 from edge.errors import AddressInUseError
+from edge.inheritance import Lend, Part, Take, bind_of_json, bind_to_json
 from edge.orphans import Rendezvous
 from edge.plane import Prepared
 from edge.settings import Bind, Listener
-from edge.sockets import ListeningSocket
+from edge.sockets import ListeningSocket, Name
 
 if TYPE_CHECKING:
     from edge.worker import EdgeWorker
@@ -69,7 +71,7 @@ class Slots:
     """All of them. The sockets of one address are a group, in which slot n has joined as number n; but those that were
     given go round, so that each always has a slot."""
 
-    def __init__(self, log: Log, given: Mapping[Bind, list[ListeningSocket]]) -> None:
+    def __init__(self, log: Log, given: dict[Bind, list[ListeningSocket]]) -> None:
         """`given`: sockets that the service manager has opened. They stay here, and slots have twins of them."""
         self._log = log
         self._given = given
@@ -78,6 +80,40 @@ class Slots:
         self.places: list[Slot] = []
         self.leaving: list[Slot] = []
         """Those beyond the number of workers: new connections go past them, then they drain and close."""
+
+    def bequeath(self, lend: Lend) -> Part:
+        """For the master that takes this one's place."""
+        return {
+            "slots": [[_written(bind, s, lend) for bind, s in slot.sockets.items()] for slot in self.places],
+            "given": [_written(bind, s, lend) for bind, group in self._given.items() for s in group],
+        }
+
+    def inherit(self, part: Part, take: Take) -> None:
+        """Has the slots of a master whose place this one takes. Names in the file system are that one's, until
+        `own_names`."""
+        names: dict[str, Name] = {}
+        for index, entries in enumerate(part["slots"]):
+            slot = Slot(index)
+            for written, fd, inode in entries:
+                bind = bind_of_json(written)
+                slot.sockets[bind] = ListeningSocket(fileno=take(fd))
+                if bind.path:
+                    name = names.setdefault(bind.path, Name(bind.path, tuple(inode), owner=0, twins=0))
+                    slot.sockets[bind].name = name
+                    name.twins += 1
+            self.places.append(slot)
+        for written, fd, _ in part["given"]:
+            s = ListeningSocket(fileno=take(fd))
+            bind = bind_of_json(written)
+            if bind.path:
+                s.name = Name(bind.path, (0, 0), owner=0)
+            self._given.setdefault(bind, []).append(s)
+
+    def own_names(self, mine: bool) -> None:
+        """Whether the names of sockets in the file system go with this process."""
+        for s in self.sockets():
+            if s.name and s.name.inode != (0, 0):
+                s.name.owner = os.getpid() if mine else 0
 
     def sockets(self) -> list[ListeningSocket]:
         given = [s for group in self._given.values() for s in group]
@@ -204,3 +240,7 @@ class Slots:
     def _grouped(self) -> list[ListeningSocket]:
         """One of each group in which every slot has a socket of its own."""
         return [s for bind, s in self.places[0].sockets.items() if not bind.path and bind not in self._given]
+
+
+def _written(bind: Bind, s: ListeningSocket, lend: Lend) -> list[object]:
+    return [bind_to_json(bind), lend(s.fileno()), list(s.name.inode) if s.name else None]

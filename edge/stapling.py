@@ -54,6 +54,18 @@ class Directory:
         self._own = Path(tempfile.gettempdir()) / f"edge-{secrets.token_hex(8)}"
         self._made = False
 
+    def bequeath(self) -> str | None:
+        """What was made for the master's life alone, for the master that takes its place."""
+        return str(self._own) if self._made else None
+
+    def inherit(self, own: str | None) -> None:
+        if own:
+            self._own, self._made = Path(own), True
+
+    def disown(self) -> None:
+        """It is somebody else's to remove."""
+        self._made = False
+
     def path(self, settings: Settings) -> Path:
         return (settings.server.cache_dir or self._own) / "ocsp"
 

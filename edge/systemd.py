@@ -90,6 +90,10 @@ class Service:
     def notifier(self) -> Notifier:
         return self._notifier
 
+    def speak_for(self, notifier: Notifier) -> None:
+        """From now on it is this process that speaks: it has taken another one's place."""
+        self._notifier = notifier
+
     def step(self, *, serving: bool, reloading: bool, status: str, healthy: bool) -> float | None:
         """-> the moment (monotonic) of the next step at the latest; None: no matter when."""
         if not self._notifier.address or self._stopping:

@@ -12,18 +12,20 @@ file tells all keys, of all times, and is to be replaced like any other key.
 import dataclasses
 import hashlib
 import hmac
+import os
 import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from cext.tls.replay import SharedRegister
+from cext.tls.replay import LAYOUT, SharedRegister
 from cext.tls.session import TicketKeys
 
 from edge import early_register
 from edge.config import read_file
 from edge.early_data import EarlyData
+from edge.inheritance import Lend, Part, Take
 from edge.material import Material
 from edge.schema import Place
 from edge.settings import Tickets
@@ -89,6 +91,17 @@ class Schedule:
             for (name, _), index, state in zip(keys, periods, states, strict=True)
         ]
 
+    def state(self) -> list[Any]:
+        """What `of` makes the same schedule of. It holds the secret."""
+        return [self._rotate, self._keep, self._shared and self._shared.hex(), self._first, self._secret.hex()]
+
+    @classmethod
+    def of(cls, state: list[Any]) -> "Schedule":
+        rotate, keep, shared, first, secret = state
+        schedule = cls(rotate, keep, bytes.fromhex(shared) if shared else None)
+        schedule._first, schedule._secret = first, bytes.fromhex(secret)
+        return schedule
+
     def _index(self, now: float) -> int:
         return int(now * 1000) // self._rotate
 
@@ -147,6 +160,31 @@ class Shared:
     _registers: dict[tuple[int, int, bytes], SharedRegister] = dataclasses.field(default_factory=dict)
     _claims: dict[Path, early_register.Claim] = dataclasses.field(default_factory=dict)
 
+    def bequeath(self, lend: Lend) -> Part:
+        """For the master that takes this one's place: its tickets stay good, and what was taken is not taken again."""
+        return {
+            "layout": LAYOUT,
+            "schedules": [[rotate, keep, s.hex(), made.state()] for (rotate, keep, s), made in self._schedules.items()],
+            "registers": [
+                [window, rate, s.hex(), lend(made.fd), _written(made.state())]
+                for (window, rate, s), made in self._registers.items()
+            ],
+            "claims": [[str(file), lend(claim.fd)] for file, claim in self._claims.items() if claim.fd >= 0],
+        }
+
+    def inherit(self, part: Part, take: Take) -> None:
+        for rotate, keep, secret, state in part["schedules"]:
+            self._schedules[rotate, keep, bytes.fromhex(secret)] = Schedule.of(state)
+        if part["layout"] != LAYOUT:
+            # Nor may a register here go by the name of one that others use still: its claim stays with the old master.
+            return
+        for window, rate, secret, fd, state in part["registers"]:
+            register = SharedRegister.of(take(fd), _read(state), keep=True)
+            os.close(fd)
+            self._registers[window, rate, bytes.fromhex(secret)] = register
+        for file, fd in part["claims"]:
+            self._claims[Path(file)] = early_register.Claim.of(take(fd))
+
     def rotation(self, tickets: Tickets, at: Place, material: Material | None = None) -> Rotation:
         """The keys as `[tls] tickets` says. Raises ConfigError."""
 
@@ -196,6 +234,15 @@ def _latest(known: dict[K, T], key: K, make: Callable[[], T]) -> T:
     while len(known) > _KEPT:
         del known[next(iter(known))]
     return one
+
+
+def _written(state: tuple[Any, ...]) -> list[Any]:
+    """As JSON has it."""
+    return [item.hex() if isinstance(item, bytes) else item for item in state]
+
+
+def _read(state: list[Any]) -> tuple[Any, ...]:
+    return tuple(bytes.fromhex(item) if isinstance(item, str) else item for item in state)
 
 
 def lifetime(tickets: Tickets) -> int:

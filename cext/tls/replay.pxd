@@ -23,7 +23,7 @@ cdef class ReplayRegister:
 
 cdef class SharedRegister(ReplayRegister):
     cdef object memory                      # mmap, shared with other processes
-    cdef readonly int fd                    # of it, where it can be had from; -1: it came from there
+    cdef readonly int fd                    # of it, where it can be had from, or -1
     cdef uint64_t *words
     cdef uint64_t *latest                   # the last time that was seen, and
     cdef uint64_t *barred                   # the barrier

@@ -37,6 +37,8 @@ cdef enum:
     STEP_BACK_MS = 1000                 # what processes may differ in the time they see, and clocks be slewed by
     TICKS_KEPT = 16                     # an entry's age, in ticks, until which it counts
 
+LAYOUT = 1                              # of a register's memory and state, for those who get it from another version
+
 cdef uint64_t MOST = 1 << 32            # entries
 cdef uint64_t TICK_MASK = 0xFFFF        # an entry: fingerprint << 16 | tick
 
@@ -98,8 +100,9 @@ cdef class SharedRegister(ReplayRegister):
         return self.keeps, self.tick, self.sets, self.key[:sizeof(self.key)], self.id[:REGISTER_ID_LENGTH]
 
     @staticmethod
-    def of(int fd, tuple state):
-        """The register of another process; the descriptor stays its caller's. OSError or ValueError when that fails."""
+    def of(int fd, tuple state, bint keep=False):
+        """The register of another process; the descriptor stays its caller's, and with `keep` this one has another by
+        which it can be passed on. OSError or ValueError when that fails."""
         cdef SharedRegister register = SharedRegister.__new__(SharedRegister)
         cdef bytes key, identity
         register.keeps, register.tick, register.sets, key, identity = state
@@ -108,6 +111,8 @@ cdef class SharedRegister(ReplayRegister):
         memcpy(register.key, <const char *> key, sizeof(register.key))
         memcpy(register.id, <const char *> identity, REGISTER_ID_LENGTH)
         register.map(fd)
+        if keep:
+            register.fd = os.dup(fd)
         return register
 
     cdef int map(self, int fd) except -1:

@@ -12,6 +12,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "reload": "edge.commands.reload:reload",
     "status": "edge.commands.status:status",
     "show": "edge.commands.show:show",
+    "upgrade": "edge.commands.upgrade:upgrade",
     "example": "edge.commands.example:example",
     "delegate": "edge.commands.delegate:delegate",
     "keyserver": "edge.keyserver:keyserver",

@@ -64,6 +64,7 @@ class Edge:
         binds: list[str] | None = None,
         preexec=None,
         env: dict[str, str] | None = None,
+        program: list[str | Path] | None = None,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
@@ -99,6 +100,7 @@ class Edge:
                 setattr(self, name, Path(path))
         self._preexec = preexec
         self._env = env
+        self._program = program or [sys.executable, "-X", "faulthandler", "-m", "edge"]
         self.process: Process | None = None
 
     # Its life.
@@ -107,7 +109,7 @@ class Edge:
         """`since`: the `mark` from which its log counts, where there was one before."""
         self.write()
         self.process = Process(
-            [sys.executable, "-X", "faulthandler", "-m", "edge", "run", "--config", self.config],
+            [*self._program, "run", "--config", self.config],
             self.directory / "output.log",
             cwd=ROOT,
             preexec_fn=self._preexec,

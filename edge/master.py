@@ -337,7 +337,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self.slots.steer_past(number)
 
     def may_change(self) -> bool:
-        busy = self.takeover or self.in_place or self.renewal.under_way or self.slots.leaving
+        busy = self.takeover or self.in_place or self.renewal.under_way or self.slots.changing
         return not (busy or self.upgrade.under_way)
 
     # Generations.
@@ -483,9 +483,9 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self.reloads.conclude(self.current.number, reason="a worker did not start")
         self.log.error("reload taken back: a worker did not start; the old configuration goes on")
 
-    def _move_pid_file(self, *, take: bool = False) -> None:
-        """Has it where the configuration wants it. At a start RuntimeError: another master has it, unless this one is
-        to `take` its place; later its lack is told."""
+    def _move_pid_file(self) -> None:
+        """Has it where the configuration wants it. At a start RuntimeError: another master has it, whose place this one
+        does not take; later its lack is told."""
         wanted = self.current.prepared.settings.server.pid_file
         name = str(wanted) if wanted else None
         if name == (self.pidfile and self.pidfile.fname):
@@ -494,7 +494,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self.pidfile.unlink()
         self.pidfile = PidFile(name) if name else None
         try:
-            if self.pidfile and take:
+            if self.pidfile and self.inheritance:
                 self.pidfile.take(self.pid)
             elif self.pidfile:
                 self.pidfile.create(self.pid)
@@ -535,7 +535,6 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self.slots.own_names(True)
         self.administration.own_name(True)
         self._publish()
-        self._move_pid_file(take=True)
         address, watchdog = inheritance.estate["notify"]
         self.service.speak_for(systemd.Notifier(address, watchdog))
         inheritance.serving()

@@ -2,8 +2,8 @@
 
 They share no ancestor that lives. The next master, finding an address in use, opens a socket of a well-known name for
 it; orphans look for that and connect. So each side knows of the other: the master that it may join the address's
-group of sockets (which only the same user can), and the orphans, when the connection ends, that somebody else listens
-there: then they accept what is queued, and go. Clients are refused at no moment between.
+group of sockets (which only the same user can) and lead new connections past theirs; and the orphans, when the
+connection ends, that this is done: then they accept what had begun, and go. No client is refused or reset.
 
 The name is abstract and anybody's to take. Who does so wins nothing: orphans accept for ACCEPT_SECONDS at most.
 """
@@ -11,11 +11,14 @@ The name is abstract and anybody's to take. Who does so wins nothing: orphans ac
 import socket
 from typing import Final
 
+from edge import sockets
 from edge.settings import Bind
 
 ACCEPT_SECONDS: Final = 3.0
 """For which orphans go on accepting without a successor."""
 LOOK_MS: Final = 50
+YIELD_MS: Final = sockets.DEFER_ACCEPT_SECONDS * 1000 + 500
+"""From when new connections go to the successor until all that had begun before can be accepted."""
 
 
 class Rendezvous:

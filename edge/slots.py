@@ -77,6 +77,10 @@ class Slots:
         self._given = given
         self.shared: dict[Bind, Rendezvous] = {}
         """Addresses whose sockets some other process has still, by its leave."""
+        self._steered: list[Bind] = []
+        """Those at which new connections go past that one's sockets,"""
+        self._unsteer_at = 0.0
+        """until then."""
         self.places: list[Slot] = []
         self.leaving: list[Slot] = []
         """Those beyond the number of workers: new connections go past them, then they drain and close."""
@@ -182,10 +186,16 @@ class Slots:
 
     def listen(self, prepared: Prepared, number: int) -> None:
         """Sockets join their group here, slot after slot: `sockets.steer` counts on that order."""
+        before = {bind: _count(bind) for bind in self.shared if not bind.path}
         for slot in self.places[:number]:
             for listener in prepared.settings.listener:
                 for bind in listener.bind:
                     slot.sockets[bind].listen(listener.backlog)
+        for bind, orphans in before.items():
+            if orphans:
+                sockets.steer(self.places[0].sockets[bind], number, orphans)
+                self._steered.append(bind)
+                self._unsteer_at = time.monotonic() + STEER_SECONDS
         for met in self.shared.values():
             met.close()
         self.shared = {}
@@ -211,6 +221,11 @@ class Slots:
             for bind in slot.sockets.keys() - prepared.listeners.keys():
                 slot.sockets.pop(bind).close()
 
+    @property
+    def changing(self) -> bool:
+        """Whether new connections do not go to all sockets of a group for now."""
+        return bool(self.leaving or self._steered)
+
     # Slots that go.
 
     def steer_past(self, number: int) -> None:
@@ -228,6 +243,10 @@ class Slots:
         """Closes the slots that nobody can be connecting to any more; accepts(slot) tells whether a worker may still
         accept there. Whether it did."""
         now = time.monotonic()
+        if self._steered and now >= self._unsteer_at:
+            for bind in self._steered:
+                sockets.unsteer(self.places[0].sockets[bind])
+            self._steered = []
         if not self.leaving or any(now < slot.leaves_at or accepts(slot) for slot in self.leaving):
             return False
         for left in self.leaving:
@@ -240,6 +259,13 @@ class Slots:
     def _grouped(self) -> list[ListeningSocket]:
         """One of each group in which every slot has a socket of its own."""
         return [s for bind, s in self.places[0].sockets.items() if not bind.path and bind not in self._given]
+
+
+def _count(bind: Bind) -> int:
+    try:
+        return sockets.count_listening(bind)
+    except OSError:
+        return 0
 
 
 def _written(bind: Bind, s: ListeningSocket, lend: Lend) -> list[object]:

@@ -26,6 +26,7 @@ DEFER_ACCEPT_SECONDS: Final = 1
 
 _SO_ATTACH_REUSEPORT_CBPF: Final = 51
 _SO_DETACH_REUSEPORT_BPF: Final = 68
+_LISTEN: Final = "0A"
 
 REASONS: Final = {
     errno.EADDRINUSE: "is in use already; stop what listens there (`ss -ltnp` shows it) or choose another port",
@@ -162,14 +163,30 @@ def _refusal(error: OSError, message: str, bind: Bind) -> ListenError:
     return AddressInUseError(message, bind) if error.errno == errno.EADDRINUSE else ListenError(message)
 
 
-def steer(member: socket.socket, count: int) -> None:
-    """Sends new connections to the first `count` sockets of the group (in the order of their listen calls) only."""
-    _attach(member, [(0x20, 0xFFFFF038), (0x94, count), (0x16, 0)])  # A = random; A %= count; return A
+def steer(member: socket.socket, count: int, first: int = 0) -> None:
+    """Sends new connections to `count` sockets of the group only, from the one with index `first` on, in the order of
+    their listen calls."""
+    # A = random; A %= count; A += first; return A
+    _attach(member, [(0x20, 0xFFFFF038), (0x94, count), (0x04, first), (0x16, 0)])
 
 
 def unsteer(member: socket.socket) -> None:
     """Gives the choice back to the kernel."""
     member.setsockopt(socket.SOL_SOCKET, _SO_DETACH_REUSEPORT_BPF, 0)
+
+
+def count_listening(bind: Bind) -> int:
+    """How many sockets of this network namespace listen on the address. Raises OSError."""
+    if bind.family == socket.AF_INET6:
+        words = struct.unpack("=4I", socket.inet_pton(socket.AF_INET6, bind.address))
+        table = "/proc/self/net/tcp6"
+    else:
+        words = struct.unpack("=I", socket.inet_aton(bind.address))
+        table = "/proc/self/net/tcp"
+    address = "".join(f"{word:08X}" for word in words) + f":{bind.port:04X}"
+    with open(table, encoding="ascii") as rows:
+        fields = (row.split(maxsplit=4) for row in rows)
+        return sum(row[1] == address and row[3] == _LISTEN for row in fields)
 
 
 def _attach(member: socket.socket, program: Sequence[tuple[int, int]]) -> None:

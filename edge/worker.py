@@ -91,6 +91,7 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self.sockets_by_bind: dict[Bind, socket.socket] = dict(self.slot.sockets)
         self._orphaned = False
         self._successors: dict[Bind, socket.socket] = {}
+        self._awaiting: list[plane.Watched] = []
         try:
             self.plane = plane.open_plane(
                 self._report,
@@ -199,7 +200,13 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         for bind in self.generation.prepared.listeners.keys() - self._successors.keys():
             if found := orphans.find_successor(bind):
                 self._successors[bind] = found
-                self.plane.watch(found.fileno(), self._drain)  # it ends when the successor listens
+                self._awaiting.append(self.plane.watch(found.fileno(), self._yield))  # it ends when that one listens
+
+    def _yield(self) -> None:
+        """New connections go to the successor: those that had begun before are accepted still."""
+        while self._awaiting:
+            self._awaiting.pop().close()
+        self.plane.every(orphans.YIELD_MS, self._drain)
 
     def _turn_keys(self) -> None:
         if self.generation.prepared.rotation:

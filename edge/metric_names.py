@@ -91,7 +91,9 @@ GROUPS: Final[dict[str, tuple[Name, ...]]] = {
         Name("edge_hook_failures", C, (), "Hooks that raised, or took too long. Above 0: see the error log."),
         Name("edge_upstream_failures", C, (), "Requests that failed for the upstream's fault."),
         Name("edge_spans", C, ("outcome",), "Spans of traces: `sent` to the exporter, or `dropped` for want of room."),
-        Name("edge_log_lines_dropped", C, (), "Lines of the access log that there was no room for."),
+        Name("edge_log_lines_dropped", C, (), "Lines of the access log that workers had no room for."),
+        Name("edge_log_lines_lost", C, ("log",), "Lines that had come to the process which writes the logs, and could "
+             "not be written: `access`, `error` or `keys`. The error log says why."),
     ),
     "Routes": (
         Name("edge_route_requests", C, ("route", "status"), "Requests that are over, by class of status. Route "

@@ -252,6 +252,8 @@ def _state(found: Families, state: State) -> None:
     if last := reloads["last"]:
         found.add("edge_last_reload_accepted", int(last["accepted"]))
         found.add("edge_last_reload_time_seconds", last["at"])
+    for log, lines in state["logs"]["dropped"].items():
+        found.add("edge_log_lines_lost", lines, log)
     states = [worker["state"] for worker in state["workers"]]
     for name in ("booting", "serving", "draining"):
         found.add("edge_workers", states.count(name), name)

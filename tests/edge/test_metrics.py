@@ -28,6 +28,7 @@ STATE = {
     "started": 1000.0,
     "now": 5000.0,
     "generation": 7,
+    "logs": {"pid": 1, "dropped": {"access": 3, "error": 0, "keys": 0}},
     "reloads": {"accepted": 6, "rejected": 1, "last": {"at": 4000.0, "accepted": False}},
     "workers": [
         {"slot": 0, "pid": os.getpid(), "state": "serving", "restarts": 2},
@@ -118,6 +119,7 @@ def test_both_forms_say_the_same(counting, view, accept, type_, parse):
     assert found["edge_server_connections", server[0], ("state", "used"), server[1]] == 0
     assert found["edge_requests_total", ("status", "2xx")] == 1
     assert found["edge_reloads_total", ("outcome", "rejected")] == 1
+    assert found["edge_log_lines_lost_total", ("log", "access")] == 3
     assert found["edge_last_reload_accepted",] == 0
     assert found["edge_workers", ("state", "draining")] == 1
     assert found["edge_worker_restarts_total", ("slot", "0")] == 2

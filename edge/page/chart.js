@@ -4,7 +4,8 @@
 import { clock } from "/format.js";
 
 const SVG = "http://www.w3.org/2000/svg";
-const LEFT = 4;
+/** For the scale. */
+const LEFT = 46;
 const RIGHT = 4;
 const TOP = 8;
 const BOTTOM = 18;
@@ -26,20 +27,24 @@ export function html(tag, attributes = {}, ...children) {
   return made;
 }
 
-/** Where lines across a chart stand: 0 and up to `most` of 1, 2, 2.5 or 5 times a power of ten (or two, of bytes). */
-function ticks(top, wanted = 3) {
+/** Where lines across a chart stand: at 0, and at multiples of 1, 2, 2.5 or 5 times a power of ten; in powers of two where
+ * the unit is one of bytes. */
+function ticks(top, binary, wanted = 3) {
   const rough = top / wanted;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((size) => size >= rough * 0.999);
+  const power = binary ? 2 ** Math.floor(Math.log2(rough)) : 10 ** Math.floor(Math.log10(rough));
+  const factors = binary ? [1, 2] : [1, 2, 2.5, 5, 10];
+  const step = factors.map((factor) => factor * power).find((size) => size >= rough * 0.999);
   return Array.from({ length: Math.floor(top / step * 1.0001) + 1 }, (_, i) => i * step);
 }
 
 export class Chart {
   /**
-   * title, note: texts. series: [{name, label, value(sample) -> number or null}], the first at the bottom where they are
-   * `stacked`. format(value) -> text. least: the height of the scale that it has at least.
+   * title, note: texts. series: [{name, label, value(sample) -> number or null, rare: only shown where there is some}],
+   * the first at the bottom where they are `stacked`. format(value) -> text. least: the height of the scale that it has at least. binary: its unit is one of
+   * bytes.
    */
-  constructor(figure, { title, note = "", series, format, stacked = false, least = 1 }) {
+  constructor(figure, { title, note = "", series, format, stacked = false, least = 1, binary = false }) {
+    this.binary = binary;
     this.series = series;
     this.format = format;
     this.stacked = stacked;
@@ -50,9 +55,10 @@ export class Chart {
     this.title = title;
     this.time = html("span", { class: "time" });
     this.readings = series.map(() => html("b", {}, "–"));
-    const legend = html("ul", { class: "legend" }, ...series.map((one, i) => html("li", {},
+    this.entries = series.map((one, i) => html("li", {},
       html("i", { class: `key ${stacked ? "area" : "line"} s-${one.name}`, "aria-hidden": "true" }),
-      html("span", {}, one.label), this.readings[i])));
+      html("span", {}, one.label), this.readings[i]));
+    const legend = html("ul", { class: "legend" }, ...this.entries);
     this.drawing = svg("svg", { class: "plot", role: "img", tabindex: "0", "aria-label": title });
     figure.append(
       html("figcaption", {}, html("h2", {}, title, html("span", { class: "note" }, note)), this.time), legend, this.drawing);
@@ -96,10 +102,10 @@ export class Chart {
 
   #grid(width, y, top) {
     const group = svg("g", { class: "grid" });
-    for (const value of ticks(top)) {
+    for (const value of ticks(top, this.binary)) {
       const at = Math.round(y(value)) + 0.5;
       group.append(svg("line", { x1: LEFT, x2: width - RIGHT, y1: at, y2: at, class: value ? "" : "base" }));
-      if (value) group.append(svg("text", { x: LEFT, y: at - 3 }, this.format(value)));
+      if (value) group.append(svg("text", { x: LEFT - 6, y: at + 3.5, "text-anchor": "end" }, this.format(value).replace(/\.0+(?=\D|$)/, "")));
     }
     return group;
   }
@@ -110,7 +116,7 @@ export class Chart {
     for (let minute = 0; minute <= this.minutes; minute += step) {
       const at = x(this.now - minute * 60000);
       if (at < LEFT - 1) break;
-      const anchor = minute === 0 ? "end" : at < LEFT + 20 ? "start" : "middle";
+      const anchor = minute === 0 ? "end" : "middle";
       group.append(svg("text", { x: at, y: height - 4, "text-anchor": anchor }, minute === 0 ? "now" : `−${minute} min`));
     }
     return group;
@@ -193,6 +199,7 @@ export class Chart {
     const sample = shown[this.#index()];
     this.series.forEach((one, s) => {
       const text = sample ? this.format(one.value(sample)) : "–";
+      if (one.rare) this.entries[s].hidden = !shown.some((each) => one.value(each));
       if (this.readings[s].textContent !== text) this.readings[s].textContent = text;
     });
     this.time.textContent = this.at == null || !sample ? "" : clock(sample.t);
@@ -229,7 +236,11 @@ export function sparkline(values, width = 96, height = 20) {
   const top = Math.max(1e-9, ...values);
   const x = (i) => width - (values.length - 1 - i) * (width / 59);
   const y = (value) => height - 1.5 - value / top * (height - 3);
-  const path = values.map((value, i) => `${i ? "L" : "M"}${x(i).toFixed(1)} ${y(value).toFixed(1)}`).join("");
-  return svg("svg", { class: "spark", viewBox: `0 0 ${width} ${height}`, width, height, "aria-hidden": "true" },
-    svg("path", { d: path }));
+  const line = values.map((value, i) => `${x(i).toFixed(1)} ${y(value).toFixed(1)}`).join("L");
+  const drawn = svg("svg", { class: "spark", viewBox: `0 0 ${width} ${height}`, width, height, "aria-hidden": "true" });
+  if (values.length > 1) {
+    drawn.append(
+      svg("path", { class: "under", d: `M${x(0).toFixed(1)} ${height}L${line}L${width} ${height}Z` }), svg("path", { d: `M${line}` }));
+  }
+  return drawn;
 }

@@ -24,9 +24,8 @@ export function bytes(value) {
   return value == null ? NOTHING : short(value, [" B", " KiB", " MiB", " GiB", " TiB"], 1024);
 }
 
-/** Bytes per second as bits per second. */
 export function bits(value) {
-  return value == null ? NOTHING : short(value * 8, [" bit/s", " kbit/s", " Mbit/s", " Gbit/s"], 1000);
+  return value == null ? NOTHING : short(value, [" bit/s", " kbit/s", " Mbit/s", " Gbit/s"], 1000);
 }
 
 export function seconds(value) {

@@ -105,6 +105,7 @@ export class History {
       series: seriesOf(status),
       total: status.histograms.total,
       firstByte: status.histograms.first_byte,
+      turn: status.histograms.turn,
       processes: status.processes ?? {},
     };
     const before = this.raw.at(-1);
@@ -120,6 +121,7 @@ export class History {
       rate: rates(raw.counters, before.counters, (t - before.t) / 1000),
       latency: quantiles(added(raw.total, begin.total), bounds),
       firstByte: quantiles(added(raw.firstByte, begin.firstByte), bounds),
+      turn: quantiles(added(raw.turn, begin.turn), bounds),
       states: status.figures.states ?? {},
       open: status.figures.gauges.connections_open ?? 0,
       tunnels: status.figures.gauges.tunnels_open ?? 0,

@@ -35,7 +35,7 @@ const charts = [
       { name: "info", label: "3xx", value: (s) => rate("status_3xx")(s) + rate("status_1xx")(s) },
       { name: "warn", label: "4xx", value: rate("status_4xx") },
       { name: "bad", label: "5xx", value: rate("status_5xx") },
-      { name: "off", label: "none", value: rate("status_none") },
+      { name: "off", label: "none", value: rate("status_none"), rare: true },
     ],
   }),
   new Chart($("chart-latency"), {
@@ -51,7 +51,7 @@ const charts = [
     series: [
       { name: "full", label: "full", value: rate("full") },
       { name: "resumed", label: "resumed", value: rate("resumed") },
-      { name: "early", label: "0-RTT", value: rate("early") },
+      { name: "early", label: "0-RTT", value: rate("early"), rare: true },
       { name: "bad", label: "failed", value: rate("failed") },
     ],
   }),
@@ -60,20 +60,31 @@ const charts = [
     series: [
       { name: "active", label: "active", value: (s) => s.states.active ?? 0 },
       { name: "idle", label: "idle", value: (s) => s.states.idle ?? 0 },
-      { name: "new", label: "new", value: (s) => s.states.new ?? 0 },
+      { name: "new", label: "new", value: (s) => s.states.new ?? 0, rare: true },
       { name: "tunnel", label: "tunnels", value: (s) => s.states.hijacked ?? 0 },
     ],
   }),
   new Chart($("chart-traffic"), {
-    title: "Content", note: "to and from clients", format: format.bits, least: 1000 / 8,
+    title: "Content", note: "to and from clients", format: format.bits, least: 1000,
     series: [
-      { name: "out", label: "out", value: rate("bytes_out") },
-      { name: "in", label: "in", value: rate("bytes_in") },
+      { name: "out", label: "out", value: (s) => 8 * rate("bytes_out")(s) },
+      { name: "in", label: "in", value: (s) => 8 * rate("bytes_in")(s) },
     ],
   }),
   new Chart($("chart-loop"), {
     title: "Workers’ time", note: "busy, of each second", format: format.percent, least: 0.01,
     series: [{ name: "busy", label: "busy", value: (s) => s.workers ? s.rate.busy / s.workers : null }],
+  }),
+  new Chart($("chart-lag"), {
+    title: "Loop lag", note: "turns of the loop, over 5 s", format: format.seconds, least: 0.001,
+    series: [
+      { name: "p99", label: "p99", value: (s) => s.turn.p99 },
+      { name: "p50", label: "p50", value: (s) => s.turn.p50 },
+    ],
+  }),
+  new Chart($("chart-memory"), {
+    title: "Memory", note: "of the workers’ own", format: format.bytes, least: 1 << 20, binary: true, stacked: true,
+    series: [{ name: "in", label: "all workers", value: (s) => s.memory }],
   }),
 ];
 
@@ -118,7 +129,7 @@ function showTiles(status, sample) {
 
 function seriesState(known, values) {
   if (known?.failures > 0) return badge("failing", "bad");
-  if (known?.requests > 0) return badge("serving", "good");
+  if (known?.requests > 0 || values.running > 0) return badge("serving", "good");
   return badge(values.requests || values.connects ? "quiet" : "unused", "off");
 }
 
@@ -150,7 +161,7 @@ const upstreams = new Table($("upstreams"), [
 const routes = new Table($("routes"), [
   { label: "Route", cell: ({ label }) => label },
   ...seriesColumns,
-  { label: "Out", hint: "Content to clients, per second", number: true, cell: ({ known }) => format.bits(known?.out) },
+  { label: "Out", hint: "Content to clients, per second", number: true, cell: ({ known }) => format.bits(known ? 8 * known.out : null) },
   { label: "Requests", hint: "Since the start", number: true, cell: total("requests") },
   { label: "5xx", hint: "Since the start", number: true, cell: ({ values }) => format.count(values.status?.["5xx"]) },
 ], "No request has come yet.");

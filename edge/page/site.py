@@ -138,7 +138,7 @@ def status(view: "View") -> dict[str, Any]:
     |---|---|
     | `state` | what the master knows (`edge.state`); of its certificates those that expire first, and how many more |
     | `figures` | `Figures.as_dict`, with the busiest routes, upstreams and servers, and how many more |
-    | `histograms` | {bounds, total, first_byte, full_handshake, resumed_handshake, routes, upstreams, servers}: \
+    | `histograms` | {bounds, total, first_byte, turn, full_handshake, resumed_handshake, routes, upstreams, servers}: \
 counts since the start as [first bucket, [count, ...]], the last three by label and of whole requests |
     | `requests` | of all routes together {status, bytes_in, bytes_out, running} |
 | `traces` | spans {exported, failed, dropped (requests)}; null: there are none |
@@ -168,6 +168,7 @@ counts since the start as [first bucket, [count, ...]], the last three by label 
             "bounds": BOUNDS,
             "total": _trimmed(_added([one.total.counts for one in routes])),
             "first_byte": _trimmed(_added([one.first_byte.counts for one in routes])),
+            "turn": _trimmed(figures.turn().counts),
             "full_handshake": _trimmed(figures.handshake(False).counts),
             "resumed_handshake": _trimmed(figures.handshake(True).counts),
             **counts,

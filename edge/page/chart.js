@@ -29,7 +29,7 @@ export function html(tag, attributes = {}, ...children) {
 
 /** Where lines across a chart stand: at 0, and at multiples of 1, 2, 2.5 or 5 times a power of ten; in powers of two where
  * the unit is one of bytes. */
-function ticks(top, binary, wanted = 3) {
+function ticks(top, binary, wanted = 4) {
   const rough = top / wanted;
   const power = binary ? 2 ** Math.floor(Math.log2(rough)) : 10 ** Math.floor(Math.log10(rough));
   const factors = binary ? [1, 2] : [1, 2, 2.5, 5, 10];
@@ -40,11 +40,12 @@ function ticks(top, binary, wanted = 3) {
 export class Chart {
   /**
    * title, note: texts. series: [{name, label, value(sample) -> number or null, rare: only shown where there is some}],
-   * the first at the bottom where they are `stacked`. format(value) -> text. least: the height of the scale that it has at least. binary: its unit is one of
+   * the first at the bottom where they are `stacked`. format(value) -> text; scale: likewise, beside the lines. least: the height of the scale that it has at least. binary: its unit is one of
    * bytes.
    */
-  constructor(figure, { title, note = "", series, format, stacked = false, least = 1, binary = false }) {
+  constructor(figure, { title, note = "", series, format, scale = format, stacked = false, least = 1, binary = false }) {
     this.binary = binary;
+    this.scale = scale;
     this.series = series;
     this.format = format;
     this.stacked = stacked;
@@ -105,7 +106,7 @@ export class Chart {
     for (const value of ticks(top, this.binary)) {
       const at = Math.round(y(value)) + 0.5;
       group.append(svg("line", { x1: LEFT, x2: width - RIGHT, y1: at, y2: at, class: value ? "" : "base" }));
-      if (value) group.append(svg("text", { x: LEFT - 6, y: at + 3.5, "text-anchor": "end" }, this.format(value).replace(/\.0+(?=\D|$)/, "")));
+      if (value) group.append(svg("text", { x: LEFT - 6, y: at + 3.5, "text-anchor": "end" }, this.scale(value).replace(/\.0+(?=\D|$)/, "")));
     }
     return group;
   }

@@ -65,7 +65,7 @@ const charts = [
     ],
   }),
   new Chart($("chart-traffic"), {
-    title: "Content", note: "to and from clients", format: format.bits, least: 1000,
+    title: "Content", note: "to and from clients, bit/s", format: format.bits, scale: format.rate, least: 1000,
     series: [
       { name: "out", label: "out", value: (s) => 8 * rate("bytes_out")(s) },
       { name: "in", label: "in", value: (s) => 8 * rate("bytes_in")(s) },
@@ -129,7 +129,7 @@ function showTiles(status, sample) {
 
 function seriesState(known, values) {
   if (known?.failures > 0) return badge("failing", "bad");
-  if (known?.requests > 0 || values.running > 0) return badge("serving", "good");
+  if (known?.requests > 0 || values.running > 0 || values.open > values.idle) return badge("serving", "good");
   return badge(values.requests || values.connects ? "quiet" : "unused", "off");
 }
 
@@ -149,7 +149,7 @@ const total = (name) => ({ values }) => format.count(values[name]);
 const upstreams = new Table($("upstreams"), [
   { label: "Upstream, server", cell: ({ label }) => label },
   ...seriesColumns,
-  { label: "Under way", number: true, cell: total("running") },
+  { label: "Under way", hint: "Requests", number: true, cell: ({ kind, values }) => format.count(kind ? null : values.running) },
   { label: "Open", hint: "Connections", number: true, cell: total("open") },
   { label: "Idle", hint: "Connections without a request", number: true, cell: total("idle") },
   { label: "Reused", hint: "Requests on a connection that had served before", number: true,

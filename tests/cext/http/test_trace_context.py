@@ -156,7 +156,8 @@ def test_tracestate_goes_on_as_one_field(fields, state):
     "value",
     [
         b"", b" , ,", b"a", b"a=", b"=1", b"A=1", b"-a=1", b"_=1", b"a=1=2", b"a b=1", b"a=1,a=2", b"a=1,b=2,a=1",
-        b"a=1,b", b"a=\x80", b"a=1\tb", b"k" * 257 + b"=v", b"k=" + b"v" * 257, b",".join(b"k%d=v" % i for i in range(33)),
+        b"a=1,b", b"a=\x80", b"a=1\tb", b"k" * 257 + b"=v", b"k=" + b"v" * 257,
+        b",".join(b"k%d=v" % i for i in range(33)),
     ],
 )
 def test_what_is_no_tracestate_is_left_out(value):

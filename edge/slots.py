@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edge.worker import EdgeWorker
 
 # A first start waits this long for an address that is in use.
-PREDECESSOR_SECONDS: Final = 1.0
+PREDECESSOR_SECONDS: Final = 2.0
 # A slot that goes gets no new connections, but those in the middle of TCP's handshake (or deferred) still arrive.
 STEER_SECONDS: Final = sockets.DEFER_ACCEPT_SECONDS + 2.0
 # A worker that lived shorter than this counts as a failure, and its slot waits before the next.

@@ -3,6 +3,7 @@
 import dataclasses
 import faulthandler
 import gc
+import math
 import os
 import signal
 import socket
@@ -204,8 +205,12 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
     def _yield(self) -> None:
         """New connections go to the successor: those that had begun before are accepted still."""
-        while self._awaiting:
-            self._awaiting.pop().close()
+        for watched in self._awaiting:
+            watched.close()
+        for line in self._successors.values():
+            line.close()
+        self._awaiting, self._successors = [], {}  # that one may have a successor soon, too
+        self._give_up = math.inf
         self.plane.every(orphans.YIELD_MS, self._drain)
 
     def _turn_keys(self) -> None:

@@ -191,3 +191,35 @@ def test_the_writing_process_dies(make_edge, backend):
     said = [r["path"] for r in edge.requests()]
     assert sum("between" in path for path in said) == 10
     assert sum("after" in path for path in said) == 10
+
+
+def test_a_reload_changes_what_is_logged_and_where(make_edge, backend, tmp_path):
+    """On a connection that stays: the next line has the new form, and stands in the new file; then there is none."""
+    edge = make_edge({"b": [backend.server]}, server={"access_log": {"path": tmp_path / "1.log"}})
+    pid = edge.workers()
+    server = edge.tables["server"]
+    with Client(edge) as client:
+        assert client.get("/ok?1").status == 200
+        server["access_log"] = {"path": tmp_path / "2.log", "format": "combined"}
+        reloaded(edge)
+        assert client.get("/ok?2").status == 200
+        server["access_log"] = {"path": tmp_path / "3.log", "fields": ["user-agent"]}
+        reloaded(edge)
+        assert client.get("/ok?3", "User-Agent: me").status == 200
+        del server["access_log"]
+        reloaded(edge)
+        assert client.get("/ok?4").status == 200
+    assert edge.workers() == pid
+    edge.stop()
+    (first,) = (json.loads(line) for line in (tmp_path / "1.log").read_text().splitlines())
+    (second,) = (tmp_path / "2.log").read_text().splitlines()
+    (third,) = (json.loads(line) for line in (tmp_path / "3.log").read_text().splitlines())
+    assert (first["path"], third["path"], third["request_user_agent"]) == ("/ok?1", "/ok?3", "me")
+    assert ' "GET /ok?2 HTTP/1.1" 200 ' in second
+
+
+def reloaded(edge) -> None:
+    since = edge.mark()
+    edge.write()
+    edge.reload()
+    edge.wait_error(r"generation \d+ serves", since, SECONDS)

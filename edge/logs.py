@@ -5,6 +5,7 @@ writing process where lines go, and starts it again when it dies.
 """
 
 import contextlib
+import errno
 import grp
 import math
 import os
@@ -37,6 +38,8 @@ class Sender:
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
+        self._too_large = False
+        """What could not be sent last would not fit into an empty socket either."""
         self._lost = 0
         """Events for which there was no room."""
         self._dropped = 0
@@ -57,7 +60,9 @@ class Sender:
                 if end < taken + len(mark):  # one that is larger than that
                     end = text.find(mark, taken) + len(mark)
             if not self._send(letter, text[taken:end]):
-                break
+                if not self._too_large:
+                    break
+                self.dropped(text.count(mark, taken, end))  # it would never fit
             taken = end
         return taken
 
@@ -86,7 +91,8 @@ class Sender:
     def _send(self, letter: bytes, body: bytes) -> bool:
         try:
             self._end.sendmsg((letter, body), (), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-        except OSError:
+        except OSError as e:
+            self._too_large = e.errno == errno.EMSGSIZE
             return False
         return True
 

@@ -288,16 +288,17 @@ cdef class AccessLog(TimerOwner):
 
     cdef void flush_lines(self) noexcept:
         """Hands over what is there; what is not taken is offered again soon."""
-        cdef bytes batch
-        cdef size_t taken
+        cdef size_t taken = 0
         self.loop.timers.disarm(&self.timer)
         if self.lines.len == 0:
             return
-        if self.untold and self.lost is not None:
-            self.lost(self.untold)
-            self.untold = 0
-        batch = self.lines.data[:self.lines.len]
-        taken = self.sink(batch)
+        try:
+            if self.untold and self.lost is not None:
+                self.lost(self.untold)
+                self.untold = 0
+            taken = self.sink(self.lines.data[:self.lines.len])
+        except MemoryError:
+            pass
         self.stuck = taken < self.lines.len
         if not self.stuck:
             self.lines.len = 0

@@ -374,6 +374,17 @@ def test_what_there_is_no_room_for_is_offered_again(unread):
     assert sender.lines(logline.ACCESS, line) == 1024
 
 
+def test_a_line_that_can_never_fit_stops_no_other(unread):
+    sender, far = unread
+    big = b"x" * 1_000_000 + b"\n"
+    assert sender.lines(logline.ACCESS, b"1\n" + big + b"2\n") == len(big) + 4
+    assert sender.lines(logline.ACCESS, b"3\n") == 2
+    said = []
+    while _readable(far):
+        said.append(far.recv(1 << 20))
+    assert said == [b"A1\n", b"A2\n", logline.DROPPED + logline.pack_number(1), b"A3\n"]
+
+
 def test_events_that_were_lost_are_told_of(unread):
     sender, far = unread
     for _ in range(100):

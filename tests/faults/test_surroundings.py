@@ -125,7 +125,7 @@ def test_a_storm_of_reloads(make_edge, nginx, times):
         watch.expect(r"reload refused|refused")
         edge.wait_error(r"generation \d+ serves|accepted|took over|is served", since, SECONDS)
         crowd.wait(200)
-    crowd.expect({"closed": 1 << 30})  # by workers that drained: a kept connection, before the next request came
+    crowd.expect()
     ends_whole(edge)
 
 
@@ -149,7 +149,7 @@ def test_there_is_no_more_memory(make_edge, nginx):
         resource.prlimit(worker, resource.RLIMIT_AS, (address_space(worker) + (4 << 20), before[1]))
         slow = []
         lost = 0
-        for _ in range(120):  # who reads nothing: a quarter of a mebibyte each
+        for _ in range(80):  # who reads nothing: a quarter of a mebibyte each
             try:
                 client = Client(edge, receive_buffer=4096, seconds=3)
                 client.send(b"GET /10m HTTP/1.1\r\nHost: edge.test\r\n\r\n")
@@ -157,7 +157,7 @@ def test_there_is_no_more_memory(make_edge, nginx):
             except OSError:
                 lost += 1
         ended = sum(has_ended(client) for client in slow)
-        print(f"    of 120 slow clients {lost} could not connect, {ended} were cut")
+        print(f"    of 80 slow clients {lost} could not connect, {ended} were cut")
         for client in slow:
             client.close()
         resource.prlimit(worker, resource.RLIMIT_AS, before)

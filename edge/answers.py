@@ -6,9 +6,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from edge import figures, shown, state
-from edge.control import Answer, Command
+from edge.control import Answer, Command, Lines
 from edge.figures import BOUNDS, PERCENTILES, Figures, Histogram
-from edge.labels import KINDS, SERVER, UPSTREAM
+from edge.labels import KINDS, ROUTE, SERVER, UPSTREAM, route_label, server_label
 from edge.polling import Poll
 from edge.reload import Outcome
 from edge.settings import Settings
@@ -141,12 +141,52 @@ def _of_settings(items: Callable[[Settings], Iterator[shown.Item]]) -> Command:
     return lambda master, _arguments, answer: answer.each(items(master.current.prepared.settings))
 
 
+def _routes(master: "Master", _arguments: Arguments, answer: Answer) -> None:
+    """Each with its label among the figures, and in `figures` what it has counted; null: nothing."""
+    settings = master.current.prepared.settings
+    now = _figures(master)
+
+    def lines() -> Lines:
+        counted: dict[str, Any] = {}
+        yield from _collect(now, ROUTE, counted)
+        for item, route in zip(shown.routes(settings), settings.route, strict=True):
+            label = route_label(route)
+            yield item | {"label": label, "figures": counted.get(label)}
+
+    answer.each(lines())
+
+
+def _upstreams(master: "Master", _arguments: Arguments, answer: Answer) -> None:
+    """Each with what it has counted (`figures`), and in `addresses` what each of them has; null: nothing."""
+    settings = master.current.prepared.settings
+    now = _figures(master)
+
+    def lines() -> Lines:
+        upstreams: dict[str, Any] = {}
+        servers: dict[str, Any] = {}
+        yield from _collect(now, UPSTREAM, upstreams)
+        yield from _collect(now, SERVER, servers)
+        for item in shown.upstreams(settings):
+            name = item["name"]
+            of_servers = {address: servers.get(server_label(name, address)) for address in item["addresses"]}
+            yield item | {"figures": upstreams.get(name), "addresses": of_servers}
+
+    answer.each(lines())
+
+
+def _collect(now: Figures, kind: str, found: dict[str, Any]) -> Lines:
+    """Fills `found` with the figures of a kind, by label, some at a time."""
+    for series in now.series((kind,)):
+        found[series.label] = series.as_dict()
+        yield None
+
+
 def _hooks(master: "Master", _arguments: Arguments, answer: Answer) -> None:
     answer.each(shown.hooks(master.current.prepared))
 
 
 def _certificates(master: "Master", _arguments: Arguments, answer: Answer) -> None:
-    answer.each(state.certificates(master))
+    answer.each(iter(state.certificates(master)))
 
 
 def _tickets(master: "Master", _arguments: Arguments, answer: Answer) -> None:
@@ -156,7 +196,7 @@ def _tickets(master: "Master", _arguments: Arguments, answer: Answer) -> None:
         answer.done(count=0, enabled=False)
         return
     told = rotation.describe(time.time())
-    answer.each(told.pop("keys"), enabled=True, **told)
+    answer.each(iter(told.pop("keys")), enabled=True, **told)
 
 
 def _connections(master: "Master", arguments: Arguments, answer: Answer) -> None:
@@ -176,8 +216,8 @@ def _pools(master: "Master", _arguments: Arguments, answer: Answer) -> None:
 SHOWN: Final[dict[str, Command]] = {
     "config": _of_settings(shown.configuration),
     "listeners": _of_settings(shown.listeners),
-    "routes": _of_settings(shown.routes),
-    "upstreams": _of_settings(shown.upstreams),
+    "routes": _routes,
+    "upstreams": _upstreams,
     "handoffs": _of_settings(shown.handoffs),
     "hooks": _hooks,
     "certs": _certificates,

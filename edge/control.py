@@ -13,7 +13,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Protocol
 
 from edge.adminsocket import AdminSocket
@@ -42,6 +42,8 @@ _CREDENTIALS: Final = struct.Struct("iII")
 Command = Callable[[Any, Mapping[str, Any], "Answer"], None]
 """What is done for a command: with the master, the arguments and the answer. It may end the answer later. EdgeError, or
 ValueError for arguments, is answered with what it says."""
+Lines = Iterator[Mapping[str, object] | None]
+"""None: a piece of work is done, and there is no line of it."""
 Log = Callable[[str, str], None]
 """Level and message."""
 
@@ -88,9 +90,9 @@ class Answer:
         """The last line: it was not, and why."""
         self._end({"ok": False, "error": error, **fields})
 
-    def each(self, lines: Iterable[Mapping[str, object]], **fields: object) -> None:
-        """A line for each of these, made as the client reads, then the last one with their `count`."""
-        self.draw_from(_Lines(self, iter(lines), fields))
+    def each(self, lines: "Lines", **fields: object) -> None:
+        """A line for each of these but None, made as the client reads, then the last one with their `count`."""
+        self.draw_from(_Lines(self, lines, fields))
 
     def draw_from(self, source: Source) -> None:
         """The source is asked for more whenever the client has taken what there was, until it ends the answer."""
@@ -128,15 +130,16 @@ class _Lines:
     """A source that makes lines out of an iterator."""
 
     answer: Answer
-    lines: Iterator[Mapping[str, object]]
+    lines: "Lines"
     last: Mapping[str, object]
     count: int = 0
 
     def more(self) -> bool:
         until = time.monotonic() + PIECE_SECONDS
         for line in self.lines:
-            self.count += 1
-            self.answer.line(**line)
+            if line is not None:
+                self.count += 1
+                self.answer.line(**line)
             if time.monotonic() > until:
                 return True
         self.answer.done(count=self.count, **self.last)

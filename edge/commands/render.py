@@ -147,9 +147,12 @@ def route_match(item: Item) -> str:
 
 
 def routes(items: Iterable[Item]) -> RenderableType:
+    """Those of a running edge have `figures`."""
+    found = list(items)
+    running = any("figures" in item for item in found)
     return rows(
         "Routes",
-        (">#", "methods, hosts, path", "upstream", "early data", "hooks"),
+        (">#", "methods, hosts, path", "upstream", "early data", "hooks", *(COUNTED if running else ())),
         (
             (
                 str(item["index"]),
@@ -157,9 +160,27 @@ def routes(items: Iterable[Item]) -> RenderableType:
                 item["upstream"],
                 item["early_data"],
                 item["hooks"],
+                *(_counted(item["figures"]) if running else ()),
             )
-            for item in items
+            for item in found
         ),
+    )
+
+
+COUNTED: Final = (">requests", ">5xx", ">running", ">p50", ">p99")
+
+
+def _counted(figures: Item | None) -> tuple[object, ...]:
+    """What a route, an upstream or a server has counted."""
+    if figures is None:
+        return ("0", *[None] * (len(COUNTED) - 1))
+    failed = figures["status"]["5xx"]
+    return (
+        number(figures["requests"]),
+        Text(number(failed), style=BAD if failed else FAINT),
+        number(figures["running"]),
+        duration(figures["total"]["p50"]),
+        duration(figures["total"]["p99"]),
     )
 
 
@@ -169,6 +190,30 @@ def protocol(item: Item) -> str:
         return str(item["protocol"])
     unverified = "" if item["tls"]["verify"] else ", unverified"
     return f"{item['protocol']} by TLS{unverified}"
+
+
+def running_upstreams(items: Iterable[Item], pools: Iterable[Item]) -> RenderableType:
+    """Those of a running edge: a line for each, and one for each of its servers. `pools`: what workers told."""
+    avoided: dict[tuple[str, str], int] = {}
+    for pool in pools:
+        key = (pool["upstream"], pool["server"])
+        avoided[key] = avoided.get(key, 0) + (pool["avoided"] > 0)
+    columns = ("upstream, server", "protocol", *COUNTED, ">open", ">idle", ">failed", "")
+
+    def line(name: Text, spoken: str, figures: Item | None, beside: str = "") -> tuple[object, ...]:
+        failed = figures["failures"] if figures else 0
+        connections = (number(figures["open"]), number(figures["idle"])) if figures else ("0", "0")
+        failures = Text(number(failed), style=BAD if failed else FAINT)
+        return (name, Text(spoken), *_counted(figures), *connections, failures, Text(beside, style=BAD))
+
+    lines: list[tuple[object, ...]] = []
+    for item in items:
+        lines.append(line(text(item["name"], "bold"), protocol(item), item["figures"]))
+        for address, figures in item["addresses"].items():
+            by = avoided.get((item["name"], address), 0)
+            beside = f"avoided by {by} worker{'s' if by > 1 else ''}" if by else ""
+            lines.append(line(text(f"  {address}"), "", figures, beside))
+    return rows("Upstreams", columns, lines)
 
 
 def upstreams(items: Iterable[Item]) -> RenderableType:

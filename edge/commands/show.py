@@ -35,7 +35,6 @@ KINDS: Final[Mapping[str, tuple[Renderer, str]]] = {
     "config": (_config, "The configuration that holds, with all defaults, in TOML."),
     "listeners": (lambda items, _, __: render.listeners(items), "Where clients connect."),
     "routes": (lambda items, _, __: render.routes(items), "Which requests go where."),
-    "upstreams": (lambda items, _, __: render.upstreams(items), "Servers, and what is spoken with them."),
     "certs": (lambda items, _, now: render.certificates(items, now), "Certificates, until when, and where keys are."),
     "tickets": (render.tickets, "The keys of session tickets: their ages and states."),
     "handoffs": (lambda items, _, __: render.handoffs(items), "Which connections other processes get."),
@@ -77,6 +76,22 @@ def _command(what: str, renderer: Renderer, help_text: str) -> click.Command:
 
 for _what, (_renderer, _help) in KINDS.items():
     show.add_command(_command(_what, _renderer, _help))
+
+
+@show.command()
+@options.admin
+@click.option("--json", "as_json", is_flag=True, help="JSON: an object on a line for each.")
+def upstreams(*, file: Path | None, path: Path | None, as_json: bool) -> None:
+    """Upstreams and their servers: requests, connections, failures, and who is avoided after a failure."""
+    with Admin(options.admin_path(path, file)) as admin:
+        *items, _ = admin.ask("show", what="upstreams")
+        pools = list(FromWorkers(admin.ask("show", what="pools")))
+    if not as_json:
+        render.console().print(render.running_upstreams(items, pools))
+        return
+    for item in items:
+        of_item = [pool for pool in pools if pool["upstream"] == item["name"]]
+        click.echo(json.dumps(item | {"pools": of_item}))
 
 
 @show.command()

@@ -12,7 +12,7 @@ from edge.admin import Admin
 from edge.errors import ListenError
 from edge.handovers import ownership
 
-BACKLOG: Final = 16
+BACKLOG: Final = 128
 
 
 class AdminSocket(socket.socket):

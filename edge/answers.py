@@ -203,7 +203,7 @@ def _connections(master: "Master", arguments: Arguments, answer: Answer) -> None
     """What workers say of their connections (`edge.polling`): those that `client`, `state` and `server_name` leave, at
     most `limit` of them."""
     limit = arguments.get("limit", LIMIT)
-    if not isinstance(limit, int) or not 0 < limit <= LIMIT_MOST:
+    if not isinstance(limit, int) or isinstance(limit, bool) or not 0 < limit <= LIMIT_MOST:
         raise ValueError(f"limit is a number between 1 and {LIMIT_MOST}")
     Poll(master, {"what": "connections", **filters(arguments)}, answer, limit)
 

@@ -21,6 +21,7 @@ from edge.errorlog import one_line
 from edge.errors import EdgeError
 
 CLIENTS_MOST: Final = 32
+ACCEPTED_AT_ONCE: Final = 16
 LINE_MOST: Final = 64 << 10
 """Bytes of a line from a client."""
 LINE_SECONDS: Final = 10.0
@@ -171,6 +172,8 @@ class _Client:
         """or we will hear nothing more."""
         self._paid_until = now - 1.0
         """By what its lines cost: a second behind at most, and while it is ahead of now the client is not heard."""
+        self._held_up = False
+        """It is ahead."""
         self.heard_at = now
         """When it asked last, or a line of it began."""
         self._took_at = now
@@ -288,10 +291,12 @@ class _Client:
             self.close()
             return
         waits = self._answer is None and not self._closing
+        self._held_up = waits and self._paid_until > now
+        hears = waits and not self._held_up
         events = 0
-        if waits and not self._ended and len(self._come) <= LINE_MOST and self._paid_until <= now:
+        if hears and not self._ended and len(self._come) <= LINE_MOST:
             events |= select.EPOLLIN
-        if self._going or self._draws or (waits and self._come.find(b"\n") >= 0 and self._paid_until <= now):
+        if self._going or self._draws or (hears and b"\n" in self._come):
             events |= select.EPOLLOUT
         if events != self.events:
             self.events = events
@@ -303,8 +308,10 @@ class _Client:
             return self._took_at + READ_SECONDS
         if self._answer is not None:
             return math.inf
-        if self._come:
-            return self._paid_until if b"\n" in self._come else self.heard_at + LINE_SECONDS
+        if self._held_up:
+            return self._paid_until
+        if self._come and b"\n" not in self._come:
+            return self.heard_at + LINE_SECONDS
         return self.heard_at + IDLE_SECONDS
 
     def late(self, now: float) -> None:
@@ -368,7 +375,9 @@ class Control:
             if fd in self._clients:
                 self._clients[fd].turn(events, now)
             elif self._listening is not None and fd == self._listening.fileno():
-                self._accept(self._listening, now)
+                for _ in range(ACCEPTED_AT_ONCE):
+                    if not self._accept(self._listening, now):
+                        break
         return self.step()
 
     def step(self) -> float:
@@ -382,21 +391,24 @@ class Control:
             self._woken.pop().settle(now)
         return min((client.due() for client in self._clients.values()), default=now + IDLE_SECONDS)
 
-    def _accept(self, listening: AdminSocket, now: float) -> None:
+    def _accept(self, listening: AdminSocket, now: float) -> bool:
+        """Whether there was somebody."""
         try:
             own, _ = listening.accept()
+        except (BlockingIOError, InterruptedError):
+            return False
         except OSError as e:
-            if not isinstance(e, BlockingIOError | InterruptedError):
-                self._log("error", f"{listening}: a client cannot be accepted: {e.strerror}")
-            return
+            self._log("error", f"{listening}: a client cannot be accepted: {e.strerror}")
+            return False
         client = _Client(self, own, now)
         if len(self._clients) >= CLIENTS_MOST and not self._make_room():
             client.put({"ok": False, "error": f"{CLIENTS_MOST} others wait for their answers"})
             client.flush(now)
             own.close()
-            return
+            return True
         self._clients[own.fileno()] = client
         self.epoll.register(own, client.events)
+        return True
 
     def _make_room(self) -> bool:
         """Who has asked nothing for longest gives way."""

@@ -62,6 +62,9 @@ class Share(Kind[int]):
 
     text = "number"
 
+    def write(self, value: int) -> object:
+        return value / SHARE_ONE
+
     def read(self, value: object, at: Place) -> int:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
             raise at.error(f"{show(value)} is no share", "write a number above 0 and at most 1, such as 0.01")

@@ -28,6 +28,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Texts = tuple[tuple[str, str], ...]
 
 PACKAGE: Final = "opentelemetry.exporter.otlp.proto.http"
+SECRET: Final = "(not shown)"  # noqa: S105  # what stands for one
 _MANY: Final = 64
 
 
@@ -52,6 +53,9 @@ class Trust(Kind[bool | tuple[Network, ...]]):
 
     text = "boolean or array of networks"
 
+    def write(self, value: bool | tuple[Network, ...]) -> object:
+        return value if isinstance(value, bool) else list(map(str, value))
+
     def read(self, value: object, at: Place) -> bool | tuple[Network, ...]:
         remedy = 'write true, false, or networks: ["10.0.0.0/8", "2001:db8::/32"]'
         if isinstance(value, bool):
@@ -63,14 +67,19 @@ class Trust(Kind[bool | tuple[Network, ...]]):
 
 
 class TextTable(Kind[Texts]):
-    """Strings by their names, which match a pattern. `dotted`: names have dots, which TOML takes for tables."""
+    """Strings by their names, which match a pattern. `dotted`: names have dots, which TOML takes for tables. `secret`:
+    what they say is shown to nobody."""
 
     text = "table of strings"
 
-    def __init__(self, names: str, remedy: str, *, dotted: bool = False) -> None:
+    def __init__(self, names: str, remedy: str, *, dotted: bool = False, secret: bool = False) -> None:
         self._names = re.compile(names)
         self._remedy = remedy
         self._dotted = dotted
+        self._secret = secret
+
+    def write(self, value: Texts) -> object:
+        return {name: SECRET if self._secret else text for name, text in value}
 
     def read(self, value: object, at: Place) -> Texts:
         if not isinstance(value, dict):
@@ -129,7 +138,7 @@ class Traces:
         default="none",
     )
     headers: Texts = knob(
-        TextTable(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}", 'write { "x-api-key" = "..." }'),
+        TextTable(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}", 'write { "x-api-key" = "..." }', secret=True),
         "Header fields for the collector, such as an API key.",
         default={},
     )

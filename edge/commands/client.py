@@ -43,7 +43,7 @@ class Admin:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(ANSWER_SECONDS)
         try:
-            self._socket.connect(str(path))
+            self._connect(time.monotonic() + ANSWER_SECONDS)
         except OSError as e:
             self._socket.close()
             raise UnreachableError(f"{path}: {_why(e)}") from None
@@ -81,6 +81,17 @@ class Admin:
         """The last line of an answer."""
         *_, last = self.ask(command, seconds, **arguments)
         return last
+
+    def _connect(self, until: float) -> None:
+        """With a timeout of its own a socket gives up at once where the other side has much to do."""
+        while True:
+            try:
+                self._socket.connect(str(self._path))
+                return
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.02)
 
     def _send(self, line: bytes) -> None:
         self._socket.settimeout(ANSWER_SECONDS)

@@ -237,14 +237,14 @@ def traffic(look: Look, width: int) -> RenderableType:
     for title, name, style, words, beside in rows:
         value = now[name] if now else total["gauges"]["connections_open"] if name == "connections" else None
         bad = name == "failed" and bool(value)
-        spark = sparkline([None if past is None else past[name] for past in look.history], line, style)
+        past = [None if rate is None else rate[name] for rate in look.history]
+        spark = sparkline(past, line if len(past) > 1 else 0, style)
         shown.add_row(title, Text(words(value), style=BAD if bad else "bold"), spark, beside)
     return shown
 
 
 def latency(look: Look) -> RenderableType:
-    """_LATENCY lines."""
-    of = look.recent or look.figures
+    """_LATENCY lines: of the last moments, or, where nothing happened in them, since the start."""
     shown = Table.grid(padding=(0, 2, 0, 0))
     shown.add_column(width=18, no_wrap=True)
     for _ in range(3):
@@ -253,12 +253,14 @@ def latency(look: Look) -> RenderableType:
     shown.add_row(
         Text("Latency", style="bold"), *(Text(name, style="bold cyan") for name in ("p50", "p90", "p99")), "times"
     )
-    for title, histogram in (
-        ("full handshake", of["handshake"]["full"]),
-        ("first byte", of["upstream"]["first_byte"]),
-        ("whole request", of["upstream"]["total"]),
-        ("turn of the loop", of["loop"]["turn"]),
+    for title, of, what in (
+        ("full handshake", "handshake", "full"),
+        ("first byte", "upstream", "first_byte"),
+        ("whole request", "upstream", "total"),
+        ("turn of the loop", "loop", "turn"),
     ):
+        recent = look.recent and look.recent[of][what]
+        histogram = recent if recent and recent["count"] else look.figures[of][what]
         values = (duration(histogram[name]) for name in ("p50", "p90", "p99"))
         shown.add_row(title, *values, number(histogram["count"]))
     return shown

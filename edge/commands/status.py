@@ -29,6 +29,7 @@ SIZE_SECONDS: Final = 0.25
 """How soon a terminal's new size is seen."""
 MOMENT_SECONDS: Final = 0.5
 """Between the two looks that tell of rates, where there is no more than one picture."""
+PIPED_COLUMNS: Final = 100
 ANSWER_SECONDS: Final = 5.0
 
 
@@ -71,7 +72,7 @@ def status(*, file: Path | None, path: Path | None, as_json: bool, watch: bool, 
             time.sleep(MOMENT_SECONDS)
             answer = admin.ask_one("status", recent=True)
         out = render.console()
-        out.print(picture(_look(answer), out.width))
+        out.print(picture(_look(answer), out.width if out.is_terminal else PIPED_COLUMNS))
 
 
 def _look(answer: Line) -> Look:

@@ -7,12 +7,16 @@ import tomllib
 import pytest
 
 from edge import config, shown, toml
-from edge.schema import write_table
+from edge.schema import REQUIRED, Place, knobs, write_table
+from edge.settings import Settings
 from tests.edge.test_config import LEAST, ROOT, parse
 
 FULL = """
 [server]
 workers = 3
+metrics = "127.0.0.1:9145"
+access_log = { path = "/tmp/access.log", sample = 0.25 }
+traces = { endpoint = "http://127.0.0.1:4318/v1/traces", trust = ["10.0.0.0/8"], resource = { a.b = "c" } }
 memory_limit = "1GiB"
 certificate_check = "none"
 hooks = "policy:Policy"
@@ -123,6 +127,33 @@ def test_values_are_toml(value):
 def test_tables_are_toml():
     document = {"a": {"b": {"c": {"odd key": 1}}, "d": [], "e": {}, "f": [{"g": 1}]}, "h": [{"i": 1}, {"i": 2}]}
     assert tomllib.loads("\n".join(toml.lines(document))) == document
+
+
+def tables(cls):
+    """All tables of the settings."""
+    yield cls
+    for _, k in knobs(cls):
+        for below in (*([k.kind.cls] if hasattr(k.kind, "cls") else []), *getattr(k.kind, "tables", {}).values()):
+            yield from tables(below)
+
+
+@pytest.mark.parametrize("table", list({cls.__name__: cls for cls in tables(Settings)}.values()), ids=lambda c: c.__name__)
+def test_every_default_can_be_written(table):
+    """Whatever kind of value is added, it can be shown."""
+    at = Place("/etc/edge/edge.toml")
+    for name, k in knobs(table):
+        if k.default is not REQUIRED and k.default is not None:
+            value = k.kind.read(k.default, at)
+            written = json.loads(json.dumps(k.kind.write(value)))
+            assert k.kind.read(written, at) == value, name
+
+
+def test_what_is_secret_is_not_shown():
+    secret = 'traces = { endpoint = "http://127.0.0.1:4318/x", headers = { authorization = "Bearer hidden" } }'
+    settings = parse(f"[server]\n{secret}\n{LEAST}")
+    text = written(settings)
+    assert "hidden" not in text
+    assert 'traces.headers.authorization = "(not shown)"' in text
 
 
 def test_the_written_form_of_a_table_has_what_has_no_value_left_out():

@@ -50,13 +50,13 @@ from edge.reload import AskedBy, InPlace, Reloads
 from edge.renewal import Renewal
 from edge.rollout import Commit, Rollout, read_answer
 from edge.settings import Bind
-from edge.slots import Slot, Slots, Staged
+from edge.slots import CRASH_LOOP, Slot, Slots, Staged
 from edge.sockets import ListeningSocket
-from edge.supervision import CRASH_LOOP, Overseer
+from edge.supervision import Overseer
 from edge.upgrade import Upgrade
 from edge.worker import EdgeWorker
 
-# Old generations that may drain at a time; a reload beyond that waits.
+# Old generations that may drain at a time; beyond that the oldest is ended early.
 DRAINING_GENERATIONS: Final = 4
 SPAWN_RETRY_SECONDS: Final = 1.0
 # How often slots that go are looked after.
@@ -199,15 +199,20 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     def _tell_service(self) -> None:
         serving = [w for w in self.WORKERS.values() if w.serving and w.kill_at is None]
-        listening = ", ".join(map(str, self.current.prepared.listeners))
         next_step = self.service.step(
             serving=bool(serving) and self.takeover is None,
             reloading=self.reloads.pending or self.takeover is not None,
-            status=f"generation {self.current.number}: {len(serving)} of {self.num_workers} workers serve {listening}",
+            status=self._status(len(serving)),
             healthy=any(worker.shows_life() for worker in serving),
         )
         if next_step is not None:
             self.due(next_step)
+
+    def _status(self, serving: int) -> str:
+        crashing = ", ".join(str(slot.index) for slot in self.slots.places if slot.crashing)
+        listening = ", ".join(map(str, self.current.prepared.listeners))
+        said = f"generation {self.current.number}: {serving} of {self.num_workers} workers serve {listening}"
+        return f"CRASH LOOP in slot {crashing}; {said}" if crashing else said
 
     def stop(self, graceful: bool = True) -> None:
         self.service.stopping()
@@ -353,9 +358,6 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         material = Material()
         try:
             generation = self.app.generations.next(self.current, material)
-            if self._replaces(generation) and self._drain_many():
-                self.reloads.postpone(TURN_SECONDS)
-                return
             self.administration.prepare(generation.prepared.settings)
             staged = self._stage(generation, generation.prepared.settings.server.workers)
         except EdgeError as e:
@@ -384,10 +386,6 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         """Whether a configuration needs other processes: how many there are, and as whom, is settled at their start."""
         number = generation.prepared.settings.server.workers
         return number != self.num_workers or generation.owner != self.current.owner
-
-    def _drain_many(self) -> bool:
-        draining = {w.generation.number for w in self.WORKERS.values() if w.kill_at is not None}
-        return len(draining) >= DRAINING_GENERATIONS
 
     def _step_in_place(self, change: InPlace) -> None:
         before = self.current
@@ -740,8 +738,21 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
                     self._kill(worker)
             elif self._has_no_place(worker, now):
                 self._drain(worker)
+        self._make_room_to_drain(now)
         if self.slots.leaving:
             self.due(now + LEAVING_SECONDS)
+
+    def _make_room_to_drain(self, now: float) -> None:
+        """Those that drain never pile up, however often all workers are replaced."""
+        draining = [w for w in self.WORKERS.values() if w.kill_at is not None]
+        numbers = sorted({w.generation.number for w in draining})
+        for worker in draining:
+            if worker.generation.number in numbers[:-DRAINING_GENERATIONS] and not worker.cut:
+                worker.cut = True
+                worker.kill_at = now + DRAIN_MARGIN_SECONDS
+                where = f"worker {worker.slot.index} (pid {worker.pid}, generation {worker.generation.number})"
+                self.log.warning("%s is ended early: %d generations drain", where, len(numbers))
+                self.kill_worker(worker.pid, signal.SIGQUIT)
 
     def _has_no_place(self, worker: EdgeWorker, now: float) -> bool:
         if worker.slot in self.slots.leaving:

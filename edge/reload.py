@@ -62,7 +62,6 @@ class Reloads:
         self._told: list[AskedBy] = []
         """and for the one that is under way."""
         self._started: float | None = None
-        self._not_before = 0.0
         self.accepted = 0
         self.rejected = 0
         self.last: Outcome | None = None
@@ -86,18 +85,12 @@ class Reloads:
 
     def step(self) -> None:
         """To be called on every turn."""
-        if not self._asked or self.under_way or not self._may_begin() or time.monotonic() < self._not_before:
+        if not self._asked or self.under_way or not self._may_begin():
             return
         self._asked = False
         self._told, self._waiting = self._waiting, []
         self._started = time.monotonic()
         self._begin()
-
-    def postpone(self, seconds: float) -> None:
-        """The one under way begins anew later."""
-        self._asked, self._started = True, None
-        self._waiting, self._told = self._told + self._waiting, []
-        self._not_before = time.monotonic() + seconds
 
     def conclude(self, generation: int, *, changed: str = "", reason: str = "") -> None:
         """The one under way is over: refused for a reason, or accepted."""

@@ -25,6 +25,8 @@ STEER_SECONDS: Final = sockets.DEFER_ACCEPT_SECONDS + 2.0
 # A worker that lived shorter than this counts as a failure, and its slot waits before the next.
 STEADY_SECONDS: Final = 10.0
 BACKOFF_SECONDS: Final = 10.0
+CRASH_LOOP: Final = 3
+"""Workers of a slot in a row that did not last."""
 
 Log = Callable[[str, str], None]
 """Called with level and message."""
@@ -49,6 +51,11 @@ class Slot:
     def close(self) -> None:
         for s in self.sockets.values():
             s.close()
+
+    @property
+    def crashing(self) -> bool:
+        """Whether its workers have died again and again, until just now."""
+        return self.failures >= CRASH_LOOP and time.monotonic() - self.started < STEADY_SECONDS + BACKOFF_SECONDS
 
     def next_start(self) -> float:
         """When the next worker may start, after the latest has died: later and later where they do not last."""

@@ -32,6 +32,7 @@ def describe(master: "Master") -> State:
         "reloads": describe_reloads(master.reloads),
         "workers": [_worker(worker) for worker in sorted(master.WORKERS.values(), key=_rank)],
         "drains": _drains(master),
+        "upgrade": master.upgrade.under_way,
         "listeners": list(shown.listeners(prepared.settings)),
         "certificates": certificates(master),
         "tickets": prepared.rotation.describe(now) if prepared.rotation else None,
@@ -77,6 +78,7 @@ def _worker(worker: "EdgeWorker") -> State:
         "started": worker.born,
         "row": worker.row,
         "restarts": worker.slot.restarts,
+        "crash_loop": worker.slot.crashing,
     }
 
 

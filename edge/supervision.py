@@ -24,8 +24,6 @@ ABORT_SECONDS: Final = 3.0
 """Between SIGABRT, for the stacks, and SIGKILL."""
 ALARM_SECONDS: Final = 5
 """A worker that has hung for so much longer than `worker_timeout` is ended by the kernel: its master is not there."""
-CRASH_LOOP: Final = 3
-"""Workers of a slot in a row that did not last."""
 
 _DUMP_BYTES: Final = 64 << 10
 _LINES_MOST: Final = 200

@@ -69,6 +69,8 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         """with why not, if it cannot."""
         self.kill_at: float | None = None
         """When a draining worker is killed (monotonic); None while it is not draining."""
+        self.cut = False
+        """It was told not to drain any longer."""
         self.dump = StackDump()
 
     def accepts(self) -> bool:

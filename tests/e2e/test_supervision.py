@@ -12,6 +12,7 @@ from tests.e2e.processes import wait_until
 from tests.e2e.scripted import OK
 from tests.e2e.server import Edge
 from tests.e2e.test_lifecycle import Load
+from tests.edge.test_systemd import Manager
 
 HANGING = """
 import collections, itertools, os, signal, threading
@@ -34,13 +35,21 @@ class Policy:
 
 
 @pytest.fixture
-def hanging(tmp_path, pki, backend):
+def manager(tmp_path):
+    manager = Manager(str(tmp_path / "notify"))
+    yield manager
+    manager.socket.close()
+
+
+@pytest.fixture
+def hanging(tmp_path, pki, backend, manager):
     """Edge, whose policy hangs or crashes when asked to."""
     edge = Edge(
         tmp_path / "edge",
         pki,
         {"b": [backend.server]},
         server={"workers": 1, "worker_timeout": "2s", "hooks": "hanging:Policy"},
+        env={"NOTIFY_SOCKET": str(tmp_path / "notify")},
     )
     (tmp_path / "edge" / "hanging.py").write_text(HANGING)
     yield edge.start()
@@ -87,7 +96,7 @@ def test_a_worker_that_crashes_says_where(hanging):
     client.close()
 
 
-def test_a_crash_loop_is_said_loudly_and_ends(hanging):
+def test_a_crash_loop_is_said_loudly_and_ends(hanging, manager):
     for count in range(1, 4):
         (worker,) = wait_until(hanging.workers, 30, "a worker")
         hanging.process.started(lambda: _serves(hanging), 30)
@@ -98,6 +107,7 @@ def test_a_crash_loop_is_said_loudly_and_ends(hanging):
         lambda: [e for e in hanging.errors() if "crash loop" in e[1]], 30, "a word about the crash loop"
     )[0]
     assert level == "critical"
+    wait_until(lambda: any("CRASH LOOP in slot 0" in m.get("STATUS", "") for m in manager.listen()), 30, "STATUS")
     assert "slot 0: 3 workers died in a row" in message
     wait_until(lambda: _serves(hanging), 30, "service again")
 

@@ -14,6 +14,7 @@ What gunicorn does stays: signals, forking, reaping, heartbeats, the PID file. W
 
 import contextlib
 import dataclasses
+import gc
 import faulthandler
 import math
 import os
@@ -400,6 +401,8 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self.slots.close_others(self.current.prepared)  # the workers accept what waits there
         self._hold(change.changes(before))
         self._log_warnings()
+        del before, change
+        gc.collect()  # policies' modules and their functions refer to one another
 
     def adopt(self, generation: Generation) -> None:
         """The workers that there are have prepared it, and are about to be told that it holds."""

@@ -6,6 +6,7 @@ keeps what it has, what begins later finds the new.
 """
 
 import dataclasses
+import gc
 import itertools
 import os
 import socket
@@ -96,6 +97,21 @@ def prepare(
     take_over: Callable[[Successor], None],
 ) -> Successor:
     """Beside the worker's loop. Raises what makes it impossible."""
+    gc.disable()  # or it would look through all that is made here, in one go, while the loop waits
+    try:
+        return _prepare(announcement, parcel, build, before, report, take_over)
+    finally:
+        gc.enable()
+
+
+def _prepare(  # noqa: PLR0917
+    announcement: Announcement,
+    parcel: Parcel,
+    build: Callable[[Settings, Labels, Prepared, Material], Prepared],
+    before: Prepared,
+    report: Callable[[str, str], None],
+    take_over: Callable[[Successor], None],
+) -> Successor:
     pieces = iter(parcel.pieces)
     routes = from_pieces(itertools.islice(pieces, announcement.route_pieces))
     labels = Labels()
@@ -130,8 +146,12 @@ def dismantle(parts: list[Any]) -> None:
 
 
 def _dismantle(parts: list[Any]) -> None:
+    policies = False
     while parts:
         part = parts.pop()
         if isinstance(part, Prepared):
+            policies = policies or part.modules is not None
             parts += part.router.take_apart()
         del part
+    if policies:
+        gc.collect()  # modules and their functions refer to one another

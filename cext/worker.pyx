@@ -42,7 +42,6 @@ cdef class DataPlane:
     cdef AccessLog access_log
     cdef Tracer tracer              # None: there never was one
     cdef Hooks _hooks
-    cdef Hooks observers                # those that know which connections hooks are told of
     cdef list frontends
     cdef Pressure pressure
     cdef uint64_t drain_until
@@ -213,7 +212,6 @@ cdef class DataPlane:
 
     @hooks.setter
     def hooks(self, Hooks hooks):
-        cdef Hooks observers = hooks
         if hooks is not None:
             self.ctx.watch_hooks()
         if hooks is None or hooks.handshake is None:
@@ -222,12 +220,9 @@ cdef class DataPlane:
             (<HandshakeHooks> hooks.handshake).join(self.ctx)
         asked = hooks is not None and (hooks.director is not None or hooks.response is not None)
         self.ctx.request_hooks = hooks if asked else None
-        if self.observers is not None and self.observers.connections:
-            if observers is None:
-                observers = Hooks(names={}, read_limit=None, show_limit=None, failed=None)
-            observers.follow(self.observers)
-        self.observers = observers
-        self.ctx.state_observer = observers.observe if observers is not None and observers.observes() else None
+        if hooks is not None and self._hooks is not None:
+            hooks.follow(self._hooks)
+        self.ctx.state_observer = hooks.observe if hooks is not None and hooks.connection_state is not None else None
         self._hooks = hooks
 
     def trace(self, TraceSettings settings, sink=None):

@@ -18,7 +18,6 @@ cdef class TlsState:
 cdef class ClientConnection:
     """A client's connection, the same object from its first state to its last."""
     cdef Downstream downstream              # None once it is closed
-    cdef object hooks                       # the Hooks that are told of its states
     cdef readonly str state
     cdef str address
     cdef int port

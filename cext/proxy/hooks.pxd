@@ -15,5 +15,4 @@ cdef class Hooks:
     cdef object show_limit                  # (name, ms or bytes per second) -> value
     cdef object failed                      # (hook, exception): tells the operator
     cdef readonly dict connections          # Downstream -> ClientConnection, of those that a connection_state knows
-    cdef bint observes(self) noexcept
     cdef void report(self, Context ctx, str hook, object error) noexcept

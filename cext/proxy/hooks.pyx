@@ -38,35 +38,27 @@ cdef class Hooks:
         self.failed = failed
         self.connections = {}
 
-    cdef bint observes(self) noexcept:
-        """Whether anybody is to be told of a connection's states."""
-        return self.connection_state is not None or len(self.connections) > 0
-
     def follow(self, Hooks before):
-        """They take the place of others, who will hear of the connections that they know until these are closed."""
-        self.connections = before.connections
+        """They take the place of others, and hear of the connections that these know."""
+        if self.connection_state is not None:
+            self.connections = before.connections
 
     def observe(self, Downstream client, old, str new):
-        """A connection's step from state to state, for Context.state_observer. Those are told that were there when it began."""
-        cdef Hooks hooks
+        """A connection's step from state to state, for Context.state_observer."""
         cdef ClientConnection connection = self.connections.get(client)
         if connection is None:
-            if old is not None or self.connection_state is None:
-                return                          # it began when nobody was to know
             connection = ClientConnection.__new__(ClientConnection)
             connection.downstream = client
-            connection.hooks = self
             self.connections[client] = connection
         connection.state = new
         if new == "closed":
             connection.close()
             del self.connections[client]
-        hooks = <Hooks> connection.hooks
         client.ctx.watchdog.enter()
         try:
-            hooks.connection_state(connection, old, new)
+            self.connection_state(connection, old, new)
         except BaseException as e:
-            hooks.report(client.ctx, "connection_state", e)
+            self.report(client.ctx, "connection_state", e)
         finally:
             client.ctx.watchdog.leave()
 

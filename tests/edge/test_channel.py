@@ -1,5 +1,7 @@
 """The line between master and worker: frames whole, in pieces, and against the protocol."""
 
+import contextlib
+import os
 import socket
 
 import pytest
@@ -115,3 +117,89 @@ def test_numbers():
     for short in (b"", b"\0\0\0"):
         with pytest.raises(ChannelError):
             split_number(short)
+
+
+# ---- descriptors
+
+
+@pytest.fixture
+def passing():
+    """A channel that sends descriptors, and one that takes them."""
+    one, other = socket.socketpair()
+    made = Channel(one, 1024), Channel(other, 1 << 24, descriptors=True)
+    yield made
+    for end in made:
+        end.close()
+
+
+def content(fd):
+    os.lseek(fd, 0, os.SEEK_SET)
+    return os.read(fd, 100)
+
+
+def memory(content):
+    fd = os.memfd_create("test")
+    os.write(fd, content)
+    return fd
+
+
+def test_descriptors_come_with_their_frames(passing):
+    one, other = passing
+    files = [memory(b"%d" % n) for n in range(5)]
+    one.send(b"A", b"first", files[:2])
+    one.send(b"B", b"second")
+    one.send(b"C", b"third", files[2:])
+    for fd in files:
+        os.close(fd)  # copies are sent
+    assert list(other.receive()) == [(b"A", b"first"), (b"B", b"second"), (b"C", b"third")]
+    taken = [*other.take(2), *other.take(3)]
+    assert [content(fd) for fd in taken] == [b"0", b"1", b"2", b"3", b"4"]
+    assert not any(os.get_inheritable(fd) for fd in taken)
+    for fd in taken:
+        os.close(fd)
+    with pytest.raises(ChannelError):
+        other.take(1)
+
+
+def test_descriptors_wait_with_what_does_not_fit(passing):
+    one, other = passing
+    fd = memory(b"x")
+    one.send(b"A", bytes(10_000_000))
+    one.send(b"B", b"", [fd])
+    os.close(fd)
+    assert one.sending
+    came = []
+    while len(came) < 2:
+        came += other.receive()
+        one.flush()
+    assert not one.sending
+    (taken,) = other.take(1)
+    assert content(taken) == b"x"
+    os.close(taken)
+
+
+def test_nothing_is_left_open(passing):
+    def count():
+        return len(os.listdir("/proc/self/fd"))
+
+    one, other = passing
+    fd = memory(b"x")
+    before = count()
+    one.send(b"A", b"", [fd, fd])
+    list(other.receive())
+    other.close()
+    one.send(b"B", b"", [fd])
+    one.close()
+    assert count() == before - 2
+    os.close(fd)
+
+
+def test_who_takes_none_gets_none(pair):
+    one, other = pair
+    with contextlib.closing(os.fdopen(memory(b"x"), "rb")) as file:
+        other.send(b"A", b"", [file.fileno()])
+    before = len(os.listdir("/proc/self/fd"))
+    assert list(one.receive()) == [(b"A", b"")]
+    assert len(os.listdir("/proc/self/fd")) == before
+    with pytest.raises(ChannelError):
+        one.take(1)

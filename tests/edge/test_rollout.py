@@ -1,11 +1,15 @@
 """Both halves of a rollout, joined by channels: all workers use what is new, or none does."""
 
+import os
+import queue
 import socket
+import threading
 import types
 
 import pytest
 
 from edge import channel, rollout
+from edge.aside import Aside
 from edge.channel import Channel, ChannelError, numbered
 from edge.rollout import Preparing, Rollout, read_answer
 
@@ -173,3 +177,125 @@ def test_answers():
     assert read_answer(b"f", numbered(3, b"why")) == (3, "why")
     assert read_answer(b"f", numbered(3)) == (3, "no reason given")
     assert read_answer(b"f", numbered(3, b"\xff\x1b[31m")) == (3, "\ufffd\\x1b[31m")
+
+
+# ---- what is prepared beside the loop
+
+
+class Loop:
+    """What runs callbacks of other threads, when it is told to."""
+
+    def __init__(self):
+        self.callbacks = queue.Queue()
+
+    def call_soon_from_thread(self, callback):
+        self.callbacks.put(callback)
+
+    def run(self):
+        self.callbacks.get(timeout=10)()
+
+
+class Aloof(Worker):
+    """A worker that prepares in a thread."""
+
+    def __init__(self, index):
+        super().__init__(index)
+        self.loop = Loop()
+        self.go_on = threading.Event()
+        self.go_on.set()
+        self.parcels = []
+        line = self.own._line
+        line.close()
+        near, far = socket.socketpair()
+        self.channel.close()
+        self.channel = Channel(near, channel.WORKER_SAYS_MOST)
+        self.own = Preparing(
+            Channel(far, channel.MASTER_SAYS_MOST, descriptors=True),
+            {},
+            self.said.append,
+            aside=Aside(self.loop),
+            prepare_aside={"thing": self.prepare_aside},
+        )
+
+    def prepare_aside(self, content, parcel):
+        assert threading.current_thread() is not threading.main_thread()
+        assert self.go_on.wait(10)
+        self.parcels.append([*parcel.pieces, *(os.fstat(fd).st_ino for fd in parcel.descriptors)])
+        return self.prepare(content)
+
+
+@pytest.fixture
+def aloof():
+    made = [Aloof(i) for i in range(2)]
+    yield made
+    for worker in made:
+        worker.go_on.set()
+        worker.channel.close()
+        worker.own._line.close()
+
+
+def test_pieces_and_descriptors_come_along(aloof):
+    own, pipe = Kept(), os.pipe()
+    r = Rollout(1, "thing", "new", own, pieces=[b"one", b"two"], descriptors=lambda worker: [pipe[worker.slot.index]])
+    before = len(os.listdir("/proc/self/fd"))
+    assert not r.step(aloof)
+    for worker in aloof:
+        worker.turn()
+        worker.loop.run()
+        worker.turn()
+    assert r.step(aloof) and r.fault == ""
+    for worker in aloof:
+        worker.turn()
+    assert [w.used for w in aloof] == [["new"]] * 2
+    assert [w.parcels for w in aloof] == [[[b"one", b"two", os.fstat(fd).st_ino]] for fd in pipe]
+    assert len(os.listdir("/proc/self/fd")) == before, "those in the parcel are closed"
+    for fd in pipe:
+        os.close(fd)
+
+
+def test_a_fault_beside_the_loop_is_told(aloof):
+    aloof[1].fault = ImportError("no such hook")
+    r = Rollout(1, "thing", "new", Kept())
+    r.step(aloof)
+    for worker in aloof:
+        worker.turn()
+        worker.loop.run()
+        worker.turn()
+    assert r.step(aloof)
+    assert r.fault == "worker 1 cannot: ImportError: no such hook"
+    for worker in aloof:
+        worker.turn()
+    assert [w.used for w in aloof] == [[], []]
+
+
+def test_what_is_late_is_not_used(aloof, monkeypatch):
+    """The master has thought better of it while a worker was at it; the next one is refused as long as it is."""
+    slow = aloof[0]
+    slow.go_on.clear()
+    r = Rollout(1, "thing", "late", Kept())
+    r.step(aloof)
+    for worker in aloof:
+        worker.turn()
+    monkeypatch.setattr(rollout.time, "monotonic", lambda: r.until + 1)
+    assert r.step(aloof)
+    assert "no answer from worker" in r.fault
+    monkeypatch.undo()
+    slow.turn()
+    assert slow.own.busy
+    second = Rollout(2, "thing", "next", Kept())
+    second.step([slow])
+    slow.turn()
+    assert second.step([slow])
+    assert second.fault == "worker 0 cannot: RuntimeError: it is still at what it was to prepare before"
+    slow.go_on.set()
+    slow.loop.run()
+    slow.turn()
+    assert not slow.own.busy
+    third = Rollout(3, "thing", "last", Kept())
+    third.step([slow])
+    slow.turn()
+    slow.loop.run()
+    slow.turn()
+    assert third.step([slow])
+    slow.turn()
+    assert slow.used == ["last"]

@@ -19,6 +19,7 @@ the Internet sends, so the master believes none of it more than that, and bounds
 | worker | a | number, where to go on, how many, bytes | the answer, which the master hands on without reading it |
 """
 
+import array
 import collections
 import os
 import select
@@ -49,6 +50,7 @@ DESCRIPTORS_MOST: Final = 200
 
 _HEAD: Final = struct.Struct(">Ic")
 _NUMBER: Final = struct.Struct(">I")
+_ANCILLARY: Final = socket.CMSG_LEN(DESCRIPTORS_MOST * array.array("i").itemsize)
 _READ: Final = 1 << 18
 _READ_IN_A_TURN: Final = 1 << 20
 """Bytes; the loop goes on meanwhile."""
@@ -155,10 +157,13 @@ class Channel:
     def _receive(self, most: int) -> bytes:
         if self._descriptors is None:
             return self._socket.recv(most)  # what may come along is closed by the kernel
-        piece, descriptors, _, _ = socket.recv_fds(
-            self._socket, most, DESCRIPTORS_MOST, socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
-        )
-        self._descriptors += descriptors
+        # socket.recv_fds() knows no flags: programs that a hook starts would have them, too.
+        piece, ancillary, _, _ = self._socket.recvmsg(most, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                found = array.array("i")
+                found.frombytes(data[: len(data) - len(data) % found.itemsize])
+                self._descriptors += found
         return piece
 
     def _forget_going(self) -> None:

@@ -1,5 +1,5 @@
-"""Modules of policies: imported afresh for each configuration, set aside until it is used, and from what another process
-has read."""
+"""Modules of policies: imported afresh for each configuration, from what another process has read, and set aside until
+it is used."""
 
 import gc
 import importlib

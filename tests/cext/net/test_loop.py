@@ -337,3 +337,28 @@ def test_closing_does_not_wait_for_tasks_that_will_not_end(loop):
     made.close()
     assert time.monotonic() - started < 20
     assert made.aio.is_closed()
+
+
+def test_another_thread_wakes_the_loop(loop):
+    called = []
+    far = loop.every(60_000, lambda: None)
+
+    def call():
+        called.append(threading.current_thread())
+        loop.stop()
+
+    threading.Timer(0.05, loop.call_soon_from_thread, [call]).start()
+    begin = time.monotonic()
+    loop.run()
+    far.cancel()
+    assert called == [threading.current_thread()]
+    assert time.monotonic() - begin < 10
+
+
+def test_a_watchdogs_limit_changes(loop):
+    dog = Watchdog(60_000, TimeoutError)
+    try:
+        dog.limit_ms = 50
+        assert dog.limit_ms == 50
+    finally:
+        dog.close()

@@ -231,9 +231,10 @@ class Edge:
         self.plane = DataPlane(access_log=self._log, error_log=lambda level, text: self.errors.append((level, text)),
                                **(plane or {}))
         self.plane.hooks = hooks
-        self.plane.listen(self.listener.fileno(),
-                          ListenerSettings(tls or server_config(alpn=PROTOCOLS), Router(routes, self.upstreams),
-                                           **by_limits(listener or {}, "handshake_ms", "record_idle_ms")))
+        self.door = self.plane.listen(
+            self.listener.fileno(),
+            ListenerSettings(tls or server_config(alpn=PROTOCOLS), Router(routes, self.upstreams),
+                             **by_limits(listener or {}, "handshake_ms", "record_idle_ms")))
         self.obeying = self.plane.every(2, self._obey)
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._run, daemon=True)

@@ -155,3 +155,30 @@ def test_a_record_elsewhere():
                                  (fails, b"the name", 0)):  # fmt: skip
         with pytest.raises((TypeError, ValueError)):
             CallableRegister(ask, identity, keeps)
+
+
+def test_a_process_that_was_there_before_joins():
+    register = SharedRegister(keeps=5000, capacity=64, since=7)
+    entered = [os.urandom(32) for _ in range(8)]
+    assert all(register.enter(binder) for binder in entered)
+    joined = SharedRegister.of(register.fd, register.state())
+    assert joined.identity == register.identity
+    assert (joined.keeps, joined.capacity, joined.since) == (register.keeps, register.capacity, 7)
+    assert joined.state() == register.state()
+    assert not any(joined.enter(binder) for binder in entered)
+    binder = os.urandom(32)
+    assert joined.enter(binder)
+    assert not register.enter(binder)
+    assert joined.fd == -1
+    with pytest.raises(ValueError, match="no register"):
+        SharedRegister.of(register.fd, (*register.state()[:3], b"short", bytes(8)))
+    with pytest.raises((OSError, ValueError)):
+        SharedRegister.of(os.memfd_create("empty"), register.state())
+
+
+def test_a_register_gives_its_descriptor_back():
+    register = SharedRegister(capacity=64)
+    fd = register.fd
+    del register
+    with pytest.raises(OSError):
+        os.fstat(fd)

@@ -14,8 +14,8 @@ What gunicorn does stays: signals, forking, reaping, heartbeats, the PID file. W
 
 import contextlib
 import dataclasses
-import gc
 import faulthandler
+import gc
 import math
 import os
 import queue

@@ -142,7 +142,9 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         fetcher = Companion("edge: ocsp", "fetches OCSP responses", self._report, self._leave_all, drop_privileges)
         observer = Companion("edge: observer", "shows what goes on", self._report, self._leave_workers, drop_privileges)
         self.companions = [fetcher, observer]
-        self.observation = Observation(observer, app.generations.counting, lambda: state.describe(self), self._report)
+        counting = app.generations.counting
+        describe, changes = (lambda: state.describe(self)), (lambda: state.changes(self))
+        self.observation = Observation(observer, counting, describe, changes, self._report)
         self.renewal = Renewal(app.generations, fetcher, self._begin_rollout, self._report)
         self.administration = Administration(self, self._report)
         self.upgrade = Upgrade(self)

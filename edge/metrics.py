@@ -20,8 +20,9 @@ from edge.monitoring import Metrics
 if TYPE_CHECKING:
     from edge.observer import Answer, Request, View
 
-FRESH_SECONDS: Final = 1.0
-"""An answer serves whoever asks within this time."""
+REST: Final = 4
+"""An answer serves whoever asks within this many times as long as it took to write: however often somebody asks, or how
+many, the process is never busy with this alone."""
 # Of the buckets that are counted, those that are shown: an octave each, or four; the bounds are powers of two.
 FINE: Final = range(8, len(BOUNDS), 4)
 COARSE: Final = range(16, len(BOUNDS), 8)
@@ -123,7 +124,7 @@ class Exposition(Collector):
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         async with self._rendering:
             made_at, content = self._answers.get(content_type, (0.0, b""))
-            if time.monotonic() > made_at + FRESH_SECONDS or not content:
+            if time.monotonic() > made_at + REST * self._seconds or not content:
                 content = await asyncio.to_thread(self._render, encode)
                 self._answers = {content_type: (time.monotonic(), content)}
         return 200, [("Content-Type", content_type)], content

@@ -25,14 +25,22 @@ BACKLOG: Final = 128
 
 
 class Observation:
-    """`companion` is the observer, `describe()` what it is told."""
+    """`companion` is the observer, `describe()` what it is told: now and then, and at once when `changes()`, which is
+    cheap, gives something else."""
 
     def __init__(
-        self, companion: Companion, counting: Counting, describe: Callable[[], dict[str, Any]], log: Log
+        self,
+        companion: Companion,
+        counting: Counting,
+        describe: Callable[[], dict[str, Any]],
+        changes: Callable[[], object],
+        log: Log,
     ) -> None:
         self._companion = companion
         self._counting = counting
         self._describe = describe
+        self._changes = changes
+        self._seen: object = None
         self._log = log
         self.sockets: dict[Endpoint, socket.socket] = {}
         """Bound and listening."""
@@ -76,7 +84,9 @@ class Observation:
         self._companion.keep(self._work(generation) if endpoints or server.traces else None)
         if self._companion.pid is None:
             return time.monotonic() + TELL_SECONDS
-        if time.monotonic() >= self._tell_at or self._told != self._companion.pid:
+        seen = self._changes()
+        if time.monotonic() >= self._tell_at or self._told != self._companion.pid or seen != self._seen:
+            self._seen = seen
             self.tell()
         return self._tell_at
 

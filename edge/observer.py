@@ -44,6 +44,8 @@ ANSWERS_MOST: Final = 128 << 20
 """Bytes of all answers that clients are still to take."""
 DATAGRAMS_IN_A_TURN: Final = 16
 _PIECE: Final = 1 << 16
+_SMALL: Final = 1 << 12
+"""So much is read of a request before its size is looked at."""
 
 Log = Callable[[str, str], None]
 """Called with level and message."""
@@ -221,7 +223,7 @@ async def _serve(site: Site, reader: asyncio.StreamReader, writer: asyncio.Strea
 
 
 async def _converse(site: Site, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_MOST)
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_MOST - _SMALL)
     while True:
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
@@ -245,7 +247,7 @@ async def _request(connection: h11.Connection, reader: asyncio.StreamReader) -> 
     while True:
         event = connection.next_event()
         if event is h11.NEED_DATA:
-            connection.receive_data(await reader.read(_PIECE))
+            connection.receive_data(await reader.read(_SMALL))
         elif isinstance(event, h11.Request):
             request = event
         elif isinstance(event, h11.Data):

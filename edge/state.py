@@ -41,6 +41,13 @@ def describe(master: "Master") -> State:
     }
 
 
+def changes(master: "Master") -> object:
+    """Equal as long as nothing has happened that those who look on should know at once."""
+    reloads, workers = master.reloads, master.WORKERS.values()
+    processes = tuple((worker.pid, worker.serving, worker.kill_at) for worker in workers)
+    return master.current.number, reloads.accepted, reloads.rejected, processes
+
+
 def describe_reloads(reloads: Reloads) -> State:
     last = reloads.last
     return {

@@ -186,7 +186,7 @@ def test_before_the_master_has_said_anything(view):
     assert not [name for name, *_ in found if name == "edge_info"]
 
 
-def test_who_asks_within_a_second_gets_the_same(counting, view):
+def test_who_asks_while_an_answer_is_written_gets_the_same(counting, view):
     exposition = metrics.Exposition(view, Metrics(bind=Endpoint("127.0.0.1", 1), routes=True))
     request = Request("/metrics", "", {})
     answers = [exposition.answer(request) for _ in range(20)]

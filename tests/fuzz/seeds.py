@@ -151,6 +151,12 @@ def values(module):
             yield from walk(value)
 
 
+# A trace's context, with the identifiers of the recommendation's example (section 3.2).
+TRACED = (
+    b"GET / HTTP/1.1\r\nHost: a.example\r\ntraceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n"
+    b"tracestate: rojo=00f067aa0ba902b7, congo=t61rcWkgMzE\r\ntracestate: a_-*/@=x y\r\n\r\n"
+)
+
 SEEDS = {
     "server_script": scripts,
     "client_script": scripts,
@@ -160,7 +166,8 @@ SEEDS = {
     "session_state": lambda: [
         resumption().session.to_bytes(), resumption().session.to_bytes()[8 + len(resumption().ticket) :]],
     "http1_heads": lambda: [
-        *(b"\0" + data for data in values(http1_requests)), *(b"\1" + data for data in values(http1_responses)),
+        b"\0" + TRACED, *(b"\0" + data for data in values(http1_requests)),
+        *(b"\1" + data for data in values(http1_responses)),
         *(b"\0" + case.client for case in cases.load("requests", "valid") + cases.load("requests", "invalid")),
         *(b"\1" + case.upstream for case in cases.load("responses", "valid") + cases.load("responses", "invalid"))],
     "http1_bodies": lambda: [bytes((framing, 5)) + data for data in values(http1_chunks) for framing in (2, 1)],

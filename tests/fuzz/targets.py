@@ -10,6 +10,7 @@ import dataclasses
 import functools
 
 from cext.http.h1_reader import BodyDecoder, HeadFinder, parse_request_bytes, parse_response_bytes, skip_empty
+from cext.http.trace_context import context_of, trace_lines
 from cext.tls.alert import TlsAlert
 from cext.tls.config import SUITES, ClientConfig, ServerConfig
 from cext.tls.engine import DATA, ESTABLISHED, FAILED, WAIT_CERTIFICATE, WAIT_POLICY, WAIT_SIGN, Engine
@@ -360,9 +361,22 @@ def http1_heads(data):
         assert head < 0
         return
     assert head.length == whole
+    if request:
+        trace_fields(body[:whole])
     for name, value in head.fields:
         assert name
         assert not set(b"\r\n\0") & set(value)
+
+
+def trace_fields(head):
+    """Of a request: a context or none; and what is written of its trace is read again as that, and written the same."""
+    context = context_of(head)
+    assert context is None or (any(context[0]) and any(context[1]) and context[2] < 4)
+    written, at = trace_lines(head, b"t" * 16, b"s" * 8, 3, True)
+    assert written[at : at + 16] == (b"s" * 8).hex().encode()
+    again = b"GET / HTTP/1.1\r\nHost: a\r\n" + written + b"\r\n"
+    assert context_of(again) == (b"t" * 16, b"s" * 8, 3)
+    assert trace_lines(again, b"t" * 16, b"s" * 8, 3, True) == (written, at)
 
 
 def http1_bodies(data):

@@ -1,5 +1,5 @@
-// A chart over time: lines, or areas on top of each other, in SVG. Its legend shows the values under the pointer (or the
-// arrow keys), and those of now otherwise.
+// A chart over time: lines, or areas on top of each other, in SVG. Its legend shows the values under the pointer (or
+// where the arrow keys lead), and those of now otherwise.
 
 import { clock } from "/format.js";
 
@@ -9,6 +9,7 @@ const LEFT = 46;
 const RIGHT = 4;
 const TOP = 8;
 const BOTTOM = 18;
+const PIXELS_EACH = 2;
 
 export function svg(tag, attributes = {}, ...children) {
   const made = document.createElementNS(SVG, tag);
@@ -27,8 +28,8 @@ export function html(tag, attributes = {}, ...children) {
   return made;
 }
 
-/** Where lines across a chart stand: at 0, and at multiples of 1, 2, 2.5 or 5 times a power of ten; in powers of two where
- * the unit is one of bytes. */
+/** Where lines across a chart stand: at 0, and at multiples of 1, 2, 2.5 or 5 times a power of ten; in powers of two
+ * where the unit is one of bytes. */
 function ticks(top, binary, wanted = 4) {
   const rough = top / wanted;
   const power = binary ? 2 ** Math.floor(Math.log2(rough)) : 10 ** Math.floor(Math.log10(rough));
@@ -39,13 +40,14 @@ function ticks(top, binary, wanted = 4) {
 
 export class Chart {
   /**
-   * title, note: texts. series: [{name, label, value(sample) -> number or null, rare: only shown where there is some}],
-   * the first at the bottom where they are `stacked`. format(value) -> text; scale: likewise, beside the lines. least: the height of the scale that it has at least. binary: its unit is one of
-   * bytes.
+   * title, note: texts. series: [{name, label, value(sample) -> number or null, rare: only shown where there is some,
+   * peaks: of several samples the highest counts}], the first at the bottom where they are `stacked`. format(value) ->
+   * text; scale: likewise, beside the lines. least: the height of the scale that it has at least. binary: its unit is
+   * one of bytes.
    */
-  constructor(figure, { title, note = "", series, format, scale = format, stacked = false, least = 1, binary = false }) {
+  constructor(figure, { title, note = "", series, format, scale, stacked = false, least = 1, binary = false }) {
     this.binary = binary;
-    this.scale = scale;
+    this.scale = scale ?? format;
     this.series = series;
     this.format = format;
     this.stacked = stacked;
@@ -61,8 +63,8 @@ export class Chart {
       html("span", {}, one.label), this.readings[i]));
     const legend = html("ul", { class: "legend" }, ...this.entries);
     this.drawing = svg("svg", { class: "plot", role: "img", tabindex: "0", "aria-label": title });
-    figure.append(
-      html("figcaption", {}, html("h2", {}, title, html("span", { class: "note" }, note)), this.time), legend, this.drawing);
+    const heading = html("h2", {}, title, html("span", { class: "note" }, note));
+    figure.append(html("figcaption", {}, heading, this.time), legend, this.drawing);
     this.drawing.addEventListener("pointermove", (event) => this.#point(event));
     this.drawing.addEventListener("pointerleave", () => this.#leave());
     this.drawing.addEventListener("blur", () => this.#leave());
@@ -77,28 +79,45 @@ export class Chart {
     this.draw();
   }
 
-  #visible() {
+  /** What is drawn: {t, gap, values}, at most one for every PIXELS_EACH, the mean of the samples that it stands for. */
+  #points(width) {
     const from = this.now - this.minutes * 60000;
-    return this.samples.filter((sample) => sample.t >= from - 2000);
+    const each = Math.max(1, Math.ceil(this.minutes * 60 * PIXELS_EACH / width)) * 1000;
+    const groups = [];
+    for (const sample of this.samples) {
+      if (sample.t < from - each) continue;
+      const slot = Math.floor(sample.t / each);
+      if (groups.at(-1)?.slot === slot && !sample.gap) groups.at(-1).samples.push(sample);
+      else groups.push({ slot, samples: [sample] });
+    }
+    return groups.map(({ samples }) => ({
+      t: samples.at(-1).t,
+      gap: samples[0].gap,
+      values: this.series.map((one) => this.#mean(samples.map(one.value), one.peaks)),
+    }));
+  }
+
+  #mean(values, peaks) {
+    const known = values.filter((value) => value != null);
+    if (!known.length) return null;
+    return peaks ? Math.max(...known) : known.reduce((total, value) => total + value, 0) / known.length;
   }
 
   draw() {
     const { width, height } = this.drawing.getBoundingClientRect();
     if (!width || !height || !this.now) return;
-    const shown = this.#visible();
-    const values = shown.map((sample) => this.series.map((one) => one.value(sample)));
-    const most = Math.max(this.least, ...values.map((row) => this.stacked
-      ? row.reduce((total, value) => total + (value ?? 0), 0) : Math.max(0, ...row.map((value) => value ?? 0))));
+    const shown = this.#points(width - LEFT - RIGHT);
+    const most = Math.max(this.least, ...shown.map(({ values }) => this.stacked
+      ? values.reduce((total, value) => total + (value ?? 0), 0) : Math.max(0, ...values.map((value) => value ?? 0))));
     const top = most * 1.08;
     const x = (t) => width - RIGHT - (this.now - t) / (this.minutes * 60000) * (width - LEFT - RIGHT);
     const y = (value) => height - BOTTOM - value / top * (height - TOP - BOTTOM);
-    this.x = x;
     this.shown = shown;
     this.drawing.setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.drawing.replaceChildren(
-      this.#grid(width, y, top), ...(this.stacked ? this.#areas(shown, values, x, y) : this.#lines(shown, values, x, y)),
-      this.#times(width, height, x), this.#cursor(height, values, x, y));
-    this.#read(shown);
+      this.#grid(width, y, top), ...(this.stacked ? this.#areas(shown, x, y) : this.#lines(shown, x, y)),
+      this.#times(width, height, x), this.#cursor(height, x, y));
+    this.#read();
   }
 
   #grid(width, y, top) {
@@ -106,7 +125,9 @@ export class Chart {
     for (const value of ticks(top, this.binary)) {
       const at = Math.round(y(value)) + 0.5;
       group.append(svg("line", { x1: LEFT, x2: width - RIGHT, y1: at, y2: at, class: value ? "" : "base" }));
-      if (value) group.append(svg("text", { x: LEFT - 6, y: at + 3.5, "text-anchor": "end" }, this.scale(value).replace(/\.0+(?=\D|$)/, "")));
+      if (!value) continue;
+      const text = this.scale(value).replace(/\.0+(?=\D|$)/, "");
+      group.append(svg("text", { x: LEFT - 6, y: at + 3.5, "text-anchor": "end" }, text));
     }
     return group;
   }
@@ -117,68 +138,72 @@ export class Chart {
     for (let minute = 0; minute <= this.minutes; minute += step) {
       const at = x(this.now - minute * 60000);
       if (at < LEFT - 1) break;
-      const anchor = minute === 0 ? "end" : "middle";
-      group.append(svg("text", { x: at, y: height - 4, "text-anchor": anchor }, minute === 0 ? "now" : `−${minute} min`));
+      const place = { x: at, y: height - 4, "text-anchor": minute ? "middle" : "end" };
+      group.append(svg("text", place, minute ? `−${minute} min` : "now"));
     }
     return group;
   }
 
-  /** Runs of samples without a gap, as [from, to). */
+  /** Runs of points without a gap, as [from, to). */
   #runs(shown) {
     const runs = [];
-    shown.forEach((sample, i) => {
-      if (i === 0 || sample.gap) runs.push([i, i + 1]);
+    shown.forEach((point, i) => {
+      if (i === 0 || point.gap) runs.push([i, i + 1]);
       else runs.at(-1)[1] = i + 1;
     });
     return runs;
   }
 
-  #lines(shown, values, x, y) {
+  #lines(shown, x, y) {
     return this.series.map((one, s) => {
       let path = "";
       let open = false;
-      shown.forEach((sample, i) => {
-        const value = values[i][s];
-        if (value == null) {
+      for (const { t, gap, values } of shown) {
+        if (values[s] == null) {
           open = false;
-          return;
+          continue;
         }
-        path += `${open && !sample.gap ? "L" : "M"}${x(sample.t).toFixed(1)} ${y(value).toFixed(1)}`;
+        path += `${open && !gap ? "L" : "M"}${x(t).toFixed(1)} ${y(values[s]).toFixed(1)}`;
         open = true;
-      });
+      }
       return svg("path", { d: path, class: `line s-${one.name}`, "data-series": one.name });
     });
   }
 
-  #areas(shown, values, x, y) {
-    const below = shown.map(() => 0);
+  #areas(shown, x, y) {
+    let below = shown.map(() => 0);
     return this.series.flatMap((one, s) => {
-      const above = shown.map((_, i) => below[i] + (values[i][s] ?? 0));
-      const point = (level) => (i) => `${x(shown[i].t).toFixed(1)} ${y(level[i]).toFixed(1)}`;
+      const above = shown.map(({ values }, i) => below[i] + (values[s] ?? 0));
+      const point = (i, level) => `${x(shown[i].t).toFixed(1)} ${y(level[i]).toFixed(1)}`;
       let area = "";
       let edge = "";
       for (const [from, to] of this.#runs(shown)) {
         const run = Array.from({ length: to - from }, (_, i) => from + i);
-        const upper = run.map(point(above)).join("L");
-        area += `M${upper}L${run.toReversed().map(point([...below])).join("L")}Z`;
-        edge += `M${upper}`;
+        const along = (order, level) => order.map((i) => point(i, level)).join("L");
+        area += `M${along(run, above)}L${along(run.toReversed(), below)}Z`;
+        // Where there is nothing of it, its edge would only hide that of the one below.
+        let open = false;
+        for (const i of run) {
+          const some = [i - 1, i, i + 1].some((near) => near >= from && near < to && shown[near].values[s] > 0);
+          if (some) edge += (open ? "L" : "M") + point(i, above);
+          open = some;
+        }
       }
-      const empty = !values.some((row) => row[s] > 0);
-      above.forEach((level, i) => { below[i] = level; });
+      below = above;
       return [svg("path", { d: area, class: `area s-${one.name}`, "data-series": one.name }),
-        svg("path", { d: empty ? "" : edge, class: `edge s-${one.name}` })];
+        svg("path", { d: edge, class: `edge s-${one.name}` })];
     });
   }
 
-  #cursor(height, values, x, y) {
+  #cursor(height, x, y) {
     const group = svg("g", { class: "cursor" });
-    const i = this.#index();
-    if (this.at == null || i < 0) return group;
-    const at = x(this.shown[i].t);
+    const point = this.shown[this.#index()];
+    if (this.at == null || !point) return group;
+    const at = x(point.t);
     group.append(svg("line", { x1: at, x2: at, y1: TOP, y2: height - BOTTOM }));
     let level = 0;
     this.series.forEach((one, s) => {
-      const value = values[i][s];
+      const value = point.values[s];
       if (value == null || (this.stacked && value === 0)) return;
       level = this.stacked ? level + value : value;
       group.append(svg("circle", { cx: at, cy: y(level), r: 3, class: `s-${one.name}` }));
@@ -186,26 +211,28 @@ export class Chart {
     return group;
   }
 
-  /** The sample under the cursor, or the last. */
+  /** The point under the cursor, or the last; -1: there is none. */
   #index() {
     if (this.at == null || !this.shown.length) return this.shown.length - 1;
     let best = 0;
-    this.shown.forEach((sample, i) => {
-      if (Math.abs(sample.t - this.at) < Math.abs(this.shown[best].t - this.at)) best = i;
+    this.shown.forEach((point, i) => {
+      if (Math.abs(point.t - this.at) < Math.abs(this.shown[best].t - this.at)) best = i;
     });
     return best;
   }
 
-  #read(shown) {
-    const sample = shown[this.#index()];
+  #read() {
+    const last = this.samples.at(-1);
+    const point = this.at == null ? null : this.shown[this.#index()];
+    const values = point?.values ?? this.series.map((one) => last ? one.value(last) : null);
+    const texts = values.map((value) => this.format(value));
     this.series.forEach((one, s) => {
-      const text = sample ? this.format(one.value(sample)) : "–";
-      if (one.rare) this.entries[s].hidden = !shown.some((each) => one.value(each));
-      if (this.readings[s].textContent !== text) this.readings[s].textContent = text;
+      if (one.rare) this.entries[s].hidden = !this.shown.some((each) => each.values[s]);
+      if (this.readings[s].textContent !== texts[s]) this.readings[s].textContent = texts[s];
     });
-    this.time.textContent = this.at == null || !sample ? "" : clock(sample.t);
-    if (!sample || this.at != null) return;
-    const told = this.series.map((one) => `${one.label} ${this.format(one.value(sample))}`).join(", ");
+    this.time.textContent = point ? clock(point.t) : "";
+    if (point) return;
+    const told = this.series.map((one, s) => `${one.label} ${texts[s]}`).join(", ");
     this.drawing.setAttribute("aria-label", `${this.title}, now: ${told}`);
   }
 
@@ -240,8 +267,8 @@ export function sparkline(values, width = 96, height = 20) {
   const line = values.map((value, i) => `${x(i).toFixed(1)} ${y(value).toFixed(1)}`).join("L");
   const drawn = svg("svg", { class: "spark", viewBox: `0 0 ${width} ${height}`, width, height, "aria-hidden": "true" });
   if (values.length > 1) {
-    drawn.append(
-      svg("path", { class: "under", d: `M${x(0).toFixed(1)} ${height}L${line}L${width} ${height}Z` }), svg("path", { d: `M${line}` }));
+    const under = `M${x(0).toFixed(1)} ${height}L${line}L${width} ${height}Z`;
+    drawn.append(svg("path", { class: "under", d: under }), svg("path", { d: `M${line}` }));
   }
   return drawn;
 }

@@ -1,6 +1,7 @@
 // The status page: asks for /status.json every second and shows what came. Whatever comes from the server goes into the
 // page as text, never as markup.
 
+import { LONG_TURN, daysLeft, daysText, expiryState, nameOf, notices } from "/attention.js";
 import { Chart, html, sparkline } from "/chart.js";
 import * as format from "/format.js";
 import { History } from "/history.js";
@@ -10,13 +11,9 @@ const EVERY_MS = 1000;
 const HIDDEN_MS = 5000;
 const TIMEOUT_MS = 5000;
 const RETRY_MS = [1000, 10000];
-const DAY = 86400;
-const SOON_DAYS = 30;
-const URGENT_DAYS = 7;
 /** What the bars of certificates are a part of. */
 const BAR_DAYS = 90;
-/** A turn of a worker's loop that takes longer is worth a word. */
-const LONG_TURN = 0.1;
+const NAMES_SHOWN = 3;
 
 const $ = (id) => document.getElementById(id);
 const history = new History();
@@ -41,7 +38,7 @@ const charts = [
   new Chart($("chart-latency"), {
     title: "Latency", note: "request to last byte, over 5 s", format: format.seconds, least: 0.001,
     series: [
-      { name: "p99", label: "p99", value: (s) => s.latency.p99 },
+      { name: "p99", label: "p99", value: (s) => s.latency.p99, peaks: true },
       { name: "p90", label: "p90", value: (s) => s.latency.p90 },
       { name: "p50", label: "p50", value: (s) => s.latency.p50 },
     ],
@@ -78,7 +75,7 @@ const charts = [
   new Chart($("chart-lag"), {
     title: "Loop lag", note: "turns of the loop, over 5 s", format: format.seconds, least: 0.001,
     series: [
-      { name: "p99", label: "p99", value: (s) => s.turn.p99 },
+      { name: "p99", label: "p99", value: (s) => s.turn.p99, peaks: true },
       { name: "p50", label: "p50", value: (s) => s.turn.p50 },
     ],
   }),
@@ -103,18 +100,20 @@ const tiles = tileNames.map((name) => {
 function showTiles(status, sample) {
   const share = (name) => sample?.rate.requests ? (sample.rate[name] ?? 0) / sample.rate.requests : null;
   const shaken = sample ? sample.rate.full + sample.rate.resumed + sample.rate.early : null;
+  const { gauges, states } = status.figures;
   const next = status.state.certificates?.[0];
-  const days = next ? daysLeft(next, status) : null;
+  const days = next && daysLeft(next, status);
   const errors = share("status_5xx");
   const values = [
     [format.rate(sample?.rate.requests), `${format.count(status.requests.running)} under way`],
-    [format.percent(errors), `${format.percent(share("status_4xx"))} client errors`, errors > 0.05 ? "bad" : errors > 0.01 ? "warn" : ""],
+    [format.percent(errors), `${format.percent(share("status_4xx"))} client errors`, errorState(errors)],
     [format.seconds(sample?.latency.p50), `first byte ${format.seconds(sample?.firstByte.p50)}`],
     [format.seconds(sample?.latency.p99), `first byte ${format.seconds(sample?.firstByte.p99)}`],
-    [format.rate(shaken), shaken ? `${format.percent((sample.rate.resumed + sample.rate.early) / shaken)} resumed` : "none lately"],
-    [format.count(status.figures.gauges.connections_open), `${format.count(status.figures.states?.active)} active, ${format.count(status.figures.gauges.tunnels_open)} tunnels`],
+    [format.rate(shaken), shaken ? `${format.percent(1 - sample.rate.full / shaken)} resumed` : "none lately"],
+    [format.count(gauges.connections_open),
+      `${format.count(states?.active)} active, ${format.count(gauges.tunnels_open)} tunnels`],
     [format.bytes(sample?.memory), sample ? `${sample.workers} ${sample.workers === 1 ? "worker" : "workers"}` : ""],
-    [days == null ? "–" : daysText(days), next ? nameOf(next) : "no certificates", days == null ? "" : expiryState(days)],
+    next ? [daysText(days), nameOf(next), expiryState(days)] : ["–", "no certificates"],
   ];
   tiles.forEach(({ tile, value, more }, i) => {
     const [text, small, state] = values[i];
@@ -133,6 +132,7 @@ function seriesState(known, values) {
   return badge(values.requests || values.connects ? "quiet" : "unused", "off");
 }
 
+const errorState = (share) => share > 0.05 ? "bad" : share > 0.01 ? "warn" : "";
 const errorShare = (known) => known?.requests > 0 ? known.failed / known.requests : null;
 const seriesColumns = [
   { label: "State", cell: ({ known, values }) => seriesState(known, values) },
@@ -140,7 +140,7 @@ const seriesColumns = [
   { label: "Last minute", cell: ({ known }) => sparkline(known?.line ?? []) },
   {
     label: "Errors", hint: "Responses of 5xx", number: true, cell: ({ known }) => format.percent(errorShare(known)),
-    state: ({ known }) => errorShare(known) > 0.05 ? "bad" : errorShare(known) > 0.01 ? "warn" : "",
+    state: ({ known }) => errorState(errorShare(known)),
   },
   { label: "p50", number: true, cell: ({ known }) => format.seconds(known?.p50) },
   { label: "p99", number: true, cell: ({ known }) => format.seconds(known?.p99) },
@@ -149,11 +149,12 @@ const total = (name) => ({ values }) => format.count(values[name]);
 const upstreams = new Table($("upstreams"), [
   { label: "Upstream, server", cell: ({ label }) => label },
   ...seriesColumns,
-  { label: "Under way", hint: "Requests", number: true, cell: ({ kind, values }) => format.count(kind ? null : values.running) },
+  { label: "Under way", hint: "Requests", number: true,
+    cell: ({ kind, values }) => format.count(kind ? null : values.running) },
   { label: "Open", hint: "Connections", number: true, cell: total("open") },
   { label: "Idle", hint: "Connections without a request", number: true, cell: total("idle") },
   { label: "Reused", hint: "Requests on a connection that had served before", number: true,
-    cell: ({ values }) => format.percent(values.connects + values.reuses ? values.reuses / (values.connects + values.reuses) : null) },
+    cell: ({ values: { connects: made, reuses } }) => format.percent(made + reuses ? reuses / (made + reuses) : null) },
   { label: "Retries", number: true, cell: total("retries") },
   { label: "Failures", hint: "No connection, or no whole response", number: true, cell: total("failures"),
     state: ({ known }) => known?.failures > 0 ? "bad" : "" },
@@ -161,21 +162,25 @@ const upstreams = new Table($("upstreams"), [
 const routes = new Table($("routes"), [
   { label: "Route", cell: ({ label }) => label },
   ...seriesColumns,
-  { label: "Out", hint: "Content to clients, per second", number: true, cell: ({ known }) => format.bits(known ? 8 * known.out : null) },
+  { label: "Out", hint: "Content to clients", number: true,
+    cell: ({ known }) => format.bits(known ? 8 * known.out : null) },
   { label: "Requests", hint: "Since the start", number: true, cell: total("requests") },
   { label: "5xx", hint: "Since the start", number: true, cell: ({ values }) => format.count(values.status?.["5xx"]) },
 ], "No request has come yet.");
+const WORKER_STATES = { serving: "good", draining: "off", booting: "warn" };
 const workers = new Table($("workers"), [
   { label: "Slot", cell: ({ slot }) => slot },
   { label: "Process", number: true, cell: ({ pid }) => pid },
-  { label: "State", cell: ({ state }) => badge(state, { serving: "good", draining: "off", booting: "warn" }[state] ?? "off") },
+  { label: "State", cell: ({ state }) => badge(state, WORKER_STATES[state] ?? "off") },
   { label: "Generation", number: true, cell: ({ generation }) => generation },
   { label: "Running for", number: true, cell: ({ age }) => format.age(age) },
-  { label: "Restarts", hint: "Of this slot's workers", number: true, cell: ({ restarts }) => format.count(restarts), state: ({ restarts }) => restarts ? "warn" : "" },
+  { label: "Restarts", hint: "Of this slot’s workers", number: true, cell: ({ restarts }) => format.count(restarts),
+    state: ({ restarts }) => restarts ? "warn" : "" },
   { label: "Req/s", number: true, cell: ({ now }) => format.rate(now?.rate) },
   { label: "Connections", number: true, cell: ({ now }) => format.count(now?.connections) },
   { label: "Busy", number: true, cell: ({ now }) => format.percent(now?.share) },
-  { label: "Longest turn", hint: "Of its loop, in the last minute", number: true, cell: ({ now }) => format.seconds(now?.longest),
+  { label: "Longest turn", hint: "Of its loop, in the last minute", number: true,
+    cell: ({ now }) => format.seconds(now?.longest),
     state: ({ now }) => now?.longest > LONG_TURN ? "warn" : "" },
   { label: "Memory", hint: "Of its own", number: true, cell: ({ now }) => format.bytes(now?.memory) },
 ], "The master has not told of its workers yet.");
@@ -216,7 +221,8 @@ function showWorkers(status) {
     ...worker, key: worker.pid, age: now - worker.started, now: history.workers[worker.pid],
   })));
   const serving = all.filter((worker) => worker.state === "serving").length;
-  $("n-workers").textContent = all.length ? `${serving} of ${all.length} serving${drains?.workers ? `, ${drains.workers} draining` : ""}` : "";
+  const draining = drains?.workers ? `, ${drains.workers} draining` : "";
+  $("n-workers").textContent = all.length ? `${serving} of ${all.length} serving${draining}` : "";
 }
 
 function showTls(status) {
@@ -232,15 +238,6 @@ function showTls(status) {
 
 // ---- certificates
 
-const daysLeft = (certificate, status) => (certificate.expires - status.state.now) / DAY;
-const nameOf = (certificate) => certificate.names[0] ?? certificate.path;
-const expiryState = (days) => days < URGENT_DAYS ? "bad" : days < SOON_DAYS ? "warn" : "good";
-
-function daysText(days) {
-  if (days < 0) return "expired";
-  return days < 2 ? format.age(days * DAY) : `${Math.floor(days)} days`;
-}
-
 function makeCertificate() {
   return html("li", {}, html("span", { class: "names" }), html("span", { class: "left" }),
     html("span", { class: "bar", "aria-hidden": "true" }, html("i")), html("small"));
@@ -253,14 +250,19 @@ function showCertificates(status) {
     const days = daysLeft(certificate, status);
     const state = expiryState(days);
     item.className = state;
-    names.textContent = certificate.names.slice(0, 3).join(", ") + (certificate.names.length > 3 ? ` and ${certificate.names.length - 3} more` : "") || certificate.path;
+    const others = certificate.names.length - NAMES_SHOWN;
+    const shown = certificate.names.slice(0, NAMES_SHOWN).join(", ");
+    names.textContent = shown ? shown + (others > 0 ? ` and ${others} more` : "") : certificate.path;
     names.title = certificate.names.join(", ");
     left.replaceChildren(badge(daysText(days), state));
     bar.firstChild.style.width = `${Math.max(0, Math.min(1, days / BAR_DAYS)) * 100}%`;
     const ocsp = certificate.ocsp && certificate.ocsp !== "none" ? `, OCSP ${certificate.ocsp}` : "";
-    more.textContent = `${certificate.kind}, until ${format.day(certificate.expires)}${ocsp}${certificate.delegated ? ", delegated" : ""}`;
+    const delegated = certificate.delegated ? ", delegated" : "";
+    more.textContent = `${certificate.kind}, until ${format.day(certificate.expires)}${ocsp}${delegated}`;
   });
-  $("n-certificates").textContent = status.more?.certificates ? `the first ${all.length} to expire, of ${all.length + status.more.certificates}` : "by days left";
+  const more = status.more?.certificates;
+  const first = `the first ${all.length} to expire, of ${all.length + more}`;
+  $("n-certificates").textContent = more ? first : "by days left";
 }
 
 // ---- the configuration, and what needs attention
@@ -268,48 +270,32 @@ function showCertificates(status) {
 function reloadText(last, now) {
   const when = `${format.age(now - last.at)} ago`;
   if (!last.accepted) return html("span", {}, badge("rejected", "bad"), ` ${when}: `, html("q", {}, last.reason ?? ""));
-  return html("span", {}, badge("accepted", "good"), ` ${when}, in ${format.seconds(last.seconds)}${last.changed ? `: ${last.changed}` : ""}`);
+  const changed = last.changed ? `: ${last.changed}` : "";
+  return html("span", {}, badge("accepted", "good"), ` ${when}, in ${format.seconds(last.seconds)}${changed}`);
 }
+
+function ticketText(tickets, now) {
+  if (!tickets) return "none";
+  const sealing = tickets.keys.find((key) => key.state === "seals");
+  const since = sealing ? `, the current one for ${format.age(now - sealing.since)}` : "";
+  return `${tickets.keys.length}, changed every ${format.age(tickets.rotate)}${since}`;
+}
+
+const spansText = ({ exported, failed, dropped }) =>
+  `${format.count(exported)} exported, ${format.count(failed)} refused, ${format.count(dropped)} dropped`;
 
 function showConfiguration({ state, traces }) {
   const { reloads, tickets } = state;
-  const sealing = tickets?.keys?.find((key) => key.state === "seals");
+  const listeners = (state.listeners ?? []).map(({ bind, kind }) => bind + (kind === "tls" ? "" : ` (${kind})`));
   showPairs($("configuration"), [
     ["File", state.file ?? "–"],
     ["Generation", format.count(state.generation)],
     ["Last reload", reloads?.last ? reloadText(reloads.last, state.now) : "none"],
     ["Reloads", `${format.count(reloads?.accepted)} accepted, ${format.count(reloads?.rejected)} rejected`],
-    ["Listeners", (state.listeners ?? []).map((one) => one.bind + (one.kind === "tls" ? "" : ` (${one.kind})`)).join(", ") || "–"],
-    ...(traces ? [["Spans", `${format.count(traces.exported)} exported, ${format.count(traces.failed)} refused, ${format.count(traces.dropped)} dropped`]] : []),
-    ["Ticket keys", tickets ? `${tickets.keys.length}, changed every ${format.age(tickets.rotate)}${sealing ? `, the current one for ${format.age(state.now - sealing.since)}` : ""}` : "none"],
+    ["Listeners", listeners.join(", ") || "–"],
+    ["Ticket keys", ticketText(tickets, state.now)],
+    ...(traces ? [["Spans", spansText(traces)]] : []),
   ]);
-}
-
-function notices(status, sample) {
-  const { state, figures } = status;
-  const found = [];
-  const serving = (state.workers ?? []).filter((worker) => worker.state === "serving").length;
-  if (state.workers && !serving) found.push(["bad", "No worker is serving."]);
-  const last = state.reloads?.last;
-  if (last && !last.accepted) found.push(["bad", `The last reload was rejected, and the configuration before it goes on: ${last.reason}`]);
-  for (const certificate of state.certificates ?? []) {
-    const days = daysLeft(certificate, status);
-    if (days < URGENT_DAYS) found.push(["bad", `The certificate for ${nameOf(certificate)} ${days < 0 ? "has expired." : `expires in ${daysText(days)}.`}`]);
-  }
-  for (const [name, known] of Object.entries(history.series)) {
-    if (name.startsWith("servers/") && known.failures > 0) found.push(["warn", `Server ${name.slice("servers/".length)} fails.`]);
-  }
-  const { descriptors, descriptors_limit: limit } = figures.gauges;
-  if (limit && descriptors > limit * 0.9) found.push(["warn", `${format.percent(descriptors / limit)} of the file descriptors are in use.`]);
-  if (sample?.longest > LONG_TURN) found.push(["warn", `A worker’s loop was held up for ${format.seconds(sample.longest)} within the last minute.`]);
-  for (const [name, text] of [["log_lines_dropped", "Lines of the logs are dropped."], ["spans_dropped", "Spans are dropped."]]) {
-    if (lastStatus && figures.counters[name] > lastStatus.figures.counters[name]) found.push(["warn", text]);
-  }
-  const { traces } = status;
-  if (traces && lastStatus?.traces && (traces.failed > lastStatus.traces.failed || traces.dropped > lastStatus.traces.dropped)) {
-    found.push(["warn", "The collector of traces is too slow, or gone: spans are lost."]);
-  }
-  return found.slice(0, 8);
 }
 
 let noticed = "";
@@ -317,7 +303,8 @@ function showNotices(found) {
   const text = JSON.stringify(found);
   if (text === noticed) return; // it is read out when it changes
   noticed = text;
-  $("notices").replaceChildren(...found.map(([state, words]) => html("p", { class: `notice ${state}` }, badge(words, state))));
+  const lines = found.map(([state, words]) => html("p", { class: `notice ${state}` }, badge(words, state)));
+  $("notices").replaceChildren(...lines);
 }
 
 // ---- one answer, and the next
@@ -326,7 +313,9 @@ function show(status) {
   const sample = history.take(status);
   const { state } = status;
   $("host").textContent = location.hostname;
-  $("facts").textContent = state.version ? `${state.version}, process ${state.pid}, up ${format.age(state.now - state.started)}, generation ${state.generation}` : "";
+  const up = format.age(state.now - state.started);
+  $("facts").textContent = state.version
+    ? `${state.version}, process ${state.pid}, up ${up}, generation ${state.generation}` : "";
   showTiles(status, sample);
   for (const chart of charts) chart.show(history.samples, minutes, status.figures.at * 1000);
   showUpstreams(status);
@@ -334,7 +323,7 @@ function show(status) {
   showCertificates(status);
   showConfiguration(status);
   showTls(status);
-  showNotices(notices(status, sample));
+  showNotices(notices(status, lastStatus, sample, history.series));
   lastStatus = status;
   document.title = `${format.rate(sample?.rate.requests)} req/s – edge ${location.hostname}`;
 }
@@ -352,21 +341,26 @@ async function ask() {
   return response.json();
 }
 
+/** What fetch says, in words. */
+const WHY = { TimeoutError: "it does not answer in time", TypeError: "it cannot be reached" };
+
 async function turn() {
   let wait = document.hidden ? HIDDEN_MS : EVERY_MS;
+  let status;
   try {
-    show(await ask());
-    failures = 0;
-    link("live", "live");
+    status = await ask();
   } catch (error) {
     wait = Math.min(RETRY_MS[0] * 2 ** failures, RETRY_MS[1]);
     failures += 1;
-    const why = error.name === "TimeoutError" ? "it does not answer in time" : error.name === "TypeError" ? "it cannot be reached" : error.message;
+    const why = WHY[error.name] ?? error.message;
     link("lost", `no answer: ${why}; again in ${wait / 1000} s`);
     document.title = `(no answer) edge ${location.hostname}`;
-    if (error instanceof Error && !["TimeoutError", "TypeError", "AbortError"].includes(error.name)) console.warn(error.message);
   }
   setTimeout(turn, wait);
+  if (!status) return;
+  failures = 0;
+  link("live", "live");
+  show(status);
 }
 
 for (const button of document.querySelectorAll("[data-minutes]")) {

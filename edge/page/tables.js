@@ -15,7 +15,8 @@ export class Table {
     this.nothing = nothing;
     this.rows = new Map();
     this.body = html("tbody");
-    const heads = columns.map((column) => html("th", { scope: "col", class: column.number ? "number" : "" , ...(column.hint ? { title: column.hint } : {}) }, column.label));
+    const heads = columns.map(({ label, hint, number }) => html(
+      "th", { scope: "col", class: number ? "number" : "", ...(hint ? { title: hint } : {}) }, label));
     table.append(html("thead", {}, html("tr", {}, ...heads)), this.body);
   }
 

@@ -120,7 +120,7 @@ def test_the_page_asks_nobody_else_and_has_no_script_of_its_own():
     page = (site.DIRECTORY / "index.html").read_text()
     assert not re.search(r"\son\w+\s*=|\sstyle\s*=|<style|<script(?![^>]*\bsrc=)", page)
     wanted = set(re.findall(r"(?:href|src)=\"([^\"]+)\"", page)) | {
-        found for name in ("main.js", "chart.js", "tables.js", "history.js", "format.js")
+        found for name in ("main.js", "attention.js", "chart.js", "tables.js", "history.js", "format.js")
         for found in re.findall(r"from \"([^\"]+)\"", (site.DIRECTORY / name).read_text())}
     assert wanted - {"/status.json"} == set(FILES) - {"/"}
 

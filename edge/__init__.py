@@ -7,6 +7,8 @@ plane     settings to data-plane objects: the one place that touches `cext`
 handoff   connections handed over, for any program: the message, a receiver, a sender
 sockets   listening sockets that outlive the workers
 master    gunicorn's arbiter with a fixed slot of sockets for each worker
+upgrade   another version takes the running one's place (inheritance: what it is left)
+systemd   what the service manager is told, and hands over
 worker    one process: builds the data plane and runs it
 tls       connections for programs of their own: the engine over blocking sockets
 demo      what `edge run` serves without a configuration

@@ -25,6 +25,7 @@ def run(file: Path | None, port: int | None) -> None:
     SIGINT, SIGQUIT  end at once
     SIGHUP           take a changed file over; with an error, change nothing
     SIGUSR1          reopen the log files
+    SIGUSR2          have another version take over
     SIGTTIN, SIGTTOU one worker more, one less
     """
     welcome = ""

@@ -17,7 +17,7 @@ import pytest
 
 from edge.upgrade import command
 from tests.e2e.client import Client
-from tests.e2e.processes import ROOT, children, descendants, run, wait_until
+from tests.e2e.processes import ROOT, answers, children, descendants, free_port, run, wait_until
 from tests.e2e.server import Edge
 from tests.e2e.test_lifecycle import Load
 from tests.edge.test_systemd import Manager
@@ -57,6 +57,7 @@ class Upgradable(Edge):
 
     def __init__(self, directory, pki, backend, versions: Versions, **settings) -> None:
         server = {"workers": 2, "drain_timeout": "20s", "admin": directory / "admin.sock"}
+        more_listeners = settings.pop("more_listeners", [])
         super().__init__(
             directory,
             pki,
@@ -66,6 +67,7 @@ class Upgradable(Edge):
             server={**server, "pid_file": directory / "pid", **settings.pop("server", {})},
             **settings,
         )
+        self.tables["listener"] += more_listeners
         self.pid_file = directory / "pid"
         self.command = [versions.directory / "1.0/edge.sh"]
         """Of a version that works."""
@@ -204,7 +206,12 @@ def test_versions_follow_each_other_under_load(make_upgradable, versions, backen
 
 def test_by_signal_and_what_goes_along(make_upgradable, versions, tmp_path):
     """Sessions are resumed by the new version; names in the file system stay; the number of workers may change."""
-    edge = make_upgradable(tls={"early_data": {"window": "10s"}})
+    metrics, door = free_port(), tmp_path / "edge" / "door.sock"
+    edge = make_upgradable(
+        tls={"early_data": {"window": "10s"}},
+        server={"metrics": f"127.0.0.1:{metrics}"},
+        more_listeners=[{"bind": [f"unix:{door}"], "kind": "handoff"}],
+    )
     session = _session(edge)
     assert _session(edge, session).session_reused
     versions.make("2.0")
@@ -221,7 +228,11 @@ def test_by_signal_and_what_goes_along(make_upgradable, versions, tmp_path):
     with Client(edge) as client:
         assert client.get("/ok").status == 200
     assert edge.ask("reload").returncode == 0
+    wait_until(lambda: answers(metrics), 30, "the observer")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sender:
+        sender.connect(str(door))
     edge.end()
+    assert not door.exists()
     assert not (edge.directory / "admin.sock").exists()
     assert not edge.pid_file.exists()
 

@@ -1,6 +1,8 @@
 """Ticket keys over time: the same everywhere, known before they are used, and gone when their time is."""
 
+import json
 import multiprocessing
+import os
 
 import pytest
 
@@ -191,3 +193,58 @@ def test_what_is_told_of_keys(schedule):
     for key in told:
         assert key["until"] == key["since"] + 4 * HOUR  # its own period, and three in which it opens
         assert not any(secret.hex() in str(told) for pair in schedule.keys(now) for secret in pair)
+
+
+def handed_over(shared, *, layout=None):
+    """What another master makes of it, by way of JSON."""
+    lent = []
+    part = json.loads(json.dumps(shared.bequeath(lambda fd: lent.append(os.dup(fd)) or lent[-1])))
+    if layout is not None:
+        part["layout"] = layout
+    heir = Shared()
+    heir.inherit(part, lambda fd: lent.remove(fd) or fd)
+    for fd in lent:
+        os.close(fd)
+    return heir
+
+
+def early_data_and_tickets(tmp_path, secret):
+    line = f'tickets = {{ secret_file = "{secret}" }}\n' if secret else ""
+    settings = config.parse(
+        f'[tls]\nearly_data = {{ window = "10s" }}\n{line}[[listener]]\nbind = ["127.0.0.1:1"]\n'
+        '[[certificate]]\nchain = "c"\nkey = "k"\n[[upstream]]\nname = "u"\nservers = ["127.0.0.1:2"]\n'
+        '[[route]]\nupstream = "u"\n',
+        str(tmp_path / "edge.toml"),
+    )
+    return settings.tls.early_data, settings.tls.tickets, Place(settings.file)
+
+
+@pytest.mark.parametrize("file", [False, True], ids=["random keys", "keys of a file"])
+def test_an_heir_has_the_keys_and_takes_nothing_twice(tmp_path, file):
+    secret = tmp_path / "secret"
+    secret.write_bytes(os.urandom(48))
+    early_data, tickets, at = early_data_and_tickets(tmp_path, secret if file else None)
+    first = Shared()
+    keys = first.rotation(tickets, at)
+    register = first.register(early_data, tickets, at)
+    assert register.enter(b"binder" * 6)
+    second = handed_over(handed_over(first))  # and it can be handed on
+    assert second.rotation(tickets, at)._schedule.keys(0) == keys._schedule.keys(0)
+    same = second.register(early_data, tickets, at)
+    assert same.identity == register.identity
+    assert not same.enter(b"binder" * 6)
+    assert same.enter(b"other" * 8)
+    assert not register.enter(b"other" * 8)
+
+
+@pytest.mark.parametrize("file", [False, True], ids=["random keys", "keys of a file"])
+def test_an_heir_with_another_layout_goes_by_another_name(tmp_path, file):
+    """The old master's register goes on taking: two of one name would take the same twice."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(os.urandom(48))
+    early_data, tickets, at = early_data_and_tickets(tmp_path, secret if file else None)
+    first = Shared()
+    register = first.register(early_data, tickets, at)
+    first.rotation(tickets, at)
+    heir = handed_over(first, layout=1000)
+    assert heir.register(early_data, tickets, at).identity != register.identity

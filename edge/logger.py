@@ -135,7 +135,7 @@ class Logger:
             try:
                 self._take(message[:1], message[1:])
             except ValueError:
-                self._complain("error", "a message was not understood")
+                self._lost("error", 1, "a message was not understood")
         return empty < _AT_A_TIME or not _state(self._data) & select.POLLHUP
 
     def _take(self, letter: bytes, body: bytes) -> None:

@@ -2,12 +2,12 @@
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from edge import figures, shown, state
 from edge.control import Answer, Command, Lines
-from edge.figures import BOUNDS, PERCENTILES, Figures, Histogram
+from edge.figures import Figures
 from edge.labels import KINDS, ROUTE, SERVER, UPSTREAM, route_label, server_label
 from edge.polling import Poll
 from edge.reload import Outcome
@@ -79,8 +79,8 @@ def status(master: "Master", arguments: Arguments, answer: Answer) -> None:
     kinds = KINDS if len(master.app.generations.counting.labels) <= SERIES_MOST else (UPSTREAM, SERVER)
     answer.done(
         state=told,
-        figures=now.as_dict(kinds) | {"upstream": overall(now)},
-        recent=before and (since := now.since(before)).as_dict(kinds) | {"upstream": overall(since)},
+        figures=now.as_dict(kinds),
+        recent=before and now.since(before).as_dict(kinds),
     )
 
 
@@ -94,39 +94,6 @@ def _of_worker(master: "Master", row: int | None) -> dict[str, int | None]:
         return {"connections": None, "requests": None}
     own = _figures(master, [row])
     return {"connections": own.gauges()["connections_open"], "requests": own.counters()["requests"]}
-
-
-def overall(of: Figures) -> dict[str, Any]:
-    """What all upstreams together have counted: content, and how long they took."""
-    series = list(of.series((UPSTREAM,)))
-    return {
-        "bytes_in": sum(one.values["bytes_in"] for one in series),
-        "bytes_out": sum(one.values["bytes_out"] for one in series),
-        "first_byte": _merged([one.first_byte for one in series]),
-        "total": _merged([one.total for one in series]),
-    }
-
-
-def _merged(histograms: Sequence[Histogram]) -> dict[str, Any]:
-    counts = [sum(of_bucket) for of_bucket in zip(*(h.counts for h in histograms), strict=True)]
-    return {
-        "count": sum(counts),
-        "sum": sum(h.sum for h in histograms),
-        **{name: quantile(counts, share) for name, share in PERCENTILES.items()},
-    }
-
-
-def quantile(counts: Sequence[int], share: float) -> float | None:
-    """Seconds, interpolated within a bucket of BOUNDS; None where nothing was counted."""
-    rank = share * sum(counts)
-    below = 0
-    for i, count in enumerate(counts):
-        if count and below + count >= rank:
-            low = BOUNDS[i - 1] if i else 0.0
-            high = BOUNDS[min(i, len(BOUNDS) - 1)]
-            return low + (high - low) * (rank - below) / count
-        below += count
-    return None
 
 
 def show(master: "Master", arguments: Arguments, answer: Answer) -> None:

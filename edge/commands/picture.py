@@ -36,7 +36,7 @@ _RATES: Final[dict[str, Callable[[Item], float]]] = {
     "failed": lambda recent: _failed(recent) / recent["seconds"],
     "handshakes": lambda recent: recent["counters"]["handshakes"] / recent["seconds"],
     "connections": lambda recent: recent["gauges"]["connections_open"],
-    "out": lambda recent: recent["upstream"]["bytes_out"] / recent["seconds"],
+    "out": lambda recent: recent["requests"]["bytes_out"] / recent["seconds"],
 }
 
 
@@ -189,6 +189,10 @@ def alarm(look: Look) -> Text:
     soon = [one for one in look.state["certificates"] if one["expires"] - look.now < render.LAST_DAYS * render.DAY]
     bare = [one for one in look.state["certificates"] if one["must_staple"] and one["ocsp"] in ("none", "missing")]
     words = []
+    if crashing := sorted({worker["slot"] for worker in look.state["workers"] if worker.get("crash_loop")}):
+        words.append(f"workers of slot {', '.join(map(str, crashing))} die again and again")
+    if look.state.get("upgrade"):
+        words.append("another version is about to take over")
     if soon:
         first = min(soon, key=lambda one: float(one["expires"]))
         words.append(
@@ -231,7 +235,7 @@ def traffic(look: Look, width: int) -> RenderableType:
             number,
             f"{number(states['active'])} active, {number(states['idle'])} idle",
         ),
-        ("content/s", "out", "blue", size, f"{size(total['upstream']['bytes_out'])} in all"),
+        ("content/s", "out", "blue", size, f"{size(total['requests']['bytes_out'])} in all"),
     )
     shown.add_row(Text("Traffic", style="bold"), "", "", "")
     for title, name, style, words, beside in rows:
@@ -255,8 +259,8 @@ def latency(look: Look) -> RenderableType:
     )
     for title, of, what in (
         ("full handshake", "handshake", "full"),
-        ("first byte", "upstream", "first_byte"),
-        ("whole request", "upstream", "total"),
+        ("first byte", "requests", "first_byte"),
+        ("whole request", "requests", "total"),
         ("turn of the loop", "loop", "turn"),
     ):
         recent = look.recent and look.recent[of][what]

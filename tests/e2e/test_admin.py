@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -337,6 +338,76 @@ def test_a_worker_that_hangs_is_told_of(edge):
 def status(edge):
     with Asker(edge.admin) as asker:
         return asker.ask("status")[-1]
+
+
+# What the documentation says.
+
+PAGE = (ROOT / "docs/admin.md").read_text()
+
+
+def examples():
+    """(the line to send, the lines that come back)"""
+    for block in re.findall(r"^```\n> (.*?)^```", PAGE, re.MULTILINE | re.DOTALL):
+        line, *answer = block.splitlines()
+        yield line, answer
+
+
+def pattern(line):
+    """Where `...` stands for anything."""
+    return ".*".join(map(re.escape, line.split("...")))
+
+
+def test_the_examples_of_the_documentation(edge):
+    assert len(list(examples())) >= 7
+    with Asker(edge.admin) as asker:
+        for line, answer in examples():
+            asker.sock.sendall(line.encode() + b"\n")
+            came = [asker.read()]
+            while "ok" not in came[-1]:
+                came.append(asker.read())
+            # of a list of things the first and the last
+            shown_lines = [json.dumps(one) for one in ([*came[: len(answer) - 1], came[-1]])]
+            for expected, told in zip(answer, shown_lines, strict=True):
+                assert re.fullmatch(pattern(expected), told), f"{line}: {told}, not {expected}"
+
+
+def documented(heading):
+    """The names in the first column of the table below a heading, and those in the second."""
+    section = PAGE.partition(f"### {heading}\n")[2].split("\n#")[0]
+    found = set()
+    for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE):
+        found |= set(re.findall(r"`(\w+)`", row))
+    return found, set(re.findall(r"`(\w+)`", section))
+
+
+def test_every_key_is_documented(edge):
+    told = status(edge)
+    keys, all_names = documented("The state")
+    assert set(told["state"]) == keys
+    below = ("reloads", "drains", "tickets")
+    names = set().union(*(told["state"][key] for key in below), told["state"]["reloads"]["last"] or ())
+    for key in ("workers", "listeners", "certificates", "companions"):
+        names |= set().union(*told["state"][key])
+    assert names <= all_names
+    keys, _ = documented("The figures")
+    assert set(told["figures"]) == keys
+    with Client(edge) as client, socket.create_connection(("127.0.0.1", edge.port)) as handshaking:
+        handshaking.send(b"\x16")
+        assert client.get("/1k").status == 200
+        keys, _ = documented("Connections")
+        found = wait_until(lambda: shown(edge, "connections"), SECONDS, "a connection")
+        assert set().union(*found) <= keys
+
+
+def test_every_command_is_documented(edge):
+    with Asker(edge.admin) as asker:
+        (answer,) = asker.ask("?")
+    for name in answer["error"].partition("there are: ")[2].split(", "):
+        assert f"| `{name}` |" in PAGE, name
+    with Asker(edge.admin) as asker:
+        (answer,) = asker.ask("show", what="?")
+    for what in answer["error"].partition("there are: ")[2].split(", "):
+        assert f"`{what}`" in PAGE, what
 
 
 # Reloads.

@@ -3,7 +3,7 @@
 import copy
 import math
 
-from edge import answers, figures
+from edge import figures
 from edge.commands import picture
 from edge.counting import Counting
 
@@ -36,7 +36,7 @@ def series(requests, p50, failed=0):
 def some_figures(seconds=None, scale=1.0):
     counting = Counting(rows=2, room=16)
     read = figures.read(counting.table, counting.labels)
-    found = read.as_dict() | {"upstream": answers.overall(read), "at": NOW, "seconds": seconds}
+    found = read.as_dict() | {"at": NOW, "seconds": seconds}
     found["counters"] |= {
         "requests": int(1_234_567 * scale),
         "handshakes": int(40_321 * scale),
@@ -50,7 +50,7 @@ def some_figures(seconds=None, scale=1.0):
         "resumed": histogram(int(27_321 * scale), 0.0009),
     }
     found["loop"]["turn"] = histogram(int(9_000_000 * scale), 0.00012)
-    found["upstream"] = {
+    found["requests"] |= {
         "bytes_in": int(4e8 * scale),
         "bytes_out": int(2e10 * scale),
         "first_byte": histogram(int(1_234_000 * scale), 0.011),

@@ -66,6 +66,14 @@ def test_a_rejected_reload_is_seen():
     assert drawn(look, 80, 24)[1].startswith("last reload rejected 3m 20s ago: edge.toml: server.wrokers: unknown key")
 
 
+def test_a_crash_loop_and_an_upgrade_are_seen():
+    look = looks.look(upgrade=True)
+    look.state["workers"][1]["crash_loop"] = True
+    assert drawn(look, 160, 40)[2].startswith(
+        "workers of slot 1 die again and again; another version is about to take over; 2 certificates"
+    )
+
+
 def test_names_are_text():
     look = looks.look()
     hostile = "[red]\x1b[2J\x07"

@@ -15,6 +15,10 @@ from cext.proxy.timeouts cimport Intake, Timeouts
 from cext.proxy.trace cimport Trace
 from cext.proxy.upstream cimport UpstreamRequest, UpstreamUser
 
+cdef enum:
+    MISHAP_RETRIED = 1          # it was sent once more
+    MISHAP_HANDSHAKE = 2        # a server was there, but without the TLS or the protocol that it should have
+
 cdef class Exchange
 
 cdef class ResponseSink(TimerOwner):
@@ -75,8 +79,7 @@ cdef class Exchange(UpstreamUser):
     cdef uint8_t last_upstream          # its connection serves no request after it: see ends_upstream
     cdef uint8_t body_begun             # something of it went upstream: it cannot be sent again
     cdef uint8_t responding             # the client has a response head
-    cdef uint8_t retried
-    cdef uint8_t misconfigured          # a server was there, but without the TLS or the protocol that it should have
+    cdef uint8_t mishaps                # MISHAP_*, as bits
     cdef uint8_t reused
     cdef uint8_t running                # counted by its route
     cdef uint8_t pushed                 # nobody asked: the client was promised it

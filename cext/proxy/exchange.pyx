@@ -198,7 +198,7 @@ cdef class Exchange(UpstreamUser):
             else:
                 self.send_head()
             return
-        if self.misconfigured:
+        if self.mishaps & MISHAP_HANDSHAKE:
             self.fail(502, b"The service could not be reached as it should be.", b"upstream handshake failed")
         else:
             self.fail(503, b"The service is not reachable at the moment.", b"connect failed")
@@ -346,14 +346,15 @@ cdef class Exchange(UpstreamUser):
         self.upstream = None
         if loss == LOST_CONNECT or loss == LOST_HANDSHAKE:
             avoid(u, self.ctx.loop.now)
-            self.misconfigured |= loss == LOST_HANDSHAKE
+            if loss == LOST_HANDSHAKE:
+                self.mishaps |= MISHAP_HANDSHAKE
             self.report("connect" if loss == LOST_CONNECT else "handshake", error, u.reason)
             self.connect(False)
             return
-        if not self.retried and (loss == LOST_REFUSED and not self.body_begun
-                                 or u.reused and not u.answered and self.repeatable()):
+        if not self.mishaps & MISHAP_RETRIED and (loss == LOST_REFUSED and not self.body_begun
+                                                  or u.reused and not u.answered and self.repeatable()):
             # The server has not touched it, or it closed the idle connection while the request was on its way.
-            self.retried = True
+            self.mishaps |= MISHAP_RETRIED
             self.attempts -= 1
             self.connected_us = 0
             self.ctx.counters.upstream_retries += 1

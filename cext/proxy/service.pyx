@@ -14,6 +14,7 @@ from cext.proxy.counting cimport count_exchange, count_refusal
 from cext.proxy.directing cimport direct, direct_on_route
 from cext.proxy.early_data cimport EarlyRequest, early_gate, early_start, fate_name, note_early
 from cext.proxy.early_rules cimport EARLY_MODE_REJECT
+from cext.proxy.exchange cimport MISHAP_RETRIED
 from cext.proxy.hints cimport parse_interim
 from cext.proxy.limits cimport admit_request, refusal_cause
 from cext.proxy.router cimport answered_here
@@ -235,7 +236,7 @@ cdef void log_exchange(Downstream client, Exchange x, uint64_t wire_in, uint64_t
         if x.connected_us:
             log.milliseconds(b"connect_ms", x.connected_us - x.started_us)
         log.boolean(b"reused", x.reused)
-        if x.retried:
+        if x.mishaps & MISHAP_RETRIED:
             log.boolean(b"retried", True)
     if x.early is not None:
         log_early(log, <EarlyRequest> x.early)

@@ -240,8 +240,8 @@ def test_what_the_master_knows(edge, scraper):
     assert found["edge_ticket_key_age_seconds", ("state", "seals")] >= 0
     for process in ("master", "worker", "observer"):
         assert found["edge_process_resident_bytes", ("process", process)] > 1 << 20, process
-    assert summed(found, "edge_descriptors_limit") > 0
-    assert found["edge_loop_turn_seconds_count",] > 0
+    for name in ("edge_descriptors_limit", "edge_loop_turn_seconds_count"):     # once loops have turned
+        wait_until(lambda name=name: summed(scraper.samples(), name) > 0, SECONDS, name)
     (info,) = [key for key in found if key[0] == "edge_info"]
     assert re.fullmatch(r"\d+\.\d+.*", dict(info[1:])["version"])
 

@@ -24,8 +24,8 @@ from cext.tls.names cimport cipher_suite_name, group_name, version_name
 from cext.proxy.context import STATE_NAMES
 
 cdef enum:
-    TOLD_AT_ONCE = 64           # connections, about 15 us each
-    SEEN_AT_ONCE = 16384        # descriptors that are looked at, about 30 ns each
+    TOLD_AT_ONCE = 64           # connections, about 1.5 us each, and 5 us as JSON
+    SEEN_AT_ONCE = 16384        # descriptors that are looked at, at most 60 ns each
     RUNNING_TOLD = 4            # requests of a connection
     PATH_TOLD = 256             # bytes of a path
 

@@ -126,7 +126,7 @@ export class Chart {
       const at = Math.round(y(value)) + 0.5;
       group.append(svg("line", { x1: LEFT, x2: width - RIGHT, y1: at, y2: at, class: value ? "" : "base" }));
       if (!value) continue;
-      const text = this.scale(value).replace(/\.0+(?=\D|$)/, "");
+      const text = this.scale(value).replace(/(\.\d*?)0+(?=\D|$)/, "$1").replace(/\.(?=\D|$)/, "");
       group.append(svg("text", { x: LEFT - 6, y: at + 3.5, "text-anchor": "end" }, text));
     }
     return group;

@@ -70,8 +70,8 @@ cdef class Exchange(UpstreamUser):
     cdef Trace trace                    # None: it is in none
     cdef uint32_t target_len
     # small fields share words
-    cdef uint16_t method_len            # the method stands at head[0], the target behind it, then the host
     cdef uint16_t host_len
+    cdef uint8_t method_len             # the method stands at head[0], the target behind it, then the host
     cdef uint8_t method
     cdef uint8_t minor                  # of the client's HTTP/1.x
     cdef uint8_t request_framing

@@ -142,7 +142,7 @@ cdef class Exchange(UpstreamUser):
             return -1
         self.head.len = n
         self.method = h.method
-        self.method_len = <uint16_t> h.method_name.len       # which the parser bounds, as it does the host
+        self.method_len = <uint8_t> h.method_name.len        # which the parser bounds, as it does the host
         self.target_len = h.path.len
         self.host_len = <uint16_t> h.host.len
         self.request_framing = h.framing

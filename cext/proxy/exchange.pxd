@@ -86,8 +86,8 @@ cdef class Exchange(UpstreamUser):
     cdef uint8_t waiting_for
     cdef uint16_t status
     cdef uint16_t attempts              # servers asked so far
+    cdef uint16_t round                 # where the choice of a server began, as far as it matters
     cdef uint32_t place                 # counted by its client's address, too, unless NO_PLACE
-    cdef unsigned int round             # where the choice of a server began
     cdef Timeouts timeouts              # all set; see there how they may be changed
     cdef bytes hinted                   # the 103 of ours that the client got; None: none
     cdef size_t unsent                  # to the upstream, when it began to be waited for

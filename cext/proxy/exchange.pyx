@@ -171,7 +171,7 @@ cdef class Exchange(UpstreamUser):
         series_of(self.group(), self.ctx.stats).running += 1
         if self.timeouts.total:
             self.ctx.loop.timers.arm(&self.total, self.started_us // 1000 + self.timeouts.total)
-        self.round = self.group().start()
+        self.round = <uint16_t> self.group().start()
         self.connect(False)
 
     cdef void connect(self, bint fresh) noexcept:

@@ -200,12 +200,15 @@ def test_a_reload_changes_what_is_logged_and_where(make_edge, backend, tmp_path)
     server = edge.tables["server"]
     with Client(edge) as client:
         assert client.get("/ok?1").status == 200
+        wait_until(lambda: file_size(tmp_path / "1.log"), SECONDS, "the first line")
         server["access_log"] = {"path": tmp_path / "2.log", "format": "combined"}
         reloaded(edge)
         assert client.get("/ok?2").status == 200
+        wait_until(lambda: file_size(tmp_path / "2.log"), SECONDS, "the second line")
         server["access_log"] = {"path": tmp_path / "3.log", "fields": ["user-agent"]}
         reloaded(edge)
         assert client.get("/ok?3", "User-Agent: me").status == 200
+        wait_until(lambda: file_size(tmp_path / "3.log"), SECONDS, "the third line")
         del server["access_log"]
         reloaded(edge)
         assert client.get("/ok?4").status == 200

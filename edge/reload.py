@@ -118,10 +118,8 @@ class InPlace:
         self.staged = staged
         added = list(dict.fromkeys(bind for _, bind in staged.added))
         labels = master.app.generations.counting.labels
-        announcement, pieces, descriptors = succession.announce(generation, labels, material, added)
-        self._rollout = Rollout(
-            number, CONFIGURATION, announcement, self, pieces=pieces, descriptors=descriptors
-        )
+        pieces, descriptors = succession.announce(generation, labels, material, added)
+        self._rollout = Rollout(number, CONFIGURATION, None, self, pieces=pieces, descriptors=descriptors)
 
     def step(self, members: Iterable[EdgeWorker]) -> bool:
         """Whether it is over: with a `fault`, or all members were told to use it."""

@@ -9,6 +9,7 @@ import dataclasses
 import gc
 import itertools
 import os
+import pickle
 import socket
 import threading
 from collections.abc import Callable, Hashable, Sequence
@@ -33,14 +34,14 @@ CONFIGURATION: Final = "configuration"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Announcement:
-    """What the master says of a configuration, beside its pieces and descriptors."""
+    """What the master says of a configuration, beside the other pieces and the descriptors."""
 
     number: int
     settings: Settings
-    """Without routes, which may be many: they are the first pieces."""
+    """Without routes, which may be many: they are the next pieces."""
     route_pieces: int
     label_pieces: int
-    """The next ones: all labels that there are (`edge.labels`), in order."""
+    """Those after them: all labels that there are (`edge.labels`), in order."""
     staples: Path
     opened: tuple[Hashable, ...]
     """What the first descriptors are."""
@@ -50,8 +51,8 @@ class Announcement:
 
 def announce(
     generation: "Generation", labels: Labels, material: Material, added: Sequence[Bind]
-) -> tuple[Announcement, list[bytes], "Callable[[EdgeWorker], Sequence[int]]"]:
-    """In the master: the announcement, its pieces, and each worker's descriptors."""
+) -> tuple[list[bytes], "Callable[[EdgeWorker], Sequence[int]]"]:
+    """In the master: the pieces, of which the announcement is the first, and each worker's descriptors."""
     settings = generation.prepared.settings
     routes, named = in_pieces(settings.route), in_pieces(list(labels))
     opened = material.descriptors()
@@ -68,7 +69,7 @@ def announce(
     def descriptors(worker: "EdgeWorker") -> list[int]:
         return [*(fd for _, fd in opened), *(worker.slot.sockets[bind].fileno() for bind in added)]
 
-    return announcement, [*routes, *named, *material.pieces()], descriptors
+    return [pickle.dumps(announcement), *routes, *named, *material.pieces()], descriptors
 
 
 @dataclasses.dataclass(slots=True)
@@ -88,7 +89,6 @@ class Successor:
 
 
 def prepare(
-    announcement: Announcement,
     parcel: Parcel,
     *,
     build: Callable[[Settings, Labels, Prepared, Material], Prepared],
@@ -99,13 +99,12 @@ def prepare(
     """Beside the worker's loop. Raises what makes it impossible."""
     gc.disable()  # or it would look through all that is made here, in one go, while the loop waits
     try:
-        return _prepare(announcement, parcel, build, before, report, take_over)
+        return _prepare(parcel, build, before, report, take_over)
     finally:
         gc.enable()
 
 
-def _prepare(  # noqa: PLR0917
-    announcement: Announcement,
+def _prepare(
     parcel: Parcel,
     build: Callable[[Settings, Labels, Prepared, Material], Prepared],
     before: Prepared,
@@ -113,6 +112,7 @@ def _prepare(  # noqa: PLR0917
     take_over: Callable[[Successor], None],
 ) -> Successor:
     pieces = iter(parcel.pieces)
+    announcement: Announcement = pickle.loads(next(pieces))  # noqa: S301  # the master's, who made this process
     routes = from_pieces(itertools.islice(pieces, announcement.route_pieces))
     labels = Labels()
     for kind, label in from_pieces(itertools.islice(pieces, announcement.label_pieces)):

@@ -28,7 +28,7 @@ from edge.rollout import Commit, Parcel, Preparing
 from edge.serving import CERTIFICATES
 from edge.settings import Bind, Settings
 from edge.stapling import Staples
-from edge.succession import CONFIGURATION, Announcement, Successor
+from edge.succession import CONFIGURATION, Successor
 from edge.supervision import StackDump, expect_heartbeat
 
 if TYPE_CHECKING:
@@ -222,9 +222,8 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     def _prepare_certificates(self, changed: dict[int, Identity]) -> Commit:
         return self.generation.prepared.serving.prepare(self._staples.fill(changed))
 
-    def _prepare_configuration(self, announcement: Announcement, parcel: Parcel) -> Commit:
+    def _prepare_configuration(self, _: object, parcel: Parcel) -> Commit:
         return succession.prepare(
-            announcement,
             parcel,
             build=self.app.generations.prepare,
             before=self.generation.prepared,

@@ -2,7 +2,6 @@
 
 import pytest
 
-from edge import reload
 from edge.reload import Reloads
 
 
@@ -65,23 +64,6 @@ def test_one_waits_until_the_master_has_time(master):
     master.may = True
     master.reloads.step()
     assert master.begun == 1
-
-
-def test_one_that_is_put_off_begins_anew_for_all(master, monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr(reload.time, "monotonic", lambda: now[0])
-    first, second = [], []
-    master.reloads.ask(first.append)
-    master.reloads.step()
-    master.reloads.postpone(5)
-    master.reloads.ask(second.append)
-    master.reloads.step()
-    assert master.begun == 1
-    now[0] += 5
-    master.reloads.step()
-    assert master.begun == 2
-    master.reloads.conclude(2)
-    assert first == second == [master.reloads.last]
 
 
 def test_what_was_not_asked_for_is_not_told(master):

@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, cast
 
-from edge import early_data, handovers, logsettings, timeouts
+from edge import early_data, handovers, timeouts
 from edge.errors import ConfigError
+from edge.logs import settings as logsettings
 from edge.schema import (
     Place,
     nearest,

@@ -13,7 +13,7 @@ from cext.proxy.handshake_hooks import Drop, HandOver, HandshakeHooks, Wrapping
 from cext.tls.config import ServerConfig
 from cext.tls.session import AwaitedTickets, TicketKeys
 
-from edge import certs
+from edge.certificates import certs
 from edge.clients import ClientTrust
 from edge.errors import ConfigError
 from edge.schema import Boolean, Choice, Kind, ListOf, Named, Place

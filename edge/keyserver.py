@@ -18,12 +18,12 @@ from cext.crypto.sign import PrivateKey
 from cext.tls.config import ServerConfig
 from cext.tls.credential import Credential
 
-from edge import certs
+from edge.certificates import certs
 from edge.clients import ClientTrust
-from edge.errorlog import one_line
 from edge.errors import EdgeError
 from edge.hostport import split_port
 from edge.keyless import server
+from edge.logs.errorlog import one_line
 from edge.schema import Place
 from edge.token import Place as TokenPlace
 from edge.token import Token, TokenError

@@ -2,11 +2,12 @@
 
 What gunicorn does stays: signals, forking, reaping, heartbeats, the PID file. What differs:
 
-- The master owns the sockets (`edge.slots`), one set per slot, for its whole life. A worker that dies or is
+- The master owns the sockets (`edge.processes.slots`), one set per slot, for its whole life. A worker that dies or is
   replaced leaves its accept queue to the next worker of its slot.
-- A configuration is a *generation* (`edge.generation`). SIGHUP prepares the next one, starts its workers beside the
-  old, and only when all of them could serve do they take over and the old ones drain. Until then any fault (in the
-  file, an address, a worker that does not boot) takes everything back, and the old generation never noticed.
+- A configuration is a *generation* (`edge.change.generation`). A reload brings the next one to the workers that run,
+  all or none of them (`edge.change.reload`); where it needs other processes, they start beside the old, and only when
+  all of them could serve do they take over and the old ones drain. Until then any fault (in the file, an address, a
+  worker that does not boot) takes everything back, and the old generation never noticed.
 - Nothing here waits, except for signals, for moments (`due`) and for descriptors (`watch`): `manage_workers` is
   called on every turn of gunicorn's loop and moves things on by one step. Which worker fills a slot is always read
   off `WORKERS`, so no way of dying leaves a slot taken.
@@ -35,26 +36,28 @@ from gunicorn.config import Config
 from gunicorn.errors import HaltServer
 from setproctitle import setproctitle
 
-from edge import __version__, channel, plane, state, systemd
+from edge import __version__, plane
 from edge.addresses import Addresses
-from edge.administration import Administration
-from edge.channel import Channel, ChannelError
-from edge.companion import Companion
+from edge.admin import state
+from edge.admin.administration import Administration
+from edge.certificates.renewal import Renewal
+from edge.change.generation import DRAIN_MARGIN_SECONDS, Generation, Generations
+from edge.change.inheritance import FORMAT, Inheritance, Lend
+from edge.change.material import Material
+from edge.change.reload import AskedBy, InPlace, Reloads
+from edge.change.rollout import Commit, Rollout, read_answer
+from edge.change.upgrade import Upgrade
 from edge.errors import EdgeError
-from edge.generation import DRAIN_MARGIN_SECONDS, Generation, Generations
-from edge.inheritance import FORMAT, Inheritance, Lend
-from edge.material import Material
-from edge.observation import Observation
-from edge.pidfile import TITLE, PidFile
-from edge.privileges import drop_privileges, keep_memory
-from edge.reload import AskedBy, InPlace, Reloads
-from edge.renewal import Renewal
-from edge.rollout import Commit, Rollout, read_answer
+from edge.observe.observation import Observation
+from edge.processes import channel, systemd
+from edge.processes.channel import Channel, ChannelError
+from edge.processes.companion import Companion
+from edge.processes.pidfile import TITLE, PidFile
+from edge.processes.privileges import drop_privileges, keep_memory
+from edge.processes.slots import CRASH_LOOP, Slot, Slots, Staged
+from edge.processes.sockets import ListeningSocket
+from edge.processes.supervision import Overseer
 from edge.settings import Bind
-from edge.slots import CRASH_LOOP, Slot, Slots, Staged
-from edge.sockets import ListeningSocket
-from edge.supervision import Overseer
-from edge.upgrade import Upgrade
 from edge.worker import EdgeWorker
 
 # Old generations that may drain at a time; beyond that the oldest is ended early.

@@ -27,30 +27,20 @@ from cext.worker import DataPlane
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from edge import (
-    certs,
-    compression,
-    config,
-    gates,
-    hook_modules,
-    policy,
-    tcp,
-    ticket_keys,
-    timeouts,
-    traces,
-    upstreams,
-)
+from edge import config, gates, hook_modules, policy, tcp, ticket_keys, timeouts, upstreams
+from edge.certificates import certs, compression
+from edge.certificates.delegated import REMEDY, Delegation
+from edge.certificates.serving import MakeConfigs, Serving
+from edge.change.material import Material
 from edge.clients import ClientTrust
-from edge.delegated import REMEDY, Delegation
 from edge.early_data import EarlyData
 from edge.handshake import WRAPPER, Handshakes
-from edge.labels import ROUTE, Labels, route_label
-from edge.material import Material
+from edge.observe import traces
+from edge.observe.labels import ROUTE, Labels, route_label
+from edge.observe.traces import Traces
 from edge.schema import Place
-from edge.serving import MakeConfigs, Serving
 from edge.settings import Bind, Listener, Settings
 from edge.settings import EarlyHints as HintSettings
-from edge.traces import Traces
 
 # ALPN names that the HTTP/1 session answers to. A client that speaks 1.0 alone says so (curl --http1.0 does).
 HTTP1: Final = (b"http/1.1", b"http/1.0")

@@ -27,6 +27,7 @@ from cext.proxy.hooks import AbortRequest, Hooks, RequestOver
 from cext.proxy.response_view import ResponseView as Response
 
 from edge import handshake, timeouts
+from edge.change.material import Material
 from edge.errors import ConfigError
 from edge.handshake import (
     Certificate,
@@ -41,7 +42,6 @@ from edge.handshake import (
     unseal,
 )
 from edge.hook_modules import Modules
-from edge.material import Material
 from edge.schema import Kind, Place, Rate, nearest
 from edge.seldom import Seldom
 

@@ -12,14 +12,15 @@ import socket
 from pathlib import Path
 from typing import Final
 
-from edge.admin import Admin
+from edge.admin.settings import Admin
+from edge.certificates.ocsp import Source
 from edge.early_data import MODE, EarlyData
 from edge.handovers import Handoff, HandoffSocket, socket_path
 from edge.hostport import dns_name, host_and_port, join, peer_name, split_port
 from edge.limits import Limits, RouteLimits
-from edge.logsettings import AccessLog, ErrorLog, KeyLog, KeyLogTable
-from edge.monitoring import BindSection, Metrics, StatusPage
-from edge.ocsp import Source
+from edge.logs.settings import AccessLog, ErrorLog, KeyLog, KeyLogTable
+from edge.observe.settings import BindSection, Metrics, StatusPage
+from edge.observe.traces import Traces
 from edge.proxy_protocol import ProxyProtocol
 from edge.schema import (
     Boolean,
@@ -44,7 +45,6 @@ from edge.schema import (
 from edge.signers import KEY, KeylessKey, Pkcs11Key
 from edge.tcp import Tcp
 from edge.timeouts import ListenerTimeouts, RouteTimeouts
-from edge.traces import Traces
 
 # RFC 9846, sections B.4 and 4.2.7; RFC 5289 and 7905 for those of TLS 1.2.
 CIPHER_SUITES: Final = {

@@ -23,10 +23,10 @@ from cext.tls.replay import LAYOUT, SharedRegister
 from cext.tls.session import TicketKeys
 
 from edge import early_register
+from edge.change.inheritance import Lend, Part, Take
+from edge.change.material import Material
 from edge.config import read_file
 from edge.early_data import EarlyData
-from edge.inheritance import Lend, Part, Take
-from edge.material import Material
 from edge.schema import Place
 from edge.settings import Tickets
 

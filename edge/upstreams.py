@@ -13,10 +13,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.utils import CryptographyDeprecationWarning
 
-from edge import certs, compression, tcp
+from edge import tcp
+from edge.certificates import certs, compression
+from edge.change.material import Material
 from edge.config import tls_of
-from edge.labels import SERVER, UPSTREAM, Labels, server_label
-from edge.material import Material
+from edge.observe.labels import SERVER, UPSTREAM, Labels, server_label
 from edge.schema import Place
 from edge.settings import Address, Settings, Upstream, UpstreamTls
 from edge.tls.verify import Store, store, system_authorities, verify_server

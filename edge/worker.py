@@ -16,24 +16,30 @@ from typing import TYPE_CHECKING, Any, Final
 from gunicorn.workers.base import Worker
 from setproctitle import setproctitle
 
-from edge import accesslog, channel, orphans, plane, spans, stapling, succession, ticket_keys, told
-from edge.aside import Aside
-from edge.certs import Identity
-from edge.channel import Channel, ChannelError
-from edge.errorlog import one_line
+from edge import plane, ticket_keys
+from edge.admin import told
+from edge.admin.questions import Answering
+from edge.certificates import stapling
+from edge.certificates.certs import Identity
+from edge.certificates.serving import CERTIFICATES
+from edge.certificates.stapling import Staples
+from edge.change import succession
+from edge.change.rollout import Commit, Parcel, Preparing
+from edge.change.succession import CONFIGURATION, Successor
+from edge.logs import accesslog
+from edge.logs.errorlog import one_line
+from edge.observe import spans
 from edge.policy import Reports
-from edge.privileges import drop_privileges
-from edge.questions import Answering
-from edge.rollout import Commit, Parcel, Preparing
-from edge.serving import CERTIFICATES
+from edge.processes import channel, orphans
+from edge.processes.aside import Aside
+from edge.processes.channel import Channel, ChannelError
+from edge.processes.privileges import drop_privileges
+from edge.processes.supervision import StackDump, expect_heartbeat
 from edge.settings import Bind, Settings
-from edge.stapling import Staples
-from edge.succession import CONFIGURATION, Successor
-from edge.supervision import StackDump, expect_heartbeat
 
 if TYPE_CHECKING:
-    from edge.generation import Generation
-    from edge.slots import Slot
+    from edge.change.generation import Generation
+    from edge.processes.slots import Slot
 
 HEARTBEAT_MS: Final = 500
 

@@ -6,7 +6,9 @@ from typing import Final
 
 import click
 
-from edge import config, inventory, plane, shown
+from edge import config, plane
+from edge.admin import shown
+from edge.certificates import inventory
 from edge.commands import options, render
 
 _CHECK_SECRET: Final = bytes(32)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from edge import delegate as delegations
+from edge.certificates import delegate as delegations
 from edge.commands import options
 from edge.commands.options import FILE, duration
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from edge.admin import DEFAULT_PATH, Admin
+from edge.admin.settings import DEFAULT_PATH, Admin
 from edge.config import read_text
 from edge.errors import ConfigError
 from edge.schema import Duration, Place, Section

@@ -1,4 +1,4 @@
-"""What commands show, as tables: of the items that `edge.shown` and the admin socket tell of (docs/admin.md).
+"""What commands show, as tables: of the items that `edge.admin.shown` and the admin socket tell of (docs/admin.md).
 
 Whatever a configuration or a peer may have written is shown as text, never as markup or as what a terminal obeys.
 """
@@ -13,8 +13,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from edge.errorlog import one_line
 from edge.hostport import join
+from edge.logs.errorlog import one_line
 
 Item = Mapping[str, Any]
 

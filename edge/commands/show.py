@@ -9,7 +9,8 @@ from typing import Any, Final
 import click
 from rich.console import RenderableType
 
-from edge import told, toml
+from edge import toml
+from edge.admin import told
 from edge.commands import options, render
 from edge.commands.client import Admin, Line
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from cext.tls import config as engine
-from edge import compression
+from edge.certificates import compression
 from edge.tls.certificate import Certificate
 from edge.tls.hello import ClientHelloInfo
 from edge.tls.replay import ReplayRegister, engine_register

@@ -12,7 +12,7 @@ from tests.e2e.processes import wait_until
 from tests.e2e.scripted import OK
 from tests.e2e.server import Edge
 from tests.e2e.test_lifecycle import Load
-from tests.edge.test_systemd import Manager
+from tests.edge.processes.test_systemd import Manager
 
 HANGING = """
 import collections, itertools, os, signal, threading

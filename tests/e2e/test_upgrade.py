@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from edge.upgrade import command
+from edge.change.upgrade import command
 from tests.e2e.client import Client
 from tests.e2e.processes import ROOT, answers, children, descendants, free_port, run, wait_until
 from tests.e2e.server import Edge
 from tests.e2e.test_lifecycle import Load
-from tests.edge.test_systemd import Manager
+from tests.edge.processes.test_systemd import Manager
 
 RAW = {"match": {"path": "/raw"}, "upstream": "b", "upgrade": ["raw/1"]}
 
@@ -277,12 +277,12 @@ def stuck_start(tree):
 
 
 def other_format(tree):
-    inheritance = tree / "edge/inheritance.py"
+    inheritance = tree / "edge/change/inheritance.py"
     inheritance.write_text(inheritance.read_text().replace("FORMAT: Final = 1", "FORMAT: Final = 1000"))
 
 
 def dies_when_let_serve(tree):
-    inheritance = tree / "edge/inheritance.py"
+    inheritance = tree / "edge/change/inheritance.py"
     text = inheritance.read_text().replace(
         "    def serving(self) -> None:\n", "    def serving(self) -> None:\n        os.kill(os.getpid(), 9)\n"
     )

@@ -7,7 +7,7 @@ from edge import keyserver
 from edge.__main__ import cli
 from edge.errors import EdgeError
 from edge.keyless.client import subject_key_identifier
-from tests.edge.test_certs import certificate, chain_pem, key_pem, p256
+from tests.edge.certificates.test_certs import certificate, chain_pem, key_pem, p256
 from tests.edge.test_signers import Files
 
 

@@ -239,7 +239,8 @@ def test_the_number_of_workers_changes_without_loss(edge, origin):
 
 LATE = """
 import time
-from edge import sockets, worker
+from edge import worker
+from edge.processes import sockets
 whole = sockets.ListeningSocket.close
 def drain(self, drain=worker.EdgeWorker._drain):
     sockets.ListeningSocket.beat = self.notify

@@ -11,7 +11,8 @@ from tests.edge.server import until
 
 PROGRAM = """
 import os
-from edge import serving, worker
+from edge import worker
+from edge.certificates import serving
 master = os.getpid()
 beat, prepare = worker.EdgeWorker._beat, serving.Serving.prepare
 def _beat(self):

@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed448
 
-from edge import certs, config, plane
+from edge import config, plane
+from edge.certificates import certs
 from edge.errors import ConfigError
 from edge.keyless.client import KeylessSigner
 from edge.settings import Certificate
 from edge.signers import KeylessKey, Pkcs11Key, key_files
-from tests.edge.test_certs import certificate, chain_pem, key_pem, p256
+from tests.edge.certificates.test_certs import certificate, chain_pem, key_pem, p256
 from tests.edge.test_config import parse, with_line
 
 KEYLESS = {"signer": "keyless", "servers": ["10.0.0.5:2407"], "ca": "ca.pem", "chain": "us.pem", "key": "us.key"}

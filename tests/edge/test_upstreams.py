@@ -6,7 +6,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from edge import config, plane, upstreams
 from edge.errors import ConfigError
-from edge.labels import Labels
+from edge.observe.labels import Labels
 from edge.tls import Refuse
 
 TEXT = """

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, x25519
 
 from cext.crypto import mlkem
 from cext.tls import inspect
-from edge.compression import Zlib
+from edge.certificates.compression import Zlib
 from tests.cext.tls.peer import message, record, records, u16s, vector
 
 ALERT, HANDSHAKE, APPLICATION_DATA, CCS = 21, 22, 23, 20

@@ -10,7 +10,7 @@ from cext.proxy.trace import TraceSettings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge import spans
+from edge.observe import spans
 from tests.cext.proxy.harness import Backend, Client, Edge, H2Client, echo, get, post, reply, serving, until
 from tests.cext.proxy.hooked import directed
 from tests.cext.proxy.test_directing import Each, protocol

@@ -3,9 +3,9 @@
 import copy
 import math
 
-from edge import figures
 from edge.commands import picture
-from edge.counting import Counting
+from edge.observe import figures
+from edge.observe.counting import Counting
 
 NOW = 1_800_000_000.0
 DAY = 86400.0

@@ -1,0 +1,1 @@
+"""Access log, error log and key log, and the process that writes them."""

@@ -95,6 +95,7 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         setproctitle(f"edge: worker {self.slot.index} (generation {self.generation.number})")
         # The master sends SIGABRT to a worker that hangs: it tells where. A crash does, too.
         faulthandler.enable(self.dump.fd)
+        expect_heartbeat(self.cfg.timeout)  # a hook's module may hang while it is imported, and the master be gone
         gc.freeze()  # what the master made stays shared: no collection here writes to it
         settings = self.generation.prepared.settings
         self.sockets_by_bind: dict[Bind, socket.socket] = dict(self.slot.sockets)

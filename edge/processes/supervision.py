@@ -76,6 +76,7 @@ class Overseer:
 
 
 def expect_heartbeat(timeout: float) -> None:
-    """In the worker, at each beat: the kernel ends it when none follows. It does so even when a hook never returns from
-    C code and the master, who would, is dead: such a worker would hold its sockets, and clients would wait there."""
+    """In the worker, at its start and at each beat: the kernel ends it when none follows. It does so even when code of
+    a policy never returns and the master, who would, is dead: such a worker would hold its sockets, and clients would
+    wait there."""
     signal.setitimer(signal.ITIMER_REAL, timeout + ALARM_SECONDS)

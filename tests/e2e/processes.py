@@ -130,7 +130,7 @@ class Process:
             raise AssertionError(f"{self.popen.args[0]} did not end on SIGTERM:\n{self.output()[-2000:]}") from None
 
     def kill(self) -> None:
-        below = descendants(self.pid)
+        below = {*descendants(self.pid), *session(self.pid)} - {self.pid}
         if self.popen.poll() is None:
             self.popen.kill()
         self.popen.wait(10)
@@ -152,6 +152,25 @@ def title(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode(errors="replace")
     except OSError:
         return ""
+
+
+def alive(pid: int) -> bool:
+    """Whether there is such a process, and it has not ended without being waited for."""
+    return pid > 0 and _stat(pid)[:1] not in ([], ["Z"])
+
+
+def session(pid: int) -> list[int]:
+    """The living processes of the session that `pid` began, whoever their parents are now."""
+    entries = (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
+    return [p for p in entries if _stat(p)[3:4] == [str(pid)] and alive(p)]
+
+
+def _stat(pid: int) -> list[str]:
+    """From its state on (proc_pid_stat(5)); [] when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
 
 
 def descendants(pid: int) -> list[int]:

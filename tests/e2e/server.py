@@ -105,9 +105,9 @@ class Edge:
 
     # Its life.
 
-    def start(self, since: int = 0) -> "Edge":
-        """`since`: the `mark` from which its log counts, where there was one before."""
+    def start(self) -> "Edge":
         self.write()
+        since = self.mark()  # one that ran before may have written there
         self.process = Process(
             [*self._program, "run", "--config", self.config],
             self.directory / "output.log",

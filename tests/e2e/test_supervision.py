@@ -3,12 +3,11 @@
 import os
 import signal
 import threading
-from pathlib import Path
 
 import pytest
 
 from tests.e2e.client import Client
-from tests.e2e.processes import wait_until
+from tests.e2e.processes import alive, wait_until
 from tests.e2e.scripted import OK
 from tests.e2e.server import Edge
 from tests.e2e.test_lifecycle import Load
@@ -56,13 +55,6 @@ def hanging(tmp_path, pki, backend, manager):
     if edge.process.popen.poll() is None:
         edge.process.stop()
     edge.process.kill()
-
-
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def ask(edge, path):
@@ -143,7 +135,7 @@ def test_a_killed_master_is_replaced_at_once(make_edge, backend, tmp_path):
         first.popen.wait()
         edge.wait_error("the master is gone: this worker drains", mark)
         assert pid_file.read_text() == f"{first.pid}\n"
-        edge.start(since=edge.mark())
+        edge.start()
         assert int(pid_file.read_text()) == edge.pid
         before = load.served
         wait_until(lambda: load.served > before + 100, 30, "load")

@@ -17,7 +17,7 @@ import pytest
 
 from edge.change.upgrade import command
 from tests.e2e.client import Client
-from tests.e2e.processes import ROOT, answers, children, descendants, free_port, run, wait_until
+from tests.e2e.processes import ROOT, alive, answers, children, descendants, free_port, run, session, wait_until
 from tests.e2e.server import Edge
 from tests.e2e.test_lifecycle import Load
 from tests.edge.processes.test_systemd import Manager
@@ -95,13 +95,6 @@ class Upgradable(Edge):
         assert self.process.popen.wait(30) == 0
         if health:
             self.check_health()
-
-
-def alive(pid: int) -> bool:
-    try:
-        return pid > 0 and Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 @pytest.fixture
@@ -303,7 +296,7 @@ def dies_when_let_serve(tree):
 )
 def test_a_version_that_does_not_come_up(make_upgradable, versions, change, reason):
     stuck = change in (stuck_boot, stuck_start)
-    edge = make_upgradable(server={"upgrade_timeout": "1s" if stuck else "30s"})
+    edge = make_upgradable(server={"upgrade_timeout": "1s", "worker_timeout": "3s"} if stuck else {})
     before, workers = edge.pid, edge.workers()
     versions.make("2.0", change)
     versions.link("2.0")
@@ -317,7 +310,7 @@ def test_a_version_that_does_not_come_up(make_upgradable, versions, change, reas
     assert edge.in_error_log(rf"upgrade failed, edge 1\.0 goes on: {re.escape(reason)}")
     assert edge.pid == before
     assert edge.workers() == workers
-    wait_until(lambda: not set(children(before)) - _of(edge), 30, "nothing left of the new version")
+    wait_until(lambda: set(session(before)) <= {before, *_of(edge)}, 30, "nothing left of the new version")
     edge.end(health=change is not broken_import)
 
 

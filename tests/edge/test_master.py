@@ -13,14 +13,8 @@ from pathlib import Path
 import pytest
 
 from edge import demo
+from tests.e2e.processes import alive
 from tests.edge.server import Load, Origin, free_port, until
-
-
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def test_titles_name_master_slot_and_generation(edge):

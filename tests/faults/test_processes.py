@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from tests.e2e.processes import Process, children, open_files, title, wait_until
-from tests.faults.watching import MINUTES, SECONDS, Crowd, Watch, ends_whole, session, upstreams, workers
+from tests.e2e.processes import Process, children, open_files, session, title, wait_until
+from tests.faults.watching import MINUTES, SECONDS, Crowd, Watch, ends_whole, upstreams, workers
 
 DURATIONS = [
     pytest.param(3.0, 3, id="seconds"),

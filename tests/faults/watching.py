@@ -18,9 +18,8 @@ import ssl
 import tempfile
 import threading
 import time
-from pathlib import Path
 
-from tests.e2e.processes import SANITIZED, children, descendants, open_files, rss, title, wait_until
+from tests.e2e.processes import SANITIZED, children, descendants, open_files, rss, session, title, wait_until
 from tests.e2e.server import Edge
 
 SECONDS = 30
@@ -225,23 +224,11 @@ def _temporary() -> set[str]:
     return {name for pattern in patterns for name in glob.glob(pattern)}
 
 
-def session(pid: int) -> list[str]:
-    """Processes of the session that `pid` began, dead or alive."""
-    found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            with contextlib.suppress(OSError):
-                fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
-                if int(fields[3]) == pid and fields[0] != "Z":
-                    found.append(f"{entry} {title(int(entry))}")
-    return found
-
-
 def ends_whole(edge: Edge) -> None:
     """The server ends when it is told to, and nothing of it is left."""
     pid = edge.pid
     edge.stop(20)
-    wait_until(lambda: not session(pid), SETTLE_SECONDS, f"the end of {session(pid)}")
+    wait_until(lambda: not session(pid), SETTLE_SECONDS, f"the end of {[title(p) for p in session(pid)]}")
 
 
 def upstreams(backend) -> dict:

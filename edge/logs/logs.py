@@ -17,12 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from edge.backoff import Backoff
 from edge.logs import logger, logline
 from edge.logs import targets as logtargets
 from edge.logs.logger import Output, Plan, Tally
 from edge.logs.logline import Event
 from edge.logs.settings import FACILITIES, AccessLog, ErrorLog, KeyLog, Syslog, access_target, error_target
+from edge.processes.child import Child
 from edge.schema import Place
 from edge.settings import Settings
 
@@ -30,7 +30,6 @@ _BUFFER: Final = 8 << 20
 """What may wait for the writing process, where the system lets us have it (`net.core.wmem_max`)."""
 _SO_SNDBUFFORCE: Final = 32
 _RESTART_SECONDS: Final = (0.1, 10.0)
-_STEADY_SECONDS: Final = 60.0
 _END_SECONDS: Final = logger.FLUSH_SECONDS + 1.0
 
 
@@ -115,11 +114,9 @@ class Logs:
         self._near = near
         self.tally = Tally()
         self._control: socket.socket | None = None
-        self._pid = self._pidfd = -1
+        self._child = Child(*_RESTART_SECONDS)
         self._settings: Settings | None = None
         self._owner = (os.geteuid(), os.getegid())
-        self._backoff = Backoff(*_RESTART_SECONDS)
-        self._start_at = self._started = 0.0
 
     def use(self, settings: Settings, owner: tuple[int, int]) -> None:
         """Lines go where these settings say, from now on; what was said before goes where it was to go. Files that
@@ -137,59 +134,48 @@ class Logs:
 
     def keep(self) -> float:
         """To be called every now and then: sees to it that the process runs -> the latest next time."""
-        if self._pidfd >= 0 and _readable(self._pidfd):
-            self._forget()
-            now = time.monotonic()
-            if now - self._started > _STEADY_SECONDS:
-                self._backoff.succeeded()
-            wait = self._backoff.failed()
-            self._start_at = now + wait
-            self.sender.event(3, f"the process that writes the logs has ended; the next starts in {wait:.1f} s")
-        if self._settings and self._control is None and time.monotonic() >= self._start_at:
+        if self._child.has_ended():
+            self._hang_up()
+            wait = f"the next starts in {self._child.wait:.1f} s"
+            self.sender.event(3, f"the process that writes the logs has ended; {wait}")
+        if self._settings and self._child.may_start():
             self._start()
-        return math.inf if self._control else self._start_at
+        return math.inf if self._control else self._child.start_at
 
     def describe(self) -> dict[str, Any]:
         """For the master's state: the process, and how many lines were lost on their way out of it, by log."""
-        return {"pid": self._pid if self._control else None, "dropped": self.tally.read()}
+        return {"pid": self._child.pid, "dropped": self.tally.read()}
 
     def leave(self) -> None:
         """In a process that is not the master: it keeps the sender alone."""
         self._far.close()
-        self._forget()
+        self._child.forget()
+        self._hang_up()
 
     def end(self) -> None:
         """The master ends: waits, for a bounded time, until what has been said is written. Nothing can be said then."""
         self._near.close()
         self._far.close()
-        if self._control:
-            self._control.close()
-            self._control = None
-        if self._pidfd >= 0:
-            _readable(self._pidfd, _END_SECONDS)
+        self._hang_up()
+        self._child.await_end(_END_SECONDS)
 
-    def _forget(self) -> None:
+    def _hang_up(self) -> None:
         if self._control:
             self._control.close()
             self._control = None
-        if self._pidfd >= 0:
-            os.close(self._pidfd)
-            self._pidfd = -1
 
     def _start(self) -> None:
         own, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            pid = os.fork()
+            forked = self._child.fork()
         except OSError as e:
             own.close()
             far.close()
-            self._start_at = time.monotonic() + self._backoff.failed()
             self.sender.event(3, f"the process that writes the logs cannot be started: {e}")
             return
-        if pid == 0:
+        if forked:
             logger.serve(self._far, far, self.tally, lambda: self._become(*self._owner))
         far.close()
-        self._pid, self._pidfd, self._started = pid, os.pidfd_open(pid), time.monotonic()
         self._control = own
         if self._settings:
             self._tell(self._settings)
@@ -293,9 +279,3 @@ def journal_prefix(syslog: Syslog) -> bytes:
     return logtargets.entry(
         {"PRIORITY": "6", "SYSLOG_IDENTIFIER": syslog.tag, "SYSLOG_FACILITY": str(FACILITIES[syslog.facility])}
     )
-
-
-def _readable(fd: int, seconds: float = 0.0) -> bool:
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(seconds * 1000))

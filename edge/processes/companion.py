@@ -5,26 +5,21 @@ The master keeps one while there is work for it, starts it again, later and late
 when the work changes. It ends with the master.
 """
 
-import contextlib
 import os
-import select
 import signal
 import socket
-import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
 from setproctitle import setproctitle
 
-from edge.backoff import Backoff
 from edge.logs.errorlog import one_line
 from edge.processes import channel
 from edge.processes.channel import Channel
+from edge.processes.child import Child
 
 RESTART_SECONDS: Final = (1.0, 60.0)
 """Until the next start, after a first death and at most."""
-STEADY_SECONDS: Final = 60.0
-"""After which a death is a first one again."""
 
 Log = Callable[[str, str], None]
 """Called with level and message."""
@@ -54,66 +49,54 @@ class Companion:
         self._leave = leave
         self._become = become
         self._work: Work | None = None
-        self._pidfd = -1
-        self._start_at = self._started = 0.0
-        self._backoff = Backoff(*RESTART_SECONDS)
-        self.pid: int | None = None
-        """None while it does not run."""
+        self._child = Child(*RESTART_SECONDS)
         self.channel: Channel | None = None
         """The line to it, while it runs."""
+
+    @property
+    def pid(self) -> int | None:
+        """None while it does not run."""
+        return self._child.pid
 
     def keep(self, work: Work | None) -> None:
         """To be called every now and then: sees to it that the process runs, if there is work."""
         if work != self._work:
             self.stop()
-            self._work, self._start_at = work, 0.0
-            self._backoff.succeeded()
-        if self.pid is not None and _has_ended(self._pidfd):
-            self.stop()
-            if time.monotonic() - self._started > STEADY_SECONDS:
-                self._backoff.succeeded()
-            wait = self._later()
-            self._log("error", f"the process that {self._what} has ended; the next starts in {wait:.1f} s")
-        if work is not None and self.pid is None and time.monotonic() >= self._start_at:
+            self._work = work
+            self._child.anew()
+        if self._child.has_ended():
+            self._hang_up()
+            self._log("error", f"the process that {self._what} has ended; the next starts in {self._child.wait:.1f} s")
+        if work is not None and self._child.may_start():
             self._start(work)
 
     def stop(self) -> None:
         """Ends it. It has nothing to lose."""
-        if self.pid is None:
-            return
-        with contextlib.suppress(OSError):
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        os.close(self._pidfd)
-        if self.channel:
-            self.channel.close()
-        self.pid = self.channel = None
+        self._child.kill()
+        self._hang_up()
 
     def leave(self) -> None:
         """In another process: what is the master's of this one is closed."""
-        if self.pid is not None:
-            os.close(self._pidfd)
-            if self.channel:
-                self.channel.close()
+        self._child.forget()
+        self._hang_up()
 
-    def _later(self) -> float:
-        """Puts the next start off -> by how many seconds."""
-        wait = self._backoff.failed()
-        self._start_at = time.monotonic() + wait
-        return wait
+    def _hang_up(self) -> None:
+        if self.channel:
+            self.channel.close()
+            self.channel = None
 
     def _start(self, work: Work) -> None:
         own, far = socket.socketpair()
         try:
-            pid = os.fork()
+            forked = self._child.fork()
         except OSError as e:
             own.close()
             far.close()
-            wait = self._later()
-            self._log("error", f"the process that {self._what} cannot be started: {e}; again in {wait:.1f} s")
+            wait = f"again in {self._child.wait:.1f} s"
+            self._log("error", f"the process that {self._what} cannot be started: {e}; {wait}")
             return
-        if pid:
+        if not forked:
             far.close()
-            self.pid, self._pidfd, self._started = pid, os.pidfd_open(pid), time.monotonic()
             self.channel = Channel(own, channel.WORKER_SAYS_MOST)
             return
         try:
@@ -133,9 +116,3 @@ class Companion:
         self._leave()
         self._become(*work.owner)
         work.run(line)
-
-
-def _has_ended(pidfd: int) -> bool:
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))

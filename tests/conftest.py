@@ -2,6 +2,7 @@
 new ones."""
 
 import os
+import signal
 
 from hypothesis import HealthCheck, is_hypothesis_test, settings
 
@@ -10,6 +11,10 @@ FUZZ_EXAMPLES = int(os.environ.get("EDGE_FUZZ_EXAMPLES", "0"))
 # What a change is judged by must not change with the day.
 settings.register_profile("suite", derandomize=not FUZZ_EXAMPLES)
 settings.load_profile("suite")
+
+# A shell that starts the suite in the background has it ignore SIGINT, and what it starts would, too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):

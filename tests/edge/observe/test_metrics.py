@@ -21,7 +21,7 @@ from edge.observe.metric_names import NAMES
 from edge.observe.observer import Request, View
 from edge.observe.settings import Endpoint, Metrics
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 STATE = {
     "version": "1.2.3",
     "pid": os.getpid(),

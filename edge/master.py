@@ -8,7 +8,7 @@ What gunicorn does stays: signals, forking, reaping, heartbeats, the PID file. W
   all or none of them (`edge.change.reload`); where it needs other processes, they start beside the old, and only when
   all of them could serve do they take over and the old ones drain. Until then any fault (in the file, an address, a
   worker that does not boot) takes everything back, and the old generation never noticed.
-- Nothing here waits, except for signals, for moments (`due`) and for descriptors (`watch`): `manage_workers` is
+- Nothing here waits, except for signals, moments and descriptors (`edge.processes.waiting`): `manage_workers` is
   called on every turn of gunicorn's loop and moves things on by one step. Which worker fills a slot is always read
   off `WORKERS`, so no way of dying leaves a slot taken.
 """
@@ -18,30 +18,23 @@ import dataclasses
 import faulthandler
 import gc
 import math
-import os
 import queue
-import resource
-import select
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Final
 
-from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
-from gunicorn.config import Config
 from gunicorn.errors import HaltServer
 from setproctitle import setproctitle
 
 from edge import __version__, plane
-from edge.addresses import Addresses
 from edge.admin import state
 from edge.admin.administration import Administration
 from edge.certificates.renewal import Renewal
-from edge.change.generation import DRAIN_MARGIN_SECONDS, Generation, Generations
+from edge.change.generation import DRAIN_MARGIN_SECONDS, Generation
 from edge.change.inheritance import FORMAT, Inheritance, Lend
 from edge.change.material import Material
 from edge.change.reload import AskedBy, InPlace, Reloads
@@ -49,16 +42,20 @@ from edge.change.rollout import Commit, Rollout, read_answer
 from edge.change.upgrade import Upgrade
 from edge.errors import EdgeError
 from edge.observe.observation import Observation
-from edge.processes import channel, systemd
+from edge.processes import channel, pidfile, systemd
 from edge.processes.channel import Channel, ChannelError
 from edge.processes.companion import Companion
 from edge.processes.pidfile import TITLE, PidFile
-from edge.processes.privileges import drop_privileges, keep_memory
+from edge.processes.privileges import drop_privileges, keep_memory, raise_file_limit
 from edge.processes.slots import CRASH_LOOP, Slot, Slots, Staged
 from edge.processes.sockets import ListeningSocket
 from edge.processes.supervision import Overseer
+from edge.processes.waiting import Waiting
 from edge.settings import Bind
 from edge.worker import EdgeWorker
+
+if TYPE_CHECKING:
+    from edge.application import Application
 
 # Old generations that may drain at a time; beyond that the oldest is ended early.
 DRAINING_GENERATIONS: Final = 4
@@ -77,51 +74,18 @@ class Takeover:
     workers: list[EdgeWorker] = dataclasses.field(default_factory=list)
 
 
-class Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
-    """What gunicorn calls the application: here, the configuration file."""
-
-    def __init__(self, file: Path, welcome: str = "") -> None:
-        self.generations = Generations(file)
-        self.welcome = welcome
-        self.addresses = Addresses()
-        self.cfg: Config = None
-        super().__init__("edge", prog="edge")
-
-    def do_load_config(self) -> None:
-        """Loads nothing: `generations` does, and the master decides when one holds."""
-
-    def run(self) -> None:
-        """Serves until stopped. Raises EdgeError when that cannot begin; ends in SystemExit otherwise."""
-        given = systemd.given_sockets(os.environ)
-        notifier = systemd.Notifier.from_environment(os.environ)
-        keep_memory(private=True)  # before any key is in it
-        inheritance = Inheritance.from_environment(os.environ)
-        if inheritance:
-            self.generations.inherit(inheritance.estate, inheritance.take)
-        first = self.generations.next()
-        self.cfg = first.cfg
-        if inheritance:
-            inheritance.speak_up()
-        self.generations.logs.use(first.prepared.settings, first.owner)
-        try:
-            Master(self, first, systemd.Service(notifier), given, inheritance).run()
-        except RuntimeError as e:
-            # the PID file: another master runs, or its directory is gone
-            raise EdgeError(str(e)) from None
-
-
 class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     # Compared with the exit code of a dead worker, to end the master: that is for this class to judge.
     WORKER_BOOT_ERROR = APP_LOAD_ERROR = -1
 
-    app: Application
+    app: "Application"
     pidfile: PidFile | None
     num_workers: int
     WORKERS: dict[int, EdgeWorker]
 
     def __init__(
         self,
-        app: Application,
+        app: "Application",
         first: Generation,
         service: systemd.Service,
         given: dict[Bind, list[ListeningSocket]],
@@ -136,8 +100,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._rollouts = 0
         self._spawning = Slot(-1)
         self._overseer = Overseer()
-        self._watched: dict[int, Callable[[], None]] = {}
-        self._due = math.inf
+        self.waiting = Waiting()
         self.WORKERS = {}
         super().__init__(app)
         self.reloads = Reloads(self.may_change, self._begin_reload, self._report)
@@ -159,7 +122,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         keep_memory(private=not self.current.prepared.settings.server.core_dumps)
         faulthandler.enable(2)
         setproctitle(TITLE)
-        self._open_wakeup()
+        self.waiting.open()
         if self.inheritance:
             self._inherit(self.inheritance)
         self._stage(self.current, self.num_workers, first=True)
@@ -251,50 +214,24 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     def watch(self, fd: int, callback: Callable[[], None]) -> None:
         """callback() on each turn on which the descriptor has something to read, or has ended."""
-        self._watched[fd] = callback
+        self.waiting.watch(fd, callback)
 
     def unwatch(self, fd: int) -> None:
         """To be called before the descriptor is closed."""
-        self._watched.pop(fd, None)
+        self.waiting.unwatch(fd)
 
     def due(self, moment: float) -> None:
         """The next turn comes at that moment (monotonic) at the latest. It holds for that turn alone."""
-        self._due = min(self._due, moment)
-
-    def _open_wakeup(self) -> None:
-        """A pipe that every signal writes to, so that none comes unseen between a look and the wait."""
-        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
-        self.watch(self._wake_read, self._clear_wakeup)
-
-    def _leave_wakeup(self) -> None:
-        """In another process."""
-        signal.set_wakeup_fd(-1)
-        os.close(self._wake_read)
-        os.close(self._wake_write)
-
-    def _clear_wakeup(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while os.read(self._wake_read, 4096):
-                pass
+        self.waiting.due(moment)
 
     def wait_for_signals(self, timeout: float = TURN_SECONDS) -> list[int]:
         """The signals that have come; after a wait, unless some have come before."""
         signals = list(self._signals())
-        until = min(self._due, time.monotonic() + timeout)
-        self._due = math.inf
+        until = self.waiting.until(timeout)
         if not signals:
-            self._wait(until)
+            self.waiting.wait(until)
             signals = list(self._signals())
         return signals
-
-    def _wait(self, until: float) -> None:
-        poll = select.poll()
-        for fd in self._watched:
-            poll.register(fd, select.POLLIN)
-        for fd, _ in poll.poll(max(0, math.ceil((until - time.monotonic()) * 1000))):
-            if fd in self._watched:  # one callback may end another's
-                self._watched[fd]()
 
     def _signals(self) -> Iterator[int]:
         with contextlib.suppress(queue.Empty):
@@ -492,18 +429,9 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     def _move_pid_file(self) -> None:
         """Has it where the configuration wants it. At a start RuntimeError: another master has it, whose place this one
         does not take; later its lack is told."""
-        wanted = self.current.prepared.settings.server.pid_file
-        name = str(wanted) if wanted else None
-        if name == (self.pidfile and self.pidfile.fname):
-            return
-        if self.pidfile:
-            self.pidfile.unlink()
-        self.pidfile = PidFile(name) if name else None
         try:
-            if self.pidfile and self.inheritance:
-                self.pidfile.take(self.pid)
-            elif self.pidfile:
-                self.pidfile.create(self.pid)
+            wanted = self.current.prepared.settings.server.pid_file
+            self.pidfile = pidfile.moved(self.pidfile, wanted, self.pid, succeeds=self.inheritance is not None)
         except (RuntimeError, OSError) as e:
             self.pidfile = None
             if self.takeover and self.takeover.previous is None:
@@ -664,21 +592,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     def leave(self, worker: EdgeWorker) -> None:
         """After the fork, in the worker: what is not its own is closed."""
-        self._leave_wakeup()
-        self.app.generations.logs.leave()
-        own = set(worker.sockets)
-        for s in self.LISTENERS:
-            if s not in own:
-                s.close()
-        for sibling in self.WORKERS.values():
-            sibling.channel.close()
-            sibling.dump.close()
-        for companion in self.companions:
-            companion.leave()
-        self.administration.leave()
-        self.upgrade.leave()
-        if self.inheritance:
-            self.inheritance.leave()
+        self._leave(keep=worker.sockets)
         self.observation.leave(worker=True)
         # What it serves is the worker's to let go of, when another configuration comes.
         del self.current
@@ -693,14 +607,21 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     def _leave_workers(self) -> None:
         """In the observer: what is not its own."""
-        self._leave_wakeup()
+        self._leave()
+        for worker in self.WORKERS.values():
+            worker.tmp.close()
+
+    def _leave(self, keep: Iterable[socket.socket] = ()) -> None:
+        """What no other process has use for, but for some of the listening sockets."""
+        self.waiting.leave()
         self.app.generations.logs.leave()
+        kept = set(keep)
         for s in self.LISTENERS:
-            s.close()
+            if s not in kept:
+                s.close()
         for worker in self.WORKERS.values():
             worker.channel.close()
             worker.dump.close()
-            worker.tmp.close()
         for companion in self.companions:
             companion.leave()
         self.administration.leave()
@@ -782,9 +703,3 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     def _accepts(self, slot: Slot) -> bool:
         """Whether one of the slot's workers may still hold a connection that is not accepted."""
         return any(w.accepts() for w in self.WORKERS.values() if w.slot is slot)
-
-
-def raise_file_limit() -> None:
-    """As many open files as the hard limit allows: each connection is one, or two."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -4,7 +4,7 @@ import click
 
 from edge import demo
 from edge import example as examples
-from edge.master import Application
+from edge.application import Application
 
 
 @click.command(short_help="Serve one of the examples in docs/examples.")

@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 
 from edge import demo
+from edge.application import Application
 from edge.commands import options
-from edge.master import Application
 
 
 @click.command()

@@ -22,6 +22,20 @@ class PidFile(Pidfile):  # type: ignore[misc]  # gunicorn has no types
         self.create(pid)
 
 
+def moved(held: PidFile | None, wanted: Path | None, pid: int, *, succeeds: bool) -> PidFile | None:
+    """The file of the master `pid` is where it is wanted, and nowhere else; one that `succeeds` another master takes it
+    from that. Raises RuntimeError, when another master has it, or OSError; then there is none."""
+    if held and wanted and held.fname == str(wanted):
+        return held
+    if held:
+        held.unlink()
+    if not wanted:
+        return None
+    made = PidFile(str(wanted))
+    (made.take if succeeds else made.create)(pid)
+    return made
+
+
 def _is_master(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(TITLE.encode())

@@ -35,6 +35,7 @@ from edge.change.material import Material
 from edge.clients import ClientTrust
 from edge.early_data import EarlyData
 from edge.handshake import WRAPPER, Handshakes
+from edge.logs.logline import Log
 from edge.observe import traces
 from edge.observe.labels import ROUTE, Labels, route_label
 from edge.observe.traces import Traces
@@ -341,7 +342,7 @@ def _by_policy(
     return tuple((policies[name], tuple(of_policy)) for name, of_policy in found.items())
 
 
-def make_hooks(prepared: Prepared, log: policy.Log) -> object:
+def make_hooks(prepared: Prepared, log: Log) -> object:
     """Makes the policies' objects, in a worker: routes have theirs then, the server's is returned; None without one."""
     with prepared.modules.importing() if prepared.modules else contextlib.nullcontext():
         for of_routes, routes in prepared.route_policies:
@@ -385,7 +386,7 @@ def _client_auth(
 class Signers:
     """In a worker: what signs by asking others, started with report(level, message) for its troubles."""
 
-    def __init__(self, plane: Plane, report: Callable[[str, str], None]) -> None:
+    def __init__(self, plane: Plane, report: Log) -> None:
         self._plane = plane
         self._report = report
         self._started: list[Any] = []
@@ -412,7 +413,7 @@ class Signers:
 
 
 def open_plane(
-    error_log: Callable[[str, str], None],
+    error_log: Log,
     *,
     addresses: AddressTable,
     memory_limit: int,

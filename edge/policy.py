@@ -16,7 +16,7 @@ import math
 import os
 import stat
 import traceback
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -42,6 +42,7 @@ from edge.handshake import (
     unseal,
 )
 from edge.hook_modules import Modules
+from edge.logs.logline import Log
 from edge.schema import Kind, Place, Rate, nearest
 from edge.seldom import Seldom
 
@@ -79,7 +80,6 @@ MAY_WAIT: Final = ("director", "response", *handshake.HOOKS)
 OF_ROUTES: Final = ("director", "response")
 """Those that a route may have of its own."""
 
-Log = Callable[[str, str], None]
 Wanted = tuple[str, Place, bool]
 """A policy, "module:Class", where it is named, and whether that is at a route."""
 

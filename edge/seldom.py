@@ -1,8 +1,9 @@
 """What repeats is told now and then, with how often it came meanwhile."""
 
 import time
-from collections.abc import Callable
 from typing import Final
+
+from edge.logs.logline import Log
 
 SECONDS: Final = 10.0
 REMEMBERED: Final = 256
@@ -11,7 +12,7 @@ REMEMBERED: Final = 256
 class Seldom:
     """Passes messages on, each kind of them once in ten seconds at most."""
 
-    def __init__(self, tell: Callable[[str, str], None]) -> None:
+    def __init__(self, tell: Log) -> None:
         """`tell(level, message)` is the log's."""
         self._tell = tell
         self._told: dict[str, tuple[float, int]] = {}

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from edge.admin import answers
-from edge.admin.control import Command, Control, Log
+from edge.admin.control import Command, Control
 from edge.admin.questions import Questions
 from edge.admin.settings import Admin
 from edge.admin.socketfile import AdminSocket
 from edge.certificates.inventory import Inventory
 from edge.change.inheritance import Lend, Part, Take
+from edge.logs.logline import Log
 from edge.settings import Settings
 
 if TYPE_CHECKING:

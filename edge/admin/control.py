@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol
 from edge.admin.socketfile import AdminSocket
 from edge.errors import EdgeError
 from edge.logs.errorlog import one_line
+from edge.logs.logline import Log
 
 CLIENTS_MOST: Final = 32
 ACCEPTED_AT_ONCE: Final = 16
@@ -45,8 +46,6 @@ Command = Callable[[Any, Mapping[str, Any], "Answer"], None]
 ValueError for arguments, is answered with what it says."""
 Lines = Iterator[Mapping[str, object] | None]
 """None: a piece of work is done, and there is no line of it."""
-Log = Callable[[str, str], None]
-"""Level and message."""
 
 
 class Source(Protocol):

@@ -8,14 +8,12 @@ from typing import Final
 from cryptography import x509
 
 from edge.certificates.certs import Identity, subject
+from edge.logs.logline import Log
 
 DAYS: Final = (14, 7, 3, 1, 0)
 """Days before the end at which it is told; what has less than this left when it is loaded is told then."""
 LOOK_SECONDS: Final = 60.0
 _URGENT_DAYS: Final = 1
-
-Log = Callable[[str, str], None]
-"""Called with level and message."""
 
 
 class Expiry:

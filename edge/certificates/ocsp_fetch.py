@@ -17,7 +17,7 @@ import io
 import os
 import re
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, cast
 from urllib.parse import quote, urlsplit
@@ -29,6 +29,7 @@ from edge.backoff import Backoff, spread
 from edge.certificates import ocsp
 from edge.certificates.ocsp import Answer, OcspError
 from edge.logs.errorlog import one_line
+from edge.logs.logline import Log
 
 FETCH_SECONDS: Final = 15.0
 """For a response, from the look-up of the responder's name on."""
@@ -41,9 +42,6 @@ RETRY_SECONDS: Final = (5.0, 3600.0)
 """After a first failure, and at most."""
 
 _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,9})[ \t]*\r\n", re.I)
-
-Log = Callable[[str, str], None]
-"""Called with level and message."""
 
 
 class Cache:

@@ -13,14 +13,13 @@ from edge.certificates.serving import CERTIFICATES
 from edge.change.generation import Generation, Generations
 from edge.change.rollout import Commit, Rollout
 from edge.errors import EdgeError
+from edge.logs.logline import Log
 from edge.processes.companion import Companion
 from edge.worker import EdgeWorker
 
 # A new certificate waits this long for the OCSP response without which clients refuse it.
 STAPLE_SECONDS: Final = 60.0
 
-Log = Callable[[str, str], None]
-"""Called with level and message."""
 Begin = Callable[[str, object, Commit], Rollout]
 """Makes the rollout of a kind and content that every worker prepares, and of what the master itself has."""
 

@@ -17,8 +17,9 @@ from typing import Final
 
 from edge.certificates import ocsp
 from edge.certificates.certs import Identity
-from edge.certificates.ocsp_fetch import Cache, Fetcher, Log, Target
+from edge.certificates.ocsp_fetch import Cache, Fetcher, Target
 from edge.certificates.serving import Serving
+from edge.logs.logline import Log
 from edge.schema import Place
 from edge.settings import Settings
 

@@ -16,6 +16,7 @@ from edge.change.generation import Generation
 from edge.change.material import Material
 from edge.change.rollout import Rollout
 from edge.change.succession import CONFIGURATION
+from edge.logs.logline import Log
 from edge.processes.slots import Staged
 from edge.worker import EdgeWorker
 
@@ -51,7 +52,7 @@ class Reloads:
     `begin()` reads and validates; whoever decides calls `conclude`."""
 
     def __init__(
-        self, may_begin: Callable[[], bool], begin: Callable[[], None], log: Callable[[str, str], None]
+        self, may_begin: Callable[[], bool], begin: Callable[[], None], log: Log
     ) -> None:
         self._may_begin = may_begin
         self._begin = begin

@@ -20,6 +20,7 @@ from edge import plane
 from edge.certificates.stapling import Staples
 from edge.change.material import Handed, Material, from_pieces, in_pieces
 from edge.change.rollout import Parcel
+from edge.logs.logline import Log
 from edge.observe.labels import Labels
 from edge.plane import Prepared
 from edge.settings import Bind, Settings
@@ -93,7 +94,7 @@ def prepare(
     *,
     build: Callable[[Settings, Labels, Prepared, Material], Prepared],
     before: Prepared,
-    report: Callable[[str, str], None],
+    report: Log,
     take_over: Callable[[Successor], None],
 ) -> Successor:
     """Beside the worker's loop. Raises what makes it impossible."""
@@ -108,7 +109,7 @@ def _prepare(
     parcel: Parcel,
     build: Callable[[Settings, Labels, Prepared, Material], Prepared],
     before: Prepared,
-    report: Callable[[str, str], None],
+    report: Log,
     take_over: Callable[[Successor], None],
 ) -> Successor:
     pieces = iter(parcel.pieces)

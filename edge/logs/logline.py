@@ -15,7 +15,11 @@ is sending. A message is a letter and a body.
 import json
 import struct
 import time
+from collections.abc import Callable
 from typing import Final
+
+Log = Callable[[str, str], None]
+"""Says something in the error log: called with level and message."""
 
 ACCESS: Final = b"A"
 ENTRIES: Final = b"J"

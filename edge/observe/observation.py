@@ -9,8 +9,9 @@ from typing import Any, Final
 from edge.change.generation import Generation
 from edge.change.inheritance import Lend, Part, Take
 from edge.errors import ConfigError
+from edge.logs.logline import Log
 from edge.observe.counting import Counting
-from edge.observe.observer import LABELS, STATE, Log, Observing
+from edge.observe.observer import LABELS, STATE, Observing
 from edge.observe.settings import Endpoint
 from edge.processes.companion import Companion
 from edge.processes.sockets import REASONS

@@ -19,6 +19,7 @@ import h11
 from cext.base.stats import StatsTable
 
 from edge.logs.errorlog import one_line
+from edge.logs.logline import Log
 from edge.observe import figures, metrics
 from edge.observe.figures import Figures
 from edge.observe.labels import KINDS
@@ -48,8 +49,6 @@ _PIECE: Final = 1 << 16
 _SMALL: Final = 1 << 12
 """So much is read of a request before its size is looked at."""
 
-Log = Callable[[str, str], None]
-"""Called with level and message."""
 Headers = list[tuple[str, str]]
 Answer = tuple[int, Headers, bytes]
 """Status, header fields beside Content-Length, and content."""

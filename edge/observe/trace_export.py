@@ -24,12 +24,10 @@ from opentelemetry.trace.status import Status, StatusCode
 
 from edge import __version__
 from edge.logs.errorlog import one_line
+from edge.logs.logline import Log
 from edge.observe import spans
 from edge.observe.spans import Attempt, RecordError, Request
 from edge.observe.traces import Traces
-
-Log = Callable[[str, str], None]
-"""Called with level and message."""
 
 BATCH: Final = 512
 DELAY_MS: Final = 1000.0

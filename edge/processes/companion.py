@@ -14,15 +14,13 @@ from typing import Final, Protocol
 from setproctitle import setproctitle
 
 from edge.logs.errorlog import one_line
+from edge.logs.logline import Log
 from edge.processes import channel
 from edge.processes.channel import Channel
 from edge.processes.child import Child
 
 RESTART_SECONDS: Final = (1.0, 60.0)
 """Until the next start, after a first death and at most."""
-
-Log = Callable[[str, str], None]
-"""Called with level and message."""
 
 
 class Work(Protocol):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from edge import handovers
 from edge.change.inheritance import Lend, Part, Take, bind_of_json, bind_to_json
 from edge.errors import AddressInUseError
+from edge.logs.logline import Log
 from edge.plane import Prepared
 from edge.processes import sockets, systemd
 from edge.processes.orphans import Rendezvous
@@ -28,9 +29,6 @@ STEADY_SECONDS: Final = 10.0
 BACKOFF_SECONDS: Final = 10.0
 CRASH_LOOP: Final = 3
 """Workers of a slot in a row that did not last."""
-
-Log = Callable[[str, str], None]
-"""Called with level and message."""
 
 
 @dataclasses.dataclass(slots=True, eq=False)

@@ -3,7 +3,6 @@
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport uint64_t
 
-from cext.base.timers cimport Timer
 from cext.net.loop cimport Watcher
 
 cdef class Watchdog:
@@ -34,7 +33,6 @@ cdef class Watchdog:
 
 cdef class AsyncGuest(Watcher):
     """An asyncio event loop that runs inside the turns of a Loop."""
-    cdef Timer timer
     cdef readonly object aio
     cdef object selector
     cdef Watchdog watchdog              # None: nobody watches

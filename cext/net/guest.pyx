@@ -14,9 +14,9 @@ import threading
 from asyncio.events import _get_running_loop, _set_running_loop
 
 from cpython.ref cimport PyObject
+from libc.math cimport ceil
 from libc.stdint cimport uint32_t, uint64_t
 
-from cext.base.timers cimport timer_init
 from cext.lib.linux cimport EPOLLIN
 from cext.net.loop cimport Loop
 
@@ -99,7 +99,7 @@ cdef class AsyncGuest(Watcher):
         self.selector = selectors.EpollSelector()
         self.aio = asyncio.SelectorEventLoop(self.selector)
         self.fd = self.selector.fileno()
-        timer_init(&self.timer, self, 0)
+        loop.exact = self
         if loop.register(self, EPOLLIN) < 0:
             raise OSError("the asyncio guest cannot be watched")
 
@@ -130,15 +130,17 @@ cdef class AsyncGuest(Watcher):
         return task
 
     cdef void poke(self) noexcept:
+        cdef double due
         timers = self.aio._scheduled
         if self.aio._ready and not self.scheduled:
             self.scheduled = True
             self.loop.call_soon(self._scheduled_iteration)
         if timers:
-            delay = min(max(0.0, timers[0].when() - self.aio.time()), FAR)
-            self.loop.timers.arm(&self.timer, self.loop.now + <uint64_t> (delay * 1000) + 1)
+            # By the clock that both loops have, not from now on: or who pokes it often would put it off for ever.
+            due = min(timers[0].when(), self.aio.time() + FAR)
+            self.loop.exact_due = <uint64_t> ceil(due * 1000)
         else:
-            self.loop.timers.disarm(&self.timer)
+            self.loop.exact_due = 0
 
     cdef void on_event(self, uint32_t events) noexcept:
         self.iterate()
@@ -169,7 +171,8 @@ cdef class AsyncGuest(Watcher):
 
     def close(self):
         """Cancels what still runs, lets it clean up for a moment, and gives the guest's descriptors back."""
-        self.loop.timers.disarm(&self.timer)
+        self.loop.exact_due = 0
+        self.loop.exact = None
         self.loop.unregister(self)
         tasks = asyncio.all_tasks(self.aio)
         for task in tasks:

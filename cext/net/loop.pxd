@@ -29,6 +29,8 @@ cdef class Loop:
     cdef uint32_t *instances            # by file descriptor; raised at each registration (stale events differ)
     cdef int table_size
     cdef int watching                   # how many are registered
+    cdef uint64_t exact_due             # ms; 0: not armed. The one timer that does not wait for a tick of the wheel:
+    cdef TimerOwner exact               # that of asyncio, where pauses are short and many
     cdef bint stopping
     cdef object wake_read
     cdef object wake_write
@@ -45,4 +47,5 @@ cdef class Loop:
     cdef void at_turn_end(self, Watcher w) noexcept
     cdef void read_clock(self) noexcept nogil
     cdef int grow(self, int fd) noexcept
+    cdef int wait_ms(self) noexcept nogil
     cdef int turn(self) except -1

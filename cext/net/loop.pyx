@@ -10,6 +10,7 @@ import signal
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport EINTR, errno
+from libc.limits cimport INT_MAX
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free, realloc
 
@@ -209,7 +210,7 @@ cdef class Loop:
         self.read_clock()
         if self.stats != NULL and self.woken_us:
             count_turn(self.stats, self.now_us - self.woken_us, self.now_us)
-        wait = 0 if self.deferred or self.unfinished or self.ending else self.timers.wait_ms(self.now)
+        wait = 0 if self.deferred or self.unfinished or self.ending else self.wait_ms()
         with nogil:
             n = epoll_wait(self.epfd, events, EVENTS_PER_TURN, wait)
             error = errno
@@ -237,6 +238,9 @@ cdef class Loop:
             w = <Watcher> self.watchers[fd]
             w.on_event(events[i].events)
         self.timers.expire(self.now)
+        if self.exact_due and self.exact_due <= self.now:
+            self.exact_due = 0
+            self.exact.on_timer(0)
         if self.ending:
             ending, self.ending = self.ending, []
             for w in ending:
@@ -250,6 +254,15 @@ cdef class Loop:
             self.ended.clear()
         PyErr_CheckSignals()
         return 0
+
+    cdef int wait_ms(self) noexcept nogil:
+        """How long to sleep at most; -1: until something happens."""
+        cdef int wait = self.timers.wait_ms(self.now)
+        cdef int exact
+        if self.exact_due == 0:
+            return wait
+        exact = <int> min(max(<int64_t> (self.exact_due - self.now), 0), INT_MAX)
+        return exact if wait < 0 or exact < wait else wait
 
     def _open_wakeup(self):
         """A pipe that a signal writes to, so that one arriving just before epoll_wait still wakes it."""

@@ -54,6 +54,31 @@ def test_one_that_awaits_nothing_is_done_at_once(protocol):
     assert failures == [("director", "ValueError('no')")]
 
 
+def test_a_pause_ends_in_time_however_many_other_hooks_are_called():
+    slept, flooding = [], threading.Event()
+
+    async def director(request):
+        if request.path == "/pause":
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            await asyncio.sleep(0.005)
+            slept.append(loop.time() - began)
+        request.respond(204)
+
+    with directed(director) as edge, Client(edge) as busy, Client(edge) as waiter:
+        flood = threading.Thread(target=lambda: [flooding.set(), busy.send(get("/") * 40_000)])
+        reader = threading.Thread(target=lambda: [busy.response() for _ in range(40_000)])
+        flood.start()
+        reader.start()
+        flooding.wait()
+        assert waiter.ask(get("/pause")).status == 204
+        answered_within = reader.is_alive()
+        flood.join()
+        reader.join()
+    assert answered_within
+    assert 0.005 <= slept[0] < 0.2  # once: for as long as requests came faster than one in a millisecond
+
+
 def test_one_that_waits_sees_and_changes_the_same_request(protocol, gate):
     async def director(request):
         before = (dict(request.headers), request.method, request.target, request.host, request.route.path)

@@ -316,7 +316,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             return
         self.takeover = Takeover(self.current, staged)
         for slot in self.slots.places:
-            slot.failures, slot.retry_at = 0, None
+            slot.begin_anew()
         self._use(generation)
         self._log_warnings()
 
@@ -538,8 +538,9 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         if wait <= 0:
             return True
         if not known:
-            level = "critical" if slot.failures >= CRASH_LOOP else "error"
-            message = f"slot {slot.index}: {slot.failures} workers died in a row; the next starts in {wait:.1f} s"
+            failures = slot.backoff.failures
+            level = "critical" if failures >= CRASH_LOOP else "error"
+            message = f"slot {slot.index}: {failures} workers died in a row; the next starts in {wait:.1f} s"
             self._report(level, f"a crash loop: {message}" if level == "critical" else message)
         self.due(at)
         return False

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from edge import handovers
+from edge.backoff import Backoff
 from edge.change.inheritance import Lend, Part, Take, bind_of_json, bind_to_json
 from edge.errors import AddressInUseError
 from edge.logs.logline import Log
@@ -26,6 +27,7 @@ PREDECESSOR_SECONDS: Final = 2.0
 STEER_SECONDS: Final = sockets.DEFER_ACCEPT_SECONDS + 2.0
 # A worker that lived shorter than this counts as a failure, and its slot waits before the next.
 STEADY_SECONDS: Final = 10.0
+FIRST_SECONDS: Final = 0.2
 BACKOFF_SECONDS: Final = 10.0
 CRASH_LOOP: Final = 3
 """Workers of a slot in a row that did not last."""
@@ -39,8 +41,8 @@ class Slot:
     sockets: dict[Bind, ListeningSocket] = dataclasses.field(default_factory=dict)
     latest: "EdgeWorker | None" = None
     started: float = 0.0
-    failures: int = 0
-    """Workers in a row that did not last."""
+    backoff: Backoff = dataclasses.field(default_factory=lambda: Backoff(FIRST_SECONDS, BACKOFF_SECONDS))
+    """Its `failures` are workers in a row that did not last."""
     restarts: int = 0
     """Workers that took the place of one that had died."""
     retry_at: float | None = None
@@ -54,15 +56,25 @@ class Slot:
     @property
     def crashing(self) -> bool:
         """Whether its workers have died again and again, until just now."""
-        return self.failures >= CRASH_LOOP and time.monotonic() - self.started < STEADY_SECONDS + BACKOFF_SECONDS
+        lately = time.monotonic() - self.started < STEADY_SECONDS + 2 * BACKOFF_SECONDS
+        return lately and self.backoff.failures >= CRASH_LOOP
 
     def next_start(self) -> float:
         """When the next worker may start, after the latest has died: later and later where they do not last."""
         now = time.monotonic()
         if self.retry_at is None:
-            self.failures = self.failures + 1 if now - self.started < STEADY_SECONDS else 0
-            self.retry_at = now if self.failures <= 1 else now + min(BACKOFF_SECONDS, 0.1 * 2**self.failures)
+            wait = 0.0
+            if now - self.started >= STEADY_SECONDS:
+                self.backoff.succeeded()
+            else:
+                wait = self.backoff.failed()
+            self.retry_at = now + wait if self.backoff.failures > 1 else now
         return self.retry_at
+
+    def begin_anew(self) -> None:
+        """With workers of another kind: how those before them ended does not matter."""
+        self.backoff.succeeded()
+        self.retry_at = None
 
 
 @dataclasses.dataclass(slots=True)

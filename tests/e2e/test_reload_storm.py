@@ -12,7 +12,8 @@ from tests.e2e.scripted import Backend
 from tests.e2e.server import settled
 
 GROWTH = 6 << 20
-"""Bytes that a process may have more in the end: what is freed is not all given back at once."""
+"""Bytes that a process may have more in the end than halfway: what is freed is not all given back at once, and of the
+first few hundred reloads each may find other threads with other memory to be reused."""
 
 RULES = """
 import helper
@@ -114,7 +115,7 @@ def test_reloads_under_load(make_edge, backend, pki, times):
             for n in range(1, times + 1):
                 change(edge, pki, other, n)
                 renew(edge)
-                if n in (times // 10, times):
+                if n in (times // 2, times):
                     measured[n] = {pid: settled(lambda pid=pid: rss(pid) >> 20) << 20 for pid in (edge.pid, *workers)}
                     files = {pid: open_files(pid) for pid in (edge.pid, *workers)}
                     measured.setdefault(0, files)
@@ -124,7 +125,7 @@ def test_reloads_under_load(make_edge, backend, pki, times):
         assert load.pings > times
     assert edge.workers() == workers
     assert len(children(edge.pid)) == processes
-    early, late = measured[times // 10], measured[times]
+    early, late = measured[times // 2], measured[times]
     grown = {pid: late[pid] - early[pid] for pid in late}
     assert max(grown.values()) < GROWTH, (early, late)
     assert all(files[pid] - measured[0][pid] < 60 for pid in files), (measured[0], files)

@@ -1,5 +1,6 @@
 """What a server stands on gives way: disks, directories, its upstream, its configuration, memory."""
 
+import ctypes
 import os
 import resource
 import shutil
@@ -15,6 +16,7 @@ from tests.e2e.processes import SANITIZED, wait_until
 from tests.e2e.scripted import Backend
 from tests.faults.watching import SECONDS, Crowd, Watch, ends_whole, upstreams, workers
 
+PR_CAPBSET_DROP = 24
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a disk of its own")
 
 
@@ -81,6 +83,39 @@ def test_the_log_directory_is_gone(make_edge, nginx, tmp_path):
         wait_until(edge.access_log.exists, SECONDS, "a new file")
         crowd.wait(100)
         wait_until(lambda: edge.access_log.stat().st_size, SECONDS, "lines")
+    crowd.expect()
+    ends_whole(edge)
+
+
+def obey_permissions() -> None:
+    """For a server that root starts: without CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH (capabilities(7))."""
+    for capability in (1, 2):
+        ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
+
+
+def test_the_log_directory_cannot_be_written(make_edge, nginx, tmp_path):
+    """Its permissions are taken away while it serves: the file that was moved is written on, until a new one can be."""
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    edge = make_edge(
+        upstreams(nginx), server={"access_log": {"path": logs / "access.log"}}, preexec=obey_permissions
+    )
+    old = logs / "access.log.1"
+    with Watch(edge) as watch, Crowd(edge, 4) as crowd:
+        (logs / "access.log").rename(old)
+        logs.chmod(0o555)
+        os.kill(edge.pid, signal.SIGUSR1)
+        watch.expect("server.access_log: .*cannot be opened: Permission denied; the old file stays in use")
+        size = old.stat().st_size
+        crowd.wait(100)
+        wait_until(lambda: old.stat().st_size > size, SECONDS, "lines in the old file")
+        edge.reload()  # which is refused
+        watch.expect(r"reload refused, nothing has changed: .*access\.log: Permission denied")
+        logs.chmod(0o755)
+        os.kill(edge.pid, signal.SIGUSR1)
+        wait_until((logs / "access.log").exists, SECONDS, "a new file")
+        crowd.wait(100)
+        wait_until(lambda: (logs / "access.log").stat().st_size, SECONDS, "lines")
     crowd.expect()
     ends_whole(edge)
 

@@ -9,15 +9,19 @@
 `Policy.start` makes the object, in each worker, as the user that workers run as.
 """
 
+import contextlib
 import dataclasses
 import importlib
 import inspect
 import math
 import os
+import signal
 import stat
+import threading
 import traceback
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 from cext.proxy.client_view import ClientConnection, TlsState
@@ -66,6 +70,9 @@ __all__ = [
     "seal",
     "unseal",
 ]
+
+IMPORT_SECONDS: Final = 30.0
+"""For the import of a policy's module: meanwhile the master does nothing else."""
 
 HOOKS: Final = {
     "director": ("request",),
@@ -155,7 +162,8 @@ def _load(name: str, at: Place, allowed: Collection[str], directory: Path) -> Po
     module_name, _, class_name = name.partition(":")
     try:
         _check_writers(module_name, directory, at)
-        module = importlib.import_module(module_name)
+        with _no_longer_than(IMPORT_SECONDS):
+            module = importlib.import_module(module_name)
     except ConfigError:
         raise
     except ModuleNotFoundError as e:
@@ -174,6 +182,26 @@ def _load(name: str, at: Place, allowed: Collection[str], directory: Path) -> Po
         )
     _check(cls, at, allowed)
     return Policy(cls, at)
+
+
+@contextlib.contextmanager
+def _no_longer_than(seconds: float) -> Iterator[None]:
+    """Raises TimeoutError in what is done within. Not in a thread, where others wait for it in theirs; and what is in
+    one long call of C goes on to its end."""
+    if threading.current_thread() is not threading.main_thread() or signal.getitimer(signal.ITIMER_REAL)[0]:
+        yield
+        return
+
+    def late(_number: int, _frame: FrameType | None) -> None:
+        raise TimeoutError(f"it takes longer than {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _check(cls: type, at: Place, allowed: Collection[str]) -> None:

@@ -100,7 +100,7 @@ def _of_worker(master: "Master", row: int | None) -> dict[str, int | None]:
 def show(master: "Master", arguments: Arguments, answer: Answer) -> None:
     """Things of one kind, a line for each."""
     what = arguments.get("what")
-    if what not in SHOWN:
+    if not isinstance(what, str) or what not in SHOWN:
         raise ValueError(f"there is nothing to show of {what!r}; there are: {', '.join(sorted(SHOWN))}")
     SHOWN[what](master, arguments, answer)
 

@@ -35,6 +35,10 @@ LINES_PER_SECOND: Final = 500
 """Commands of one client, as well as those it may have saved up."""
 WAITING_MOST: Final = 256 << 10
 """Bytes of an answer that wait for its client: then no more is made of it."""
+PAUSE_SECONDS: Final = 1.0
+"""For which nobody is accepted when there are no descriptors."""
+COMPLAINT_SECONDS: Final = 60.0
+"""Between two lines of the log about that."""
 PIECE_SECONDS: Final = 0.005
 """For which an answer is made in one go."""
 
@@ -349,18 +353,23 @@ class Control:
         self._listening: AdminSocket | None = None
         self._clients: dict[int, _Client] = {}
         self._woken: set[_Client] = set()
+        self._pauses_until = 0.0
+        """Nobody is accepted till then; 0: they are."""
+        self._complained_at = -math.inf
 
     def fileno(self) -> int:
         return self.epoll.fileno()
 
     def listen(self, own: AdminSocket | None) -> None:
         """Takes clients there from now on, and nowhere else. Those that are there stay until they have their answer."""
-        if self._listening is not None and self._listening is not own:
+        if own is self._listening:
+            return
+        if self._listening is not None:
             self.epoll.unregister(self._listening)
             self._listening.close()
-        if own is not None and own is not self._listening:
+        if own is not None:
             self.epoll.register(own, select.EPOLLIN)
-        self._listening = own
+        self._listening, self._pauses_until = own, 0.0
 
     @property
     def listening(self) -> AdminSocket | None:
@@ -370,13 +379,17 @@ class Control:
         """Does what there is to do now, and returns when it is to be called at the latest (monotonic), whether or not
         `fileno` is readable then."""
         now = self.clock()
+        accepts = False
         for fd, events in self.epoll.poll(0):
             if fd in self._clients:
                 self._clients[fd].turn(events, now)
-            elif self._listening is not None and fd == self._listening.fileno():
-                for _ in range(ACCEPTED_AT_ONCE):
-                    if not self._accept(self._listening, now):
-                        break
+            else:
+                accepts = True
+        # Last: a new client may have the descriptor of one that gave way, about which there may have been news, too.
+        if accepts and self._listening is not None:
+            for _ in range(ACCEPTED_AT_ONCE):
+                if not self._accept(self._listening, now):
+                    break
         return self.step()
 
     def step(self) -> float:
@@ -388,7 +401,11 @@ class Control:
                 client.turn(0, now)
         while self._woken:
             self._woken.pop().settle(now)
-        return min((client.due() for client in self._clients.values()), default=now + IDLE_SECONDS)
+        if self._pauses_until and now >= self._pauses_until and self._listening is not None:
+            self._pauses_until = 0.0
+            self.epoll.modify(self._listening, select.EPOLLIN)
+        due = min((client.due() for client in self._clients.values()), default=now + IDLE_SECONDS)
+        return min(due, self._pauses_until or math.inf)
 
     def _accept(self, listening: AdminSocket, now: float) -> bool:
         """Whether there was somebody."""
@@ -397,7 +414,7 @@ class Control:
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as e:
-            self._log("error", f"{listening}: a client cannot be accepted: {e.strerror}")
+            self._pause(listening, now, e)
             return False
         client = _Client(self, own, now)
         if len(self._clients) >= CLIENTS_MOST and not self._make_room():
@@ -408,6 +425,14 @@ class Control:
         self._clients[own.fileno()] = client
         self.epoll.register(own, client.events)
         return True
+
+    def _pause(self, listening: AdminSocket, now: float, why: OSError) -> None:
+        """Who waits there would keep the master busy."""
+        self.epoll.modify(listening, 0)
+        self._pauses_until = now + PAUSE_SECONDS
+        if now > self._complained_at + COMPLAINT_SECONDS:
+            self._complained_at = now
+            self._log("error", f"{listening}: a client cannot be accepted: {why.strerror}")
 
     def _make_room(self) -> bool:
         """Who has asked nothing for longest gives way."""

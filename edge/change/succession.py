@@ -143,7 +143,10 @@ def dropped_groups(before: Prepared, after: Prepared) -> list[Any]:
 def dismantle(parts: list[Any]) -> None:
     """Lets go of what the list holds, beside the loop: to free a configuration takes longer than a turn may. The caller
     keeps nothing of it."""
-    threading.Thread(target=_dismantle, args=(parts,), name="dismantle", daemon=True).start()
+    try:
+        threading.Thread(target=_dismantle, args=(parts,), name="dismantle", daemon=True).start()
+    except RuntimeError:  # there is no thread to be had
+        _dismantle(parts)
 
 
 def _dismantle(parts: list[Any]) -> None:

@@ -98,9 +98,16 @@ class Upgrade:
             return fd
 
         estate = json.dumps({**master.bequeath(lend), "descriptors": lent})
-        own, far = socket.socketpair()
-        errors, far_errors = os.pipe2(os.O_CLOEXEC)
-        stderr = os.dup(2)
+        errors = far_errors = -1
+        try:
+            own, far = socket.socketpair()
+            errors, far_errors = os.pipe2(os.O_CLOEXEC)
+            stderr = os.dup(2)
+        except OSError as e:
+            for fd in (errors, far_errors):
+                if fd >= 0:
+                    os.close(fd)
+            raise UpgradeError(f"there are no descriptors for it: {(e.strerror or str(e)).lower()}") from None
         try:
             process = subprocess.Popen(  # noqa: S603  # what this process is, or what its own user has named
                 words,
@@ -171,7 +178,7 @@ class Upgrade:
         try:
             for letter, body in attempt.line.receive():
                 self._heard(attempt, letter, body)
-        except (ChannelError, ValueError, KeyError) as e:
+        except (ChannelError, ValueError, KeyError, TypeError) as e:
             self._give_up(attempt, f"it said {e}")
         if attempt.line.ended and attempt.line.fileno() >= 0:
             self._master.unwatch(attempt.line.fileno())

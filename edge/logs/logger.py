@@ -273,7 +273,7 @@ class Logger:
     def _let_go(self, kept: _Open) -> None:
         if kept.target:
             kept.target.close()
-            self._leaving.append(kept.target)
+            self._leaving = [*(target for target in self._leaving if not target.ended), kept.target]
 
     def _end(self) -> None:
         until = time.monotonic() + FLUSH_SECONDS

@@ -165,18 +165,14 @@ class Logs:
             self._control = None
 
     def _start(self) -> None:
-        own, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            forked = self._child.fork()
+            forked, line = self._child.fork(socket.SOCK_SEQPACKET)
         except OSError as e:
-            own.close()
-            far.close()
             self.sender.event(3, f"the process that writes the logs cannot be started: {e}")
             return
         if forked:
-            logger.serve(self._far, far, self.tally, lambda: self._become(*self._owner))
-        far.close()
-        self._control = own
+            logger.serve(self._far, line, self.tally, lambda: self._become(*self._owner))
+        self._control = line
         if self._settings:
             self._tell(self._settings)
 

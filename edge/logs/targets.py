@@ -4,6 +4,7 @@ but itself, and what does not fit is counted.
 This runs in the process that writes the logs (`edge.logs.logger`), which may wait; no other does.
 """
 
+import collections
 import contextlib
 import errno
 import fcntl
@@ -30,6 +31,8 @@ SYSLOG_MOST: Final = 8 << 10
 JOURNAL: Final = "/run/systemd/journal/socket"
 JOURNAL_PLAIN: Final = 128 << 10
 """A datagram for the journal that is larger goes as a file in memory."""
+FILES_MOST: Final = 16
+"""New files that a target may have been given before it has written what was for the last."""
 RETRY_SECONDS: Final = 1.0
 """Until a daemon that has gone is tried again."""
 
@@ -68,6 +71,11 @@ class Target(ABC):
     def close(self) -> None:
         """No more comes. It goes on until its queue is empty."""
         self._queue.put(None)
+
+    @property
+    def ended(self) -> bool:
+        """After `close`: whether it is through."""
+        return not self._thread.is_alive()
 
     def wait(self, until: float) -> None:
         """Until it is through, or that moment (monotonic) has come."""
@@ -118,13 +126,24 @@ class FileTarget(Target):
         self._fd = fd
         self._torn = False
         """The last line is not whole."""
+        self._following: collections.deque[int] = collections.deque()
+        """The files that are next."""
+        self._lock = threading.Lock()
         super().__init__(failed)
 
     def use(self, fd: int) -> None:
-        """What comes from now on goes there."""
-        self.then(lambda: self._use(fd))
+        """What comes from now on goes there. One that hangs while it is given more and more files skips some."""
+        with self._lock:
+            if len(self._following) == FILES_MOST:
+                os.close(self._following.pop())
+                self._following.append(fd)
+                return
+            self._following.append(fd)
+        self.then(self._use_next)
 
-    def _use(self, fd: int) -> None:
+    def _use_next(self) -> None:
+        with self._lock:
+            fd = self._following.popleft()
         os.close(self._fd)
         self._fd, self._torn = fd, False
 

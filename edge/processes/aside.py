@@ -29,10 +29,11 @@ class Aside:
         self.busy = False
 
     def start(self, job: Callable[[], T], done: Callable[[T | None, BaseException | None], None]) -> None:
-        """done(what the job gave, what it raised) is called by the loop. Not while `busy`."""
-        self.busy = True
+        """done(what the job gave, what it raised) is called by the loop. Not while `busy`. RuntimeError when there is
+        no thread to be had."""
         sys.setswitchinterval(SWITCH_SECONDS)
         threading.Thread(target=self._run, args=(job, done), name="aside", daemon=True).start()
+        self.busy = True  # until the loop hears of its end, which is later than now
 
     def _run(self, job: Callable[[], T], done: Callable[[T | None, BaseException | None], None]) -> None:
         result: T | None = None

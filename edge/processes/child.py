@@ -4,6 +4,7 @@ import contextlib
 import os
 import select
 import signal
+import socket
 import time
 from typing import Final
 
@@ -28,16 +29,28 @@ class Child:
     def may_start(self) -> bool:
         return self.pid is None and time.monotonic() >= self.start_at
 
-    def fork(self) -> bool:
-        """Whether this is the child. Raises OSError, when there is none; another one is due at `start_at`."""
+    def fork(self, kind: socket.SocketKind = socket.SOCK_STREAM) -> tuple[bool, socket.socket]:
+        """Whether this is the child, and one's own end of the line between it and its parent. Raises OSError, when
+        there is none; another one is due at `start_at`."""
         try:
-            pid = os.fork()
+            return self._fork(kind)
         except OSError:
             self._put_off()
             raise
-        if pid:
-            self.pid, self._pidfd, self._started = pid, os.pidfd_open(pid), time.monotonic()
-        return pid == 0
+
+    def _fork(self, kind: socket.SocketKind) -> tuple[bool, socket.socket]:
+        own, far = socket.socketpair(socket.AF_UNIX, kind)
+        with contextlib.ExitStack() as undone:
+            undone.callback(own.close)
+            undone.callback(far.close)
+            pid = os.fork()
+            if pid:
+                undone.callback(os.kill, pid, signal.SIGKILL)  # nobody could tell when it ends
+                self._pidfd = os.pidfd_open(pid)
+                self.pid, self._started = pid, time.monotonic()
+            undone.pop_all()
+        (far if pid else own).close()
+        return pid == 0, own if pid else far
 
     def has_ended(self) -> bool:
         """Whether it ran and does no more: told once. Another one is due at `start_at`."""

@@ -84,22 +84,17 @@ class Companion:
             self.channel = None
 
     def _start(self, work: Work) -> None:
-        own, far = socket.socketpair()
         try:
-            forked = self._child.fork()
+            forked, line = self._child.fork()
         except OSError as e:
-            own.close()
-            far.close()
             wait = f"again in {self._child.wait:.1f} s"
             self._log("error", f"the process that {self._what} cannot be started: {e}; {wait}")
             return
         if not forked:
-            far.close()
-            self.channel = Channel(own, channel.WORKER_SAYS_MOST)
+            self.channel = Channel(line, channel.WORKER_SAYS_MOST)
             return
         try:
-            own.close()
-            self._serve(work, far)
+            self._serve(work, line)
         except BaseException as e:
             self._log("error", one_line(f"the process that {self._what}: {type(e).__name__}: {e}"))
         finally:

@@ -7,7 +7,6 @@ reaches the error log wherever that goes. A worker that crashes tells the same w
 
 import fcntl
 import math
-import mmap
 import os
 import re
 import signal
@@ -35,21 +34,23 @@ class StackDump:
     master. It cannot grow, whatever the worker writes."""
 
     def __init__(self) -> None:
+        self.fd = -1
         self.fd = os.memfd_create("edge-stacks", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(self.fd, _DUMP_BYTES)
         fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
 
     def lines(self) -> list[str]:
         """What was written, line by line, with nothing in it that could break or forge one."""
-        with mmap.mmap(self.fd, _DUMP_BYTES, prot=mmap.PROT_READ) as memory:
-            end = memory.find(b"\0")
-            text = memory[: end if end >= 0 else _DUMP_BYTES].decode(errors="replace")
+        text = os.pread(self.fd, _DUMP_BYTES, 0).partition(b"\0")[0].decode(errors="replace")
         return [one_line(line.rstrip()) for line in text.splitlines() if not _DROPPED.match(line)][:_LINES_MOST]
 
     def close(self) -> None:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+    def __del__(self) -> None:
+        self.close()  # of a worker that could not be started
 
 
 class Overseer:

@@ -56,7 +56,11 @@ class Notifier:
         address = self.address.encode(errors="surrogateescape")
         if address.startswith(b"@"):
             address = b"\0" + address[1:]
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        try:
+            s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        except OSError:  # no descriptor is left
+            return False
+        with s:
             s.setblocking(False)
             while self._unsent:
                 try:

@@ -1,6 +1,7 @@
 """Policies: found and checked when the configuration is read, and the words in which a director speaks of time."""
 
 import os
+import signal
 import sys
 
 import pytest
@@ -250,3 +251,13 @@ def test_a_fault_that_repeats_is_told_now_and_then(monkeypatch):
     for i in range(1000):
         reports.failed(f"hook {i}", ValueError())
     assert told[-1][1] == "hook hook 999: ValueError; at no line"
+
+
+def test_a_module_whose_import_does_not_end(write, monkeypatch):
+    monkeypatch.setattr(policy, "IMPORT_SECONDS", 0.2)
+    hears_nothing = "import socket\na, b = socket.socketpair()\na.recv(1)"
+    for text in ("while True: pass", "import time\ntime.sleep(60)", hears_nothing):
+        with pytest.raises(ConfigError, match=r"cannot be imported: TimeoutError: it takes longer than 0\.2 s"):
+            policy.load("rules:Policy", write(text))
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+    assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL

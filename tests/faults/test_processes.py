@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from tests.e2e.processes import Process, children, open_files, session, title, wait_until
+from tests.e2e.processes import Process, children, free_port, open_files, session, title, wait_until
+from tests.e2e.test_admin import Asker
 from tests.faults.watching import MINUTES, SECONDS, Crowd, Watch, ends_whole, upstreams, workers
 
 DURATIONS = [
@@ -77,6 +78,48 @@ def test_no_worker_can_be_started_for_a_while(make_edge, nginx):
         crowd.wait(200)
     crowd.expect({"cut": 4, "reset": 4, "closed": 4, "timeout of a connect": 4})
     ends_whole(edge)
+
+
+def test_the_master_has_no_descriptors_left(make_edge, nginx, tmp_path):
+    """Whatever dies meanwhile, and whatever is asked for: it goes on, and all of it is there again afterwards."""
+    own = {"admin": tmp_path / "a.sock", "metrics": {"bind": f"127.0.0.1:{free_port()}"}}
+    edge = make_edge(upstreams(nginx), server=own)
+    observer = wait_until(lambda: _named(edge, "edge: observer"), SECONDS, "the observer")
+    with Asker(tmp_path / "a.sock") as asker:
+        asker.ask("status")
+        before = resource.prlimit(edge.pid, resource.RLIMIT_NOFILE)
+        files = open_files(edge.pid)
+        mark = edge.mark()
+        resource.prlimit(edge.pid, resource.RLIMIT_NOFILE, (3, before[1]))
+        edge.signal(signal.SIGUSR2)
+        edge.wait_error("upgrade refused: there are no descriptors", mark, SECONDS)
+        edge.reload()
+        edge.wait_error("reload refused.*too many open files", mark, SECONDS)
+        os.kill(observer[0], signal.SIGKILL)
+        os.kill(edge.workers()[0], signal.SIGKILL)
+        edge.wait_error("a worker cannot be started: .*Too many open files", mark, SECONDS)
+        edge.wait_error("the process that shows what goes on cannot be started: .*Too many open files", mark, SECONDS)
+        (failed,) = asker.ask("upgrade", wait=True)
+        assert "there are no descriptors" in failed["error"]
+        os.kill(_writers(edge)[0], signal.SIGKILL)
+        with Asker(tmp_path / "a.sock") as late:
+            late.send(command="status")
+            wait_until(lambda: not _writers(edge), SECONDS, "the end of who writes the logs")
+            time.sleep(0.5)
+            assert asker.ask("status")[-1]["ok"]
+            resource.prlimit(edge.pid, resource.RLIMIT_NOFILE, before)
+            assert late.read()["ok"]
+    for what in ("edge: logs", "edge: observer", "edge: worker"):
+        wait_until(lambda what=what: _named(edge, what), SECONDS, what)
+    with Crowd(edge, 4) as crowd:
+        crowd.wait(100)
+    crowd.expect()
+    wait_until(lambda: open_files(edge.pid) <= files, SECONDS, "no more descriptors than before")
+    ends_whole(edge)
+
+
+def _named(edge, what: str) -> list[int]:
+    return [pid for pid in children(edge.pid) if title(pid).startswith(what)]
 
 
 def test_the_writing_process_is_killed_again_and_again(make_edge, nginx):

@@ -5,6 +5,8 @@ import contextlib
 import gc
 import json
 import os
+import resource
+import select
 import socket
 import stat
 import time
@@ -369,6 +371,32 @@ def test_more_clients_than_there_may_be(bench):
         answer.done()
     bench.turn()
     assert read(first) == read(last) == [{"ok": True}]
+
+
+def test_without_descriptors_it_waits_and_does_not_turn(bench):
+    client = bench.connect()
+    waiting = socket.socket(socket.AF_UNIX)
+    waiting.setblocking(False)
+    bench.clients.append(waiting)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        waiting.connect(str(bench.settings.path))
+        assert select.select([bench.control], [], [], 5)[0]
+        for _ in range(5):
+            due = bench.control.turn()
+            assert not select.select([bench.control], [], [], 0)[0]
+            assert due == bench.clock.now + control.PAUSE_SECONDS
+            assert bench.ask(client, {"command": "echo"}) == [{"ok": True, "master": "the master"}]
+            bench.clock.now += control.PAUSE_SECONDS
+            bench.turn()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert len(bench.log) == 1
+    assert "a client cannot be accepted: Too many open files" in bench.log[0][1]
+    bench.clock.now += control.PAUSE_SECONDS
+    bench.turn()
+    assert bench.ask(waiting, {"command": "echo"}) == [{"ok": True, "master": "the master"}]
 
 
 def test_nothing_is_left_of_a_thousand_clients(bench):

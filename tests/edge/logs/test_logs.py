@@ -18,7 +18,7 @@ from gunicorn.config import Config
 
 from edge import config
 from edge.errors import ConfigError
-from edge.logs import logline, logs
+from edge.logs import logline, logs, targets
 from edge.logs.errorlog import ErrorLog, one_line
 from edge.logs.logger import Logger, Output, Plan, Tally
 from edge.logs.logline import Event
@@ -101,6 +101,27 @@ def test_a_pipe_that_is_full_is_waited_for_and_what_is_too_much_is_refused(lost)
         came += len(os.read(read, 1 << 20))
     through(target)
     os.close(read)
+    assert lost == []
+
+
+def test_one_that_hangs_keeps_few_files_and_ends_in_the_last(lost, tmp_path):
+    read, write = os.pipe2(os.O_NONBLOCK)
+    target = FileTarget(write, lambda *said: lost.append(said))
+    target.put([b"x" * 99_999])  # more than the pipe takes
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(200):
+        target.use(opened(tmp_path / str(number)))
+        target.put([b"line %d" % number])
+    assert len(os.listdir("/proc/self/fd")) <= before + targets.FILES_MOST
+    came = 0
+    while came < 100_000:
+        select.select([read], [], [], SECONDS)
+        came += len(os.read(read, 1 << 20))
+    through(target)
+    os.close(read)
+    assert len(os.listdir("/proc/self/fd")) == before - 2
+    assert (tmp_path / "0").read_bytes() == b"line 0\n"
+    assert (tmp_path / "199").read_bytes().endswith(b"line 198\nline 199\n")
     assert lost == []
 
 

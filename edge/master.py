@@ -609,6 +609,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     def _leave_workers(self) -> None:
         """In the observer: what is not its own."""
         self._leave()
+        self.observation.leave_sender()
         for worker in self.WORKERS.values():
             worker.tmp.close()
 

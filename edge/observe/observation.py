@@ -118,7 +118,11 @@ class Observation:
             s.close()
         self._spans.close()
         if not worker:
-            self.span_sender.close()
+            self.leave_sender()
+
+    def leave_sender(self) -> None:
+        """In another process: what workers send spans by is closed."""
+        self.span_sender.close()
 
     def close(self) -> None:
         """The master ends."""

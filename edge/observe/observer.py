@@ -178,6 +178,18 @@ class Bounds:
     connections: int = 0
     answers: int = 0
     """Bytes."""
+    silent: dict[asyncio.WriteTransport, None] = dataclasses.field(default_factory=dict)
+    """Connections on which a whole request has yet to come; the one that has been waited for longest is first."""
+
+    def make_room(self) -> bool:
+        """For one more connection: whoever is silent longest gives way."""
+        if self.connections >= CONNECTIONS_MOST:
+            if not self.silent:
+                return False
+            longest = next(iter(self.silent))
+            del self.silent[longest]
+            longest.abort()
+        return True
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -210,7 +222,7 @@ def plain(status: int, text: str, headers: Headers | None = None) -> Answer:
 
 async def _serve(site: Site, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """One connection."""
-    if site.bounds.connections >= CONNECTIONS_MOST:
+    if not site.bounds.make_room():
         writer.transport.abort()
         return
     site.bounds.connections += 1
@@ -227,8 +239,12 @@ async def _converse(site: Site, reader: asyncio.StreamReader, writer: asyncio.St
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_MOST - _SMALL)
     while True:
         try:
-            async with asyncio.timeout(REQUEST_SECONDS):
-                event = await _request(connection, reader)
+            site.bounds.silent[writer.transport] = None
+            try:
+                async with asyncio.timeout(REQUEST_SECONDS):
+                    event = await _request(connection, reader)
+            finally:
+                site.bounds.silent.pop(writer.transport, None)
             if event is None:
                 return
             answer = await site.answer(event)

@@ -302,6 +302,17 @@ def test_who_hangs_holds_nobody_up(edge, scraper):
     wait_until(lambda: quietly(scraper), SECONDS, "an answer after all of them have gone")
 
 
+def test_who_says_nothing_gives_way(scraper):
+    """However many they are: who asks is answered while they are there."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(200):
+            sock = stack.enter_context(socket.create_connection(("127.0.0.1", scraper.port), timeout=SECONDS))
+            with contextlib.suppress(OSError):
+                sock.sendall(b"GET /metr")
+        for _ in range(20):
+            assert scraper.get()[0] == 200
+
+
 def quietly(scraper):
     with contextlib.suppress(OSError, http.client.HTTPException):
         return scraper.get()[0] == 200
@@ -413,7 +424,7 @@ def test_another_address_and_none(tmp_path, pki, backend):
 
 
 def test_the_observer_has_nothing_of_the_workers(edge, scraper):
-    """No listening socket of clients, and none of their connections."""
+    """No listening socket of clients, none of their connections, and not what they send spans by."""
     with Client(edge) as client:
         assert client.get("/ok").status == 200
         (observer,) = titled(edge, "edge: observer")
@@ -421,8 +432,9 @@ def test_the_observer_has_nothing_of_the_workers(edge, scraper):
         try:
             inodes = sockets_of(observer)
             for pid in titled(edge, "edge: worker"):
-                listening = {inode for inode in sockets_of(pid) & inodes if port_of(inode) == edge.port}
-                assert not listening
+                shared = sockets_of(pid) & inodes
+                assert not {inode for inode in shared if port_of(inode) == edge.port}
+                assert len(shared) == 1  # by which all log
         finally:
             os.kill(observer, signal.SIGCONT)
 

@@ -157,8 +157,12 @@ class Edge:
     def pid(self) -> int:
         return self.process.pid
 
+    def titled(self, beginning: str) -> list[int]:
+        """The master's children whose titles begin so."""
+        return sorted(pid for pid in children(self.pid) if title(pid).startswith(beginning))
+
     def workers(self) -> list[int]:
-        return sorted(pid for pid in children(self.pid) if title(pid).startswith("edge: worker"))
+        return self.titled("edge: worker")
 
     def rss(self) -> dict[int, int]:
         return {pid: rss(pid) for pid in self.workers()}

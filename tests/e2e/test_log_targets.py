@@ -22,7 +22,7 @@ SECONDS = 20
 
 def writer(edge) -> int:
     """The process that writes the logs."""
-    (pid,) = [pid for pid in children(edge.pid) if title(pid) == "edge: logs"]
+    (pid,) = edge.titled("edge: logs")
     return pid
 
 

@@ -17,7 +17,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.e2e.client import Client
-from tests.e2e.processes import answers, children, free_port, run, wait_until
+from tests.e2e.processes import answers, free_port, run, wait_until
 from tests.e2e.scripted import Backend
 from tests.e2e.server import Edge
 
@@ -79,16 +79,6 @@ def raw(port, data):
             while more := sock.recv(65536):
                 answer += more
     return answer
-
-
-def titled(edge, title):
-    """The processes of an edge whose title begins so."""
-    found = []
-    for pid in children(edge.pid):
-        with contextlib.suppress(OSError):
-            if Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").startswith(title):
-                found.append(pid)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -324,14 +314,14 @@ def test_counters_survive_a_worker_that_is_killed(edge, scraper):
         assert client.get("/ok").status == 200
     scraper.until(edge_requests_total=1, edge_handshakes_total=1)
     before = scraper.samples()
-    victims = titled(edge, "edge: worker")
+    victims = edge.workers()
     for pid in victims:
         os.kill(pid, signal.SIGKILL)
     seen = []
 
     def replaced():
         seen.append(scraper.samples())
-        there = set(titled(edge, "edge: worker"))
+        there = set(edge.workers())
         return len(there - set(victims)) == 2 and summed(seen[-1], "edge_workers", state="serving") == 2
 
     wait_until(replaced, SECONDS, "two new workers")
@@ -359,7 +349,7 @@ def test_counters_survive_twenty_reloads(edge, scraper):
         assert client.get("/ok").status == 200
     scraper.until(edge_requests_total=1)
     looks, asked, end = [scraper.samples()], 0, time.monotonic() + 4 * SECONDS
-    observers = titled(edge, "edge: observer")
+    observers = edge.titled("edge: observer")
     accepted = summed(looks[0], "edge_reloads_total", outcome="accepted")
     while summed(looks[-1], "edge_reloads_total", outcome="accepted") < accepted + 20:
         if summed(looks[-1], "edge_reloads_total", outcome="accepted") == accepted + asked:
@@ -371,13 +361,13 @@ def test_counters_survive_twenty_reloads(edge, scraper):
         assert client.get("/ok").status == 200
     scraper.until(edge_requests_total=2)
     never_backwards(looks)
-    assert titled(edge, "edge: observer") == observers, "it runs on"
+    assert edge.titled("edge: observer") == observers, "it runs on"
     assert scraper.samples()["edge_last_reload_accepted",] == 1
 
 
 def test_an_observer_that_is_killed_comes_back(edge, scraper):
     before = scraper.samples()
-    (observer,) = titled(edge, "edge: observer")
+    (observer,) = edge.titled("edge: observer")
     waiting = socket.create_connection(("127.0.0.1", scraper.port), timeout=SECONDS)
     os.kill(observer, signal.SIGKILL)
     with Client(edge) as client:
@@ -387,7 +377,7 @@ def test_an_observer_that_is_killed_comes_back(edge, scraper):
     assert answer[0] == 200
     scraper.until(edge_requests_total=1)
     never_backwards([before, scraper.samples()])
-    assert len(titled(edge, "edge: observer")) == 1
+    assert len(edge.titled("edge: observer")) == 1
 
 
 def test_an_address_that_is_taken_changes_nothing(edge, scraper):
@@ -419,7 +409,7 @@ def test_another_address_and_none(tmp_path, pki, backend):
         del edge.tables["server"]["metrics"]
         edge.write()
         edge.reload()
-        wait_until(lambda: not titled(edge, "edge: observer"), SECONDS, "no observer")
+        wait_until(lambda: not edge.titled("edge: observer"), SECONDS, "no observer")
         wait_until(lambda: not answers(second), SECONDS, "nobody listens")
 
 
@@ -427,11 +417,11 @@ def test_the_observer_has_nothing_of_the_workers(edge, scraper):
     """No listening socket of clients, none of their connections, and not what they send spans by."""
     with Client(edge) as client:
         assert client.get("/ok").status == 200
-        (observer,) = titled(edge, "edge: observer")
+        (observer,) = edge.titled("edge: observer")
         os.kill(observer, signal.SIGSTOP)
         try:
             inodes = sockets_of(observer)
-            for pid in titled(edge, "edge: worker"):
+            for pid in edge.workers():
                 shared = sockets_of(pid) & inodes
                 assert not {inode for inode in shared if port_of(inode) == edge.port}
                 assert len(shared) == 1  # by which all log

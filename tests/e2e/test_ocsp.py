@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import AuthorityInformationAccessOID
 
 from tests.e2e.examples import run_example
-from tests.e2e.processes import Process, children, free_port, peer, run, wait_until
+from tests.e2e.processes import Process, free_port, peer, run, wait_until
 from tests.e2e.server import Edge
 
 GET = "GET /1k HTTP/1.1\r\nHost: edge.test\r\nConnection: close\r\n\r\n"
@@ -111,7 +111,7 @@ def make(tmp_path, pki, nginx, responder):
 
 def fetching(edge):
     """The processes that fetch."""
-    return [pid for pid in children(edge.pid) if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"edge: ocsp")]
+    return edge.titled("edge: ocsp")
 
 
 def test_a_response_is_fetched_stapled_kept_and_renewed(make, responder, tmp_path):

@@ -17,7 +17,7 @@ import pytest
 
 from edge.change.upgrade import command
 from tests.e2e.client import Client
-from tests.e2e.processes import ROOT, alive, answers, children, descendants, free_port, run, session, wait_until
+from tests.e2e.processes import ROOT, alive, answers, descendants, free_port, run, session, wait_until
 from tests.e2e.server import Edge
 from tests.e2e.test_lifecycle import Load
 from tests.edge.processes.test_systemd import Manager
@@ -310,7 +310,7 @@ def test_a_version_that_does_not_come_up(make_upgradable, versions, change, reas
     assert edge.in_error_log(rf"upgrade failed, edge 1\.0 goes on: {re.escape(reason)}")
     assert edge.pid == before
     assert edge.workers() == workers
-    wait_until(lambda: set(session(before)) <= {before, *_of(edge)}, 30, "nothing left of the new version")
+    wait_until(lambda: set(session(before)) <= {before, *edge.titled("edge: ")}, 30, "nothing left of the new version")
     edge.end(health=change is not broken_import)
 
 
@@ -327,16 +327,6 @@ def test_what_failed_can_be_tried_again(upgradable, versions):
     with Client(edge) as client:
         assert client.get("/ok").status == 200
     edge.end()
-
-
-def _of(edge) -> set[int]:
-    """The master's own children, by their titles."""
-    found = set()
-    for pid in children(edge.pid):
-        with contextlib.suppress(OSError):
-            if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"edge: "):
-                found.add(pid)
-    return found
 
 
 def test_a_configuration_with_an_error(upgradable, versions):

@@ -16,7 +16,7 @@ import pytest
 
 from tests.e2e.client import Client
 from tests.e2e.processes import SANITIZED, wait_until
-from tests.faults.watching import SECONDS, Crowd, Watch, ends_whole, upstreams, workers
+from tests.faults.watching import SECONDS, Crowd, Watch, ends_whole, upstreams
 
 pytestmark = pytest.mark.skipif(SANITIZED, reason="AddressSanitizer must be the first library in a process")
 HOUR = 3600
@@ -84,7 +84,7 @@ def test_the_clock_is_set(make_edge, nginx, clock, steps):
     edge = make_edge(
         upstreams(nginx), server={"workers": 2, "worker_timeout": "5s", "drain_timeout": "2s"}, env=clock.env
     )
-    pids = workers(edge)
+    pids = edge.workers()
     with Watch(edge) as watch:
         with Crowd(edge, 4) as crowd:
             for seconds in steps:
@@ -102,7 +102,7 @@ def test_the_clock_is_set(make_edge, nginx, clock, steps):
         watch.never("TIMEOUT", "was sent SIG", "killed")
     crowd.expect()
     assert crowd.longest < 5
-    assert set(workers(edge)) == set(pids) or edge.in_error_log("generation 2 serves")
+    assert set(edge.workers()) == set(pids) or edge.in_error_log("generation 2 serves")
     ends_whole(edge)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.processes import Process, children, free_port, open_files, session, title, wait_until
 from tests.e2e.test_admin import Asker
-from tests.faults.watching import MINUTES, SECONDS, Crowd, Watch, ends_whole, upstreams, workers
+from tests.faults.watching import MINUTES, SECONDS, Crowd, Watch, ends_whole, upstreams
 
 DURATIONS = [
     pytest.param(3.0, 3, id="seconds"),
@@ -28,13 +28,13 @@ def test_workers_killed_at_random(make_edge, nginx, seconds, most):
         with Crowd(edge, 8) as crowd:
             end = time.monotonic() + seconds
             while time.monotonic() < end:
-                victims = workers(edge)
+                victims = edge.workers()
                 if len(victims) == 3 and killed < most:
                     os.kill(rng.choice(victims), signal.SIGKILL)
                     killed += 1
                 time.sleep(rng.uniform(0.2, 1.0))
             crowd.wait(200)
-        wait_until(lambda: len(workers(edge)) == 3, SECONDS, "three workers")
+        wait_until(lambda: len(edge.workers()) == 3, SECONDS, "three workers")
     print(f"    {killed} workers killed")
     assert killed >= 3
     # At most every client was on the one that died.
@@ -71,10 +71,10 @@ def test_no_worker_can_be_started_for_a_while(make_edge, nginx):
     with Watch(edge) as watch, Crowd(edge, 4) as crowd:
         before = resource.prlimit(edge.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(edge.pid, resource.RLIMIT_NOFILE, (open_files(edge.pid) - 1, before[1]))
-        os.kill(workers(edge)[0], signal.SIGKILL)
+        os.kill(edge.workers()[0], signal.SIGKILL)
         watch.expect(r"a worker cannot be started: .*Too many open files")
         resource.prlimit(edge.pid, resource.RLIMIT_NOFILE, before)
-        wait_until(lambda: len(workers(edge)) == 2, SECONDS, "two workers")
+        wait_until(lambda: len(edge.workers()) == 2, SECONDS, "two workers")
         crowd.wait(200)
     crowd.expect({"cut": 4, "reset": 4, "closed": 4, "timeout of a connect": 4})
     ends_whole(edge)
@@ -101,10 +101,10 @@ def test_the_master_has_no_descriptors_left(make_edge, nginx, tmp_path):
         edge.wait_error("the process that shows what goes on cannot be started: .*Too many open files", mark, SECONDS)
         (failed,) = asker.ask("upgrade", wait=True)
         assert "there are no descriptors" in failed["error"]
-        os.kill(_writers(edge)[0], signal.SIGKILL)
+        os.kill(edge.titled("edge: logs")[0], signal.SIGKILL)
         with Asker(tmp_path / "a.sock") as late:
             late.send(command="status")
-            wait_until(lambda: not _writers(edge), SECONDS, "the end of who writes the logs")
+            wait_until(lambda: not edge.titled("edge: logs"), SECONDS, "the end of who writes the logs")
             time.sleep(0.5)
             assert asker.ask("status")[-1]["ok"]
             resource.prlimit(edge.pid, resource.RLIMIT_NOFILE, before)
@@ -126,14 +126,10 @@ def test_the_writing_process_is_killed_again_and_again(make_edge, nginx):
     edge = make_edge(upstreams(nginx))
     with Watch(edge) as watch, Crowd(edge, 4) as crowd:
         for _ in range(3):
-            (writer,) = wait_until(lambda: _writers(edge), SECONDS, "who writes the logs")
+            (writer,) = wait_until(lambda: edge.titled("edge: logs"), SECONDS, "who writes the logs")
             os.kill(writer, signal.SIGKILL)
-            wait_until(lambda w=writer: _writers(edge) and _writers(edge) != [w], SECONDS, "the next one")
+            wait_until(lambda w=writer: edge.titled("edge: logs") not in ([], [w]), SECONDS, "the next one")
             crowd.wait(50)
     crowd.expect()
     watch.expect("the process that writes the logs has ended")
     ends_whole(edge)
-
-
-def _writers(edge) -> list[int]:
-    return [pid for pid in children(edge.pid) if title(pid) == "edge: logs"]

@@ -14,7 +14,7 @@ import pytest
 from tests.e2e.client import Client
 from tests.e2e.processes import SANITIZED, wait_until
 from tests.e2e.scripted import Backend
-from tests.faults.watching import SECONDS, Crowd, Watch, ends_whole, upstreams, workers
+from tests.faults.watching import SECONDS, Crowd, Watch, ends_whole, upstreams
 
 PR_CAPBSET_DROP = 24
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a disk of its own")
@@ -178,7 +178,7 @@ def test_memory_runs_short_under_load(make_edge, nginx):
 def test_there_is_no_more_memory(make_edge, nginx):
     """malloc fails: connections end for it, the worker does not, and serves all others when there is some again."""
     edge = make_edge(upstreams(nginx))
-    (worker,) = workers(edge)
+    (worker,) = edge.workers()
     with Watch(edge):
         before = resource.prlimit(worker, resource.RLIMIT_AS)
         resource.prlimit(worker, resource.RLIMIT_AS, (address_space(worker) + (4 << 20), before[1]))
@@ -200,7 +200,7 @@ def test_there_is_no_more_memory(make_edge, nginx):
             crowd.wait(100)
     crowd.expect()
     assert lost + ended > 0
-    assert workers(edge) == [worker]
+    assert edge.workers() == [worker]
     ends_whole(edge)
 
 

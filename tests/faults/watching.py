@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 
-from tests.e2e.processes import SANITIZED, children, descendants, open_files, rss, session, title, wait_until
+from tests.e2e.processes import SANITIZED, descendants, open_files, rss, session, title, wait_until
 from tests.e2e.server import Edge
 
 SECONDS = 30
@@ -234,7 +234,3 @@ def ends_whole(edge: Edge) -> None:
 def upstreams(backend) -> dict:
     """An upstream whose idle connections end soon, so that they are not taken for descriptors that leak."""
     return {"app": {"servers": [backend.server], "pool": {"idle": "300ms"}}}
-
-
-def workers(edge: Edge) -> list[int]:
-    return [pid for pid in children(edge.pid) if title(pid).startswith("edge: worker")]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.processes import children
 from tests.edge.server import free_port, until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to give up")
@@ -30,10 +31,6 @@ def core_limit(pid):
 def is_private(pid):
     """Whether its memory is nobody's to look at but root's: then its files in /proc are root's."""
     return os.stat(f"/proc/{pid}/environ").st_uid == 0
-
-
-def children(pid):
-    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def opened(edge, path):

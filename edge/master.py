@@ -572,7 +572,9 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self.kill_worker(worker.pid, number)
 
     def bury(self, worker: EdgeWorker) -> None:
-        """After a worker's end: what it has left to say."""
+        """After a worker's end: what it has left to say. Workers that start now are to inherit nothing of it."""
+        self.unwatch(worker.channel.fileno())
+        worker.channel.close()
         for line in worker.dump.lines():
             self.log.error("worker %d (pid %d): %s", worker.slot.index, worker.pid, line)
         worker.dump.close()

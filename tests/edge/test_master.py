@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edge import demo
-from tests.e2e.processes import alive
+from tests.e2e.processes import alive, open_files
 from tests.edge.server import Load, Origin, free_port, until
 
 
@@ -425,6 +425,26 @@ def test_workers_that_die_again_and_again_come_slower(breakable, origin):
     until(breakable.workers, 10)
     assert breakable.get().status == 200
     assert breakable.stop() == 0
+
+
+def test_a_worker_inherits_nothing_of_one_that_is_dead(edge):
+    def of(slot):
+        return next((pid for pid, title in edge.workers().items() if title.startswith(f"edge: worker {slot} ")), 0)
+
+    edge.start()
+    before = open_files(of(0))
+    for _ in range(3):
+        victim = of(1)
+        os.kill(victim, signal.SIGKILL)
+        until(lambda victim=victim: of(1) not in (0, victim), 15, edge.log)
+    os.kill(of(1), signal.SIGKILL)  # the next one there has to wait
+    until(lambda: not of(1), 15, edge.log)
+    first = of(0)
+    os.kill(first, signal.SIGKILL)
+    until(lambda: of(0) not in (0, first), 15, edge.log)
+    assert not of(1)
+    until(lambda: open_files(of(0)) == before, 10, lambda: f"{open_files(of(0))} files, not {before}")
+    assert edge.stop() == 0
 
 
 def test_a_storm_of_hups_ends_in_one_generation(edge):

@@ -41,7 +41,7 @@ class Slot:
     sockets: dict[Bind, ListeningSocket] = dataclasses.field(default_factory=dict)
     latest: "EdgeWorker | None" = None
     started: float = 0.0
-    backoff: Backoff = dataclasses.field(default_factory=lambda: Backoff(FIRST_SECONDS, BACKOFF_SECONDS))
+    backoff: Backoff = dataclasses.field(default_factory=lambda: Backoff(FIRST_SECONDS, BACKOFF_SECONDS, by=0))
     """Its `failures` are workers in a row that did not last."""
     restarts: int = 0
     """Workers that took the place of one that had died."""
@@ -56,7 +56,7 @@ class Slot:
     @property
     def crashing(self) -> bool:
         """Whether its workers have died again and again, until just now."""
-        lately = time.monotonic() - self.started < STEADY_SECONDS + 2 * BACKOFF_SECONDS
+        lately = time.monotonic() - self.started < STEADY_SECONDS + BACKOFF_SECONDS
         return lately and self.backoff.failures >= CRASH_LOOP
 
     def next_start(self) -> float:

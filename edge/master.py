@@ -34,10 +34,11 @@ from edge import __version__, plane
 from edge.admin import state
 from edge.admin.administration import Administration
 from edge.certificates.renewal import Renewal
+from edge.change.changes import NOTHING
 from edge.change.generation import DRAIN_MARGIN_SECONDS, Generation
 from edge.change.inheritance import FORMAT, Inheritance, Lend
 from edge.change.material import Material
-from edge.change.reload import AskedBy, InPlace, Reloads
+from edge.change.reload import AskedBy, InPlace, Reloads, changed
 from edge.change.rollout import Commit, Rollout, read_answer
 from edge.change.upgrade import Upgrade
 from edge.errors import EdgeError
@@ -272,14 +273,18 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._resize(self.num_workers - 1)
 
     def _resize(self, number: int) -> None:
-        if number < 1 or not self.may_change():
-            self.log.warning("the number of workers stays %d for now", self.num_workers)
+        if number < 1:
+            self.log.warning("the number of workers stays %d: without any nobody is served", self.num_workers)
+            return
+        if not self.may_change():
+            self.log.warning("the number of workers stays %d: another change is under way", self.num_workers)
             return
         try:
             self._stage(self.current, number)
         except EdgeError as e:
             self.log.error("the number of workers stays %d: %s", self.num_workers, e)
             return
+        self.log.info("the number of workers changes from %d to %d", self.num_workers, number)
         self.num_workers = number
         self._listen()
         self.slots.steer_past(number)
@@ -341,7 +346,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self._refuse(change.fault)
             return
         self.slots.close_others(self.current.prepared)  # the workers accept what waits there
-        self._hold(change.changes(before))
+        self._hold(changed(before, self.current))
         self._log_warnings()
         del before, change
         gc.collect()  # policies' modules and their functions refer to one another
@@ -394,7 +399,8 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         if takeover.previous:
             self.slots.close_others(self.current.prepared)
             self.slots.steer_past(self.num_workers)
-        self._hold("all workers replaced")
+        said = changed(takeover.previous, self.current) if takeover.previous else NOTHING
+        self._hold("all workers replaced" if said == NOTHING else f"{said}; all workers replaced")
         if self.app.welcome:
             with contextlib.suppress(OSError):
                 sys.stdout.write(self.app.welcome)

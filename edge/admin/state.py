@@ -4,6 +4,7 @@ Times are seconds since 1970, durations seconds. docs/admin.md has all keys; som
 meaning.
 """
 
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ def describe(master: "Master") -> State:
         "pid": master.pid,
         "started": master.administration.started,
         "now": now,
-        "file": prepared.settings.file,
+        "file": os.path.abspath(prepared.settings.file),
         "generation": generation.number,
         "reloads": describe_reloads(master.reloads),
         "workers": [_worker(worker) for worker in sorted(master.WORKERS.values(), key=_rank)],

@@ -140,8 +140,9 @@ class InPlace:
         """All have prepared it: the master has it first, then they are told."""
         self._master.adopt(self.generation)
 
-    def changes(self, before: Generation) -> str:
-        """In words."""
-        old, new = before.prepared, self.generation.prepared
-        policies = (old.modules.content if old.modules else None) != (new.modules.content if new.modules else None)
-        return changes.describe(old.settings, new.settings, new.serving.new, policies=policies)
+
+def changed(before: Generation, after: Generation) -> str:
+    """What a generation that was made beside another has else than that one, in words."""
+    old, new = before.prepared, after.prepared
+    policies = (old.modules.content if old.modules else None) != (new.modules.content if new.modules else None)
+    return changes.describe(old.settings, new.settings, new.serving.new, policies=policies)

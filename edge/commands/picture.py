@@ -151,6 +151,7 @@ def head(look: Look, width: int) -> RenderableType:
     serving = sum(worker["state"] == "serving" for worker in state["workers"])
     draining = state["drains"]["workers"]
     line = Table.grid(expand=True)
+    line.width = width
     line.add_column(no_wrap=True, overflow="ellipsis")
     line.add_column(justify="right", no_wrap=True)
     style = GOOD if serving else BAD

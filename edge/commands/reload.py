@@ -25,6 +25,7 @@ class RejectedError(EdgeError):
 @click.option(
     "--timeout",
     "ms",
+    metavar="DURATION",
     callback=options.duration("1s", "1h"),
     default="1m",
     show_default=True,

@@ -69,8 +69,9 @@ def _command(what: str, renderer: Renderer, help_text: str) -> click.Command:
             for item in items:
                 click.echo(json.dumps(item))
             return
-        out = render.console()
-        out.print(renderer(items, last, time.time()))
+        shown = renderer(items, last, time.time())
+        # What can be read again is not wrapped: a line's end within a string would be a fault.
+        render.console().print(shown, soft_wrap=isinstance(shown, str))
 
     return command
 
@@ -116,6 +117,10 @@ def connections(
 
     Of a path what stands before the query; bytes as the kernel counts them, TLS included.
     """
+    try:
+        told.filters({"client": client})
+    except ValueError as e:
+        raise click.BadParameter(str(e), param_hint="'--client'") from None
     with Admin(options.admin_path(path, file)) as admin:
         lines = admin.ask(
             "show", WORKERS_SECONDS, what="connections", client=client, state=state, server_name=sni, limit=limit

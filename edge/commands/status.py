@@ -40,6 +40,7 @@ ANSWER_SECONDS: Final = 5.0
 @click.option(
     "--interval",
     "ms",
+    metavar="DURATION",
     callback=options.duration("100ms", "1h"),
     default="1s",
     show_default=True,

@@ -20,6 +20,7 @@ class FailedError(EdgeError):
 @click.option(
     "--timeout",
     "ms",
+    metavar="DURATION",
     callback=options.duration("1s", "1h"),
     default="2m",
     show_default=True,

@@ -204,7 +204,7 @@ class Site:
             return plain(405, "Only GET and HEAD are answered here.", [("Allow", "GET, HEAD")])
         handler = self.handlers.get(target)
         if handler is None:
-            return plain(404, "There is nothing here.")
+            return plain(404, f"There is nothing here; there is: {', '.join(sorted(self.handlers))}")
         headers = {name.decode("ascii"): value.decode("latin-1") for name, value in event.headers}
         try:
             return await handler(Request(target, query, headers))

@@ -119,7 +119,10 @@ class Edge:
         return self
 
     def write(self) -> None:
-        self.config.write_text(document({k: v for k, v in self.tables.items() if v}))
+        """As an editor does: a reload that is under way reads the old file or the new one, never half of it."""
+        beside = self.config.with_suffix(".new")
+        beside.write_text(document({k: v for k, v in self.tables.items() if v}))
+        beside.replace(self.config)
 
     def stop(self, seconds: float = 12) -> None:
         """Drains it, and holds it to an end without a crash."""

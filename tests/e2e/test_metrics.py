@@ -264,6 +264,8 @@ def test_openmetrics_and_head(edge, scraper):
 def test_exact_statuses(scraper, request_, status):
     answer = raw(scraper.port, request_)
     assert answer.startswith(b"HTTP/1.1 %d " % status), answer[:200]
+    if status == 404:
+        assert answer.endswith(b"there is: /metrics\n")
     if status == 405:
         assert b"\r\nallow: get, head\r\n" in answer.lower()
 

@@ -456,7 +456,7 @@ def test_a_storm_of_hups_is_folded(edge):
 def test_only_workers_and_their_user_replace_processes(edge):
     before = edge.workers()
     edge.tables["server"]["workers"] = 3
-    assert "all workers replaced" in renew(edge)
+    assert renew(edge).endswith("3 workers; server.workers changed; all workers replaced")
     wait_until(lambda: len(edge.workers()) == 3 and not set(edge.workers()) & set(before), 15, "other workers")
 
 

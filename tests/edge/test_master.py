@@ -223,6 +223,7 @@ def test_the_number_of_workers_changes_without_loss(edge, origin):
             time.sleep(0.3)
         edge.send(signal.SIGTTIN)
         until(lambda: len(edge.workers()) == 3, 15, edge.log)
+        assert "the number of workers changes from 2 to 3" in edge.log()
         time.sleep(0.3)
         edge.send(signal.SIGTTOU)
         until(lambda: len(edge.workers()) == 2, 15, edge.log)

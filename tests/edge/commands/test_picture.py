@@ -42,6 +42,12 @@ def test_the_smallest_terminal_has_the_most_important():
     assert any(line.startswith("Workers (2 of 3)") for line in shown)
 
 
+def test_without_a_terminal_its_head_is_as_wide_as_the_rest():
+    out = io.StringIO()
+    Console(file=out, width=240).print(picture.picture(looks.look(), 100))
+    assert len(out.getvalue().splitlines()[0].rstrip()) == 100
+
+
 def test_without_a_limit_all_of_it_is_shown():
     shown = "\n".join(drawn(looks.look(workers=7), 100))
     for words in ("www39.example.com/path/*", "old.example.com", "4719", "9a3dd3b0 seals for 6h 26m more"):

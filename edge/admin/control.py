@@ -240,7 +240,7 @@ class _Client:
     def put(self, fields: Mapping[str, object]) -> None:
         if self.socket.fileno() < 0:
             return
-        if not self._going:
+        if not (self._going or self._draws):
             self._took_at = self._control.clock()
         self._going += json.dumps(fields, separators=(",", ":")).encode() + b"\n"
         self._control.woken(self)
@@ -251,6 +251,8 @@ class _Client:
         self._control.woken(self)
 
     def draw_again(self) -> None:
+        if not (self._going or self._draws):
+            self._took_at = self._control.clock()
         self._draws = True
         self._control.woken(self)
 
@@ -307,7 +309,7 @@ class _Client:
 
     def due(self) -> float:
         """When `late` is to be asked again."""
-        if self._going:
+        if self._going or self._draws:
             return self._took_at + READ_SECONDS
         if self._answer is not None:
             return math.inf
@@ -319,7 +321,7 @@ class _Client:
 
     def late(self, now: float) -> None:
         """Ends what has taken too long."""
-        if self._going:
+        if self._going or self._draws:
             if now >= self._took_at + READ_SECONDS:
                 self.close()
         elif self._answer is not None:

@@ -324,9 +324,12 @@ def test_a_command_may_take_as_long_as_it_likes(bench):
     assert bench.connected() == 1
 
 
-def test_who_reads_nothing_is_let_go(bench):
+@pytest.mark.parametrize("seconds", [control.PIECE_SECONDS, 0.0], ids=["as fast as it goes", "a line at a time"])
+def test_who_reads_nothing_is_let_go(bench, monkeypatch, seconds):
+    """Also where all that was drawn has gone into the socket, and no more fits."""
     client = bench.connect()
     bench.ask(client, {"command": "count", "to": 10**9}, turns=1)
+    monkeypatch.setattr(control, "PIECE_SECONDS", seconds)
     while bench.control.epoll.poll(0):
         bench.turn(1)
     bench.clock.now += control.READ_SECONDS - 1

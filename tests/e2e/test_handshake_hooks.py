@@ -193,5 +193,5 @@ def test_a_policy_whose_wrapper_is_none(policed, pki, tmp_path):
     mark = edge.mark()
     (edge.directory / "rules.py").write_text("class Policy:\n    def session_ticket_wrapper(self): ...\n")
     edge.reload()
-    edge.wait_error("cannot start: TypeError: session_ticket_wrapper gave NoneType, which has no wrap()", mark)
+    edge.wait_error("session_ticket_wrapper gave NoneType, which has no wrap", mark, seconds=30)
     assert ask(edge)[0] == 200

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import hashlib
+import os
+import pwd
 import socket
 import ssl
 import time
@@ -303,15 +305,22 @@ def test_the_idle_timeout(make_edge, sockets):
 
 
 def test_reload_and_drain(make_edge, sockets):
-    """A socket outlives a reload, on the worker that drains; until drain_timeout, which cuts it."""
-    edge = make_edge({"sockets": [sockets.server]}, server={"drain_timeout": "2s"})
+    """A socket outlives a reload, also one that replaces workers: on the one that drains, until drain_timeout cuts it."""
+    edge = make_edge({"sockets": [sockets.server]}, server={"drain_timeout": "2s", "workers": 1})
+
+    async def reload(generation: int) -> None:
+        edge.write()
+        edge.reload()
+        await asyncio.to_thread(edge.wait_error, f"generation {generation} serves", seconds=30)
 
     async def talk():
         async with to(edge, "/echo?old") as old:
+            await reload(2)
             await old.send("a")
             assert await old.recv() == "a"
-            edge.reload()
-            await asyncio.to_thread(edge.wait_error, "generation 2 serves")
+            edge.tables["server"]["workers"] = 2
+            edge.tables["server"]["user"] = pwd.getpwuid(os.geteuid()).pw_name  # the one that it is: as good as another
+            await reload(3)
             reloaded = time.monotonic()
             await asyncio.sleep(0.5)                        # what comes at once may still be the old worker's
             async with to(edge, "/echo?new") as new:

@@ -305,7 +305,7 @@ def test_the_idle_timeout(make_edge, sockets):
 
 
 def test_reload_and_drain(make_edge, sockets):
-    """A socket outlives a reload, also one that replaces workers: on the one that drains, until drain_timeout cuts it."""
+    """A socket outlives a reload, also one that replaces workers: on the one that drains, until drain_timeout."""
     edge = make_edge({"sockets": [sockets.server]}, server={"drain_timeout": "2s", "workers": 1})
 
     async def reload(generation: int) -> None:

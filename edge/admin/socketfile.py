@@ -11,6 +11,7 @@ from typing import Final
 from edge.admin.settings import Admin
 from edge.errors import ListenError
 from edge.handovers import ownership
+from edge.processes.sockets import inode_of
 
 BACKLOG: Final = 128
 
@@ -31,10 +32,10 @@ class AdminSocket(socket.socket):
                 self.bind(str(self.path))
             finally:
                 os.umask(before)
-            self._inode = _inode(self.path)
+            self._inode = inode_of(self.path)
             self.permit(settings)
             self.listen(BACKLOG)  # until now nobody could connect
-            if _inode(self.path) != self._inode:
+            if inode_of(self.path) != self._inode:
                 raise OSError(errno.EADDRINUSE, "is another's by now")
         except OSError as e:
             self.close()
@@ -78,7 +79,7 @@ class AdminSocket(socket.socket):
         inode, self._inode = self._inode, None
         if inode and os.getpid() == self._owner:
             with contextlib.suppress(OSError):
-                if _inode(self.path) == inode:
+                if inode_of(self.path) == inode:
                     os.unlink(self.path)
         super().close()
 
@@ -107,8 +108,3 @@ def _make_free(path: Path) -> None:
         except OSError:  # EPROTOTYPE: for something else; EAGAIN: and has much to do
             pass
     raise OSError(errno.EADDRINUSE, "somebody listens there")
-
-
-def _inode(path: Path) -> tuple[int, int]:
-    found = os.lstat(path)
-    return found.st_dev, found.st_ino

@@ -46,6 +46,21 @@ def duration(low: str, high: str) -> Callable[[click.Context, click.Parameter, s
     return read
 
 
+def waiting(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The options --wait and --timeout, the latter as `ms`, of what takes its time to be decided."""
+    wait = click.option("--wait", is_flag=True, help="Until it is decided, and say how.")
+    timeout = click.option(
+        "--timeout",
+        "ms",
+        metavar="DURATION",
+        callback=duration("1s", "1h"),
+        default=default,
+        show_default=True,
+        help="How long to wait for that.",
+    )
+    return lambda command: wait(timeout(command))
+
+
 def admin_path(path: Path | None, file: Path | None) -> Path:
     """Where the admin socket is: what the command line says, then the environment, then the usual place."""
     if path is not None:

@@ -21,16 +21,7 @@ class RejectedError(EdgeError):
 
 @click.command(short_help="Have the running edge take a changed file over.")
 @options.admin
-@click.option("--wait", is_flag=True, help="Until it is decided, and say how.")
-@click.option(
-    "--timeout",
-    "ms",
-    metavar="DURATION",
-    callback=options.duration("1s", "1h"),
-    default="1m",
-    show_default=True,
-    help="How long to wait for that.",
-)
+@options.waiting(default="1m")
 def reload(*, file: Path | None, path: Path | None, wait: bool, ms: int) -> None:
     """Have the running edge take a changed configuration over.
 

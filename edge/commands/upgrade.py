@@ -16,16 +16,7 @@ class FailedError(EdgeError):
 @click.command(short_help="Have another version take the running one's place.")
 @options.admin
 @click.option("--python", type=click.Path(path_type=Path), metavar="PATH", help="The interpreter whose edge it is.")
-@click.option("--wait", is_flag=True, help="Until it is decided, and say how.")
-@click.option(
-    "--timeout",
-    "ms",
-    metavar="DURATION",
-    callback=options.duration("1s", "1h"),
-    default="2m",
-    show_default=True,
-    help="How long to wait for that.",
-)
+@options.waiting(default="2m")
 def upgrade(*, file: Path | None, path: Path | None, python: Path | None, wait: bool, ms: int) -> None:
     """Have another version take the running one's place, without a connection lost.
 

@@ -15,6 +15,7 @@ import os
 import socket
 import struct
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from edge import handoff
@@ -50,7 +51,7 @@ class Name:
         self.twins -= 1
         if self.twins == 0 and os.getpid() == self.owner:
             with contextlib.suppress(OSError):
-                if _inode(self.path) == self.inode:  # it may be somebody else's by now
+                if inode_of(self.path) == self.inode:  # it may be somebody else's by now
                     os.unlink(self.path)
 
 
@@ -124,7 +125,7 @@ def bound_unix(bind: Bind, mode: int, owner: tuple[int, int], *, replace: bool =
         else:
             handoff.check_free(bind.path)
         s.bind(bind.path)
-        s.name = Name(bind.path, _inode(bind.path), os.getpid())
+        s.name = Name(bind.path, inode_of(bind.path), os.getpid())
         permit(bind, mode, owner)
         s.setblocking(False)
     except OSError as e:
@@ -144,7 +145,8 @@ def permit(bind: Bind, mode: int, owner: tuple[int, int]) -> None:
     os.chmod(bind.path, mode)
 
 
-def _inode(path: str) -> tuple[int, int]:
+def inode_of(path: str | Path) -> tuple[int, int]:
+    """What tells the file of a name from another that has taken its place. Raises OSError."""
     found = os.lstat(path)
     return found.st_dev, found.st_ino
 

@@ -2,18 +2,13 @@
 
 import contextlib
 import http.server
-import os
-import shutil
-import tempfile
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from bench.hooks_command import measure, table
-from bench.processes import BenchError, stopping_on_signals
+from bench import ways
 
 SHARES: Final = {
     "no traces": None,
@@ -25,30 +20,20 @@ SHARES: Final = {
 
 
 @click.command()
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Readings; the lowest is shown.")
-@click.option("--seconds", type=click.FloatRange(0.5), default=2.0, show_default=True, help="Length of a reading.")
-@click.option("--protocol", type=click.Choice(["h1", "h2"]), default="h1", show_default=True)
-@click.option("--proxy-cpu", type=click.IntRange(0), default=0, show_default=True, help="CPU of the worker.")
-@click.option("--load-cpu", type=click.IntRange(0), default=1, show_default=True, help="CPU of clients and backend.")
-def traces(**options: Any) -> None:
+@ways.options
+def traces(**chosen: Any) -> None:
     """Measure the CPU time per proxied request of 1 KiB, with shares of requests sampled.
 
     All are up at once and measured in turn, round after round. What the observer takes for its exports counts, too.
     Needs (Debian): nginx-light nghttp2-client; and OpenTelemetry (the extra `traces`).
     """
-    os.sched_setaffinity(0, {options["load_cpu"]})
-    directory = Path(tempfile.mkdtemp(prefix="edge-traces-"))
-    try:
-        with stopping_on_signals(), collector() as endpoint:
-            ways = {way: setting(endpoint, share) for way, share in SHARES.items()}
-            found = measure(directory, ways, **options)
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
-    except BenchError as e:
-        raise click.ClickException(str(e)) from None
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-    click.echo("\n".join(table(found)))
+    ways.show("traces", exporting(), **chosen)
+
+
+@contextlib.contextmanager
+def exporting() -> Iterator[dict[str, str]]:
+    with collector() as endpoint:
+        yield {way: setting(endpoint, share) for way, share in SHARES.items()}
 
 
 def setting(endpoint: str, share: float | None) -> str:

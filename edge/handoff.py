@@ -253,23 +253,23 @@ def listen(path: str, mode: int) -> socket.socket:
     return listener
 
 
-def check_free(path: str) -> None:
+def check_free(path: str, kind: socket.SocketKind = socket.SOCK_SEQPACKET) -> None:
     """Removes a socket that nobody listens on. OSError (EADDRINUSE) when somebody does, or it is no socket."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise OSError(errno.EADDRINUSE, "is no socket")
+            raise OSError(errno.EADDRINUSE, "is there already, and no socket")
     except FileNotFoundError:
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+    with socket.socket(socket.AF_UNIX, kind) as probe:
         probe.setblocking(False)
         try:
             probe.connect(path)
         except ConnectionRefusedError:
             os.unlink(path)
-        except OSError as e:  # EPROTOTYPE: someone listens, for something else; EAGAIN: and has much to do
-            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)) from e
-        else:
-            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+            return
+        except OSError:  # EPROTOTYPE: for something else; EAGAIN: and has much to do
+            pass
+    raise OSError(errno.EADDRINUSE, "somebody listens there")
 
 
 def sender_of(source: socket.socket) -> int:

@@ -4,12 +4,12 @@ import contextlib
 import errno
 import os
 import socket
-import stat
 from pathlib import Path
 from typing import Final
 
 from edge.admin.settings import Admin
 from edge.errors import ListenError
+from edge.handoff import check_free
 from edge.handovers import ownership
 from edge.processes.sockets import inode_of
 
@@ -26,7 +26,7 @@ class AdminSocket(socket.socket):
         self._inode: tuple[int, int] | None = None
         try:
             self.setblocking(False)
-            _make_free(self.path)
+            check_free(str(self.path), socket.SOCK_STREAM)
             before = os.umask(0o177)
             try:
                 self.bind(str(self.path))
@@ -89,22 +89,3 @@ class AdminSocket(socket.socket):
 
     def __str__(self) -> str:
         return f"unix:{self.path}"
-
-
-def _make_free(path: Path) -> None:
-    """Removes a socket that nobody listens on. OSError when somebody does, or it is no socket."""
-    try:
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise OSError(errno.EADDRINUSE, "is there already, and no socket")
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            os.unlink(path)
-            return
-        except OSError:  # EPROTOTYPE: for something else; EAGAIN: and has much to do
-            pass
-    raise OSError(errno.EADDRINUSE, "somebody listens there")

@@ -72,7 +72,7 @@ def test_who_listens_where(tmp_path):
     path = tmp_path / "r.sock"
     with handoff.Receiver(path, mode=0o660):
         assert path.stat().st_mode & 0o777 == 0o660
-        with pytest.raises(OSError, match="in use"):
+        with pytest.raises(OSError, match="somebody listens there"):
             handoff.Receiver(path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stale:
         stale.bind(str(path))

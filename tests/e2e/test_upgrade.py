@@ -346,12 +346,12 @@ def test_a_configuration_with_an_error(upgradable, versions):
 
 
 def test_one_change_at_a_time(make_upgradable, versions):
-    edge = make_upgradable(server={"upgrade_timeout": "3s"})
+    edge = make_upgradable()
     versions.make("2.0", stuck_start)
     versions.link("2.0")
     first = threading.Thread(target=edge.upgrade)
     first.start()
-    edge.wait_error(r"upgrade: process \d+ starts", seconds=30)
+    started = edge.wait_error(r"upgrade: process \d+ starts", seconds=30)
     versions.link("1.0")
     done = edge.upgrade()
     assert (done.returncode, "an upgrade is under way already" in done.stdout) == (1, True)
@@ -360,6 +360,7 @@ def test_one_change_at_a_time(make_upgradable, versions):
     edge.signal(signal.SIGTTIN)
     edge.wait_error("the number of workers stays 2", seconds=30)
     edge.reload()  # waits, and is done
+    os.kill(int(re.search(r"process (\d+) starts", started)[1]), signal.SIGKILL)
     first.join()
     edge.wait_error("generation 2 serves|in place|generation 2", seconds=30)
     edge.end()

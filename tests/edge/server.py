@@ -1,11 +1,9 @@
 """Real servers for tests: an origin with answers of chosen length and delay, `edge` as a process, and a load on it."""
 
-import contextlib
 import http.client
 import os
 import re
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -14,13 +12,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+from tests.e2e.processes import ROOT, children, free_port, title
 
 
 class Origin:
@@ -120,14 +112,8 @@ upstream = "origin"
 
     def workers(self):
         """{pid: title} of the master's children."""
-        found = {}
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        for pid in map(int, children):
-            with contextlib.suppress(OSError):
-                title = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode()
-                if title.startswith("edge: worker"):
-                    found[pid] = title
-        return found
+        titles = {pid: title(pid) for pid in children(self.process.pid)}
+        return {pid: name for pid, name in titles.items() if name.startswith("edge: worker")}
 
     def connect(self, port=None, timeout=10):
         """A TLS connection, as http.client."""

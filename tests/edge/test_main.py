@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import edge as package
-from tests.edge.server import ROOT, Edge, free_port, until
+from tests.e2e.processes import ROOT, free_port
+from tests.edge.server import Edge, until
 
 SANITIZER = {name: os.environ[name] for name in ("LD_PRELOAD", "ASAN_OPTIONS") if name in os.environ}
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from edge import demo
-from tests.e2e.processes import alive, open_files
-from tests.edge.server import Load, Origin, free_port, until
+from tests.e2e.processes import alive, free_port, open_files
+from tests.edge.server import Load, Origin, until
 
 
 def test_titles_name_master_slot_and_generation(edge):

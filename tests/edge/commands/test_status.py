@@ -16,7 +16,7 @@ import time
 
 import pytest
 
-from tests.edge.server import ROOT
+from tests.e2e.processes import ROOT
 from tests.edge.test_main import run
 
 ENTER_SCREEN, LEAVE_SCREEN, SHOW_CURSOR = b"\x1b[?1049h", b"\x1b[?1049l", b"\x1b[?25h"

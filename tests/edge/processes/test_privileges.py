@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.processes import children
-from tests.edge.server import free_port, until
+from tests.e2e.processes import children, free_port
+from tests.edge.server import until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to give up")
 

@@ -10,7 +10,7 @@ import pytest
 from edge.errors import ListenError
 from edge.processes import sockets
 from edge.settings import Bind
-from tests.edge.server import free_port
+from tests.e2e.processes import free_port
 
 V4 = "127.0.0.1"
 

@@ -28,6 +28,7 @@ from cext.lib.libcrypto cimport (
     EVP_PKEY_CTX_set_rsa_padding,
     EVP_PKEY_CTX_set_rsa_pss_saltlen,
     EVP_PKEY_CTX_set_signature_md,
+    EVP_PKEY_KEYPAIR,
     EVP_PKEY_eq,
     EVP_PKEY_free,
     EVP_PKEY_get_bits,
@@ -40,7 +41,13 @@ from cext.lib.libcrypto cimport (
     EVP_sha256,
     EVP_sha384,
     EVP_sha512,
+    OPENSSL_clear_free,
     OPENSSL_free,
+    OSSL_DECODER_CTX,
+    OSSL_DECODER_CTX_free,
+    OSSL_DECODER_CTX_new_for_pkey,
+    OSSL_DECODER_from_data,
+    PEM_read_bio,
     PEM_read_bio_PrivateKey,
     RSA_PKCS1_PADDING,
     RSA_PKCS1_PSS_PADDING,
@@ -54,6 +61,7 @@ from cext.lib.libcrypto cimport (
 )
 
 cdef enum:
+    PROBE_LENGTH = 67
     DIGEST_MAX = 64
     RSA_MIN_BITS = 2048
     RSA_MAX_BITS = 8192                 # SIGNATURE_MAX
@@ -172,13 +180,10 @@ cdef class PrivateKey:
         over. ValueError, with the remedy, when there is none or more than one, or it is encrypted, malformed, of
         another kind, an RSA key outside 2048..8192 bits, or does not fit the public half it carries."""
         cdef PrivateKey self = PrivateKey.__new__(PrivateKey)
-        cdef BIO *bio
         cdef bytes block = _only_key(pem)
-        bio = BIO_new_mem_buf(<const char *> block, <int> len(block))
-        if bio == NULL:
-            raise MemoryError
-        self.pkey = PEM_read_bio_PrivateKey(bio, NULL, refuse_passphrase, NULL)
-        BIO_free(bio)
+        self.pkey = _decode_pkcs8(block) if block.startswith(PKCS8) else NULL
+        if self.pkey == NULL:
+            self.pkey = _decode_any(block)
         ERR_clear_error()
         if self.pkey == NULL:
             raise ValueError("the private key cannot be read: malformed, or of a kind libcrypto does not know")
@@ -234,16 +239,13 @@ cdef class PrivateKey:
 
     def _prove(self):
         # A file may carry a public half that is not its private half's: clients would see it as bad signatures.
-        cdef PublicKey public
+        cdef uint8_t signature[SIGNATURE_MAX]
+        cdef size_t n = 0
+        cdef const uint8_t *probe = b"a signature of this by the private half verifies by the public half"
         if not self.schemes:
             raise ValueError("this RSASSA-PSS key's parameters allow no scheme of TLS: use a key without restrictions")
-        public = PublicKey.from_spki(self.public_spki())
-        probe = b"a signature of this by the private half verifies by the public half"
-        try:
-            fits = public.verify_bytes(self.schemes[0], probe, self.sign_bytes(self.schemes[0], probe))
-        except ValueError:
-            fits = False
-        if not fits:
+        if (self.sign(self.schemes[0], probe, PROBE_LENGTH, signature, &n) < 0
+                or verify_with(self.pkey, find(self.schemes[0], self.family), probe, PROBE_LENGTH, signature, n) < 0):
             raise ValueError("the private key does not fit the public key stored with it")
 
 
@@ -272,26 +274,7 @@ cdef class PublicKey:
 
     cdef int verify_by(self, int i, const uint8_t *message, size_t n,
                        const uint8_t *signature, size_t sig_len) noexcept nogil:
-        cdef uint8_t digest[DIGEST_MAX]
-        cdef EVP_PKEY_CTX *ctx
-        cdef EVP_MD_CTX *md_ctx
-        cdef bint done
-        if i < 0 or sig_len > SIGNATURE_MAX:
-            return -1
-        if SCHEMES[i].digest_length == 0:
-            md_ctx = EVP_MD_CTX_new()
-            done = (md_ctx != NULL
-                    and EVP_DigestVerifyInit(md_ctx, NULL, NULL, NULL, self.pkey) == 1
-                    and EVP_DigestVerify(md_ctx, signature, sig_len, message, n) == 1)
-            EVP_MD_CTX_free(md_ctx)
-            return 0 if done else failed()
-
-        digest_of(SCHEMES[i].digest_length, message, n, digest)
-        ctx = new_context(self.pkey, &SCHEMES[i], 0)
-        done = (ctx != NULL
-                and EVP_PKEY_verify(ctx, signature, sig_len, digest, SCHEMES[i].digest_length) == 1)
-        EVP_PKEY_CTX_free(ctx)
-        return 0 if done else failed()
+        return verify_with(self.pkey, i, message, n, signature, sig_len)
 
     @property
     def schemes(self):
@@ -372,6 +355,30 @@ cdef void digest_of(int length, const uint8_t *message, size_t n, uint8_t *out) 
         hash_once(HASH_SHA256 if length == 32 else HASH_SHA384, message, n, out)
 
 
+cdef int verify_with(EVP_PKEY *pkey, int i, const uint8_t *message, size_t n,
+                     const uint8_t *signature, size_t sig_len) noexcept nogil:
+    cdef uint8_t digest[DIGEST_MAX]
+    cdef EVP_PKEY_CTX *ctx
+    cdef EVP_MD_CTX *md_ctx
+    cdef bint done
+    if i < 0 or sig_len > SIGNATURE_MAX:
+        return -1
+    if SCHEMES[i].digest_length == 0:
+        md_ctx = EVP_MD_CTX_new()
+        done = (md_ctx != NULL
+                and EVP_DigestVerifyInit(md_ctx, NULL, NULL, NULL, pkey) == 1
+                and EVP_DigestVerify(md_ctx, signature, sig_len, message, n) == 1)
+        EVP_MD_CTX_free(md_ctx)
+        return 0 if done else failed()
+
+    digest_of(SCHEMES[i].digest_length, message, n, digest)
+    ctx = new_context(pkey, &SCHEMES[i], 0)
+    done = (ctx != NULL
+            and EVP_PKEY_verify(ctx, signature, sig_len, digest, SCHEMES[i].digest_length) == 1)
+    EVP_PKEY_CTX_free(ctx)
+    return 0 if done else failed()
+
+
 cdef int sign_hashed(EVP_PKEY *pkey, const Scheme *scheme, const uint8_t *p, size_t n,
                      uint8_t *signature, size_t *sig_len) noexcept nogil:
     """In contexts of its own, which no other thread has."""
@@ -414,6 +421,59 @@ cdef int failed() noexcept nogil:
     """-1, with libcrypto's error queue emptied: a peer that sends bad signatures must not fill it."""
     ERR_clear_error()
     return -1
+
+
+# libcrypto 3.0 takes 0.3 ms to find out which of its decoders are for private keys: they are looked for once.
+cdef OSSL_DECODER_CTX *_pkcs8_decoder = NULL
+cdef EVP_PKEY *_decoded = NULL          # where it puts a key
+
+PKCS8 = b"-----BEGIN PRIVATE KEY-----"
+
+
+cdef EVP_PKEY *_decode_pkcs8(bytes block) except? NULL:
+    """The key of a PEM block with a PrivateKeyInfo; NULL when it cannot be read this way."""
+    global _pkcs8_decoder, _decoded
+    cdef unsigned char *der = NULL
+    cdef const unsigned char *p
+    cdef char *label = NULL
+    cdef char *header = NULL
+    cdef long n = 0
+    cdef size_t length
+    cdef EVP_PKEY *found
+    cdef BIO *bio = BIO_new_mem_buf(<const char *> block, <int> len(block))
+    if _pkcs8_decoder == NULL:
+        _pkcs8_decoder = OSSL_DECODER_CTX_new_for_pkey(&_decoded, b"DER", b"PrivateKeyInfo", NULL, EVP_PKEY_KEYPAIR,
+                                                       NULL, NULL)
+    if bio == NULL or _pkcs8_decoder == NULL:
+        BIO_free(bio)
+        raise MemoryError
+    if PEM_read_bio(bio, &label, &header, &der, &n) == 1:
+        _decoded = NULL
+        p = der
+        length = n
+        if OSSL_DECODER_from_data(_pkcs8_decoder, &p, &length) != 1 or length:
+            EVP_PKEY_free(_decoded)
+            _decoded = NULL
+            OSSL_DECODER_CTX_free(_pkcs8_decoder)       # it may remember the fault
+            _pkcs8_decoder = NULL
+    BIO_free(bio)
+    OPENSSL_free(label)
+    OPENSSL_free(header)
+    OPENSSL_clear_free(der, n)
+    found = _decoded
+    _decoded = NULL
+    return found
+
+
+cdef EVP_PKEY *_decode_any(bytes block) except? NULL:
+    """The key of a PEM block, whatever its form; NULL when it cannot be read."""
+    cdef EVP_PKEY *found
+    cdef BIO *bio = BIO_new_mem_buf(<const char *> block, <int> len(block))
+    if bio == NULL:
+        raise MemoryError
+    found = PEM_read_bio_PrivateKey(bio, NULL, refuse_passphrase, NULL)
+    BIO_free(bio)
+    return found
 
 
 cdef int refuse_passphrase(char *buf, int size, int rwflag, void *u) noexcept nogil:

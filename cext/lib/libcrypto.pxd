@@ -53,6 +53,7 @@ cdef extern from "<openssl/crypto.h>" nogil:
     int CRYPTO_memcmp(const void *a, const void *b, size_t n)
     void OPENSSL_cleanse(void *p, size_t n)
     void OPENSSL_free(void *p)
+    void OPENSSL_clear_free(void *p, size_t n)
 
 cdef extern from "<openssl/rand.h>" nogil:
     int RAND_bytes(unsigned char *out, int n)
@@ -148,6 +149,15 @@ cdef extern from "<openssl/bio.h>" nogil:
 
 cdef extern from "<openssl/pem.h>" nogil:
     EVP_PKEY *PEM_read_bio_PrivateKey(BIO *bio, EVP_PKEY **pkey, pem_password_cb *cb, void *u)
+    int PEM_read_bio(BIO *bio, char **name, char **header, unsigned char **data, long *n)
+
+cdef extern from "<openssl/decoder.h>" nogil:
+    ctypedef struct OSSL_DECODER_CTX:
+        pass
+    OSSL_DECODER_CTX *OSSL_DECODER_CTX_new_for_pkey(EVP_PKEY **pkey, const char *input_type, const char *input_structure,
+                                                    const char *keytype, int selection, void *libctx, const char *query)
+    void OSSL_DECODER_CTX_free(OSSL_DECODER_CTX *ctx)
+    int OSSL_DECODER_from_data(OSSL_DECODER_CTX *ctx, const unsigned char **p, size_t *n)
 
 cdef extern from "<openssl/x509.h>" nogil:
     EVP_PKEY *d2i_PUBKEY(EVP_PKEY **pkey, const unsigned char **p, long n)

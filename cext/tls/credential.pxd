@@ -31,14 +31,14 @@ cdef class Credential:
     cdef readonly bint match_issuer                 # only for peers that name one of `issuers`
     cdef readonly tuple issuers                     # DistinguishedName (DER) of each certificate's issuer; then alone
     cdef readonly tuple names                       # lower-case str, "*.example.com" for one label
-    cdef readonly bytes certificate_body            # of the Certificate message, with an empty request context
-    cdef readonly bytes certificate_body12          # the same of TLS 1.2
     cdef readonly bytes ocsp_response               # DER; b"": none
     cdef readonly uint64_t ocsp_expires             # milliseconds since 1970: it is not shown any more; 0: never
     cdef readonly bytes signed_certificate_timestamps   # the encoded list; b"": none
     cdef tuple certificates                         # whole Certificate messages, by CertificateVariant
-    cdef tuple compressed                           # for each of `compressions` CompressedCertificates likewise, or None
-    cdef uint16_t compressions[COMPRESSIONS_MAX]    # CertificateCompressionAlgorithms, preferred first
+    cdef uint8_t form[VARIANTS]                     # for each variant the first with the same message
+    cdef tuple algorithms                           # that they are compressed by (cext.tls.compression), preferred first
+    cdef list compressed                            # for each of them CompressedCertificates, once asked for; see compress()
+    cdef uint16_t compressions[COMPRESSIONS_MAX]    # the algorithms' numbers
     cdef size_t n_compressions
     cdef bytes certificate_status                   # TLS 1.2's whole message; b"": none
     cdef bint has_status
@@ -49,11 +49,13 @@ cdef class Credential:
     cdef bint ecdsa                                 # goes with TLS 1.2's ECDHE_ECDSA suites, else with ECDHE_RSA
     cdef uint16_t curve                             # NamedGroup of an ECDSA key, else 0
     cdef int encode(self, tuple algorithms) except -1
+    cdef bytes compress(self, size_t algorithm, int variant)
+    # What the message becomes, whole; None where nothing is gained. Done once, for the first who asks.
     cdef bint shows_status(self) noexcept nogil
     # Whether there is an OCSP response that has not expired.
     cdef bytes certificate_message(self, int variant, Reader algorithms)
     # The message of TLS 1.3 for a peer that asked for what `variant` says and takes these algorithms (a list of u16),
-    # whole: Certificate or CompressedCertificate. Encoded before: nothing is built here.
+    # whole: Certificate or CompressedCertificate. Encoded before, but for what nobody has asked for yet.
     cdef bint is_issued_by(self, Reader authorities) noexcept
     # Whether a list of DistinguishedNames (shape checked; .p NULL: none) has one of `issuers`.
 

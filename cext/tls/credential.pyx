@@ -9,7 +9,7 @@ from cext.crypto.x509 cimport issuer_name
 from cext.crypto.x509 cimport public_key as read_public_key
 from cext.tls.constants cimport (
     EXT_DELEGATED_CREDENTIAL, EXT_SIGNED_CERTIFICATE_TIMESTAMP, EXT_STATUS_REQUEST, HS_CERTIFICATE,
-    HS_CERTIFICATE_STATUS, STATUS_OCSP)
+    HANDSHAKE_HEADER, HS_CERTIFICATE_STATUS, STATUS_OCSP)
 from cext.tls.fields cimport is_timestamp_list
 from cext.tls.negotiate cimport list_has
 from cext.tls.session cimport wall_clock
@@ -35,7 +35,7 @@ cdef class Credential:
     For peers that ask: `ocsp_response` in DER, until `ocsp_expires` (seconds since 1970; 0: for ever);
     `signed_certificate_timestamps`, encoded as RFC 6962, section 3.3 has the
     list, or a sequence of them; `certificate_compression`, algorithms (cext.tls.compression), preferred first, that the
-    certificates are compressed by, here and now.
+    certificates are compressed by when the first peer asks for it.
     `delegated_credential`: the structure of RFC 9345; `key` is then the one it delegates to, and the credential for
     clients of TLS 1.3 that take such: the next one of its names is for the others. `match_issuer`: only for peers whose
     certificate_authorities name an issuer of the chain's.
@@ -96,15 +96,26 @@ cdef class Credential:
         bodies = [certificate_body(self.chain, delegated, status if variant & WITH_STATUS else b"",
                                    self.signed_certificate_timestamps if variant & WITH_TIMESTAMPS else b"")
                   for variant in range(<int> VARIANTS)]
-        self.certificate_body = bodies[0]
-        self.certificate_body12 = vector(3, b"".join(vector(3, der) for der in self.chain))
         self.has_status = len(status) > 0
         self.certificate_status = bytes([HS_CERTIFICATE_STATUS]) + vector(3, status) if status else b""
-        self.certificates = shared(lambda body: bytes([HS_CERTIFICATE]) + vector(3, body), bodies)
+        for variant, body in enumerate(bodies):
+            self.form[<int> variant] = <uint8_t> bodies.index(body)
+        messages = {body: bytes([HS_CERTIFICATE]) + vector(3, body) for body in bodies}
+        self.certificates = tuple(messages[body] for body in bodies)
+        self.algorithms = algorithms
         self.n_compressions = fill(self.compressions, [algorithm.number for algorithm in algorithms], "compression")
-        self.compressed = tuple(shared(lambda body: compressed_certificate(algorithm, body), bodies)
-                                for algorithm in algorithms)
+        self.compressed = [None] * len(algorithms)
         return 0
+
+    @property
+    def certificate_body(self):
+        """Of the Certificate message, with an empty request context."""
+        return (<bytes> self.certificates[0])[HANDSHAKE_HEADER:]
+
+    @property
+    def certificate_body12(self):
+        """The same of TLS 1.2. Not kept: whoever has thousands of certificates shows few of them to clients of 1.2."""
+        return vector(3, b"".join([vector(3, der) for der in self.chain]))
 
     cdef bint shows_status(self) noexcept nogil:
         return self.has_status and (self.ocsp_expires == 0 or wall_clock() < self.ocsp_expires)
@@ -114,10 +125,23 @@ cdef class Credential:
         cdef bytes message
         for i in range(self.n_compressions if left(&algorithms) else 0):
             if list_has(algorithms, self.compressions[i]):
-                message = (<tuple> self.compressed[i])[variant]
+                message = self.compress(i, variant)
                 if message is not None:
                     return message
         return self.certificates[variant]
+
+    cdef bytes compress(self, size_t algorithm, int variant):
+        cdef int form = self.form[variant]
+        cdef dict made = self.compressed[algorithm]
+        if made is None:
+            made = self.compressed[algorithm] = {}
+        if form not in made:
+            body = (<bytes> self.certificates[form])[HANDSHAKE_HEADER:]
+            try:
+                made[form] = compressed_certificate(self.algorithms[algorithm], body)
+            except Exception:               # a handshake can do without
+                made[form] = None
+        return made[form]
 
     cdef bint is_issued_by(self, Reader authorities) noexcept:
         cdef Reader name
@@ -165,12 +189,6 @@ def timestamp_list(timestamps):
     if encoded and (len(encoded) > TIMESTAMPS_MAX or not is_timestamp_list(r)):
         raise ValueError("signed_certificate_timestamps: empty, too long, or no SignedCertificateTimestampList")
     return encoded
-
-
-def shared(make, bodies):
-    """make(body) of each, once for those that are alike."""
-    made = {body: make(body) for body in dict.fromkeys(bodies)}
-    return tuple(made[body] for body in bodies)
 
 
 cdef str normal_name(name):

@@ -233,7 +233,7 @@ cdef class Server12(Handshake12):
                 timestamps = self.credential.signed_certificate_timestamps
                 timestamps_length = len(self.credential.signed_certificate_timestamps)
             if bytes_reserve(&self.flight, 1024 + SIGNATURE_MAX + timestamps_length
-                             + len(self.credential.certificate_body12) + len(self.credential.certificate_status)) < 0:
+                             + len(self.credential.certificates[0]) + len(self.credential.certificate_status)) < 0:
                 return self.fail(internal_error, "out of memory")
         memset(&parts, 0, sizeof(parts))
         parts.random = self.server_random
@@ -276,11 +276,10 @@ cdef class Server12(Handshake12):
         when the configuration was made."""
         cdef Writer w
         cdef const uint8_t *status = self.credential.certificate_status
-        cdef const uint8_t *body = self.credential.certificate_body12
-        cdef size_t n = len(self.credential.certificate_body12)
-        if self.open_message(&w, HANDSHAKE_HEADER + n) < 0:
+        cdef bytes body = self.credential.certificate_body12
+        if self.open_message(&w, HANDSHAKE_HEADER + len(body)) < 0:
             return -internal_error
-        build_certificate(&w, body, n)
+        build_certificate(&w, <const uint8_t *> <const char *> body, len(body))
         if self.close_message(&w, LEVEL_INITIAL) < 0:
             return -internal_error
         self.state = S12_SEND_SERVER_KEY_EXCHANGE

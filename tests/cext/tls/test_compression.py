@@ -97,12 +97,28 @@ def test_what_gains_nothing_is_not_compressed():
 def test_each_form_is_compressed_once():
     algorithm = Zlib()
     made = compressing(algorithm, response=RESPONSE)
-    assert algorithm.calls == 2, "with the OCSP response, and without"
+    assert algorithm.calls == 0, "nobody has asked"
     for _ in range(3):
         RawClient(ServerConfig([made]), extra=(offer(1),)).connect()
-    assert algorithm.calls == 2
-    compressing(algorithm)
-    assert algorithm.calls == 3
+        RawClient(ServerConfig([made]), extra=(offer(1), extension(18, b""))).connect()
+    assert algorithm.calls == 1, "there are no timestamps: with them is as without"
+    for _ in range(3):
+        RawClient(ServerConfig([made]), extra=(offer(1), extension(5, b"\1" + bytes(4)))).connect()
+    assert algorithm.calls == 2, "with the OCSP response, and without"
+
+
+def test_what_fails_to_compress_is_sent_as_it_is():
+    class Failing(Zlib):
+        def compress(self, data):
+            super().compress(data)
+            raise MemoryError
+
+    algorithm = Failing()
+    made = compressing(algorithm)
+    for _ in range(2):
+        client = RawClient(ServerConfig([made]), extra=(offer(1),)).connect()
+        assert message(CERTIFICATE, made.certificate_body) in [m for _, m in client.flight]
+    assert algorithm.calls == 1, "it is not tried again"
 
 
 @pytest.mark.parametrize("asks", [False, True])

@@ -38,15 +38,27 @@ cdef class Route(Counted):
     cdef readonly tuple upgrade             # protocols that requests may switch to: bytes in lower case
     cdef bint accepts(self, const uint8_t *path, size_t path_len, int method,
                       const uint8_t *method_name, size_t method_len) noexcept
+    cdef bint accepts_method(self, int method, const uint8_t *method_name, size_t method_len) noexcept
 
 cdef int answered_here(Route route, const Head *h) noexcept
 """The status that the edge answers a request by itself with, for which `route` (None: none) was found; 0: forward it.
 TRACE gets 405 (RFC 9110 section 9.3.8) unless its route names that method; OPTIONS at its last hop, and OPTIONS *, 204; what has no route otherwise 404."""
 
+cdef class Paths:
+    """Routes that differ in path and method: those of a host, most specific first. Of many, those that may fit are looked
+    up: by a whole path, by the beginnings of one, and one after the other only where a "*" stands within."""
+    cdef list routes
+    cdef dict exact                         # path -> list of (place in `routes`, Route), by place; None: too few routes
+    cdef dict prefixes                      # the same by what stands before a final "*"
+    cdef list lengths                       # of those, longest first
+    cdef list others                        # likewise (place, Route)
+    cdef Route first(self, const uint8_t *path, size_t path_len, int method,
+                     const uint8_t *method_name, size_t method_len)
+
 cdef class Router:
-    cdef dict exact                         # host -> list of Route, most specific first
-    cdef dict wildcard                      # parent domain -> list of Route
-    cdef list anywhere
+    cdef dict exact                         # host -> Paths
+    cdef dict wildcard                      # parent domain -> Paths
+    cdef Paths anywhere
     cdef bint by_host
     cdef readonly bint sees_early           # some route has EarlyRules
     cdef readonly list routes
@@ -55,5 +67,3 @@ cdef class Router:
     cdef Route bare(self, UpstreamGroup group)
     cdef Route find(self, const uint8_t *host, size_t host_len, const uint8_t *path, size_t path_len, int method,
                     const uint8_t *method_name, size_t method_len)
-    cdef Route first(self, list routes, const uint8_t *path, size_t path_len, int method,
-                     const uint8_t *method_name, size_t method_len)

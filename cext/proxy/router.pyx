@@ -6,6 +6,7 @@ with methods before one without; then the order of the configuration.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.pyport cimport PY_SSIZE_T_MAX
 from libc.stdint cimport UINT32_MAX, UINT64_MAX
 from libc.string cimport memchr
 
@@ -13,6 +14,10 @@ from cext.http.message cimport METHOD_OPTIONS, METHOD_OTHER, METHOD_TRACE
 from cext.proxy.timeouts cimport read_timeouts
 
 from cext.http.rules import METHODS
+
+
+cdef enum:
+    SEARCHED_MOST = 16                      # routes that are looked at one after the other
 
 
 cdef class Load:
@@ -59,12 +64,15 @@ cdef class Route:
 
     cdef bint accepts(self, const uint8_t *path, size_t path_len, int method,
                       const uint8_t *method_name, size_t method_len) noexcept:
-        if self.method_mask:
-            if not self.method_mask >> method & 1:
-                return False
-            if method == METHOD_OTHER and PyBytes_FromStringAndSize(<const char *> method_name, method_len) not in self.other_methods:
-                return False
-        return glob(self.pattern_p, self.pattern_len, path, path_len)
+        return (self.accepts_method(method, method_name, method_len)
+                and glob(self.pattern_p, self.pattern_len, path, path_len))
+
+    cdef bint accepts_method(self, int method, const uint8_t *method_name, size_t method_len) noexcept:
+        if not self.method_mask:
+            return True
+        if not self.method_mask >> method & 1:
+            return False
+        return method != METHOD_OTHER or PyBytes_FromStringAndSize(<const char *> method_name, method_len) in self.other_methods
 
 
 cdef int answered_here(Route route, const Head *h) noexcept:
@@ -126,6 +134,64 @@ cdef size_t host_key(const uint8_t *host, size_t n, uint8_t *key) noexcept nogil
     return n
 
 
+cdef class Paths:
+    def __init__(self, routes):
+        self.routes = sorted(routes, key=Route.specificity)
+        if len(self.routes) > SEARCHED_MOST:
+            self.index_routes()
+
+    def index_routes(self):
+        cdef Route route
+        self.exact, self.prefixes, self.others = {}, {}, []
+        for ranked in enumerate(self.routes):
+            route = ranked[1]
+            before, star, after = route.pattern.partition(b"*")
+            if not star:
+                self.exact.setdefault(before, []).append(ranked)
+            elif after:
+                self.others.append(ranked)
+            else:
+                self.prefixes.setdefault(before, []).append(ranked)
+        self.lengths = sorted({len(before) for before in self.prefixes}, reverse=True)
+
+    cdef Route first(self, const uint8_t *path, size_t path_len, int method,
+                     const uint8_t *method_name, size_t method_len):
+        cdef Route route
+        cdef Route found = None
+        cdef Py_ssize_t place, found_at = PY_SSIZE_T_MAX
+        cdef size_t length
+        cdef list ranked
+        if self.exact is None:
+            for route in self.routes:
+                if route.accepts(path, path_len, method, method_name, method_len):
+                    return route
+            return None
+
+        ranked = self.exact.get(PyBytes_FromStringAndSize(<const char *> path, path_len))
+        if ranked is not None:
+            for _, route in ranked:
+                if route.accepts_method(method, method_name, method_len):
+                    return route
+        for length in self.lengths:
+            ranked = None
+            if length <= path_len:
+                ranked = self.prefixes.get(PyBytes_FromStringAndSize(<const char *> path, length))
+            if ranked is None:
+                continue
+            for place, route in ranked:
+                if route.accepts_method(method, method_name, method_len):
+                    found, found_at = route, place
+                    break
+            if found is not None:
+                break
+        for place, route in self.others:
+            if place > found_at:
+                break
+            if route.accepts(path, path_len, method, method_name, method_len):
+                return route
+        return found
+
+
 cdef class Router:
     """Router(routes, upstreams={}): finds a request's route; None when none fits. `upstreams`: by name, those that hooks may
     choose."""
@@ -134,19 +200,18 @@ cdef class Router:
         self.routes = list(routes)
         self.upstreams = dict(upstreams)
         self.bare_routes = {}
-        self.exact = {}
-        self.wildcard = {}
-        self.anywhere = []
+        exact, wildcard, anywhere = {}, {}, []
         for route in self.routes:
             if not route.hosts:
-                self.anywhere.append(route)
+                anywhere.append(route)
             for host in route.hosts:
-                table, name = (self.wildcard, host[2:]) if host.startswith("*.") else (self.exact, host)
+                table, name = (wildcard, host[2:]) if host.startswith("*.") else (exact, host)
                 table.setdefault(name.encode("ascii"), []).append(route)
+        self.exact = {name: Paths(found) for name, found in exact.items()}
+        self.wildcard = {name: Paths(found) for name, found in wildcard.items()}
+        self.anywhere = Paths(anywhere)
         self.by_host = bool(self.exact or self.wildcard)
         self.sees_early = any(route.early is not None for route in routes)
-        for found in (*self.exact.values(), *self.wildcard.values(), self.anywhere):
-            found.sort(key=Route.specificity)
 
     cdef Route bare(self, UpstreamGroup group):
         """A route without anything of its own, for what a hook sends there."""
@@ -160,34 +225,28 @@ cdef class Router:
         cdef uint8_t key[HOST_MAX]
         cdef size_t n, i
         cdef Route route
+        cdef Paths paths
         if self.by_host:
             n = host_key(host, host_len, key)
             if n:
-                route = self.first(self.exact.get(key[:n]), path, path_len, method, method_name, method_len)
+                paths = self.exact.get(key[:n])
+                route = None if paths is None else paths.first(path, path_len, method, method_name, method_len)
                 if route is not None:
                     return route
                 if self.wildcard:
                     for i in range(n):
                         if key[i] != c'.':
                             continue
-                        route = self.first(self.wildcard.get(key[i + 1:n]), path, path_len, method, method_name, method_len)
+                        paths = self.wildcard.get(key[i + 1:n])
+                        route = None if paths is None else paths.first(path, path_len, method, method_name, method_len)
                         if route is not None:
                             return route
-        return self.first(self.anywhere, path, path_len, method, method_name, method_len)
-
-    cdef Route first(self, list routes, const uint8_t *path, size_t path_len, int method,
-                      const uint8_t *method_name, size_t method_len):
-        cdef Route route
-        if routes is not None:
-            for route in routes:
-                if route.accepts(path, path_len, method, method_name, method_len):
-                    return route
-        return None
+        return self.anywhere.first(path, path_len, method, method_name, method_len)
 
     def take_apart(self):
         """Nobody looks for routes here any more -> what it had, to be let go of bit by bit."""
-        parts = [*self.routes, *self.exact.items(), *self.wildcard.items()]
-        self.routes, self.anywhere = [], []
+        parts = [*self.routes, *self.exact.items(), *self.wildcard.items(), self.anywhere]
+        self.routes, self.anywhere = [], Paths([])
         self.exact, self.wildcard, self.bare_routes = {}, {}, {}
         return parts
 

@@ -1,5 +1,8 @@
 """Routes: the most specific first."""
 
+import random
+import time
+
 import pytest
 from cext.proxy.pool import UpstreamGroup
 from cext.proxy.router import Route, Router
@@ -97,3 +100,37 @@ def test_bad_servers(server):
 def test_group_needs_a_server():
     with pytest.raises(ValueError, match="needs a server"):
         UpstreamGroup("g", [])
+
+
+def test_many_routes_of_a_host_are_found_as_few_are():
+    """What is looked up by an index is what looking at one route after the other would give."""
+    draw = random.Random(7)
+    segments = ("", "a", "b", "ab", "a*", "*", "*b", "b*a")
+    patterns = ["/" + "/".join(draw.choices(segments, k=draw.randint(1, 3))) for _ in range(250)]
+    methods = ((), (), ("GET",), ("POST", "PURGE"), ("BREW",))
+    routes = [route(hosts=["h"], path=pattern, methods=draw.choice(methods)) for pattern in patterns]
+    most_specific_first = sorted(routes, key=Route.specificity)
+    alone = {id(one): Router([one]) for one in routes}
+    router = Router(routes)
+    found = 0
+    for _ in range(3000):
+        path = "/" + "/".join(draw.choices(("", "a", "b", "ab", "ba", "bba", "c"), k=draw.randint(1, 4)))
+        method = draw.choice(("GET", "POST", "PURGE", "BREW", "HEAD"))
+        fits = (one for one in most_specific_first if alone[id(one)].match(b"h", path.encode(), method))
+        expected = next(fits, None)
+        assert router.match(b"h", path.encode(), method) is expected, (path, method)
+        found += expected is not None
+    assert 1000 < found
+
+
+@pytest.mark.parametrize("hosts", [("h",), ("*.h",), ()])
+def test_a_search_does_not_grow_with_the_routes(hosts):
+    def seconds(count):
+        router = Router([route(hosts=hosts, path=f"/{i:05}/*") for i in range(count)])
+        begun = time.process_time()
+        for i in range(0, count, count // 100):
+            assert router.match(b"a.h" if hosts == ("*.h",) else b"h", b"/%05d/x" % i).path == f"/{i:05}/*"
+        return time.process_time() - begun
+
+    few, many = (min(seconds(count) for _ in range(3)) for count in (100, 20_000))
+    assert many < 20 * few, "200 times the routes"

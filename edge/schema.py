@@ -7,10 +7,11 @@ the typed settings, the errors and the reference page, so that they cannot diffe
 
 import dataclasses
 import difflib
+import functools
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final, Generic, TypeVar, cast, dataclass_transform, overload
 
@@ -23,6 +24,7 @@ Milliseconds = int
 
 REQUIRED: Final = object()
 _KNOB: Final = "knob"
+_BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class Place:
     path: str = ""
 
     def key(self, name: str) -> "Place":
-        shown = name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
+        shown = name if _BARE.fullmatch(name) else json.dumps(name)
         return Place(self.file, f"{self.path}.{shown}" if self.path else shown)
 
     def item(self, index: int) -> "Place":
@@ -77,7 +79,9 @@ def knob(kind: Kind[T], doc: str, *, default: object = REQUIRED, otherwise: str 
         return cast(T, dataclasses.field(metadata=metadata))
     if default is None:
         return dataclasses.field(default=None, metadata=metadata)
-    return dataclasses.field(default_factory=lambda: kind.read(default, Place("default")), metadata=metadata)
+    # What is read never changes, so that all tables that leave the key out have one and the same.
+    read = functools.cache(lambda: kind.read(default, Place("default")))
+    return dataclasses.field(default_factory=read, metadata=metadata)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(knob, dataclasses.field))
@@ -87,9 +91,12 @@ def table(cls: type[T]) -> type[T]:
 
 
 def knobs(cls: type) -> Iterator[tuple[str, Knob]]:
-    for f in dataclasses.fields(cls):
-        if _KNOB in f.metadata:
-            yield f.name, f.metadata[_KNOB]
+    yield from _knobs(cls).items()
+
+
+@functools.cache
+def _knobs(cls: type) -> Mapping[str, Knob]:
+    return {f.name: f.metadata[_KNOB] for f in dataclasses.fields(cls) if _KNOB in f.metadata}
 
 
 def read_table(cls: type[T], value: object, at: Place, **extra: object) -> T:
@@ -98,10 +105,10 @@ def read_table(cls: type[T], value: object, at: Place, **extra: object) -> T:
         raise at.error(
             f"{show(value)} is not a table", f"write it as a table with keys of: {', '.join(dict(knobs(cls)))}"
         )
-    known = dict(knobs(cls))
+    known = _knobs(cls)
     for name in value:
         if name not in known:
-            raise at.key(name).error("unknown key", nearest(name, known, "remove it; the keys here are"))
+            raise at.key(name).error("unknown key", nearest(name, list(known), "remove it; the keys here are"))
     found = dict(extra)
     for name, k in known.items():
         if name in value:
@@ -320,12 +327,12 @@ class ListOf(Kind[tuple[T, ...]]):
             raise at.error(f"{show(value)} is not an array", f"write it in brackets: [{show(value)}]")
         if not value and not self._empty:
             raise at.error("is empty", f"write at least one {self._kind.text}")
-        found: list[T] = []
+        found: dict[T, None] = {}
         for i, item in enumerate(value):
             one = self._kind.read(item, at.item(i))
             if one in found:
                 raise at.item(i).error(f"{show(item)} stands here twice", "remove one of them")
-            found.append(one)
+            found[one] = None
         return tuple(found)
 
 

@@ -17,6 +17,7 @@ from typing import Final, cast
 
 from edge import early_data, handovers, timeouts
 from edge.errors import ConfigError
+from edge.fleet import settings as fleets
 from edge.logs import settings as logsettings
 from edge.schema import (
     Place,
@@ -56,6 +57,7 @@ def parse(text: str, file: str) -> Settings:
     _check_handoffs(settings, top)
     _check_admin(settings, top)
     _check_tls(settings.tls, top.key("tls"))
+    _check_fleet(settings, top)
     _check_upstreams(settings, top)
     _check_timeouts(settings, top)
     error = early_data.check([route.early_data for route in settings.route], settings.tls.early_data, top)
@@ -157,6 +159,29 @@ def _check_tls(tls: Tls, at: Place) -> None:
     if not any(tls.min_version <= version <= tls.max_version for version in spoken):
         raise at.key("cipher_suites").error(
             "has none of a version that is allowed", "add one of TLS 1.3, or widen min_version and max_version"
+        )
+
+
+def _check_fleet(settings: Settings, top: Place) -> None:
+    tickets, at = settings.tls.tickets, top.key("tls").key("tickets")
+    if tickets.directory and tickets.secret_file:
+        raise at.key("directory").error("is one source of keys, and secret_file another", "remove one of the two")
+    fleet = settings.fleet
+    if fleet is None:
+        return
+    error = fleets.check(fleet, top.key("fleet"))
+    if error:
+        raise error
+    name = "directory" if tickets.directory else "secret_file"
+    delivered = tickets.directory or tickets.secret_file
+    if fleet.shares(fleets.TICKETS) and delivered:
+        raise at.key(name).error(
+            "is one source of keys, and [fleet] another", 'remove it, or write share = ["early-data"] under [fleet]'
+        )
+    if not fleet.shares(fleets.TICKETS) and tickets.enabled and not delivered:
+        raise top.key("fleet").key("share").error(
+            "shares early data, but hosts cannot open each other's tickets",
+            'add "tickets", or give all hosts tls.tickets.directory or secret_file',
         )
 
 

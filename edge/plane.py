@@ -34,6 +34,8 @@ from edge.certificates.serving import MakeConfigs, Serving
 from edge.change.material import Material
 from edge.clients import ClientTrust
 from edge.early_data import EarlyData
+from edge.fleet import link as links
+from edge.fleet.link import Link
 from edge.handshake import WRAPPER, Handshakes
 from edge.logs.logline import Log
 from edge.observe import traces
@@ -135,6 +137,8 @@ class Prepared:
     """Whose certificates clients may show: DER, and who verifies them."""
     learned: Any
     """Early hints."""
+    link: Link | None
+    """How the fleet's Redis is reached."""
 
     def use(self) -> None:
         """Holds in this process from now on."""
@@ -161,6 +165,7 @@ def prepare(
     material = material or Material()
     traced = _traces(settings.server.traces, Place(settings.file).key("server").key("traces"), material)
     shared = shared or ticket_keys.Shared()
+    link = _link(settings, material)
     at = Place(settings.file).key("tls").key("tickets")
     rotation = shared.rotation(settings.tls.tickets, at, material) if settings.tls.tickets.enabled else None
     policies, modules = _policies(settings, material)
@@ -214,7 +219,15 @@ def prepare(
         targets=targets,
         trust=trust,
         learned=learned,
+        link=link,
     )
+
+
+def _link(settings: Settings, material: Material) -> Link | None:
+    fleet = settings.fleet
+    if fleet is None:
+        return None
+    return material.get("fleet", lambda: links.read(fleet, Place(settings.file).key("fleet")))
 
 
 def _traces(wanted: Traces | None, at: Place, material: Material) -> object | None:

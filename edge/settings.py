@@ -15,6 +15,7 @@ from typing import Final
 from edge.admin.settings import Admin
 from edge.certificates.ocsp import Source
 from edge.early_data import MODE, EarlyData
+from edge.fleet.settings import Fleet
 from edge.handovers import Handoff, HandoffSocket, socket_path
 from edge.hostport import dns_name, host_and_port, join, peer_name, split_port
 from edge.limits import Limits, RouteLimits
@@ -364,6 +365,13 @@ class Tickets:
         "can read them all. Without it the keys are random and never leave the memory.",
         default=None,
     )
+    directory: Path | None = knob(
+        File(),
+        "A directory of keys that several hosts are given, instead: each file, of at least 48 random bytes, is one. "
+        "Sorted by name, the last is the next to seal, the one before it seals, and those before that open "
+        "([fleet.md](fleet.md#keys-from-a-directory)). `rotate` and `keep` then only bound `lifetime`.",
+        default=None,
+    )
 
 
 @table
@@ -681,4 +689,10 @@ class Settings:
         "Where connections go that other processes are to serve, with all that their clients have sent "
         "([handoff.md](handoff.md)). Holds for listeners of kind `tls`.",
         default=[],
+    )
+    fleet: Fleet | None = knob(
+        Section(Fleet),
+        "Several hosts that share ticket keys, and which 0-RTT data was taken, through Redis or Valkey "
+        "([fleet.md](fleet.md)). Without this table a host is alone. Needs `pip install 'edge[fleet]'`.",
+        default=None,
     )

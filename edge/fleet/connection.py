@@ -1,0 +1,51 @@
+"""Connections to Redis in TLS that trust whom they are told to, and nobody else.
+
+The redis package's own add the authorities of the configuration to those of the system; and read a client certificate
+from files, for which a worker lacks the right.
+"""
+
+import functools
+import os
+import ssl
+from typing import Any, Final
+
+from redis.asyncio import SSLConnection
+from redis.exceptions import RedisClusterException, RedisError
+
+FAILURES: Final = (RedisError, RedisClusterException, OSError)
+"""What a client raises when Redis is not reached, is late, or refuses."""
+
+
+def context(ca: str | None, certificate: bytes | None, key: bytes | None) -> ssl.SSLContext:
+    """Of PEM: verifies certificate and name, always. `ca` None: by the system's authorities. ValueError for what is
+    none."""
+    try:
+        made = ssl.create_default_context(cadata=ca)  # which then does not trust the system's
+        made.minimum_version = ssl.TLSVersion.TLSv1_2
+        if certificate is not None and key is not None:
+            _load(made, certificate + b"\n" + key)
+    except ssl.SSLError as e:
+        raise ValueError((e.reason or "unusable").lower().replace("_", " ")) from None
+    return made
+
+
+def _load(made: ssl.SSLContext, pem: bytes) -> None:
+    """Of memory: Python's ssl knows only files, and the process that needs it may have no right to read it."""
+    fd = os.memfd_create("pem")
+    try:
+        os.write(fd, pem)
+        made.load_cert_chain(f"/proc/self/fd/{fd}", password="")  # or it would be asked for at the terminal
+    finally:
+        os.close(fd)
+
+
+@functools.cache
+def verified(*also: type) -> type:
+    """A class of connections that is made with `context`, and is `also` of others of the package."""
+
+    class Verified(*also, SSLConnection):  # type: ignore[misc]  # which ones is known when it runs
+        def __init__(self, *, context: ssl.SSLContext, **options: Any) -> None:
+            super().__init__(**options)
+            self.ssl_context.context = context
+
+    return Verified

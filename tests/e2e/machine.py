@@ -1,6 +1,7 @@
-"""A machine with a real systemd: this host's own system, copied on write, booted by systemd-nspawn.
+"""Machines with a real systemd, booted by systemd-nspawn on a tree that is copied on write. Only for root.
 
-It has a network of its own. What tests change in it is gone with it; nothing is installed or downloaded. Only for root.
+`Booted` is any of them; tests/hosts has fresh Debian hosts of it. `Machine` is this host's own system, with a network
+of its own: what tests change in it is gone with it, and nothing is installed or downloaded.
 """
 
 import contextlib
@@ -11,22 +12,35 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.processes import ROOT, children, run, wait_until
 
-_NEEDED = ("systemd-nspawn", "nsenter", "unshare", "/lib/systemd/systemd", "dbus-daemon")
+NEEDED = ("systemd-nspawn", "nsenter", "unshare")
 
+# $1 is its directory, $2 the tree, $3 its network namespace, $4 its cgroup (both may be ""); nspawn's options follow.
 _BOOT = """\
 set -e
+directory=$1 tree=$2 namespace=$3 cgroup=$4
+shift 4
+[ -z "$cgroup" ] || echo $$ >"$cgroup/cgroup.procs"
 mount --make-rprivate /
+if [ -n "$namespace" ]; then
+    : >"$directory/network"
+    mount --bind "/run/netns/$namespace" "$directory/network"
+    set -- --network-namespace-path="$directory/network" "$@"
+else
+    set -- --private-network "$@"
+fi
 mount -t tmpfs tmpfs /run
-mount -t overlay -o lowerdir=/,upperdir=$1/upper,workdir=$1/work overlay $1/root
-SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 exec systemd-nspawn --quiet --machine=edge --directory=$1/root \\
-    --register=no --keep-unit --private-network --console=pipe --bind-ro=$2:/opt/packages \\
-    --boot systemd.unit=edge-test.target
+mount -t overlay -o "lowerdir=$tree,upperdir=$directory/upper,workdir=$directory/work" overlay "$directory/root"
+# /proc/sys/net alone can be written: what else is there is this host's.
+export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 SYSTEMD_NSPAWN_API_VFS_WRITABLE=network
+exec systemd-nspawn --quiet --directory="$directory/root" \\
+    --register=no --keep-unit --link-journal=no --resolv-conf=off --timezone=off --console=pipe --boot "$@"
 """
 
 # Of what this host has enabled, nothing is wanted but what others need.
@@ -44,64 +58,87 @@ def skip_without() -> None:
         pytest.skip("boots a machine: EDGE_SLOW=1")
     if os.geteuid() != 0:
         pytest.skip("only root can boot a machine")
-    missing = [name for name in _NEEDED if not shutil.which(name)]
+    missing = [name for name in (*NEEDED, "/lib/systemd/systemd", "dbus-daemon") if not shutil.which(name)]
     if missing:
         pytest.skip(f"there is no {', '.join(missing)}: apt install systemd-container dbus")
 
 
-class Machine:
-    def __init__(self) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="edge-machine-", dir="/var/tmp"))
-        self.nspawn: subprocess.Popen | None = None
-        self.leader = 0
-        """Its systemd."""
+class Booted:
+    """A machine in `directory`, which may hold what an earlier one of the same name has left: `upper`, its disk.
 
-    def __enter__(self) -> "Machine":
-        for name in ("upper", "work", "root"):
-            (self.directory / name).mkdir()
-        self.write("etc/machine-id", "")
-        self.write("etc/fstab", "")
-        self.write("etc/systemd/system/edge-test.target", _TARGET)
-        packages = sysconfig.get_path("platlib")
+    `tree`: what is copied on write. `target`: the unit that is active when it has booted.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        directory: Path,
+        tree: Path,
+        *,
+        target: str,
+        namespace: str = "",
+        cgroup: Path | None = None,
+        options: Sequence[str] = (),
+    ) -> None:
+        self.name = name
+        self.directory = directory
+        self.tree = tree
+        self.target = target
+        self.namespace = namespace
+        self.cgroup = cgroup
+        self.options = options
+        self.nspawn: subprocess.Popen | None = None
+        self.pid = 0
+        """Of nspawn."""
+        for part in ("upper", "work", "root"):
+            (directory / part).mkdir(parents=True, exist_ok=True)
+
+    def boot(self) -> None:
+        """Begins to; `wait_booted` waits for the end of it."""
+        places = (self.directory, self.tree, self.namespace, self.cgroup or "")
         with open(self.directory / "console", "wb") as console:
             self.nspawn = subprocess.Popen(
-                ["unshare", "--mount", "sh", "-c", _BOOT, "sh", self.directory, packages],
+                ["unshare", "--mount", "sh", "-c", _BOOT, "sh", *places, f"--machine={self.name}", *self.options],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        try:
-            wait_until(self._booted, 60, "a booted machine")
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
+        self.pid = self.nspawn.pid
+
+    @property
+    def leader(self) -> int:
+        """Its systemd; 0 when it is off."""
+        for child in children(self.pid) if self.pid else []:
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{child}/comm").read_text() == "systemd\n":
+                    return child
+        return 0
+
+    def wait_booted(self, seconds: float = 60) -> None:
+        wait_until(self._booted, seconds, f"{self.name} booted")
 
     def _booted(self) -> bool:
         assert self.nspawn.poll() is None, (self.directory / "console").read_text(errors="replace")
-        for pid in children(self.nspawn.pid):
-            with contextlib.suppress(OSError):
-                if Path(f"/proc/{pid}/comm").read_text() == "systemd\n":
-                    self.leader = pid
-        return bool(self.leader) and self.run("systemctl", "is-active", "edge-test.target").stdout == "active\n"
+        return bool(self.leader) and self.run("systemctl", "is-active", self.target).stdout == "active\n"
 
-    def __exit__(self, *_: object) -> None:
-        if self.leader:
+    def power_off(self, seconds: float = 20) -> None:
+        leader = self.leader
+        if leader:
             with contextlib.suppress(OSError):
-                os.kill(self.leader, signal.SIGRTMIN + 4)  # systemd: power off
+                os.kill(leader, signal.SIGRTMIN + 4)  # systemd: power off
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.nspawn.wait(20)
+            self.nspawn.wait(seconds)
         if self.nspawn.poll() is None:
             os.killpg(self.nspawn.pid, signal.SIGKILL)
             self.nspawn.wait()
-        shutil.rmtree(self.directory)
 
     # What is in it.
 
     def write(self, path: str, text: str | bytes, mode: int = 0o644) -> Path:
         """A file of the machine's, before it is booted or while it runs."""
-        place = f"/proc/{self.leader}/root" if self.leader else self.directory / "upper"
+        leader = self.leader
+        place = f"/proc/{leader}/root" if leader else self.directory / "upper"
         file = Path(place) / path.lstrip("/")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(text.encode() if isinstance(text, str) else text)
@@ -121,6 +158,35 @@ class Machine:
 
     def journal(self, unit: str) -> str:
         return self.run("journalctl", "--no-pager", "--output=cat", "--unit", unit).stdout
+
+
+class Machine(Booted):
+    def __init__(self) -> None:
+        directory = Path(tempfile.mkdtemp(prefix="edge-machine-", dir="/var/tmp"))
+        packages = sysconfig.get_path("platlib")
+        super().__init__(
+            "edge",
+            directory,
+            Path("/"),
+            target="edge-test.target",
+            options=[f"--bind-ro={packages}:/opt/packages", "systemd.unit=edge-test.target"],
+        )
+        self.write("etc/machine-id", "")
+        self.write("etc/fstab", "")
+        self.write("etc/systemd/system/edge-test.target", _TARGET)
+
+    def __enter__(self) -> "Machine":
+        self.boot()
+        try:
+            self.wait_booted()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.power_off()
+        shutil.rmtree(self.directory)
 
     def install(self, version: str, change=lambda _tree: None) -> None:
         """/opt/edge/VERSION, a virtual environment with this code, and `change(directory of the code)` made to it."""

@@ -1,0 +1,288 @@
+"""Debian hosts with a real systemd and sshd, reached by ssh and Ansible alone, as those of somebody who deploys edge.
+
+    with Hosts("example") as hosts:
+        hosts.add("a", "bookworm")
+        hosts.add("b", "trixie")
+        hosts.boot()
+        hosts.ssh("a", "systemctl is-system-running")
+        hosts.ansible("ansible-playbook", "site.yml")
+
+Each is a machine of tests/e2e/machine.py on a tree of its release (trees.py), with an address in the run's own network
+(network.py), which has no way out but a proxy that apt and pip know of (way_out.py). What a run makes is gone with it
+(runs.py, keeper.py).
+"""
+
+import dataclasses
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.e2e.machine import NEEDED, Booted
+from tests.e2e.processes import ROOT, wait_until
+from tests.hosts import network, runs, trees
+
+TARGET = "multi-user.target"
+PROGRAMS = (*NEEDED, "debootstrap", "ip", "ssh", "ssh-keygen", "curl")
+
+_PROXY = f"http://{network.HUB}:{network.PROXY_PORT}"
+_APT_PROXY = f'Acquire::http::Proxy "{_PROXY}";\nAcquire::https::Proxy "{_PROXY}";\n'
+_PIP = f"[global]\nproxy = {_PROXY}\ncert = /etc/ssl/certs/ca-certificates.crt\ndisable-pip-version-check = true\n"
+
+_SSH = """\
+Host {name}
+    HostName {address}
+    User root
+    IdentityFile {directory}/key
+    IdentitiesOnly yes
+    HostKeyAlias {name}
+    UserKnownHostsFile {directory}/known_hosts
+    StrictHostKeyChecking yes
+    ControlMaster auto
+    ControlPath {directory}/ssh-%C
+    ControlPersist 300
+    ConnectTimeout 30
+    ServerAliveInterval 10
+    LogLevel ERROR
+"""
+
+
+def lacking() -> str:
+    """Why there can be no hosts here; "" when there can."""
+    if os.geteuid() != 0:
+        return "only root can boot machines"
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    missing = [name for name in PROGRAMS if not shutil.which(name, path=path)]
+    if missing:
+        return f"there is no {', '.join(missing)} (./dev hosts installs what is needed)"
+    if not (runs.group_root() / "cgroup.controllers").exists():
+        return "there is no cgroup v2"
+    return ""
+
+
+@dataclasses.dataclass
+class Host:
+    name: str
+    release: str
+    number: int
+
+    @property
+    def address(self) -> str:
+        return network.address(self.number)
+
+
+class Hosts:
+    """Those of one run. `owned`: they end with this process; otherwise when somebody calls `end`."""
+
+    def __init__(self, run: str, *, owned: bool = True, say=print) -> None:
+        self.run = run
+        self.directory = runs.directory(run)
+        self.owned = owned
+        self.say = say
+        self.hosts: dict[str, Host] = {}
+        self.machines: dict[str, Booted] = {}
+        self.groups: dict[str, list[str]] = {}
+        self._keeper: subprocess.Popen | None = None
+
+    # The run.
+
+    def begin(self) -> None:
+        lock, removed = runs.begin(self.run)
+        for name in removed:
+            self.say(f"removed what an earlier run has left: {name}")
+        # What a keeper that outlives us has to say must not go to a terminal, or a pipe, of ours.
+        with lock, open("/dev/stderr" if self.owned else runs.RUNS / f"{self.run}.log", "ab") as log:
+            self._keeper = subprocess.Popen(
+                [sys.executable, "-m", "tests.hosts.keeper", self.run],
+                stdin=subprocess.PIPE if self.owned else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd=ROOT,
+                pass_fds=[lock.fileno()],
+                start_new_session=True,
+            )
+        if self._keeper.stdout.readline() != b"ready\n":
+            raise RuntimeError(f"the run's keeper has ended at once, with exit code {self._keeper.wait(60)}")
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", self.run, "-f", self.directory / "key"], check=True
+        )
+
+    @classmethod
+    def found(cls, run: str) -> "Hosts":
+        """A run that is there already, begun with owned=False. FileNotFoundError: there is none."""
+        hosts = cls(run, owned=False)
+        state = json.loads((hosts.directory / "state.json").read_text())
+        hosts.groups = state["groups"]
+        for name, facts in state["hosts"].items():
+            hosts.hosts[name] = Host(name, facts["release"], facts["number"])
+            hosts.machines[name] = hosts._machine(hosts.hosts[name])
+            hosts.machines[name].pid = facts["pid"]
+        return hosts
+
+    def end(self) -> None:
+        """All of it is removed, by the keeper."""
+        pid = int((self.directory / "keeper").read_text())
+        if self._keeper:
+            self._keeper.terminate()
+            self._keeper.wait(60)
+        else:
+            os.kill(pid, signal.SIGTERM)
+        wait_until(lambda: not self.directory.exists(), 60, "the end of the run")
+        for machine in self.machines.values():
+            if machine.nspawn:
+                machine.nspawn.wait(10)
+
+    def __enter__(self) -> "Hosts":
+        self.begin()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    # Its machines.
+
+    def add(self, name: str, release: str) -> Host:
+        """A host from nothing: it is booted by `boot`."""
+        tree = trees.tree(release, self.say)
+        number = max((host.number for host in self.hosts.values()), default=10) + 1
+        host = self.hosts[name] = Host(name, release, number)
+        network.add(self.run, name, number)
+        machine = self.machines[name] = self._machine(host)
+        machine.write("etc/hostname", f"{name}\n")
+        machine.write("etc/apt/apt.conf.d/80proxy", _APT_PROXY)
+        machine.write("etc/pip.conf", _PIP)
+        key = (self.directory / "key.pub").read_text()
+        machine.write("root/.ssh/authorized_keys", key, 0o600).parent.chmod(0o700)
+        shutil.copystat(tree / "root", machine.directory / "upper/root")
+        self._host_key(name, machine)
+        self._write_down()
+        return host
+
+    def _machine(self, host: Host) -> Booted:
+        return Booted(
+            host.name,
+            self.directory / "machines" / host.name,
+            trees.tree(host.release, self.say),
+            target=TARGET,
+            namespace=network.namespace(self.run, host.name),
+            cgroup=runs.group(self.run, host.name),
+        )
+
+    def _host_key(self, name: str, machine: Booted) -> None:
+        file = machine.write("etc/ssh/ssh_host_ed25519_key", "")
+        file.unlink()
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", file], check=True)
+        kind, key, _ = file.with_suffix(".pub").read_text().split()
+        with open(self.directory / "known_hosts", "a") as f:
+            f.write(f"{name} {kind} {key}\n")
+
+    def boot(self, *names: str, seconds: float = 120) -> None:
+        """Those, or all that are not running; waited for until ssh answers."""
+        chosen = [self.machines[name] for name in names or self.machines if not self.running(name)]
+        for machine in chosen:
+            # What each knows of the others.
+            lines = [f"{host.address} {host.name}\n" for host in self.hosts.values()]
+            machine.write("etc/hosts", f"127.0.0.1 localhost\n::1 localhost\n{''.join(lines)}")
+            runs.group(self.run, machine.name)
+            machine.boot()
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda machine: self._wait(machine, seconds), chosen))
+        self._write_down()
+
+    def _wait(self, machine: Booted, seconds: float) -> None:
+        machine.wait_booted(seconds)
+        wait_until(lambda: self.ssh(machine.name, "true").returncode == 0, seconds, f"ssh to {machine.name}")
+
+    def running(self, name: str) -> bool:
+        return bool(self.machines[name].leader)
+
+    def kill(self, name: str) -> None:
+        """As if its power failed. What it has on its disk is there when it is booted again."""
+        machine = self.machines[name]
+        runs.kill_group(machine.cgroup)
+        if machine.nspawn:
+            machine.nspawn.wait(10)
+
+    # What is done with them.
+
+    def group(self, **groups: Sequence[str]) -> None:
+        """Names of the inventory's groups, each with its hosts; beside one for each release."""
+        self.groups.update({name: list(hosts) for name, hosts in groups.items()})
+        self._write_down()
+
+    @property
+    def inventory(self) -> Path:
+        return self.directory / "inventory.json"
+
+    @property
+    def ssh_config(self) -> Path:
+        return self.directory / "ssh_config"
+
+    def _write_down(self) -> None:
+        config = (_SSH.format(name=h.name, address=h.address, directory=self.directory) for h in self.hosts.values())
+        self.ssh_config.write_text("\n".join(config))
+        groups: dict[str, Sequence[str]] = dict(self.groups)
+        for release in trees.RELEASES:
+            groups[release] = [host.name for host in self.hosts.values() if host.release == release]
+        inventory = {
+            "all": {
+                "hosts": {h.name: {"ansible_host": h.name, "host_address": h.address} for h in self.hosts.values()},
+                "vars": {
+                    "ansible_ssh_common_args": f"-F {self.ssh_config}",
+                    "ansible_python_interpreter": "/usr/bin/python3",
+                },
+                "children": {name: {"hosts": dict.fromkeys(hosts)} for name, hosts in groups.items() if hosts},
+            }
+        }
+        self.inventory.write_text(json.dumps(inventory, indent=1))
+        facts = {
+            h.name: {"release": h.release, "number": h.number, "pid": self.machines[h.name].pid}
+            for h in self.hosts.values()
+        }
+        (self.directory / "state.json").write_text(json.dumps({"hosts": facts, "groups": self.groups}))
+
+    def inside(self, command: Sequence[str | Path]) -> list[str]:
+        """A command as one that runs in the hosts' network, and ends with the run."""
+        group = runs.group(self.run, "controller")
+        join = f'echo $$ >{shlex.quote(str(group))}/cgroup.procs && exec "$@"'
+        return ["sh", "-c", join, "sh", *network.inside(network.hub(self.run)), *map(str, command)]
+
+    def command(self, *command: str | Path, seconds: float = 60, **options) -> subprocess.CompletedProcess:
+        """A command in the hosts' network, to its end, with what it wrote as text."""
+        options.setdefault("stdout", subprocess.PIPE)
+        options.setdefault("stderr", subprocess.STDOUT)
+        if "input" not in options:
+            options.setdefault("stdin", subprocess.DEVNULL)
+        return subprocess.run(
+            self.inside(command), timeout=seconds, text=True, errors="replace", check=False, **options
+        )
+
+    def ssh(self, name: str, command: str, seconds: float = 60, **options) -> subprocess.CompletedProcess:
+        """A shell's command on a host, as root."""
+        return self.command("ssh", "-F", self.ssh_config, name, command, seconds=seconds, **options)
+
+    def environment(self) -> Mapping[str, str]:
+        """For Ansible."""
+        return {
+            **os.environ,
+            "PATH": f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}",
+            "ANSIBLE_INVENTORY": str(self.inventory),
+            "ANSIBLE_HOME": str(self.directory / "ansible"),
+            "ANSIBLE_LOCAL_TEMP": str(self.directory / "ansible/tmp"),
+            "ANSIBLE_PIPELINING": "True",
+            "ANSIBLE_NOCOLOR": "1",
+            "LC_ALL": "C.UTF-8",
+        }
+
+    def ansible(self, *command: str | Path, seconds: float = 600, **options) -> subprocess.CompletedProcess:
+        """ansible-playbook, or another of its programs."""
+        options.setdefault("cwd", ROOT / "ansible")
+        return self.command(*command, seconds=seconds, env=self.environment(), **options)
+

@@ -1,0 +1,85 @@
+"""The network of a run: a namespace with a bridge (the hub), and one for each machine, joined to it.
+
+Nothing of it is in this host's own network. Whoever is to reach machines runs in the hub (`inside`).
+"""
+
+import ctypes
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+PREFIX = "10.78.0"
+HUB = f"{PREFIX}.1"
+PROXY_PORT = 3128
+CLONE_NEWNET = 0x40000000
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=True)
+
+
+def hub(run: str) -> str:
+    return f"edge-{run}"
+
+
+def namespace(run: str, name: str) -> str:
+    return f"edge-{run}-{name}"
+
+
+def address(number: int) -> str:
+    return f"{PREFIX}.{number}"
+
+
+def make_hub(run: str) -> None:
+    name = hub(run)
+    _ip("netns", "add", name)
+    _ip("-n", name, "link", "set", "lo", "up")
+    _ip("-n", name, "link", "add", "bridge", "type", "bridge")
+    _ip("-n", name, "addr", "add", f"{HUB}/24", "dev", "bridge")
+    _ip("-n", name, "addr", "add", "fd78::1/64", "dev", "bridge", "nodad")
+    _ip("-n", name, "link", "set", "bridge", "up")
+    # It routes, and has no route: who wants to go elsewhere is told at once.
+    forward = [*inside(name), "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"]
+    subprocess.run(forward, stdin=subprocess.DEVNULL, timeout=30, check=True)
+
+
+def add(run: str, name: str, number: int) -> str:
+    """A namespace with the address of that number (2 to 254) on `host0`."""
+    own, middle = namespace(run, name), hub(run)
+    _ip("netns", "add", own)
+    _ip("-n", own, "link", "set", "lo", "up")
+    _ip("-n", middle, "link", "add", f"to{number}", "type", "veth", "peer", "name", "host0", "netns", own)
+    _ip("-n", middle, "link", "set", f"to{number}", "master", "bridge", "up")
+    _ip("-n", own, "addr", "add", f"{address(number)}/24", "dev", "host0")
+    _ip("-n", own, "addr", "add", f"fd78::{number}/64", "dev", "host0", "nodad")
+    _ip("-n", own, "link", "set", "host0", "up")
+    _ip("-n", own, "route", "add", "default", "via", HUB)
+    return own
+
+
+def remove_all(run: str) -> None:
+    for file in Path("/run/netns").glob(f"edge-{run}*"):
+        if file.name == hub(run) or file.name.startswith(f"{hub(run)}-"):
+            subprocess.run(["ip", "netns", "del", file.name], capture_output=True, timeout=30, check=False)
+
+
+def inside(namespace: str) -> list[str]:
+    """What a command begins with that is to run in the namespace."""
+    return ["nsenter", f"--net=/run/netns/{namespace}"]
+
+
+def listen(namespace: str, host: str, port: int) -> socket.socket:
+    """A socket of that namespace, in this process. Only for a process of one thread."""
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def enter(file: int) -> None:
+        if libc.setns(file, CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), f"setns: {os.strerror(ctypes.get_errno())}")
+
+    with open("/proc/self/ns/net") as home, open(f"/run/netns/{namespace}") as there:
+        enter(there.fileno())
+        try:
+            return socket.create_server((host, port), backlog=128)
+        finally:
+            enter(home.fileno())

@@ -27,7 +27,7 @@ from cext.worker import DataPlane
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from edge import config, gates, hook_modules, policy, tcp, ticket_keys, timeouts, upstreams
+from edge import config, gates, hook_modules, policy, tcp, timeouts, upstreams
 from edge.certificates import certs, compression
 from edge.certificates.delegated import REMEDY, Delegation
 from edge.certificates.serving import MakeConfigs, Serving
@@ -44,6 +44,7 @@ from edge.observe.traces import Traces
 from edge.schema import Place
 from edge.settings import Bind, Listener, Settings
 from edge.settings import EarlyHints as HintSettings
+from edge.tickets.shared import Rotation, Shared, lifetime
 
 # ALPN names that the HTTP/1 session answers to. A client that speaks 1.0 alone says so (curl --http1.0 does).
 HTTP1: Final = (b"http/1.1", b"http/1.0")
@@ -122,7 +123,7 @@ class Prepared:
     route_policies: tuple[tuple[policy.Policy, tuple[Any, ...]], ...]
     """Those of routes, each with its Routes."""
     policy: policy.Policy | None
-    rotation: ticket_keys.Rotation | None
+    rotation: Rotation | None
     """The ticket keys, which each process turns on its own."""
     handshakes: Handshakes
     """What the policy's hooks of the handshake choose from."""
@@ -150,7 +151,7 @@ class Prepared:
 def prepare(
     settings: Settings,
     cookie_secret: bytes,
-    shared: ticket_keys.Shared | None = None,
+    shared: Shared | None = None,
     labels: Labels | None = None,
     *,
     key_log: Callable[[str], None] | None = None,
@@ -164,7 +165,7 @@ def prepare(
     labels = labels or Labels()
     material = material or Material()
     traced = _traces(settings.server.traces, Place(settings.file).key("server").key("traces"), material)
-    shared = shared or ticket_keys.Shared()
+    shared = shared or Shared()
     link = _link(settings, material)
     at = Place(settings.file).key("tls").key("tickets")
     rotation = shared.rotation(settings.tls.tickets, at, material) if settings.tls.tickets.enabled else None
@@ -273,7 +274,7 @@ def _tls_options(
         "policy": chosen is not None and chosen.asked_by_handshakes,
         "tickets": tickets,
         "ticket_count": settings.tls.tickets.count,
-        "ticket_lifetime": ticket_keys.lifetime(settings.tls.tickets),
+        "ticket_lifetime": lifetime(settings.tls.tickets),
         "max_early_data": early_data.max_bytes if early_data else 0,
         "early_window": early_data.window if early_data else 1,
         "replay": replay,
@@ -284,7 +285,7 @@ def _tls_options(
     return {http2: {**options, "alpn": (b"h2", *HTTP1) if http2 else HTTP1} for http2 in offered}
 
 
-def _sealer(settings: Settings, rotation: ticket_keys.Rotation | None, chosen: policy.Policy | None) -> Any:
+def _sealer(settings: Settings, rotation: Rotation | None, chosen: policy.Policy | None) -> Any:
     """What makes tickets, and opens them: the configured keys, or the policy's wrapper. None: nothing does."""
     if chosen is None or not chosen.wraps_tickets:
         return rotation.keys if rotation else None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from gunicorn.workers.base import Worker
 from setproctitle import setproctitle
 
-from edge import plane, ticket_keys
+from edge import plane
 from edge.admin import told
 from edge.admin.questions import Answering
 from edge.certificates import stapling
@@ -36,6 +36,7 @@ from edge.processes.channel import Channel, ChannelError
 from edge.processes.privileges import drop_privileges
 from edge.processes.supervision import StackDump, expect_heartbeat
 from edge.settings import Bind, Settings
+from edge.tickets.shared import TURN_MS
 
 if TYPE_CHECKING:
     from edge.change.generation import Generation
@@ -164,7 +165,7 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             self._hearing = self.plane.watch(self.channel.fileno(), self._hear_master)
             self._hear_master()  # what came together with the word to serve
             self._turn_keys()  # the configuration may have been prepared days ago
-            self.plane.every(ticket_keys.TURN_MS, self._turn_keys)
+            self.plane.every(TURN_MS, self._turn_keys)
         except Exception as e:
             self._fail(e)
         self._beat()

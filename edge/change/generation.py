@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gunicorn.config import Config
 
-from edge import config, plane, ticket_keys
+from edge import config, plane
 from edge.certificates import stapling
 from edge.certificates.watch import Watch
 from edge.change.inheritance import Lend, Part, Take
@@ -21,6 +21,7 @@ from edge.observe.labels import Labels
 from edge.processes.privileges import drop_privileges
 from edge.schema import Place
 from edge.settings import Settings
+from edge.tickets.shared import Shared
 from edge.worker import EdgeWorker
 
 # After a worker's own deadline, before the master kills it.
@@ -50,7 +51,7 @@ class Generations:
         self.counting = Counting()
         self.logs = Logs(drop_privileges)
         self._cookie_secret = secrets.token_bytes(32)
-        self._shared = ticket_keys.Shared()
+        self._shared = Shared()
         self._numbers = 0
 
     def bequeath(self, lend: Lend) -> Part:

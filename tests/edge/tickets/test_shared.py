@@ -6,11 +6,12 @@ import os
 
 import pytest
 
-from edge import config, ticket_keys
+from edge import config
 from edge import settings as tables
 from edge.errors import ConfigError
 from edge.schema import Place
-from edge.ticket_keys import Rotation, Schedule, Shared
+from edge.tickets.schedule import Schedule
+from edge.tickets.shared import Rotation, Shared, lifetime
 
 HOUR = 3600.0
 START = 1_800_000_000.0
@@ -180,7 +181,7 @@ def test_a_secret_file(tmp_path):
     [({}, 86_400), ({"rotate": "1h"}, 10_800), ({"lifetime": "7d", "rotate": "7d"}, 604_800), ({"lifetime": "1s"}, 1)],
 )
 def test_no_ticket_outlives_its_key(written, seconds):
-    assert ticket_keys.lifetime(tickets(**written)) == seconds
+    assert lifetime(tickets(**written)) == seconds
 
 
 def test_what_is_told_of_keys(schedule):

@@ -6,6 +6,7 @@
     python -m tests.hosts run ansible-playbook playbooks/deploy.yml    in the hosts' network, in ansible/
     python -m tests.hosts run curl --insecure https://10.78.0.11/
     python -m tests.hosts group edge=a,b               groups of the inventory
+    python -m tests.hosts source a                     this repository into /root/edge of a: `ssh a edge/dev bench`
     python -m tests.hosts kill a                       as if its power failed; `boot a` brings it back
     python -m tests.hosts down
 """
@@ -26,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tests.hosts", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("command", choices=["up", "list", "ssh", "run", "group", "kill", "boot", "down"])
+    parser.add_argument("command", choices=["up", "list", "ssh", "run", "group", "source", "kill", "boot", "down"])
     parser.add_argument("words", nargs=argparse.REMAINDER)
     arguments = parser.parse_args()
     reason = lacking()
@@ -72,6 +73,9 @@ def act(hosts: Hosts, command: str, words: list[str]) -> None:
         show(hosts)
     elif command == "group":
         hosts.group(**{name: members.split(",") for name, _, members in (word.partition("=") for word in words)})
+    elif command == "source":
+        for name in words:
+            hosts.send_source(name)
     elif command == "kill":
         for name in words:
             hosts.kill(name)

@@ -268,6 +268,17 @@ class Hosts:
         """A shell's command on a host, as root."""
         return self.command("ssh", "-F", self.ssh_config, name, command, seconds=seconds, **options)
 
+    def send_source(self, name: str, place: str = "/root/edge") -> None:
+        """This repository's files, as they are now, into a directory of the host."""
+        files = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate"]
+        listed = subprocess.run(files, cwd=ROOT, capture_output=True, timeout=60, check=True).stdout.split(b"\0")
+        there = b"\0".join(file for file in listed if file and (ROOT / os.fsdecode(file)).exists())
+        pack = ["tar", "--create", "--no-recursion", "--null", "--files-from=-"]
+        packed = subprocess.run(pack, input=there, cwd=ROOT, capture_output=True, timeout=60, check=True).stdout
+        unpack = f"mkdir -p {place} && tar --extract --no-same-owner --directory={place}"
+        line = self.inside(["ssh", "-F", str(self.ssh_config), name, unpack])
+        subprocess.run(line, input=packed, timeout=120, check=True)
+
     def environment(self) -> Mapping[str, str]:
         """For Ansible."""
         return {

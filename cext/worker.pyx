@@ -201,6 +201,15 @@ cdef class DataPlane:
         self.ctx.state_observer = observer
 
     @property
+    def register_up(self):
+        """Whether a register of early data elsewhere answers this process: what metrics say."""
+        return self.ctx.counters.register_up > 0
+
+    @register_up.setter
+    def register_up(self, bint up):
+        self.ctx.counters.register_up = up
+
+    @property
     def guest(self):
         """The AsyncGuest in which hooks wait, and what else a worker does in asyncio; made when it is asked for."""
         return self.ctx.need_guest()

@@ -54,6 +54,11 @@ cdef struct Counters:
     uint64_t early_confirmed            # that waited for that,
     uint64_t early_answered_425         # that were answered 425,
     uint64_t early_retried              # that an upstream answered 425, and got again afterwards
+    uint64_t register_asked             # connections whose early data another host's register was asked about:
+    uint64_t register_taken             # by its answer, new to it,
+    uint64_t register_replayed          # or known,
+    uint64_t register_late              # or that there was none in time
+    uint64_t register_up                # a gauge: processes to whom it answers
     uint64_t hook_failures              # hooks that raised
     uint64_t handshakes_waiting         # a gauge: for a hook, or for a remote key's signature
     uint64_t signer_failures            # handshakes that ended because there was no signature
@@ -84,6 +89,7 @@ cdef struct Row:
     uint64_t alerts_received[256]
     Histogram full_handshake            # from the accepted connection to the client's Finished
     Histogram resumed_handshake
+    Histogram register_answer           # of a register elsewhere, from the question to the answer
     LoopStats loop
 
 cdef struct Series:                     # what a route, an upstream or one server of an upstream counts

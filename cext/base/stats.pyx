@@ -35,7 +35,7 @@ READ_SECONDS = 1.0
 """For which a reader waits until a row is folded."""
 
 # Fields of Counters and of Series that say how many there are now: of one that has gone there are none.
-GAUGES = ("connections_open", "tunnels_open", "handshakes_waiting", "descriptors", "descriptors_limit")
+GAUGES = ("connections_open", "tunnels_open", "register_up", "handshakes_waiting", "descriptors", "descriptors_limit")
 SERIES_GAUGES = ("running", "open", "idle")
 
 
@@ -198,6 +198,7 @@ cdef void set_gauges(Row *row, const Row *of) noexcept nogil:
     """As GAUGES has them."""
     row.counters.connections_open = of.counters.connections_open
     row.counters.tunnels_open = of.counters.tunnels_open
+    row.counters.register_up = of.counters.register_up
     row.counters.handshakes_waiting = of.counters.handshakes_waiting
     row.counters.descriptors = of.counters.descriptors
     row.counters.descriptors_limit = of.counters.descriptors_limit
@@ -306,6 +307,8 @@ cdef class Sums:
             return &self.row.full_handshake
         elif name == "resumed_handshake":
             return &self.row.resumed_handshake
+        elif name == "register_answer":
+            return &self.row.register_answer
         elif name == "turn":
             return &self.row.loop.turn
         elif name == "late":
@@ -314,7 +317,7 @@ cdef class Sums:
 
     def histogram(self, str name, index=None):
         """(counts of the buckets, sum in microseconds): of a series `first_byte` or `total`; without an index
-        `full_handshake`, `resumed_handshake`, `turn` or `late`."""
+        `full_handshake`, `resumed_handshake`, `register_answer`, `turn` or `late`."""
         cdef Histogram *h = self.find(name, index)
         return [h.counts[i] for i in range(HISTOGRAM_BUCKETS)], h.sum_us
 

@@ -52,6 +52,7 @@ from cext.tls.connection cimport (
     TLS_FAILED,
     TLS_NEED_DATA,
     TLS_WAIT_POLICY,
+    TLS_WAIT_REGISTER,
     TLS_WAIT_SIGN,
 )
 from cext.tls.constants cimport internal_error
@@ -482,7 +483,7 @@ cdef class Downstream(Stream):
                 continue
             if event == TLS_NEED_DATA:
                 break
-            if event == TLS_WAIT_SIGN or event == TLS_WAIT_POLICY:
+            if event == TLS_WAIT_SIGN or event == TLS_WAIT_POLICY or event == TLS_WAIT_REGISTER:
                 event = self.decide(event)
                 if self.fd < 0:
                     return n

@@ -1,15 +1,18 @@
 """Handshakes that wait for somebody: a policy that chooses by the ClientHello (TLS_WAIT_POLICY), a remote key that signs
-(TLS_WAIT_SIGN). docs/hooks.md is the contract of the hooks.
+(TLS_WAIT_SIGN), a register of early data elsewhere (TLS_WAIT_REGISTER). docs/hooks.md is the contract of the hooks.
 
 Who waits is an object that exists only meanwhile. The connection reads nothing then: what its client sends stays in the
 kernel, and its end, or the handshake's time limit, cancels what is waited for.
 """
+
+from libc.stdint cimport uint64_t
 
 from cext.proxy.context cimport Context
 from cext.proxy.downstream cimport Downstream
 from cext.proxy.hook_call cimport HookCall
 from cext.tls.config cimport ServerConfig
 from cext.tls.credential cimport Credential
+from cext.tls.replay cimport AwaitedRegister
 from cext.tls.session cimport AwaitedTickets
 
 cdef int decide(Downstream client, int event) noexcept
@@ -84,6 +87,17 @@ cdef class Signing(HookCall):
     """A signature that is asked for."""
     cdef Downstream client
     cdef int conclude(self) noexcept
+
+cdef class RegisterCall(HookCall):
+    """An answer of a register's that is waited for; its asker gets it with others, once a turn."""
+    cdef Downstream client
+    cdef AwaitedRegister register
+    cdef readonly bytes name                # what is asked for
+    cdef uint64_t asked_us
+    cdef bint waits
+    cdef int verdict
+    cdef bint begin(self) noexcept
+    cdef void end(self, int verdict) noexcept
 
 cdef class Storing(HookCall):
     """What wrap has left to be done beside the handshake."""

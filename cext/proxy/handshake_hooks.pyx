@@ -7,14 +7,18 @@ the loop (`settled`). Both end in decide(), since one decision may lead to the n
 import inspect
 
 from cext.base.buffer cimport bytes_free
+from cext.base.stats cimport observe
+from cext.base.timers cimport timer_init
 from cext.net.address cimport ADDRESS_TEXT, Peer, local_peer, peer_text
 from cext.proxy.downstream cimport Opening
 from cext.proxy.gate cimport Gate
 from cext.proxy.handover cimport hand_over
-from cext.tls.connection cimport TLS_FAILED, TLS_PROGRESS, TLS_WAIT_POLICY, TLS_WAIT_SIGN
+from cext.proxy.hook_call import settling
+from cext.tls.connection cimport TLS_FAILED, TLS_PROGRESS, TLS_WAIT_POLICY, TLS_WAIT_REGISTER, TLS_WAIT_SIGN
 from cext.tls.constants cimport decode_error, internal_error
 from cext.tls.handshake cimport Handshake
 from cext.tls.psk cimport offered_tickets
+from cext.tls.replay cimport REGISTER_DOWN, REGISTER_FRESH, REGISTER_LATE, REGISTER_SEEN
 
 cdef enum:
     TICKET_MAX = 0xFFFF
@@ -38,9 +42,11 @@ class HandOver(Exception):
 
 cdef int decide(Downstream client, int event) noexcept:
     cdef Decision decision
-    while event == TLS_WAIT_SIGN or event == TLS_WAIT_POLICY:
+    while event == TLS_WAIT_SIGN or event == TLS_WAIT_POLICY or event == TLS_WAIT_REGISTER:
         if event == TLS_WAIT_SIGN:
             event = sign(client)
+        elif event == TLS_WAIT_REGISTER:
+            event = ask_register(client)
         elif client.ctx.handshake is None or client.refused:    # who is over a limit is told so, and nobody is asked
             event = client.tls.resume_policy(None, None)
         else:
@@ -386,6 +392,104 @@ cdef class Signing(HookCall):
         client.ctx.counters.signer_failures += 1
         report(client.ctx, f"signer of {names[0]}" if names else "signer", self.error)
         return event
+
+
+# ---- registers of early data ----
+
+cdef int ask_register(Downstream client) noexcept:
+    cdef RegisterCall call = RegisterCall.__new__(RegisterCall)
+    call.ctx = client.ctx
+    call.client = client
+    if not call.begin():
+        return client.tls.resume_register(REGISTER_DOWN)
+    client.begin_deciding(call)
+    return TLS_PROGRESS
+
+
+cdef class RegisterCall(HookCall):
+    cdef bint begin(self) noexcept:
+        """Whether it is being asked."""
+        cdef Context ctx = self.ctx
+        cdef AwaitedRegister register = self.client.tls.register_asked()
+        try:
+            if register.asker is None:
+                return False
+            self.name = self.client.tls.asked_name
+            if not register.asked:
+                ctx.loop.call_soon(asking(ctx, register))
+            register.asked.append(self)
+        except Exception as e:
+            report(ctx, "register of early data", e)
+            return False
+        self.register = register
+        self.asked_us = ctx.loop.now_us
+        self.waits = True
+        register.waiting += 1
+        ctx.counters.register_asked += 1
+        timer_init(&self.timer, self, 0)
+        ctx.loop.timers.arm(&self.timer, ctx.loop.now + register.deadline)
+        return True
+
+    def answer(self, int verdict):
+        """One of cext.tls.replay's answers, from within the guest: the handshake goes on once that is over. One that comes
+        too late, or twice, is nothing."""
+        if not self.waits:
+            return
+        self.end(verdict)
+        if not self.ctx.outcomes:
+            self.ctx.loop.call_soon(settling(self.ctx))
+        self.ctx.outcomes.append(self)
+
+    cdef void end(self, int verdict) noexcept:
+        """It is not waited for any more."""
+        cdef Context ctx = self.ctx
+        self.waits = False
+        self.verdict = verdict
+        self.register.waiting -= 1
+        ctx.loop.timers.disarm(&self.timer)
+        if verdict == REGISTER_LATE:
+            ctx.counters.register_late += 1
+            return
+        observe(&ctx.row.register_answer, ctx.loop.now_us - self.asked_us)
+        if verdict == REGISTER_FRESH:
+            ctx.counters.register_taken += 1
+        elif verdict == REGISTER_SEEN:
+            ctx.counters.register_replayed += 1
+
+    cdef void on_timer(self, int kind) noexcept:
+        """The deadline."""
+        if self.waits:
+            self.end(REGISTER_LATE)
+            self.settle()
+
+    cdef void cancel(self) noexcept:
+        """The client has gone. The question may have been asked: its answer concerns nobody."""
+        if self.waits:
+            self.waits = False
+            self.register.waiting -= 1
+            self.ctx.loop.timers.disarm(&self.timer)
+        self.client = None
+
+    cdef void settle(self) noexcept:
+        cdef Downstream client = self.client
+        if client is None:              # cancelled in between
+            return
+        self.client = None
+        client.begin_deciding(None)
+        client.handshake_went_on(decide(client, client.tls.resume_register(self.verdict)))
+
+
+def asking(Context ctx, AwaitedRegister register):
+    """What tells a register's asker of all that have asked in a turn."""
+    def ask():
+        cdef list asked = [call for call in register.asked if (<RegisterCall> call).waits]
+        register.asked = []
+        try:
+            if register.asker is not None and asked:
+                register.asker(asked)
+        except Exception as e:          # they wait for their deadline
+            report(ctx, "register of early data", e)
+    return ask
 
 
 cdef void report(Context ctx, str what, object error) noexcept:

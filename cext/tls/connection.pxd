@@ -15,6 +15,7 @@ from cext.tls.credential cimport Credential
 from cext.tls.exporter cimport Exporter12
 from cext.tls.handshake cimport Handshake
 from cext.tls.record cimport Direction
+from cext.tls.replay cimport AwaitedRegister
 from cext.tls.session cimport Session
 
 cdef enum TlsEvent:
@@ -28,6 +29,7 @@ cdef enum TlsEvent:
     TLS_WAIT_SIGN = 7       # as TLS_PROGRESS, and `signer` is to sign `to_sign`: then resume_sign
     TLS_WAIT_CERTIFICATE = 8    # as TLS_PROGRESS; a client's configuration with `policy`: choose by
                             # `certificate_request`, then resume_certificate
+    TLS_WAIT_REGISTER = 9   # a server's: ask `asked_register` for `asked_name`, then resume_register
 
 cdef enum EarlyData:        # where a connection's early data is (RFC 9846, section 4.2.10)
     EARLY_NONE = 0          # there is none
@@ -87,6 +89,10 @@ cdef class Connection:
     # -> TlsEvent. A signature that does not verify is an internal_error.
     cdef int resume_certificate(self, Credential credential) noexcept
     # -> TlsEvent. The credential to show, which must fit the request; None: the configuration's choice.
+    cdef int resume_register(self, int answer) noexcept
+    # -> TlsEvent. A Freshness: anything but REGISTER_FRESH means that the early data is not taken.
+    cdef AwaitedRegister register_asked(self)
+    # During TLS_WAIT_REGISTER; else None.
     cdef int refuse_to_resume(self, int description, str reason) noexcept
     # -> TLS_FAILED, with our alert in `out`: who was to decide cannot, or will not.
 

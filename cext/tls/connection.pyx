@@ -26,7 +26,7 @@ from cext.tls.constants cimport (
 from cext.tls.handshake cimport (
     ACTION_CCS, ACTION_MESSAGE, ACTION_READ_KEYS, ACTION_SKIP_EARLY_DATA, ACTION_WRITE_KEYS, LEVEL_APPLICATION,
     LEVEL_EARLY, LEVEL_INITIAL, STEP_DONE, STEP_NEED_MESSAGE, STEP_OTHER_VERSION, STEP_WAIT_CERTIFICATE,
-    STEP_WAIT_POLICY, STEP_WAIT_SIGN, Action)
+    STEP_WAIT_POLICY, STEP_WAIT_REGISTER, STEP_WAIT_SIGN, Action)
 from cext.tls.handshake12 cimport Handshake12
 from cext.tls.key_log cimport log_keys
 from cext.tls.key_schedule cimport next_traffic_secret, resumption_psk
@@ -35,6 +35,7 @@ from cext.tls.psk cimport early_data_skipped
 from cext.tls.record cimport (
     PLAINTEXT_MAX, PROTECTION_MAX, RECORD_HEADER_LENGTH, RECORD_TLS12, describe_bad_header, direction_install,
     direction_install12, direction_park, direction_wipe, record_length, record_plain, record_protect, record_unprotect)
+from cext.tls.replay cimport REGISTER_ASK, REGISTER_DOWN
 from cext.tls.server12 cimport Server12
 from cext.tls.server13 cimport Server13
 from cext.tls.session cimport Session, wall_clock
@@ -367,6 +368,11 @@ cdef class Connection:
             self.client_hello = (<const char *> message)[:n]
             self.waiting = TLS_WAIT_POLICY
             return TLS_WAIT_POLICY
+        if step == STEP_WAIT_REGISTER:
+            if self.unread:
+                return self.refuse(unexpected_message, "bytes of the ClientHello's record come after it")
+            self.waiting = TLS_WAIT_REGISTER
+            return TLS_WAIT_REGISTER
         # The message that we answer with a flight is the last of the peer's flight, and of its record.
         if (self.handshake.flight.len or step == STEP_WAIT_CERTIFICATE) and self.unread:
             return self.refuse(unexpected_message, "bytes of the message's record come after the end of a flight")
@@ -420,6 +426,16 @@ cdef class Connection:
         try:
             self.handshake.decided = 1
             self.handshake.chosen = credential
+            return self.step_handshake(NULL, 0)
+        except BaseException as e:
+            return self.fail_unexpected(e)
+
+    cdef int resume_register(self, int answer) noexcept:
+        if self.waiting != TLS_WAIT_REGISTER:
+            return TLS_FAILED if self.failure is not None else TLS_NEED_DATA
+        self.waiting = 0
+        try:
+            (<Server13> self.handshake).verdict = answer if answer != REGISTER_ASK else REGISTER_DOWN
             return self.step_handshake(NULL, 0)
         except BaseException as e:
             return self.fail_unexpected(e)
@@ -765,6 +781,7 @@ cdef class Connection:
             self.ocsp_response = self.signed_certificate_timestamps = b""
             self.handshake = None
         self.failure = failure
+        self.waiting = 0
         self.read_closed = 1
         self.write_open = 0
         self.skip_budget = 0
@@ -776,6 +793,22 @@ cdef class Connection:
         bytes_free(&self.pending)
 
     # --- for policies and logs
+
+    cdef AwaitedRegister register_asked(self):
+        return (<Server13> self.handshake).config.replay if self.waiting == TLS_WAIT_REGISTER else None
+
+    @property
+    def asked_register(self):
+        """During WAIT_REGISTER: the AwaitedRegister."""
+        return self.register_asked()
+
+    @property
+    def asked_name(self):
+        """During WAIT_REGISTER: what early data goes by there."""
+        cdef AwaitedRegister register = self.register_asked()
+        if register is None:
+            return None
+        return register.name_of((<Server13> self.handshake).psk.binder, (<Server13> self.handshake).psk.binder_length)
 
     @property
     def signer(self):

@@ -11,11 +11,12 @@ from cext.tls.credential cimport Credential
 from cext.tls.connection cimport (
     EARLY_ACCEPTED, EARLY_DISCARDING, EARLY_NONE, EARLY_OFFERED, EARLY_READING, EARLY_REJECTED, RECORD_HEADER,
     TLS_CLOSE_NOTIFY, TLS_DATA, TLS_ESTABLISHED, TLS_FAILED, TLS_NEED_DATA, TLS_PROGRESS, TLS_WAIT_POLICY,
-    TLS_WAIT_CERTIFICATE, TLS_WAIT_SIGN, Connection)
+    TLS_WAIT_CERTIFICATE, TLS_WAIT_REGISTER, TLS_WAIT_SIGN, Connection)
 from cext.tls.constants cimport TLS13
 from cext.tls.exporter cimport export_keying_material
 from cext.tls.prf12 cimport FINISHED12_LENGTH
 from cext.tls.record cimport PROTECTION_MAX
+from cext.tls.replay cimport REGISTER_DOWN, REGISTER_FRESH, REGISTER_FULL, REGISTER_LATE, REGISTER_SEEN
 
 # TlsEvent, for Python
 NEED_DATA = TLS_NEED_DATA
@@ -27,6 +28,7 @@ FAILED = TLS_FAILED
 WAIT_POLICY = TLS_WAIT_POLICY
 WAIT_SIGN = TLS_WAIT_SIGN
 WAIT_CERTIFICATE = TLS_WAIT_CERTIFICATE
+WAIT_REGISTER = TLS_WAIT_REGISTER
 # EarlyData
 NO_EARLY_DATA, OFFERED, READING = EARLY_NONE, EARLY_OFFERED, EARLY_READING
 DISCARDING, ACCEPTED, REJECTED = EARLY_DISCARDING, EARLY_ACCEPTED, EARLY_REJECTED
@@ -102,6 +104,15 @@ cdef class Engine(Connection):
         if self.waiting != TLS_WAIT_CERTIFICATE:
             raise ValueError("no certificate is waited for")
         return self.resume_certificate(credential)
+
+    def tell(self, int answer):
+        """Ends WAIT_REGISTER with one of the answers in cext.tls.replay: FRESH, or why not; the event that follows.
+        ValueError at another time, and for what is no answer."""
+        if self.waiting != TLS_WAIT_REGISTER:
+            raise ValueError("no register is waited for")
+        if answer not in (REGISTER_SEEN, REGISTER_FRESH, REGISTER_FULL, REGISTER_LATE, REGISTER_DOWN):
+            raise ValueError(f"{answer} is no answer of a register's")
+        return self.resume_register(answer)
 
     def give_up(self, int description, str reason not None):
         """Ends any wait, and the connection, with an alert; FAILED. ValueError when nothing is waited for, or for

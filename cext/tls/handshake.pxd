@@ -27,6 +27,8 @@ cdef enum Step:                 # what advance and every do_* return, or -AlertD
     STEP_WAIT_SIGN = 4          # `to_sign` is to be signed by `signer`: advance(NULL, 0) goes on with `signature`
     STEP_WAIT_CERTIFICATE = 6   # a server asks for a certificate, and who made a client's configuration wants to choose by
                                 # `request`: advance(NULL, 0) goes on, with `decided` set
+    STEP_WAIT_REGISTER = 7      # a server's register of early data is to be asked whether `psk.binder` is new to it:
+                                # advance(NULL, 0) goes on, with `verdict` set
     STEP_OTHER_VERSION = 5      # the message settles on TLS 1.2: a sibling's handshake is to take it
 
 cdef enum Level:                # encryption level a message travels at (RFC 9846, section 7)

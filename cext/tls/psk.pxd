@@ -26,7 +26,10 @@ cdef enum EarlyDataRefusal:             # why early data that was offered is not
     EARLY_OUTSIDE_WINDOW = 7            # the ticket's age is not what it should be
     EARLY_REPLAYED = 8
     EARLY_REGISTER_FULL = 9
-    EARLY_REFUSALS = 10
+    EARLY_REGISTER_LATE = 10            # it takes too long to find out
+    EARLY_REGISTER_DOWN = 11            # nobody can be asked
+    EARLY_REFUSALS = 12
+    EARLY_ASKED = 12                    # not known yet: all that can be told here speaks for it
 
 cdef struct Psk:
     bint selected
@@ -55,7 +58,10 @@ cdef int64_t age_skew(const Psk *psk) noexcept nogil
 
 cdef int refuse_early_data(ServerConfig config, Psk *psk, int suite, bytes alpn) noexcept
 """Whether the early data that came with the selected PSK may be read (EARLY_TAKEN): as the ticket was issued for, soon,
-and once."""
+and once. EARLY_ASKED: the register is one that has to be asked, with the PSK's binder."""
+
+cdef int settle_early_data(ServerConfig config, const Psk *psk, int answer) noexcept
+"""The same after EARLY_ASKED, by the Freshness that was the answer."""
 
 cdef const char *refusal_name(int refusal) noexcept
 

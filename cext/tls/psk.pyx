@@ -15,7 +15,8 @@ from cext.tls.constants cimport (
 from cext.tls.handshake cimport LEVEL_APPLICATION
 from cext.tls.key_schedule cimport psk_binder, resumption_psk, schedule_early, schedule_wipe
 from cext.tls.messages cimport build_new_session_ticket, parse_client_hello
-from cext.tls.replay cimport REGISTER_FRESH, REGISTER_FULL
+from cext.tls.replay cimport (
+    REGISTER_ASK, REGISTER_DOWN, REGISTER_FRESH, REGISTER_FULL, REGISTER_LATE, REGISTER_SEEN)
 from cext.tls.session cimport LIFETIME_MAX, forget_state, is_in_time, wall_clock
 from cext.tls.transcript cimport transcript_add, transcript_hash
 
@@ -140,8 +141,6 @@ cdef int refuse_early_data(ServerConfig config, Psk *psk, int suite, bytes alpn)
     cdef Reader protocol
     cdef int64_t window = config.early_window
     cdef int64_t skew = age_skew(psk)
-    cdef int64_t barrier
-    cdef int freshness
     reader_init(&protocol, <const uint8_t *> <const char *> alpn, len(alpn))
     # What the client encrypted under is what the ticket's connection had (section 4.2.10), and its first PSK.
     if psk.identity != 0 or s.cipher_suite != suite or not same(&s.alpn, &protocol):
@@ -153,15 +152,32 @@ cdef int refuse_early_data(ServerConfig config, Psk *psk, int suite, bytes alpn)
     # The age by the client's clock and by ours differ by the time the ClientHello took, or was held back (section 8.3).
     if not -window <= skew <= window:
         return EARLY_OUTSIDE_WINDOW
-    # Of a ticket that is older than the register: the first moment at which this ClientHello was within the window. Had
-    # it been taken then, would the register know?
-    barrier = <int64_t> config.replay.barrier(psk.now)
-    if <int64_t> s.created <= barrier and <int64_t> psk.now + skew - window <= barrier:
+    if is_barred(config, psk):
         return EARLY_JUST_STARTED
-    freshness = config.replay.enter_binder(psk.binder, psk.binder_length)
-    if freshness == REGISTER_FRESH:
-        return EARLY_TAKEN
-    return EARLY_REGISTER_FULL if freshness == REGISTER_FULL else EARLY_REPLAYED
+    return refusal_by(config.replay.enter_binder(psk.binder, psk.binder_length))
+
+
+cdef int settle_early_data(ServerConfig config, const Psk *psk, int answer) noexcept:
+    # While it was waited for, the record may have turned out to have lost something.
+    if answer == REGISTER_FRESH and is_barred(config, psk):
+        return EARLY_JUST_STARTED
+    return refusal_by(answer) if answer != REGISTER_ASK else EARLY_REGISTER_DOWN
+
+
+cdef bint is_barred(ServerConfig config, const Psk *psk) noexcept:
+    """Of a ticket that is older than the register: the first moment at which this ClientHello was within the window. Had
+    it been taken then, would the register know?"""
+    cdef int64_t barrier = <int64_t> config.replay.barrier(psk.now)
+    return (<int64_t> psk.state.created <= barrier
+            and <int64_t> psk.now + age_skew(psk) - <int64_t> config.early_window <= barrier)
+
+
+cdef int refusal_by(int freshness) noexcept nogil:
+    if freshness == REGISTER_FRESH: return EARLY_TAKEN
+    if freshness == REGISTER_SEEN: return EARLY_REPLAYED
+    if freshness == REGISTER_FULL: return EARLY_REGISTER_FULL
+    if freshness == REGISTER_ASK: return EARLY_ASKED
+    return EARLY_REGISTER_LATE if freshness == REGISTER_LATE else EARLY_REGISTER_DOWN
 
 
 cdef const char *refusal_name(int refusal) noexcept:
@@ -174,6 +190,8 @@ cdef const char *refusal_name(int refusal) noexcept:
     if refusal == EARLY_OUTSIDE_WINDOW: return b"outside window"
     if refusal == EARLY_REPLAYED: return b"replayed"
     if refusal == EARLY_REGISTER_FULL: return b"register full"
+    if refusal == EARLY_REGISTER_LATE: return b"register late"
+    if refusal == EARLY_REGISTER_DOWN: return b"register down"
     return b""
 
 

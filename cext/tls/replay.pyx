@@ -37,6 +37,9 @@ cdef enum:
     STEP_BACK_MS = 1000                 # what processes may differ in the time they see, and clocks be slewed by
     TICKS_KEPT = 16                     # an entry's age, in ticks, until which it counts
 
+# Answers, for Python
+SEEN, FRESH, FULL, LATE, DOWN = REGISTER_SEEN, REGISTER_FRESH, REGISTER_FULL, REGISTER_LATE, REGISTER_DOWN
+
 LAYOUT = 1                              # of a register's memory and state, for those who get it from another version
 
 cdef uint64_t MOST = 1 << 32            # entries
@@ -121,7 +124,7 @@ cdef class SharedRegister(ReplayRegister):
         self.memory = mmap.mmap(fd, (HEADER + self.sets * WAYS) * sizeof(uint64_t))
         PyObject_GetBuffer(self.memory, &view, PyBUF_WRITABLE)
         header = <uint64_t *> view.buf
-        self.latest, self.barred, self.words = header, header + 1, header + HEADER
+        self.latest, self.barred, self.silent, self.words = header, header + 1, header + 2, header + HEADER
         PyBuffer_Release(&view)         # the mapping lives as long as `memory`, which nobody else closes
         return 0
 
@@ -134,6 +137,18 @@ cdef class SharedRegister(ReplayRegister):
     def since(self):
         """The barrier, as it is now."""
         return load(self.barred)
+
+    def raise_barrier(self, uint64_t since):
+        """For all processes: what may have been taken until then, milliseconds since 1970, is not fresh."""
+        raise_to(self.barred, since)
+
+    def fall_silent(self):
+        """Whether this process is the first to find that the register cannot be asked."""
+        return swap(self.silent, 0, 1)
+
+    def speak(self):
+        """Whether it is the first to find, after that, that it can be."""
+        return swap(self.silent, 1, 0)
 
     def __dealloc__(self):
         cleanse(self.key, sizeof(self.key))
@@ -158,6 +173,57 @@ cdef class SharedRegister(ReplayRegister):
         else:
             raise_to(self.latest, now)
         return load(self.barred)
+
+
+cdef class AwaitedRegister(ReplayRegister):
+    """AwaitedRegister(local, identity, key, remembers, deadline, most=1024): a record that several hosts share, kept where
+    asking takes time. The handshake waits for the answer, and whoever drives it asks (TLS_WAIT_REGISTER).
+
+    `local`: the SharedRegister that is asked first: what it has seen is no business of others. Its barrier is this
+    register's. `identity`: 8 bytes, the same on all hosts. `key`: 32 bytes, likewise: the record holds names that are made
+    with it. `remembers`: milliseconds for which the record must; longer than `local`, since hosts' clocks differ.
+    `deadline`: milliseconds for which a handshake waits, `most`: how many may at once. ValueError for what cannot be.
+
+    Where `up` is not set nobody waits: it is for the process that asks to set it, as soon as it knows that it can ask.
+    """
+
+    def __init__(self, SharedRegister local not None, bytes identity not None, bytes key not None, uint64_t remembers,
+                 int deadline, int most=1024):
+        if len(identity) != REGISTER_ID_LENGTH or len(key) != REGISTER_KEY_LENGTH:
+            raise ValueError(f"an identity has {REGISTER_ID_LENGTH} bytes, a key {REGISTER_KEY_LENGTH}")
+        if remembers < local.keeps or deadline <= 0 or most <= 0:
+            raise ValueError("the record is kept as long as the local one at least; who waits does so for some time")
+        self.local = local
+        self.keeps = local.keeps
+        self.remembers = remembers
+        self.deadline = deadline
+        self.most = most
+        self.asked = []
+        memcpy(self.id, <const char *> identity, REGISTER_ID_LENGTH)
+        memcpy(self.key, <const char *> key, REGISTER_KEY_LENGTH)
+
+    def __dealloc__(self):
+        cleanse(self.key, sizeof(self.key))
+
+    cdef int enter_binder(self, const uint8_t *binder, size_t n) noexcept nogil:
+        cdef int found = self.local.enter_binder(binder, n)
+        if found != REGISTER_FRESH:
+            return found
+        if not self.up:
+            return REGISTER_DOWN
+        return REGISTER_ASK if self.waiting < self.most else REGISTER_LATE
+
+    cdef uint64_t barrier(self, uint64_t now) noexcept nogil:
+        return self.local.barrier(now)
+
+    cdef bytes name_of(self, const uint8_t *binder, size_t n):
+        cdef uint8_t digest[HASH_MAX]
+        hmac_once(HASH_SHA256, self.key, sizeof(self.key), binder, n, digest)
+        return digest[:REGISTER_NAME_LENGTH].hex().encode()
+
+    def name(self, bytes binder not None):
+        """What a binder goes by in the record."""
+        return self.name_of(binder, len(binder))
 
 
 cdef class CallableRegister(ReplayRegister):

@@ -24,6 +24,8 @@ cdef enum ServerState:                  # in flight order
     SELECT_PSK
     SELECT_GROUP
     SELECT_CREDENTIAL
+    SELECT_EARLY_DATA                   # where the client offers some,
+    AWAIT_REGISTER                      # and this where the register has to be asked
     SEND_SERVER_HELLO
     SEND_ENCRYPTED_EXTENSIONS
     SEND_CERTIFICATE_REQUEST            # where the configuration has client_auth
@@ -44,6 +46,8 @@ cdef class Server13(Handshake):
     cdef bint acknowledge_name          # the server_name was used to choose it (RFC 6066, section 3)
     cdef Psk psk                        # until our tickets are made; .selected: the handshake is resumed by it
     cdef bint gives_tickets             # the client can use them
+    cdef bytes held                     # the ClientHello, while the register is waited for
+    cdef int verdict                    # its answer: Freshness
     cdef bint certificate_requested
     cdef PublicKey client_key           # of the client's leaf, until its CertificateVerify
     cdef uint8_t client_hello1[HASH_MAX]    # its hash, once a HelloRetryRequest has been sent
@@ -59,6 +63,9 @@ cdef class Server13(Handshake):
     cdef int set_cipher_suite(self, int suite) noexcept nogil
     cdef int choose_parameters(self) except -1
     cdef int choose_credential(self) except -1
+    cdef int take_early_data(self, int refusal) except -1
+    cdef int hold_hello(self) except -1
+    cdef int regain_hello(self) except -1
     cdef int add_ccs(self) noexcept nogil
     cdef int add_early_keys(self, const uint8_t *client_hello_hash) noexcept nogil
     cdef void foresee_finished(self) noexcept nogil
@@ -69,6 +76,8 @@ cdef class Server13(Handshake):
     cdef int do_select_psk(self) except -1
     cdef int do_select_group(self) noexcept nogil
     cdef int do_select_credential(self) except -1
+    cdef int do_select_early_data(self) except -1
+    cdef int do_await_register(self) except -1
     cdef int do_send_server_hello(self) except -1
     cdef int do_send_encrypted_extensions(self) except -1
     cdef int do_send_certificate_request(self) except -1

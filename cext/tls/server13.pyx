@@ -26,7 +26,7 @@ from cext.tls.credential cimport variant_for
 from cext.tls.handshake cimport (
     ACTION_CCS, ACTION_READ_KEYS, ACTION_SKIP_EARLY_DATA, ACTION_WRITE_KEYS, LEVEL_APPLICATION, LEVEL_EARLY,
     LEVEL_HANDSHAKE, LEVEL_INITIAL, STEP_DONE, STEP_NEED_MESSAGE, STEP_OK, STEP_OTHER_VERSION,
-    STEP_WAIT_POLICY)
+    STEP_WAIT_POLICY, STEP_WAIT_REGISTER)
 from cext.tls.key_schedule cimport (
     LABEL_CLIENT_APPLICATION, LABEL_CLIENT_EARLY, LABEL_CLIENT_HANDSHAKE, LABEL_EXPORTER_MASTER,
     LABEL_RESUMPTION_MASTER, LABEL_SERVER_APPLICATION, LABEL_SERVER_HANDSHAKE, derive_secret, finished_verify_data, schedule_handshake,
@@ -39,8 +39,9 @@ from cext.tls.messages cimport (
 from cext.tls.negotiate cimport (
     GroupChoice, choose_alpn, choose_cipher_suite, choose_group, choose_version, is_among, name_of, protocol_of)
 from cext.tls.psk cimport (
-    EARLY_NOT_RESUMED, EARLY_RETRIED, EARLY_TAKEN, add_tickets, age_skew, mode_fits, psk_fingerprint, psk_wipe,
-    refuse_early_data, select_psk)
+    EARLY_ASKED, EARLY_NOT_RESUMED, EARLY_RETRIED, EARLY_TAKEN, add_tickets, age_skew, mode_fits, psk_fingerprint, psk_wipe,
+    refuse_early_data, select_psk, settle_early_data)
+from cext.tls.replay cimport REGISTER_ASK
 from cext.tls.transcript cimport transcript_add, transcript_hash, transcript_init, transcript_restart
 
 cdef enum:
@@ -121,6 +122,10 @@ cdef class Server13(Handshake):
                 step = self.do_select_group()
             elif self.state == SELECT_CREDENTIAL:
                 step = self.do_select_credential()
+            elif self.state == SELECT_EARLY_DATA:
+                step = self.do_select_early_data()
+            elif self.state == AWAIT_REGISTER:
+                step = self.do_await_register()
             elif self.state == SEND_SERVER_HELLO:
                 step = self.do_send_server_hello()
             elif self.state == SEND_ENCRYPTED_EXTENSIONS:
@@ -306,7 +311,6 @@ cdef class Server13(Handshake):
     cdef int do_select_credential(self) except -1:
         """The certificate, if one is to be shown, and the application protocol."""
         cdef Reader protocol
-        cdef uint8_t fingerprint[HASH_MAX]
         cdef int code
         # A resumed session has its name already; that it may still be asked for is looked up where names must be known.
         if not self.resumed or self.config.require_sni:
@@ -318,17 +322,56 @@ cdef class Server13(Handshake):
             return self.fail(-code, "no application protocol in common")
         if protocol.p != NULL:
             self.alpn = protocol_of(self.config.alpn, &protocol)
-        if self.hello.early_data and self.resumed and not self.hello_retried:
-            self.early_refusal = <uint8_t> refuse_early_data(self.config, &self.psk, self.cipher_suite, self.alpn)
-            self.early_accepted = self.early_refusal == EARLY_TAKEN
-        elif self.hello.early_data:
-            self.early_refusal = EARLY_NOT_RESUMED
+        self.state = SELECT_EARLY_DATA if self.hello.early_data else SEND_SERVER_HELLO
+        return STEP_OK
+
+    cdef int do_select_early_data(self) except -1:
+        """Whether early data that is offered is taken (section 8). After a HelloRetryRequest there is none."""
+        cdef int refusal = EARLY_NOT_RESUMED
+        if self.resumed:
+            refusal = refuse_early_data(self.config, &self.psk, self.cipher_suite, self.alpn)
+        if refusal == EARLY_ASKED:
+            self.hold_hello()
+            self.verdict = REGISTER_ASK
+            self.state = AWAIT_REGISTER
+            return STEP_WAIT_REGISTER
+        return self.take_early_data(refusal)
+
+    cdef int do_await_register(self) except -1:
+        """The same, by the answer of a register that had to be asked."""
+        if self.verdict == REGISTER_ASK:
+            return STEP_WAIT_REGISTER
+        if self.regain_hello() < 0:
+            return -internal_error
+        return self.take_early_data(settle_early_data(self.config, &self.psk, self.verdict))
+
+    cdef int take_early_data(self, int refusal) except -1:
+        cdef uint8_t fingerprint[HASH_MAX]
+        self.early_refusal = <uint8_t> refusal
+        self.early_accepted = refusal == EARLY_TAKEN
         if self.early_accepted:
             psk_fingerprint(&self.psk, fingerprint)
             self.max_early_data = self.psk.state.max_early_data
             self.fingerprint = fingerprint[:32].hex().encode()
         self.state = SEND_SERVER_HELLO
         return STEP_OK
+
+    cdef int hold_hello(self) except -1:
+        """The rest of the flight needs the ClientHello, which is its owner's until advance() returns."""
+        self.held = (<const char *> self.message)[:self.message_length]
+        return 0
+
+    cdef int regain_hello(self) except -1:
+        """As it was when it was held: what it leads to has been chosen already."""
+        cdef GroupChoice choice
+        self.message, self.message_length = self.held, len(self.held)
+        if parse_client_hello(self.message + HANDSHAKE_HEADER, self.message_length - HANDSHAKE_HEADER, &self.hello) < 0:
+            return self.fail(internal_error, self.hello.reason)
+        if self.group:
+            if choose_group(&self.hello, self.config.groups, self.config.n_groups, &choice) < 0:
+                return self.fail(internal_error, "the group cannot be chosen again")
+            self.share = choice.share
+        return 0
 
     cdef int choose_credential(self) except -1:
         """By server_name and the client's signature algorithms."""
@@ -532,6 +575,7 @@ cdef class Server13(Handshake):
         if self.gives_tickets and add_tickets(self, self.config, &self.psk, self.resumption_secret) < 0:
             return -internal_error
         psk_wipe(&self.psk)
+        self.held = None
         cleanse(self.resumption_secret, sizeof(self.resumption_secret))
         self.state = READ_END_OF_EARLY_DATA if self.early_accepted else READ_FINISHED
         return STEP_OK

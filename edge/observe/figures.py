@@ -136,6 +136,10 @@ class Figures:
     def handshake(self, resumed: bool) -> Histogram:
         return Histogram(self._sums, "resumed_handshake" if resumed else "full_handshake")
 
+    def register(self) -> Histogram:
+        """How long answers of a fleet's register of early data took."""
+        return Histogram(self._sums, "register_answer")
+
     def turn(self) -> Histogram:
         """How long turns of workers' loops kept everything else waiting."""
         return Histogram(self._sums, "turn")
@@ -193,6 +197,7 @@ class Figures:
         | `alerts` | {sent, received}: {name: count} |
         | `early_refused` | {cause: count} |
         | `handshake` | {full, resumed}: a histogram's {count, sum, p50, p90, p99}; null where there is nothing |
+        | `register` | likewise: answers of a fleet's register of early data |
         | `loop` | {turns, busy, longest, turn, late}: longest is the last minute's; the last two are histograms |
         | `routes`, `upstreams`, `servers` | {label: {requests, status {none, 1xx, ...}, bytes_in, bytes_out, retries, \
 failures, connects, reuses, running, open, idle, first_byte, total}}, the last two histograms |
@@ -216,6 +221,7 @@ failures, connects, reuses, running, open, idle, first_byte, total}}, the last t
             "alerts": {direction: self.alerts(direction) for direction in ("sent", "received")},
             "early_refused": self.early_refused(),
             "handshake": {"full": self.handshake(False).as_dict(), "resumed": self.handshake(True).as_dict()},
+            "register": self.register().as_dict(),
             "loop": {
                 "turns": turns,
                 "busy": busy,

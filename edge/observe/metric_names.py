@@ -59,7 +59,8 @@ GROUPS: Final[dict[str, tuple[Name, ...]]] = {
              "clients always cause some; a jump after a change of certificates is yours."),
         Name("edge_handshake_seconds", H, ("resumed",), "From the accepted connection to the client's Finished: round "
              "trips included, so mostly the client's distance."),
-        Name("edge_handshakes_waiting", G, (), "Handshakes that wait now, for a hook or for a remote key's signature."),
+        Name("edge_handshakes_waiting", G, (), "Handshakes that wait now: for a hook, for a remote key's signature, or "
+             "for the fleet's register of early data."),
         Name("edge_handshakes_dropped", C, (), "Handshakes that a hook ended without a word."),
         Name("edge_signer_failures", C, (), "Handshakes that ended because there was no signature. Above 0: the key "
              "server, or the token, is in trouble."),
@@ -69,6 +70,12 @@ GROUPS: Final[dict[str, tuple[Name, ...]]] = {
              "taken. `replayed`: somebody sent it twice; `register_full`: raise the register's room."),
         Name("edge_early_requests", C, ("outcome",), "Requests in 0-RTT data: `forwarded` before the handshake was "
              "confirmed, `confirmed` first, `answered_425`, or `retried` after a 425 of the upstream."),
+        Name("edge_register_up", G, (), "Workers that the fleet's register of early data answers. Below the number of "
+             "workers: those take no early data ([fleet.md](fleet.md#the-register))."),
+        Name("edge_register_asked", C, (), "Connections whose early data the fleet's register was asked about."),
+        Name("edge_register_answers", C, ("outcome",), "Its answers: `taken`, `replayed` (on another host), or none "
+             "before the deadline (`late`)."),
+        Name("edge_register_seconds", H, (), "From the question to the answer, for as long as there was one."),
         Name("edge_ticket_key_age_seconds", G, ("state",), "Since when the ticket key that `seals` does so, and the "
              "oldest that still `opens`. Above `tls.tickets.rotate` for `seals`: keys do not turn."),
         Name("edge_certificate_expiry_time_seconds", G, ("path", "kind"), "When a certificate expires (seconds since "

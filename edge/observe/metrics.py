@@ -38,6 +38,8 @@ PLAIN: Final = {
     "tunnels_open": "edge_tunnels",
     "handshake_failures": "edge_handshake_failures",
     "handshakes_waiting": "edge_handshakes_waiting",
+    "register_up": "edge_register_up",
+    "register_asked": "edge_register_asked",
     "handshakes_dropped": "edge_handshakes_dropped",
     "signer_failures": "edge_signer_failures",
     "requests": "edge_requests_forwarded",
@@ -64,6 +66,9 @@ LABELLED: Final = {
     "early_confirmed": ("edge_early_requests", "confirmed"),
     "early_answered_425": ("edge_early_requests", "answered_425"),
     "early_retried": ("edge_early_requests", "retried"),
+    "register_taken": ("edge_register_answers", "taken"),
+    "register_replayed": ("edge_register_answers", "replayed"),
+    "register_late": ("edge_register_answers", "late"),
     "spans": ("edge_spans", "sent"),
     "spans_dropped": ("edge_spans", "dropped"),
 }
@@ -212,6 +217,7 @@ def _tls(found: Families, figures: Figures) -> None:
     for direction in ("sent", "received"):
         for alert, count in figures.alerts(direction).items():
             found.add("edge_alerts", count, direction, alert)
+    found.histogram("edge_register_seconds", figures.register(), FINE)
     for cause, count in figures.early_refused().items():
         found.add("edge_early_data", count, cause)
 

@@ -12,7 +12,7 @@ from edge.config import parse
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs/operations.md").read_text()
-UNIT = ROOT / "ansible/files/edge.service"
+UNIT = ROOT / "ansible/roles/edge/files/edge.service"
 
 
 def blocks(kind):

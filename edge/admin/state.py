@@ -5,6 +5,7 @@ meaning.
 """
 
 import os
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ def describe(master: "Master") -> State:
     return {
         "version": __version__,
         "pid": master.pid,
+        "prefix": sys.prefix,
         "started": master.administration.started,
         "now": now,
         "file": os.path.abspath(prepared.settings.file),

@@ -1,5 +1,6 @@
 """`edge check`."""
 
+import sys
 import time
 from pathlib import Path
 from typing import Final
@@ -16,13 +17,17 @@ _CHECK_SECRET: Final = bytes(32)
 
 @click.command(short_help="Say whether a configuration would serve.")
 @options.required_config
-def check(file: Path) -> None:
+@click.option("--as", "place", type=options.FILE, metavar="FILE", help="Where it is to stand, if not where it is.")
+def check(file: Path, place: Path | None) -> None:
     """Say whether a configuration would serve: exit code 0, or 1 and what is wrong where.
 
     The files it names are read, keys are held against their certificates and host names are resolved. No address is
     bound and nothing is changed.
+
+    --as is for a file that is checked before it is put in place: relative paths start, and policies' modules stand,
+    where it will be. `--config -` is standard input.
     """
-    prepared = plane.prepare(config.load(file), _CHECK_SECRET)
+    prepared = plane.prepare(config.parse(_text(file), str(place or file)), _CHECK_SECRET)
     for warning in plane.warnings(prepared):
         click.echo(f"warning: {warning}", err=True)
     settings = prepared.settings
@@ -40,3 +45,8 @@ def check(file: Path) -> None:
     ):
         out.print()
         out.print(what)
+
+
+def _text(file: Path) -> str:
+    """Of standard input as it was given: it may be a file that this user could not open."""
+    return sys.stdin.read() if str(file) == "-" else config.read_text(file)

@@ -116,7 +116,7 @@ def test_logrotate(make_edge, backend, tmp_path):
     pid_file = tmp_path / "edge.pid"
     log = {"pid_file": pid_file, "access_log": {"path": logs / "access.log"}}
     edge = make_edge({"b": [backend.server]}, server=log)
-    shipped = (ROOT / "ansible/files/logrotate").read_text()
+    shipped = (ROOT / "ansible/roles/edge/files/logrotate").read_text()
     assert "/run/edge/edge.pid" in shipped
     config = tmp_path / "logrotate.conf"
     config.write_text(shipped.replace("/var/log/edge", str(logs)).replace("/run/edge/edge.pid", str(pid_file)))

@@ -61,7 +61,7 @@ def machine(pki):
         machine.install("1")
         machine.link("1")
         machine.run("useradd", "--system", "--home-dir", "/var/lib/edge", "edge", check=True)
-        machine.write("/etc/systemd/system/edge.service", (ROOT / "ansible/files/edge.service").read_text())
+        machine.write("/etc/systemd/system/edge.service", (ROOT / "ansible/roles/edge/files/edge.service").read_text())
         machine.write("/etc/systemd/system/web.service", WEB)
         machine.write("/srv/index.html", "hello\n")
         machine.write("/etc/edge/edge.toml", CONFIGURATION)

@@ -82,6 +82,26 @@ def test_check_warns(edge, origin):
     assert done.stderr == f'warning: {edge.file}: upstream[1]: no route uses "spare"\n'
 
 
+def test_check_of_a_file_that_is_to_stand_elsewhere(edge, tmp_path):
+    """Its paths and policies are those of the place; where it lies now there is neither."""
+    (edge.directory / "rules.py").write_text("class Policy:\n    def director(self, request):\n        pass\n")
+    text = edge.file.read_text().replace("[server]", '[server]\nhooks = "rules:Policy"', 1)
+    text = text.replace(f"{edge.directory}/", "")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "new.toml").write_text(text)
+    assert run("check", "--config", elsewhere / "new.toml").returncode == 1
+    done = run("check", "--config", elsewhere / "new.toml", "--as", edge.file)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{edge.file}: ok")
+    arguments = [sys.executable, "-m", "edge", "check", "--config", "-", "--as", edge.file]
+    done = subprocess.run(arguments, check=False, input=text, capture_output=True, text=True, timeout=30, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
+    wrong = text.replace("workers", "wrokers")
+    done = subprocess.run(arguments, check=False, input=wrong, capture_output=True, text=True, timeout=30, cwd=ROOT)
+    one_line(done, f"{edge.file}: server.wrokers: unknown key")
+
+
 def test_faults_are_one_line(edge, tmp_path):
     one_line(run("check", "--config", tmp_path / "none.toml"), "none.toml: no such file or directory; name a readable")
     one_line(run("run", "--config", tmp_path / "none.toml"), "none.toml: no such file or directory; name a readable")

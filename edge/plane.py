@@ -22,6 +22,7 @@ from cext.proxy.router import Route, Router
 from cext.proxy.trace import TraceSettings
 from cext.tls.config import ServerConfig
 from cext.tls.credential import Credential
+from cext.tls.replay import AwaitedRegister
 from cext.tls.session import AwaitedTickets
 from cext.worker import DataPlane
 from cryptography import x509
@@ -36,6 +37,7 @@ from edge.clients import ClientTrust
 from edge.early_data import EarlyData
 from edge.fleet import link as links
 from edge.fleet.link import Link
+from edge.fleet.settings import EARLY_DATA
 from edge.handshake import WRAPPER, Handshakes
 from edge.logs.logline import Log
 from edge.observe import traces
@@ -89,6 +91,8 @@ class Plane(Protocol):
     """The policy's, or None."""
     failed: Callable[[str, BaseException], None]
     """Tells the operator of a signer's failure."""
+    register_up: bool
+    """Whether the fleet's register answers, for metrics."""
 
     @property
     def loop(self) -> Loop: ...
@@ -140,6 +144,8 @@ class Prepared:
     """Early hints."""
     link: Link | None
     """How the fleet's Redis is reached."""
+    register: Any
+    """The fleet's register of early data, which is to be asked; None without."""
 
     def use(self) -> None:
         """Holds in this process from now on."""
@@ -172,13 +178,14 @@ def prepare(
     policies, modules = _policies(settings, material)
     chosen = policies.get(settings.server.hooks or "")
     trust = _trust(settings, material, before)
-    early_data, place = settings.tls.early_data, Place(settings.file)
+    early_data = settings.tls.early_data
+    replay = _register(settings, shared, link, material)
     options = _tls_options(
         settings,
         chosen,
         cookie_secret=cookie_secret,
         tickets=_sealer(settings, rotation, chosen),
-        replay=shared.register(early_data, settings.tls.tickets, place, material) if early_data else None,
+        replay=replay,
         trust=trust,
         key_log=key_log if settings.tls.key_log else None,
     )
@@ -221,6 +228,7 @@ def prepare(
         trust=trust,
         learned=learned,
         link=link,
+        register=replay if isinstance(replay, AwaitedRegister) else None,
     )
 
 
@@ -229,6 +237,16 @@ def _link(settings: Settings, material: Material) -> Link | None:
     if fleet is None:
         return None
     return material.get("fleet", lambda: links.read(fleet, Place(settings.file).key("fleet")))
+
+
+def _register(settings: Settings, shared: Shared, link: Link | None, material: Material) -> object | None:
+    """What tells which early data has been taken: by this host, or by the fleet."""
+    early_data, fleet = settings.tls.early_data, settings.fleet
+    if early_data is None:
+        return None
+    if link is not None and fleet is not None and fleet.shares(EARLY_DATA):
+        return cast(object, shared.awaited(early_data, fleet.deadline, link, material))
+    return cast(object, shared.register(early_data, settings.tls.tickets, Place(settings.file), material))
 
 
 def _traces(wanted: Traces | None, at: Place, material: Material) -> object | None:

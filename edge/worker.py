@@ -26,6 +26,7 @@ from edge.certificates.stapling import Staples
 from edge.change import succession
 from edge.change.rollout import Commit, Parcel, Preparing
 from edge.change.succession import CONFIGURATION, Successor
+from edge.fleet import register
 from edge.logs import accesslog
 from edge.logs.errorlog import one_line
 from edge.observe import spans
@@ -146,6 +147,8 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         try:
             self._signers = plane.Signers(self.plane, self._report)
             self._signers.follow(self.generation.prepared.serving)
+            self._register = register.Asking(self.plane, self._report)
+            self._follow_register()
             self._staples = Staples(self.generation.prepared.serving, self.generation.staples)
             self._preparing = Preparing(
                 self.channel,
@@ -223,6 +226,10 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self._give_up = math.inf
         self.plane.every(orphans.YIELD_MS, self._drain)
 
+    def _follow_register(self) -> None:
+        prepared = self.generation.prepared
+        self._register.follow(prepared.register, prepared.link, prepared.settings.fleet)
+
     def _turn_keys(self) -> None:
         if self.generation.prepared.rotation:
             self.generation.prepared.rotation.turn()
@@ -259,6 +266,7 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self._staples = successor.staples
         before[0].serving.replaced = None
         self._signers.follow(prepared.serving)
+        self._follow_register()
         for group in succession.dropped_groups(before[0], prepared):
             group.retire()
         self.use_logs(prepared.settings)

@@ -21,9 +21,9 @@ class EarlyClient:
     """A connection. `send` writes early data while there is a session for it that the handshake has not ended yet, and
     puts it on its way; nothing of ours that answers the server's flight leaves before `confirm`."""
 
-    def __init__(self, port, session=None, *, name="example.com", alpn="http/1.1", early=True):
+    def __init__(self, port, session=None, *, name="example.com", alpn="http/1.1", early=True, sock=None):
         self.engine = Engine(ClientConfig(server_name=name, alpn=[alpn.encode()], early_data=early), session)
-        self.sock = socket.create_connection(("127.0.0.1", port), timeout=SECONDS)
+        self.sock = sock or socket.create_connection(("127.0.0.1", port), timeout=SECONDS)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.plain = b""
         self.ended = False                  # close_notify has come

@@ -16,7 +16,7 @@ from cext.tls.handshake cimport LEVEL_APPLICATION
 from cext.tls.key_schedule cimport psk_binder, resumption_psk, schedule_early, schedule_wipe
 from cext.tls.messages cimport build_new_session_ticket, parse_client_hello
 from cext.tls.replay cimport (
-    REGISTER_ASK, REGISTER_DOWN, REGISTER_FRESH, REGISTER_FULL, REGISTER_LATE, REGISTER_SEEN)
+    REGISTER_ASK, REGISTER_FRESH, REGISTER_FULL, REGISTER_LATE, REGISTER_SEEN)
 from cext.tls.session cimport LIFETIME_MAX, forget_state, is_in_time, wall_clock
 from cext.tls.transcript cimport transcript_add, transcript_hash
 

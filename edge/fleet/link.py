@@ -8,6 +8,7 @@ The redis package is imported when a client is made: only who has [fleet] in the
 """
 
 import dataclasses
+import hashlib
 import hmac
 import importlib.util
 from pathlib import Path
@@ -97,6 +98,16 @@ class Link:
     def key(self, what: str) -> str:
         """The key in Redis of one of the fleet's things."""
         return f"edge:{self.name}:{what}"
+
+    @property
+    def whereabouts(self) -> int:
+        """The same for hosts that keep things in the same place."""
+        text = "\0".join([self.name, self.mode, self.service if self.mode == "sentinel" else "", *self._addresses()])
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
+
+    def _addresses(self) -> list[str]:
+        """Of a server. Sentinels and nodes of a cluster may be any."""
+        return [str(server) for server in self.servers] if self.mode == "server" else []
 
     def __str__(self) -> str:
         servers = ", ".join(map(str, self.servers))

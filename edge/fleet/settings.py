@@ -11,6 +11,8 @@ from edge.schema import Choice, Duration, File, Integer, ListOf, Milliseconds, P
 
 TICKETS: Final = "tickets"
 EARLY_DATA: Final = "early-data"
+CLOCKS_MS: Final = 1000
+"""What the clocks of hosts may differ by where early data is shared: each by half of it from Redis's."""
 POLLS_TO_SETTLE: Final = 3
 """A host misses a poll or two, and its clock may be a little ahead."""
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from cext.tls.replay import LAYOUT, SharedRegister
+from cext.tls.replay import LAYOUT, AwaitedRegister, SharedRegister
 from cext.tls.session import TicketKeys
 
 from edge import early_register
@@ -17,6 +17,8 @@ from edge.change.inheritance import Lend, Part, Take
 from edge.change.material import Material
 from edge.config import read_file
 from edge.early_data import EarlyData
+from edge.fleet.link import Link
+from edge.fleet.settings import CLOCKS_MS
 from edge.schema import Place
 from edge.settings import Tickets
 from edge.tickets.schedule import SECRET_MIN, Schedule
@@ -63,6 +65,8 @@ class Shared:
     """By the schedule's name."""
     _registers: dict[tuple[int, int, bytes], SharedRegister] = dataclasses.field(default_factory=dict)
     _claims: dict[Path, early_register.Claim] = dataclasses.field(default_factory=dict)
+    _awaited: dict[tuple[int, int, bytes, int], AwaitedRegister] = dataclasses.field(default_factory=dict)
+    """Those of fleets, by the local register and the deadline."""
 
     def bequeath(self, lend: Lend) -> Part:
         """For the master that takes this one's place: its tickets stay good, and what was taken is not taken again."""
@@ -114,6 +118,35 @@ class Shared:
             "register's secret", lambda: _read_secret(tickets.secret_file, at) if tickets.secret_file else b""
         )
         of = (early_data.window, early_data.rate, secret)
+        return self._followed(of, material, made)
+
+    def awaited(
+        self, early_data: EarlyData, deadline: int, link: Link, material: Material | None = None
+    ) -> AwaitedRegister:
+        """The same for a fleet: a register of this host, and whom to ask of the others. Milliseconds."""
+        keeps, secret = 2 * early_data.window, link.secrets[0]
+        # Hosts share a record if they make the same of it: what is kept elsewhere, or for less long, is another.
+        identity = secret.register_identity(keeps, link.whereabouts)
+        of = (early_data.window, early_data.rate, b"fleet" + identity)
+
+        def made() -> SharedRegister:
+            return _latest(self._registers, of, lambda: SharedRegister(keeps, _room(early_data), identity))
+
+        local = self._followed(of, material or Material(), made)
+        known = self._awaited.get((*of, deadline))
+        if known is None or known.local is not local:
+            remembers = keeps + 2 * CLOCKS_MS
+            known = self._awaited[*of, deadline] = AwaitedRegister(
+                local, identity, secret.fingerprint_key, remembers, deadline
+            )
+            while len(self._awaited) > _KEPT:
+                del self._awaited[next(iter(self._awaited))]
+        return known
+
+    def _followed(
+        self, of: tuple[int, int, bytes], material: Material, made: Callable[[], SharedRegister]
+    ) -> SharedRegister:
+        """The master's, in every process."""
         state = material.get("register", lambda: made().state())
         fd = material.descriptor("register", lambda: made().fd)
         if of not in self._registers or self._registers[of].state() != state:
@@ -121,14 +154,18 @@ class Shared:
         return self._registers[of]
 
     def _make_register(self, early_data: EarlyData, file: Path | None, secret: bytes) -> SharedRegister:
-        keeps = 2 * early_data.window
-        capacity = max(early_data.rate * keeps // 1000 * early_register.ROOM, early_register.ROOM_MIN)
+        keeps, capacity = 2 * early_data.window, _room(early_data)
         if file is None:
             return SharedRegister(keeps, capacity)  # its tickets go with it
         if file not in self._claims:
             self._claims[file] = early_register.Claim(file)
         identity = self._claims[file].identity(secret, keeps, capacity)
         return SharedRegister(keeps, capacity, identity, int(time.time() * 1000))
+
+
+def _room(early_data: EarlyData) -> int:
+    """Words of a register."""
+    return max(early_data.rate * 2 * early_data.window // 1000 * early_register.ROOM, early_register.ROOM_MIN)
 
 
 def _latest(known: dict[K, T], key: K, make: Callable[[], T]) -> T:

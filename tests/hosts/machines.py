@@ -237,6 +237,7 @@ class Hosts:
                 "vars": {
                     "ansible_ssh_common_args": f"-F {self.ssh_config}",
                     "ansible_python_interpreter": "/usr/bin/python3",
+                    "ansible_user": "root",  # or Ansible would look for sudo
                 },
                 "children": {name: {"hosts": dict.fromkeys(hosts)} for name, hosts in groups.items() if hosts},
             }

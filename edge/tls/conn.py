@@ -33,6 +33,7 @@ from cext.tls.engine import (
     READING,
     WAIT_CERTIFICATE,
     WAIT_POLICY,
+    WAIT_REGISTER,
     WAIT_SIGN,
     Engine,
 )
@@ -52,13 +53,14 @@ from edge.tls.errors import (
     UnexpectedEOF,
 )
 from edge.tls.hello import ClientHelloInfo
+from edge.tls.replay import ask
 from edge.tls.request import CertificateRequestInfo
 from edge.tls.socketlike import SocketLike, send_at_once, shut
 from edge.tls.state import ConnectionState
 from edge.tls.verify import asking, heed, last_error, verify_server
 
 _INTERNAL_ERROR: Final = 80
-_WAITS: Final = (WAIT_POLICY, WAIT_SIGN, WAIT_CERTIFICATE)
+_WAITS: Final = (WAIT_POLICY, WAIT_SIGN, WAIT_CERTIFICATE, WAIT_REGISTER)
 _RECEIVE: Final = 1 << 16
 _SEAL: Final = 1 << 17
 """Bytes that are sealed before they are sent: a long write must not need its length twice in memory."""
@@ -504,6 +506,8 @@ class Conn(SocketLike):
             return self._choose()
         if self._waiting == WAIT_CERTIFICATE:
             return self._choose_own()
+        if self._waiting == WAIT_REGISTER:
+            return self._connection.tell, (ask(self._connection.asked_register, self._connection.asked_name),)
         return self._sign()
 
     def _choose(self) -> tuple[Callable[..., int], tuple[Any, ...]]:

@@ -2,10 +2,11 @@
 
 import hashlib
 import logging
+import threading
 from collections.abc import Awaitable
 from typing import Any, Final, Protocol
 
-from cext.tls.replay import CallableRegister
+from cext.tls.replay import DOWN, LATE, CallableRegister
 from cext.tls.replay import ReplayRegister as EngineRegister
 
 from edge.tls.certificate import wait_for
@@ -36,6 +37,39 @@ class ReplayRegister(Protocol):
         raises (which is logged), the early data is not taken, and the client sends it after the handshake.
         """
         ...
+
+
+class Question:
+    """What the asker of an AwaitedRegister gets from a connection here; the proxy's are alike. `name`: what the record
+    has the ClientHello by."""
+
+    def __init__(self, name: bytes) -> None:
+        self.name = name
+        self._verdict = LATE
+        self._answered = threading.Event()
+
+    def answer(self, verdict: int) -> None:
+        """One of cext.tls.replay's, from any thread. The first one counts."""
+        if not self._answered.is_set():
+            self._verdict = verdict
+            self._answered.set()
+
+    def wait(self, seconds: float) -> int:
+        self._answered.wait(seconds)
+        return self._verdict
+
+
+def ask(register: Any, name: bytes) -> int:
+    """What an AwaitedRegister's asker says of it, within its deadline."""
+    question = Question(name)
+    if register.asker is None:
+        return int(DOWN)
+    try:
+        register.asker([question])
+    except Exception:
+        _log.exception("replay_register: its asker failed; early data is not taken")
+        return int(DOWN)
+    return question.wait(register.deadline / 1000)
 
 
 def engine_register(register: ReplayRegister) -> Any:

@@ -4,6 +4,7 @@ import logging
 import threading
 
 import pytest
+from cext.tls.replay import FRESH, SEEN, AwaitedRegister
 
 from edge import tls
 from tests.edge.test_tls_sessions import EARLY, Resumed, Wrapper, first_session
@@ -108,6 +109,33 @@ def test_the_engines_register_may_be_shared():
     taken, flight = taken_early(other, session)
     assert taken
     assert not taken_early(one, session, flight)[0]
+
+
+@pytest.mark.parametrize("answer", [FRESH, SEEN, None, OSError("it is away")])
+def test_one_that_is_asked_and_waited_for(answer, caplog):
+    """As a fleet's: its asker may answer from another thread, or not at all."""
+    names = []
+
+    def asker(questions):
+        if isinstance(answer, Exception):
+            raise answer
+        names.extend(question.name for question in questions)
+        if answer is not None:
+            threading.Timer(0.01, lambda: [question.answer(answer) for question in questions]).start()
+
+    local = tls.SharedRegister()
+    register = AwaitedRegister(local, b"a fleet.", b"k" * 32, local.keeps, 5000 if answer is not None else 20)
+    register.up, register.asker = True, asker
+    server = server_config(accept_early_data=True, replay_register=register)
+    session = first_session(server)
+    with caplog.at_level(logging.ERROR, "edge.tls"):
+        taken, flight = taken_early(server, session)
+    assert taken == (answer == FRESH)
+    assert caplog.text.count("it is away") == isinstance(answer, Exception)
+    assert not taken_early(server, session, flight)[0]
+    assert len(names) == (not isinstance(answer, Exception)), "what this host has seen is not asked for"
+    register.asker = None
+    assert not taken_early(server, first_session(server))[0]
 
 
 @pytest.mark.parametrize("register", [object(), type("NoName", (), {"enter": print, "identity": b""})()])

@@ -1,6 +1,7 @@
 """A backend on a Unix socket, which hosts in any namespace reach: it counts what comes, by path."""
 
 import collections
+import contextlib
 import selectors
 import socket
 import threading
@@ -54,7 +55,7 @@ class Backend:
             self.seen[path] += 1
             if b"\r\nearly-data: 1" in head.lower():
                 self.early[path] += 1
-        if requests:
+        with contextlib.suppress(OSError):  # who asked has gone
             conn.sendall(ANSWER * len(requests))
 
     def close(self) -> None:

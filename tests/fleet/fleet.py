@@ -1,14 +1,14 @@
 """Three hosts with the same [fleet], each a real server in a namespace of its own."""
 
 import contextlib
-import json
 import socket
 import sys
 from pathlib import Path
 from typing import Any
 
+from edge.commands.client import Admin
 from tests.e2e.pki import Pki
-from tests.e2e.processes import run, wait_until
+from tests.e2e.processes import wait_until
 from tests.e2e.server import Edge
 from tests.early_client import EarlyClient
 from tests.fleet.backend import Backend
@@ -40,9 +40,9 @@ class Server(Edge):
 
     def told(self) -> dict[str, Any]:
         """Its figures, as `edge status --json` has them."""
-        said = run([*PYTHON, "-m", "edge", "status", "--json", "--config", self.config])
-        assert said.returncode == 0, said.stdout
-        return json.loads(said.stdout)
+        with Admin(self.directory / "admin.sock") as admin:
+            [answer] = admin.ask("status")
+        return answer
 
     def counters(self) -> dict[str, int]:
         figures = self.told()["figures"]
@@ -55,14 +55,17 @@ class Server(Edge):
 
 
 class Fleet:
-    """Servers at hosts 10, 11 ... of the network, with one backend and the same tables."""
+    """Servers at hosts `first`, `first` + 1 ... of the network, with one backend and the same tables."""
 
-    def __init__(self, network: Network, directory: Path, pki: Pki, tables: dict[str, Any], *, count: int = 3) -> None:
+    def __init__(
+        self, network: Network, directory: Path, pki: Pki, tables: dict[str, Any], *, count: int = 3,
+        first: int = SERVER,
+    ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.network = network
         self.backend = Backend(directory / "app.sock")
         self.servers = [
-            Server(network.host(SERVER + i), directory / f"edge{i}", pki, self.backend, tables) for i in range(count)
+            Server(network.host(first + i), directory / f"edge{i}", pki, self.backend, tables) for i in range(count)
         ]
 
     def __enter__(self) -> "Fleet":

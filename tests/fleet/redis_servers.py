@@ -84,7 +84,8 @@ class Sentinel(Redis):
 
     def start(self) -> None:
         command = self.host.program(
-            peer("redis-sentinel"), self.file, *("--bind", "0.0.0.0", "--port", self.port, "--protected-mode", "no"),
+            peer("redis-server"), self.file, "--sentinel",
+            *("--bind", "0.0.0.0", "--port", self.port, "--protected-mode", "no", "--dir", self.directory),
         )  # fmt: skip
         self.process = Process(command, self.directory / "sentinel.log")
         self.process.started(lambda: self.ask("PING") == b"PONG")

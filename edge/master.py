@@ -23,7 +23,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from gunicorn.arbiter import Arbiter
@@ -151,6 +151,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self._step_in_place(self.in_place)
         if self.takeover is None and self.in_place is None:
             self.renewal.step(self.current, self._members())
+            self.due(self.renewal.due)
             self.renewal.keep_fetching(self.current)
             self.due(self.observation.keep(self.current))
         self.renewal.tell_expiry(self.current)
@@ -514,9 +515,9 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     # Rollouts, to workers that stay.
 
-    def _begin_rollout(self, kind: str, content: object, own: Commit) -> Rollout:
+    def _begin_rollout(self, kind: str, pieces: Sequence[bytes], own: Commit) -> Rollout:
         self._rollouts += 1
-        return Rollout(self._rollouts, kind, content, own)
+        return Rollout(self._rollouts, kind, None, own, pieces=pieces)
 
     def _members(self) -> Iterator[EdgeWorker]:
         """Whom a rollout is for."""

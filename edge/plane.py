@@ -31,7 +31,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from edge import config, gates, hook_modules, policy, tcp, timeouts, upstreams
 from edge.certificates import certs, compression
 from edge.certificates.delegated import REMEDY, Delegation
-from edge.certificates.serving import MakeConfigs, Serving
+from edge.certificates.kept import Kept
+from edge.certificates.serving import CERTIFICATES, MakeConfigs, Serving
 from edge.change.material import Material
 from edge.clients import ClientTrust
 from edge.early_data import EarlyData
@@ -190,7 +191,7 @@ def prepare(
         key_log=key_log if settings.tls.key_log else None,
     )
     serving = Serving(
-        _identities(settings, material),
+        _identities(settings, material, before),
         _credentials,
         _server_configs(options),
         options=options,
@@ -259,10 +260,22 @@ def _traces(wanted: Traces | None, at: Place, material: Material) -> object | No
     return cast(object, TraceSettings(wanted.sample, trust, wanted.query != "none"))
 
 
-def _identities(settings: Settings, material: Material) -> tuple[certs.Identity, ...]:
-    count = len(settings.certificate)
-    loaded = [material.get(("certificate", i), functools.partial(certs.load_entry, settings, i)) for i in range(count)]
-    return certs.settle(settings, loaded)
+def _identities(settings: Settings, material: Material, before: Prepared | None) -> tuple[certs.Identity, ...]:
+    """Those that `material` says are kept are `before`'s; a worker gets all of them settled."""
+    served = before.serving.identities if before else ()
+    if not material.reads:
+        count: int = material.get(CERTIFICATES, lambda: 0)
+        handed = [material.get((CERTIFICATES, i), lambda: None) for i in range(count)]
+        return tuple(one.of(served) if isinstance(one, Kept) else cast(certs.Identity, one) for one in handed)
+    found = [
+        material.get((CERTIFICATES, i), functools.partial(certs.load_entry, settings, i))
+        for i in range(len(settings.certificate))
+    ]
+    settled = certs.settle(settings, [one.of(served) if isinstance(one, Kept) else one for one in found])
+    material.put(CERTIFICATES, len(settled))
+    for i, (one, identity) in enumerate(zip(found, settled, strict=True)):
+        material.put((CERTIFICATES, i), one.named(identity.names) if isinstance(one, Kept) else identity)
+    return settled
 
 
 def _loads(before: Prepared | None) -> dict[object, Any]:

@@ -105,10 +105,10 @@ def read_table(cls: type[T], value: object, at: Place, **extra: object) -> T:
         raise at.error(
             f"{show(value)} is not a table", f"write it as a table with keys of: {', '.join(dict(knobs(cls)))}"
         )
-    known = _knobs(cls)
+    known = dict(knobs(cls))
     for name in value:
         if name not in known:
-            raise at.key(name).error("unknown key", nearest(name, list(known), "remove it; the keys here are"))
+            raise at.key(name).error("unknown key", nearest(name, known, "remove it; the keys here are"))
     found = dict(extra)
     for name, k in known.items():
         if name in value:
@@ -303,6 +303,8 @@ class File(Kind[Path]):
     def read(self, value: object, at: Place) -> Path:
         if not isinstance(value, str) or not value or "\0" in value:
             raise at.error(f"{show(value)} is not a path", "write a file's path in quotes")
+        if value.startswith("/"):
+            return Path(value)
         try:
             path = Path(value).expanduser()
         except RuntimeError:

@@ -24,6 +24,7 @@ from edge.certificates.certs import Identity
 from edge.certificates.serving import CERTIFICATES
 from edge.certificates.stapling import Staples
 from edge.change import succession
+from edge.change.material import from_pieces
 from edge.change.rollout import Commit, Parcel, Preparing
 from edge.change.succession import CONFIGURATION, Successor
 from edge.fleet import register
@@ -152,11 +153,14 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             self._staples = Staples(self.generation.prepared.serving, self.generation.staples)
             self._preparing = Preparing(
                 self.channel,
-                {CERTIFICATES: self._prepare_certificates},
+                {},
                 self.log.error,
                 Answering(self.channel, told.answers(self.plane), self.log.error),
                 aside=Aside(self.plane.loop),
-                prepare_aside={CONFIGURATION: self._prepare_configuration},
+                prepare_aside={
+                    CERTIFICATES: self._prepare_certificates,
+                    CONFIGURATION: self._prepare_configuration,
+                },
             )
             self._look_for_staples()  # those of the last run are there
             self.plane.every(stapling.LOOK_MS, self._look_for_staples)
@@ -234,7 +238,8 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         if self.generation.prepared.rotation:
             self.generation.prepared.rotation.turn()
 
-    def _prepare_certificates(self, changed: dict[int, Identity]) -> Commit:
+    def _prepare_certificates(self, _: object, parcel: Parcel) -> Commit:
+        changed: dict[int, Identity] = dict(from_pieces(parcel.pieces))
         return self.generation.prepared.serving.prepare(self._staples.fill(changed))
 
     def _prepare_configuration(self, _: object, parcel: Parcel) -> Commit:

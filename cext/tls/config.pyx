@@ -76,6 +76,7 @@ from cext.tls.compression import known_algorithms
 from cext.tls.credential import known, u16_list, vector
 
 cdef enum:
+    TOGETHER = 64                                   # credentials that are entered in one go
     COOKIE_SECRET_MIN = 32
     RECORD_SIZE_LIMIT_MAX = (1 << 14) + 1
     AUTHORITIES_MAX = 1 << 14                       # bytes of certificate_authorities
@@ -171,7 +172,10 @@ cdef class ServerConfig:
                              if i == 0 or c.chain == self.credentials[0].chain
                              or set(c.names) & set(self.credentials[0].names))
         # Wildcards are found by what follows their label: a handshake looks up at most two names.
-        for credential in self.credentials:
+        for i, credential in enumerate(self.credentials):
+            if i % TOGETHER == 0:
+                with nogil:             # other threads have their turn: there may be a loop that waits
+                    pass
             for name in credential.names:
                 index = self.wildcard if name.startswith("*.") else self.exact
                 key = name.removeprefix("*.").encode()

@@ -5,6 +5,7 @@
 
 import dataclasses
 import datetime
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -60,8 +61,19 @@ class Identity:
     kind: str
     """The key's kind, for people: "ECDSA P-256", "RSA 2048", ..."""
     expires: datetime.datetime
+    ends: float
+    """When the first certificate of the chain expires: seconds since 1970."""
     warnings: tuple[str, ...]
     at: Place
+
+    def first_end(self) -> float:
+        """When the first of all that makes it up expires: seconds since 1970."""
+        ends = [self.ends]
+        if self.delegation:
+            ends.append(self.delegation.expires.timestamp())
+        if self.ocsp_response and self.ocsp_expires:
+            ends.append(self.ocsp_expires)
+        return min(ends)
 
     def describe(self) -> str:
         """For the log: which certificate it is."""
@@ -161,7 +173,7 @@ def _identity(entry: Certificate, at: Place) -> Identity:
         names=names,
         asked=names,
         public_key=public,
-        chain=tuple(c.public_bytes(Encoding.DER) for c in chain),
+        chain=(chain[0].public_bytes(Encoding.DER), *map(_issuer, chain[1:])),
         key_pem=pem,
         signer=signer,
         delegation=delegation,
@@ -176,9 +188,16 @@ def _identity(entry: Certificate, at: Place) -> Identity:
         ),
         kind=kind,
         expires=chain[0].not_valid_after_utc,
+        ends=min(c.not_valid_after_utc for c in chain).timestamp(),
         warnings=(*_warnings(entry, chain, names, certified, at), *undelegated, *staple[2], *unstapled),
         at=at,
     )
+
+
+@functools.lru_cache(256)
+def _issuer(certificate: x509.Certificate) -> bytes:
+    """In DER: the same object for all that it has issued."""
+    return certificate.public_bytes(Encoding.DER)
 
 
 def _read_pem(path: Path, at: Place) -> list[x509.Certificate]:

@@ -24,6 +24,10 @@ class Expiry:
         self._next = 0.0
         self._known: dict[tuple[str, bytes], int] = {}
         """What has been told: the place in DAYS that comes next."""
+        self._far: dict[int, Identity] = {}
+        """By id(): of which there is nothing to be told yet,"""
+        self._near: dict[int, Identity] = {}
+        """and those that are read each time."""
 
     def look(self, identities: Sequence[Identity], log: Log) -> None:
         """Tells what has come near since the last time; to be called as often as one likes."""
@@ -32,10 +36,16 @@ class Expiry:
             return
         self._next = now + LOOK_SECONDS
         known, self._known = self._known, {}
+        far, near, self._far, self._near = self._far, self._near, {}, {}
         for identity in identities:
+            if identity.first_end() - now > DAYS[0] * 86400 and id(identity) not in near:
+                self._far[id(identity)] = identity
+                continue
+            was_far = id(identity) in far
+            self._near[id(identity)] = identity
             for key, ends, tell in _ends(identity):
                 step = sum(1 for days in DAYS if ends - now <= days * 86400)
-                before = known.get(key, step)
+                before = known.get(key, 0 if was_far else step)
                 self._known[key] = max(step, before)
                 if step > before:
                     log(*tell(step == len(DAYS), ends - now <= _URGENT_DAYS * 86400))

@@ -1,6 +1,7 @@
 """Certificates, which change while a configuration stays: the master watches their files, has OCSP responses fetched,
 brings what is new to all workers at once, and tells what will expire."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
@@ -11,7 +12,8 @@ from edge.certificates.expiry import Expiry
 from edge.certificates.ocsp_fetch import Target
 from edge.certificates.serving import CERTIFICATES
 from edge.change.generation import Generation, Generations
-from edge.change.rollout import Commit, Rollout
+from edge.change.material import in_pieces
+from edge.change.rollout import SENDING_SECONDS, Commit, Rollout
 from edge.errors import EdgeError
 from edge.logs.logline import Log
 from edge.processes.companion import Companion
@@ -20,8 +22,8 @@ from edge.worker import EdgeWorker
 # A new certificate waits this long for the OCSP response without which clients refuse it.
 STAPLE_SECONDS: Final = 60.0
 
-Begin = Callable[[str, object, Commit], Rollout]
-"""Makes the rollout of a kind and content that every worker prepares, and of what the master itself has."""
+Begin = Callable[[str, Sequence[bytes], Commit], Rollout]
+"""Makes the rollout of a kind and of pieces that every worker prepares, and of what the master itself has."""
 
 
 class Renewal:
@@ -44,11 +46,17 @@ class Renewal:
         self._targets: tuple[Target, ...] = ()
         """What is to be fetched for those."""
         self._fetch_at = 0.0
+        self._due = math.inf
 
     @property
     def under_way(self) -> bool:
         """Whether certificates are on their way to the workers."""
         return self._rollout is not None
+
+    @property
+    def due(self) -> float:
+        """When the next step is to come (monotonic), if nothing else is under way."""
+        return self._due
 
     def forget(self) -> None:
         """Another configuration holds."""
@@ -58,9 +66,12 @@ class Renewal:
         """One step onwards; `members` are the workers that are to have what is new."""
         served = generation.prepared.serving.identities
         if self._rollout:
+            self._due = time.monotonic() + SENDING_SECONDS if self._rollout.sending else math.inf
             self._step(self._rollout, generation, members)
-        elif changed := generation.watch.look(served, lambda message: self._log("error", message)):
+            return
+        if changed := generation.watch.look(served, lambda message: self._log("error", message)):
             self._renew(generation, changed)
+        self._due = generation.watch.due
 
     def _renew(self, generation: Generation, changed: dict[int, Identity]) -> None:
         if self._awaits_staples(generation, changed):
@@ -74,7 +85,7 @@ class Renewal:
         for identity in changed.values():
             self._log("info", f"{identity.at.path}: is new, and prepared by the workers")
         self._renewing = changed
-        self._rollout = self._begin(CERTIFICATES, changed, own)
+        self._rollout = self._begin(CERTIFICATES, in_pieces(list(changed.items())), own)
 
     def _awaits_staples(self, generation: Generation, changed: dict[int, Identity]) -> bool:
         """Whether certificates that clients refuse without an OCSP response wait for theirs, for a while: the watch
@@ -108,7 +119,7 @@ class Renewal:
     def keep_fetching(self, generation: Generation) -> None:
         """Has OCSP responses fetched for the certificates that are served, and for those that wait for theirs."""
         identities = generation.prepared.serving.identities
-        if (identities, self._awaited) != self._stapled_for:
+        if self._stapled_for[0] is not identities or self._stapled_for[1] is not self._awaited:
             self._stapled_for = (identities, self._awaited)
             self._targets = stapling.targets((*identities, *self._awaited))
         if time.monotonic() < self._fetch_at:

@@ -6,9 +6,10 @@ error; from then on it is left alone until it changes again.
 """
 
 import dataclasses
+import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,8 @@ from edge.settings import Settings
 SETTLE_SECONDS: Final = 1.0
 """For this long a file must not have changed."""
 TRIES: Final = 2
+PART: Final = 2000
+"""Certificates that are looked at in one go, in some ten milliseconds."""
 
 Log = Callable[[str], None]
 Stamp = tuple[int, ...] | None
@@ -45,6 +48,21 @@ class Watch:
         self._files = [certs.files(entry) for entry in settings.certificate]
         self._served = [_stamps(paths) for paths in self._files]
         self._news: dict[int, _News] = {}
+        self._swept = 0
+        """Up to where all have been looked at, when that is done in parts."""
+
+    @property
+    def due(self) -> float:
+        """When to look next, by the clock."""
+        return self._next if self._every else math.inf
+
+    def unchanged(self, before: "Watch") -> Iterator[tuple[int, int]]:
+        """The index here and the one there of each certificate whose files are those that `before` has served from."""
+        places = {entry: i for i, entry in enumerate(before._settings.certificate)}
+        for i, entry in enumerate(self._settings.certificate):
+            there = places.get(entry)
+            if there is not None and None not in self._served[i] and self._served[i] == before._served[there]:
+                yield i, there
 
     def look(self, served: Sequence[Identity], log: Log) -> dict[int, Identity]:
         """The certificates that are to take the place of those in `served`, by their index; to be called as often as
@@ -53,7 +71,13 @@ class Watch:
         if not self._every or now < self._next:
             return {}
         self._next = now + self._every
-        found = {i: identity for i in range(len(self._files)) if (identity := self._look_at(i, log))}
+        first, self._swept = self._swept, min(self._swept + PART, len(self._files))
+        places = range(first, self._swept)
+        if self._swept == len(self._files):
+            self._swept = 0
+        else:
+            self._next = now
+        found = {i: identity for i in places if (identity := self._look_at(i, log))}
         if not found:
             return {}
         try:
@@ -62,7 +86,8 @@ class Watch:
             self.refuse(found)
             log(f"{e}; the certificates before go on")
             return {}
-        changed = {i: _kept_key(new, old) for i, (new, old) in enumerate(zip(settled, served, strict=True))}
+        pairs = enumerate(zip(settled, served, strict=True))
+        changed = {i: _kept_key(new, old) for i, (new, old) in pairs if new is not old}
         changed = {i: identity for i, identity in changed.items() if _differs(identity, served[i])}
         self.accept({i: identity for i, identity in found.items() if i not in changed})
         return changed

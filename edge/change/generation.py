@@ -9,7 +9,7 @@ from pathlib import Path
 from gunicorn.config import Config
 
 from edge import config, plane
-from edge.certificates import stapling
+from edge.certificates import kept, stapling
 from edge.certificates.watch import Watch
 from edge.change.inheritance import Lend, Part, Take
 from edge.change.material import Material
@@ -73,6 +73,8 @@ class Generations:
         in `material`. Raises EdgeError; nothing has changed then."""
         settings = config.load(self.file)
         watch = Watch(settings)
+        if before and material:
+            kept.remember(material, watch, before.watch, before.prepared.serving.identities, settings.file)
         prepared = self.prepare(settings, self.counting.labels, before.prepared if before else None, material)
         logs.check(settings)
         owner = config.owner(settings.server, Place(settings.file).key("server"))

@@ -32,6 +32,10 @@ class Material:
             self._read[key] = read()
         return cast(T, self._read[key])
 
+    def put(self, key: Hashable, value: object) -> None:
+        """What get() gives from now on, here and wherever all this is handed to."""
+        self._read[key] = value
+
     def descriptor(self, key: Hashable, opened: Callable[[], int]) -> int:
         """The same for an open file. It stays open for as long as its owner likes, the one that opened() it: who wants
         to keep it in another process makes a copy."""

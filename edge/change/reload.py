@@ -9,12 +9,12 @@ A new configuration is taken over in place, by the workers that there are (`InPl
 import dataclasses
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from edge.change import changes, succession
 from edge.change.generation import Generation
 from edge.change.material import Material
-from edge.change.rollout import Rollout
+from edge.change.rollout import SENDING_SECONDS, Rollout
 from edge.change.succession import CONFIGURATION
 from edge.logs.logline import Log
 from edge.processes.slots import Staged
@@ -22,10 +22,6 @@ from edge.worker import EdgeWorker
 
 if TYPE_CHECKING:
     from edge.master import Master
-
-SENDING_SECONDS: Final = 0.005
-"""Until the workers are sent more of what did not fit."""
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Outcome:

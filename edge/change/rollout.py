@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+SENDING_SECONDS: Final = 0.005
+"""Until the workers are sent more of what did not fit."""
 SECONDS_MOST: Final = 30.0
 """For all workers to prepare."""
 

@@ -39,7 +39,8 @@ class Announcement:
 
     number: int
     settings: Settings
-    """Without routes, which may be many: they are the next pieces."""
+    """Without certificates, which are among what was read, and without routes, which are the next pieces: there may be
+    many of either."""
     route_pieces: int
     label_pieces: int
     """Those after them: all labels that there are (`edge.observe.labels`), in order."""
@@ -59,7 +60,7 @@ def announce(
     opened = material.descriptors()
     announcement = Announcement(
         number=generation.number,
-        settings=dataclasses.replace(settings, route=()),
+        settings=dataclasses.replace(settings, route=(), certificate=()),
         route_pieces=len(routes),
         label_pieces=len(named),
         staples=generation.staples,

@@ -120,7 +120,7 @@ def test_many_routes_of_a_host_are_found_as_few_are():
         expected = next(fits, None)
         assert router.match(b"h", path.encode(), method) is expected, (path, method)
         found += expected is not None
-    assert 1000 < found
+    assert found > 1000
 
 
 @pytest.mark.parametrize("hosts", [("h",), ("*.h",), ()])

@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from edge.certificates import inventory
@@ -26,6 +27,8 @@ def identity(days, *, leaf=None, **named):
         "timestamps": (), "kind": "ECDSA P-256", "expires": leaf.not_valid_after_utc, "warnings": (),
         "at": Place("edge.toml", "certificate[0]"), **named,
     }  # fmt: skip
+    ends = [x509.load_der_x509_certificate(one).not_valid_after_utc.timestamp() for one in given["chain"]]
+    given.setdefault("ends", min(ends))
     return Identity(**given)
 
 

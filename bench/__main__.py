@@ -8,6 +8,7 @@ from bench.hooks_command import hooks
 from bench.load_command import load
 from bench.peers import ROOT
 from bench.profile_command import profile
+from bench.scale_command import scale
 from bench.traces_command import traces
 from bench.waiting_command import waiting
 
@@ -24,6 +25,7 @@ main.add_command(profile)
 main.add_command(waiting)
 main.add_command(hooks)
 main.add_command(traces)
+main.add_command(scale)
 
 
 @main.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]})

@@ -96,6 +96,11 @@ cdef enum:
     SLOW_READ = 1024                    # bytes at a time
     SLOW_BUFFER = 4096                  # what the kernel may take of a slow reader's input
     ERROR_KINDS_MAX = 50
+    FRAME_HEADER = 9
+    FRAME_HEADERS = 1                   # FRAME_DATA is 0
+    FRAME_RST_STREAM = 3
+    FRAME_GOAWAY = 7
+    FLAG_END_STREAM = 1
 
 cdef enum Mode:
     HANDSHAKE = 0
@@ -183,7 +188,7 @@ cdef class Session(Stream):
                 return
         self.owner.loop.timers.arm(&self.limit, self.loop.now + self.owner.timeout_ms)
         try:
-            self.tls = Connection(self.owner.config, self.owner.resumable)
+            self.tls = Connection(self.owner.next_config(), self.owner.resumable)
         except Exception as e:
             self.fail(f"{type(e).__name__}: {e}")
             return
@@ -308,6 +313,8 @@ cdef class Session(Stream):
         self.owner.loop.timers.arm(&self.limit, self.loop.now + self.owner.timeout_ms)
         if self.owner.mode >= SLOW_WRITER:
             self.owner.loop.timers.arm(&self.pace, self.loop.now + self.owner.interval_ms)
+        if self.owner.requests is not None:
+            self.owner.next_request()
         self.send_request(1 if self.owner.mode == SLOW_WRITER else self.owner.request_length)
 
     cdef void send_request(self, size_t n) noexcept:
@@ -329,6 +336,9 @@ cdef class Session(Stream):
         cdef size_t consumed, data_len
         cdef const uint8_t *data
         cdef int step
+        if self.owner.h2:
+            self.take_frames(p, n)
+            return
         if self.phase != RECEIVING:
             if n:
                 self.fail("data that no request asked for")
@@ -353,6 +363,28 @@ cdef class Session(Stream):
             self.fail("data that no request asked for")
             return
         self.on_response()
+
+    cdef void take_frames(self, const uint8_t *p, size_t n) noexcept:
+        """Waits for the end of the one stream of a connection of HTTP/2 (RFC 9113, section 4.1)."""
+        cdef size_t length
+        cdef int kind
+        cdef bint ends = False
+        if bytes_append(&self.head, p, n) < 0:
+            self.fail("out of memory")
+            return
+        while self.head.len >= FRAME_HEADER and not ends:
+            length = (self.head.data[0] << 16 | self.head.data[1] << 8 | self.head.data[2]) + FRAME_HEADER
+            if self.head.len < length:
+                return
+            kind = self.head.data[3]
+            if kind == FRAME_GOAWAY or kind == FRAME_RST_STREAM:
+                self.fail("http/2: the server ends the stream or the connection")
+                return
+            ends = kind <= FRAME_HEADERS and self.head.data[4] & FLAG_END_STREAM
+            bytes_consume(&self.head, length)
+        if ends:
+            bytes_free(&self.head)
+            self.on_response()
 
     cdef size_t take_head(self, const uint8_t **p, size_t n) noexcept:
         """Reads a head, whole in p[:n] or gathered from pieces -> how many bytes, from the new p on, are body."""
@@ -409,6 +441,9 @@ cdef class Session(Stream):
             return                      # counted when the server has closed
         self.phase = RESTING
         self.owner.loop.timers.disarm(&self.limit)
+        if self.owner.bare:
+            self.owner.keep_socket(self)
+            return
         if self.last_response:
             self.fail("the server does not keep the connection")
             return
@@ -517,6 +552,10 @@ cdef class Generator:
     first ends the run (0: no such bound). `timeout`: seconds one operation may take. After `max_errors` the run is
     given up. In the mode "idle" `count` connections are opened, `concurrency` at a time, then held for `seconds`;
     `on_held(n)` is called when they stand. `resume`: handshakes go on from the newest session the server has given.
+    `configs`: of the handshakes, in turn, where one is not enough (but `config`'s names are told of all). `requests`:
+    those to be sent, in turn, in place of `request`. `bare`, in the mode "idle": of each connection that has had its
+    response the socket alone is held. `h2`: a connection's one request is a whole stream of HTTP/2, preface included, in
+    the modes "handshake" and "idle" with `bare`.
     `interval`: seconds between the steps of a slow client. `rate`: so many requests (in the mode of that name), or
     handshakes, begin in a second, by the clock; one for which no connection is free waits. A request's latency counts
     from when it was due.
@@ -541,6 +580,12 @@ cdef class Generator:
     cdef uint64_t max_errors
     cdef object on_held
     cdef bint resume
+    cdef list configs                   # ClientConfigs, or what makes each; None: `config` alone
+    cdef list requests                  # None: `request` alone
+    cdef size_t turn, request_turn      # places in these
+    cdef bint h2
+    cdef bint bare
+    cdef list sockets                   # descriptors that are held
     cdef object resumable               # the session to be resumed, once there is one
 
     # the run
@@ -587,7 +632,8 @@ cdef class Generator:
 
     def __init__(self, str address, int port, ClientConfig config not None, bytes request, *, mode="handshake",
                  int concurrency=16, uint64_t count=0, double seconds=0, double timeout=10, double interval=1,
-                 uint64_t max_errors=1000, on_held=None, bint resume=False, double rate=0):
+                 uint64_t max_errors=1000, on_held=None, bint resume=False, double rate=0, configs=None, requests=None,
+                 bint bare=False, bint h2=False):
         if mode not in MODES:
             raise ValueError(f"mode {mode!r} is none of {', '.join(MODES)}")
         if not 0 < len(request) <= REQUEST_MAX:
@@ -600,6 +646,16 @@ cdef class Generator:
             raise ValueError("a rate is of requests or handshakes per second, in the modes of these names")
         if mode == "idle" and not count:
             raise ValueError("count: how many connections to hold")
+        if configs is not None and not configs or requests is not None and not all(
+                0 < len(each) <= REQUEST_MAX for each in requests or [b""]):
+            raise ValueError(f"configs and requests: at least one of each, a request of 1 to {REQUEST_MAX} bytes")
+        if bare and mode != "idle" or h2 and not bare:
+            raise ValueError("bare is for the mode idle, h2 for what is bare")
+        self.configs = None if configs is None else list(configs)
+        self.requests = None if requests is None else list(requests)
+        self.bare = bare
+        self.h2 = h2
+        self.sockets = []
         self.set_address(address, port)
         self.config = config
         memcpy(self.request, <const char *> request, len(request))
@@ -641,6 +697,28 @@ cdef class Generator:
         else:
             raise ValueError(f"{address!r} is no IP address")
         return 0
+
+    cdef ClientConfig next_config(self):
+        if self.configs is None:
+            return self.config
+        made = self.configs[self.turn]
+        self.turn = (self.turn + 1) % <size_t> len(self.configs)
+        return made if isinstance(made, ClientConfig) else made()
+
+    cdef void next_request(self) noexcept:
+        cdef bytes request = self.requests[self.request_turn]
+        self.request_turn = (self.request_turn + 1) % <size_t> len(self.requests)
+        memcpy(self.request, <const char *> request, len(request))
+        self.request_length = len(request)
+
+    cdef void keep_socket(self, Session s) noexcept:
+        """Holds what is left when a session's state is let go of."""
+        self.sockets.append(s.fd)
+        self.loop.unregister(s)
+        s.fd = -1
+        self.live.discard(s)
+        s.phase = ENDED
+        self.on_operation(s)
 
     # ---- the run ----
 
@@ -790,7 +868,7 @@ cdef class Generator:
             self.loop.call_soon(self._held)
 
     def _held(self):
-        self.on_held(len(self.live))
+        self.on_held(len(self.live) + len(self.sockets))
 
     cdef void on_error(self, Session s, str why) noexcept:
         """s has ended, not as it should."""
@@ -845,6 +923,9 @@ cdef class Generator:
             if s.phase != ENDED:
                 s.leave()
         self.live.clear()
+        for fd in self.sockets:
+            os.close(fd)
+        self.sockets.clear()
         self.note_end()
 
     def result(self):

@@ -1,9 +1,10 @@
 """`python -m bench load`: the command around bench.load."""
 
+import functools
 import json
 import signal
 import socket
-from typing import Any
+from typing import Any, TextIO
 from urllib.parse import urlsplit
 
 import click
@@ -17,6 +18,7 @@ SUITES = {
 }
 GROUPS = {"x25519": 0x001D, "secp256r1": 0x0017, "secp384r1": 0x0018}
 IDLE_CONCURRENCY = 64
+LINES = click.File("r", encoding="ascii")
 HELD = "held"
 
 
@@ -52,6 +54,10 @@ HELD = "held"
 @click.option("--address", help="IP address to connect to, whatever the URL's host is.")
 @click.option("--suite", type=click.Choice(list(SUITES)), default="TLS_AES_128_GCM_SHA256", show_default=True)
 @click.option("--group", type=click.Choice(list(GROUPS)), default="x25519", show_default=True)
+@click.option("--names", type=LINES, help="A file with server names, a line each: handshakes ask for them in turn.")
+@click.option("--targets", type=LINES, help="A file with URLs, a line each: requests are for them in turn.")
+@click.option("--bare", is_flag=True, help="With --mode idle: hold each connection's socket, and none of its state.")
+@click.option("--h2", is_flag=True, help="With --bare: HTTP/2.")
 @click.option("-H", "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A field to add; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def load(**options: Any) -> None:
@@ -96,11 +102,19 @@ def generator_arguments(
     address: str | None,
     suite: str,
     group: str,
+    names: TextIO | None,
+    targets: TextIO | None,
+    bare: bool,
+    h2: bool,
     headers: tuple[str, ...],
     as_json: bool,
 ) -> dict[str, Any]:
     """What the options mean to a Generator."""
     from cext.tls.config import ClientConfig
+
+    def client(name: str | None) -> ClientConfig:
+        alpn = (b"h2",) if h2 else (b"http/1.1",)
+        return ClientConfig(server_name=name, alpn=alpn, cipher_suites=(SUITES[suite],), groups=(GROUPS[group],))
 
     parts = urlsplit(url)
     if parts.scheme != "https" or not parts.hostname:
@@ -113,14 +127,19 @@ def generator_arguments(
         seconds = 10.0
     if rate and mode not in ("requests", "handshake"):
         raise click.UsageError("--rate needs --mode requests or handshake")
-    config = ClientConfig(
-        server_name=parts.hostname, alpn=(b"http/1.1",), cipher_suites=(SUITES[suite],), groups=(GROUPS[group],)
-    )
+    if (bare and mode != "idle") or (h2 and not bare):
+        raise click.UsageError("--bare needs --mode idle, --h2 needs --bare")
+    close = mode not in ("requests", "idle")
     return {
         "address": address or resolve(parts.hostname, parts.port or 443),
         "port": parts.port or 443,
-        "config": config,
-        "request": build_request(url, headers, close=mode not in ("requests", "idle")),
+        "config": client(parts.hostname),
+        "request": build_h2_request(url) if h2 else build_request(url, headers, close=close),
+        # Made when one is needed: a hundred thousand would take long, and half a gigabyte.
+        "configs": names and [functools.partial(client, line) for line in names.read().split()],
+        "requests": targets and [build_request(line, headers, close=close) for line in targets.read().split()],
+        "bare": bare,
+        "h2": h2,
         "mode": mode,
         "concurrency": concurrency,
         "count": count,
@@ -146,6 +165,20 @@ def build_request(url: str, headers: tuple[str, ...] = (), *, close: bool = Fals
         if any(ord(each) < 0x20 or ord(each) > 0x7E for each in line) or " " in target:
             raise click.UsageError(f"{line!r} cannot stand in a request")
     return "".join(f"{line}\r\n" for line in (f"GET {target} HTTP/1.1", *fields, "")).encode("ascii")
+
+
+H2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\4\0" + bytes(4)  # and empty SETTINGS
+H2_SETTINGS_ACK = bytes(3) + b"\4\1" + bytes(4)
+
+
+def build_h2_request(url: str) -> bytes:
+    """A connection's beginning and a GET that ends stream 1 (RFC 9113); its fields are literal (RFC 7541)."""
+    parts = urlsplit(url)
+    path, host = (parts.path or "/").encode("ascii"), parts.netloc.encode("ascii")
+    if max(len(path), len(host)) > 126:
+        raise click.UsageError(f"{url!r} is too long for --h2")
+    fields = b"\x82\x87\x04" + bytes([len(path)]) + path + b"\x01" + bytes([len(host)]) + host
+    return H2_PREFACE + len(fields).to_bytes(3, "big") + b"\1\5\0\0\0\1" + fields + H2_SETTINGS_ACK
 
 
 def resolve(host: str, port: int) -> str:

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import dataclasses
 import functools
+import operator
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, cast
@@ -261,20 +262,27 @@ def _traces(wanted: Traces | None, at: Place, material: Material) -> object | No
 
 
 def _identities(settings: Settings, material: Material, before: Prepared | None) -> tuple[certs.Identity, ...]:
-    """Those that `material` says are kept are `before`'s; a worker gets all of them settled."""
+    """Those that are kept are `before`'s; a worker is handed all of them settled, and nothing when all are kept."""
     served = before.serving.identities if before else ()
     if not material.reads:
-        count: int = material.get(CERTIFICATES, lambda: 0)
+        count: int | None = material.get(CERTIFICATES, lambda: None)
+        if count is None:
+            return served
         handed = [material.get((CERTIFICATES, i), lambda: None) for i in range(count)]
         return tuple(one.of(served) if isinstance(one, Kept) else cast(certs.Identity, one) for one in handed)
+    places = range(len(settings.certificate))
     found = [
-        material.get((CERTIFICATES, i), functools.partial(certs.load_entry, settings, i))
-        for i in range(len(settings.certificate))
+        material.kept.get(i) or material.get((CERTIFICATES, i), functools.partial(certs.load_entry, settings, i))
+        for i in places
     ]
     settled = certs.settle(settings, [one.of(served) if isinstance(one, Kept) else one for one in found])
+    if len(settled) == len(served) and all(map(operator.is_, settled, served)):
+        material.put(CERTIFICATES, None)
+        return served
     material.put(CERTIFICATES, len(settled))
-    for i, (one, identity) in enumerate(zip(found, settled, strict=True)):
-        material.put((CERTIFICATES, i), one.named(identity.names) if isinstance(one, Kept) else identity)
+    for i, one in zip(places, found, strict=True):
+        names = settled[i].names
+        material.put((CERTIFICATES, i), one.named(names) if isinstance(one, Kept) else settled[i])
     return settled
 
 

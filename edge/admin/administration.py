@@ -10,6 +10,7 @@ from edge.admin.control import Command, Control
 from edge.admin.questions import Questions
 from edge.admin.settings import Admin
 from edge.admin.socketfile import AdminSocket
+from edge.admin.state import Listed
 from edge.certificates.inventory import Inventory
 from edge.change.inheritance import Lend, Part, Take
 from edge.logs.logline import Log
@@ -35,6 +36,7 @@ class Administration:
         self.started = time.time()
         self.questions = Questions()
         self.inventory = Inventory()
+        self.listed = Listed()
         self.control = Control(master, dict(COMMANDS), log)
         self._log = log
         self._master = master

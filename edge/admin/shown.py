@@ -1,6 +1,6 @@
 """What a configuration amounts to, as JSON has it: for `edge check` and `edge show` (docs/admin.md). Never a secret."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from edge import config
@@ -20,6 +20,8 @@ def configuration(settings: Settings) -> Iterator[Item]:
     for name, _ in knobs(Settings):
         content = getattr(settings, name)
         array = isinstance(content, tuple)
+        if content is None:
+            continue
         for item in content if array else (content,):
             yield {"table": name, "array": array, "values": write_table(item)}
 
@@ -63,9 +65,9 @@ def upstreams(settings: Settings) -> Iterator[Item]:
         }
 
 
-def certificates(settings: Settings, entries: list[inventory.Entry]) -> Iterator[Item]:
+def certificates(certificates: Sequence[Certificate], entries: list[inventory.Entry]) -> Iterator[Item]:
     """`entries`: of all of them, in order."""
-    for certificate, entry in zip(settings.certificate, entries, strict=True):
+    for certificate, entry in zip(certificates, entries, strict=True):
         yield {
             "path": entry.path,
             "names": list(entry.names),

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from edge import __version__
 from edge.admin import shown
+from edge.certificates.inventory import Entry
 from edge.change.reload import Reloads
+from edge.settings import Certificate
 
 if TYPE_CHECKING:
     from edge.master import Master
@@ -68,12 +70,25 @@ def describe_reloads(reloads: Reloads) -> State:
     }
 
 
+class Listed:
+    """Certificates as `edge.admin.shown` has them, which may be very many: the same list as long as nothing is new."""
+
+    def __init__(self) -> None:
+        self._of: tuple[object, object] = (None, None)
+        self._items: list[State] = []
+
+    def of(self, certificates: tuple[Certificate, ...], entries: list[Entry]) -> list[State]:
+        if self._of[0] is not certificates or self._of[1] is not entries:
+            self._of = certificates, entries
+            self._items = list(shown.certificates(certificates, entries))
+        return self._items
+
+
 def certificates(master: "Master") -> list[State]:
-    """As `edge.admin.shown` has them."""
     generation = master.current
     prepared = generation.prepared
     entries = master.administration.inventory.entries(prepared.serving.identities, generation.staples)
-    return list(shown.certificates(prepared.settings, entries))
+    return master.administration.listed.of(prepared.settings.certificate, entries)
 
 
 def _rank(worker: "EdgeWorker") -> tuple[int, int]:

@@ -340,9 +340,9 @@ def _read_timestamps(path: Path, at: Place) -> tuple[bytes, ...]:
 
 
 def _check_fit(entry: Certificate, chain: Sequence[x509.Certificate], public: bytes, at: Place) -> None:
-    fits = [_public(c.public_key()) == public for c in chain]
-    if fits[0]:
+    if _public(chain[0].public_key()) == public:
         return
+    fits = [_public(c.public_key()) == public for c in chain]
     if any(fits):
         raise at.key("chain").error(
             f"{entry.chain}: the server's certificate is number {fits.index(True) + 1}",
@@ -376,13 +376,16 @@ def _warnings(
     now = datetime.datetime.now(datetime.UTC)
     where = f"{at.file}: {at.key('chain').path}: {entry.chain}"
     for i, c in enumerate(chain):
+        begins, ends = c.not_valid_before_utc, c.not_valid_after_utc
+        if begins <= now and ends >= now + _EXPIRES_SOON:
+            continue
         which = f"{where}: certificate number {i + 1} ({subject(c)})"
-        if c.not_valid_before_utc > now:
-            yield f"{which} is not valid before {c.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
-        if c.not_valid_after_utc < now:
-            yield f"{which} expired on {c.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
-        elif c.not_valid_after_utc < now + _EXPIRES_SOON:
-            yield f"{which} expires on {c.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+        if begins > now:
+            yield f"{which} is not valid before {begins:%Y-%m-%d %H:%M} UTC"
+        if ends < now:
+            yield f"{which} expired on {ends:%Y-%m-%d %H:%M} UTC"
+        elif ends < now + _EXPIRES_SOON:
+            yield f"{which} expires on {ends:%Y-%m-%d %H:%M} UTC"
     for name in names:
         if not _covered(name, certified):
             yield f'{where}: the certificate does not name "{name}"; clients will refuse it there'

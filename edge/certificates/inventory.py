@@ -60,15 +60,26 @@ class Inventory:
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[Identity, Entry]] = {}
+        self._identities: Sequence[Identity] = ()
+        self._entries: list[Entry] = []
+        self._fetched = False
+        """Whether for any of these responses are fetched."""
 
     def entries(self, identities: Sequence[Identity], staples: Path) -> list[Entry]:
         """`ocsp` is "missing" where a response is to be fetched and is not there; when one that was fetched ends is not
-        told."""
-        before, self._known = self._known, {}
-        for identity in identities:
-            known = before.get(id(identity))
-            self._known[id(identity)] = known or (identity, _entry(identity, None))
-        return [self._with_staple(*self._known[id(identity)], staples) for identity in identities]
+        told. The same list as long as there is nothing new."""
+        if identities is not self._identities:
+            self._identities, self._fetched = identities, any(identity.responders for identity in identities)
+            before, self._known = self._known, {}
+            for identity in identities:
+                known = before.get(id(identity))
+                self._known[id(identity)] = known or (identity, _entry(identity, None))
+            self._entries = [self._known[id(identity)][1] for identity in identities]
+        if self._fetched:
+            entries = [self._with_staple(*self._known[id(identity)], staples) for identity in identities]
+            if entries != self._entries:
+                self._entries = entries
+        return self._entries
 
     @staticmethod
     def _with_staple(identity: Identity, entry: Entry, staples: Path) -> Entry:

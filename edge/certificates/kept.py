@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Final
 
 from edge.certificates.certs import Identity
 from edge.certificates.expiry import DAYS
-from edge.certificates.serving import CERTIFICATES
-from edge.change.material import Material
 from edge.schema import Place
 
 if TYPE_CHECKING:
@@ -39,14 +37,16 @@ class Kept:
         return dataclasses.replace(self, names=names)
 
 
-def remember(material: Material, watch: "Watch", before: "Watch", served: Sequence[Identity], file: str) -> None:
-    """Notes in `material` which certificates of a configuration, whose files `watch` has seen, are as `before` has them
-    and as they are `served`. Only what a file says and nothing else counts: keys that are elsewhere are asked again,
-    and whatever there is to warn of is told again."""
+def find(watch: "Watch", before: "Watch", served: Sequence[Identity], file: str) -> dict[int, Kept]:
+    """Which certificates of a configuration, whose files `watch` has seen, are as `before` has seen them and as they
+    are `served`. Only what stands in files counts: keys that are elsewhere are asked again, and whatever there is to
+    warn of is told again."""
     now = time.time()
     place = Place(file).key("certificate")
+    found = {}
     for index, there in watch.unchanged(before):
         identity = served[there]
         plain = not (identity.signer or identity.delegation or (identity.ocsp_response and not identity.responders))
         if plain and not identity.warnings and identity.ends - now > _SOON:
-            material.put((CERTIFICATES, index), Kept(there, place.item(index), identity.asked))
+            found[index] = Kept(there, place.item(index), identity.asked)
+    return found

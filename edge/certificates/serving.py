@@ -44,17 +44,26 @@ class Serving:
         self._listeners: list[tuple[Any, Any]] = []
         self.replaced: Callable[[], None] | None = None
         """Called after each replacement."""
-        known = _Known(before)
-        found = [known.find(identity) for identity in identities]
-        self._credentials = [kept or make_credentials(identity, like) for identity, kept, like in found]
-        self.new = sum(not kept for _, kept, _ in found)
+        self.new = 0
         """How many were not there before."""
+        self.identities: tuple[Identity, ...]
+        self._credentials: list[Credentials]
         self._options = options
-        same = before is not None and before._options == options and _same(before._credentials, self._credentials)
+        if before is not None and identities is before.identities:
+            # Nothing is looked at: what is touched becomes this process's own memory, which was all processes'.
+            self.identities, self._credentials, same = before.identities, before._credentials, True
+        else:
+            known = _Known(before)
+            found = [known.find(identity) for identity in identities]
+            self._credentials = [kept or make_credentials(identity, like) for identity, kept, like in found]
+            self.new = sum(not kept for _, kept, _ in found)
+            self.identities = tuple(_without_keys(identity) for identity, _, _ in found)
+            same = before is not None and _same(before._credentials, self._credentials)
         self.configs: Mapping[Any, Any] = (
-            before.configs if before is not None and same else make_configs(_flat(self._credentials))
+            before.configs
+            if before is not None and same and before._options == options
+            else make_configs(_flat(self._credentials))
         )
-        self.identities = tuple(_without_keys(identity) for identity, _, _ in found)
 
     def attach(self, listener: Any, which: Any) -> None:
         """`listener.tls` is configs[which], whatever that becomes."""
@@ -113,6 +122,8 @@ class _Known:
     def find(self, identity: Identity) -> tuple[Identity, Credentials, Credentials]:
         """The identity, its credentials if they are there, else those of the same key; () for none."""
         for known, credentials in self._chains.get(identity.chain, ()):
+            if identity is known:
+                return known, credentials, ()
             if _is_same(identity, known):
                 kept = dataclasses.replace(known, at=identity.at, asked=identity.asked, warnings=identity.warnings)
                 return kept, credentials, ()
@@ -139,5 +150,7 @@ def _flat(credentials: Sequence[Credentials]) -> list[Any]:
 
 def _without_keys(identity: Identity) -> Identity:
     """The keys are with the engine then; their text is not kept."""
+    if not identity.key_pem and identity.delegation is None:
+        return identity
     delegation = identity.delegation and dataclasses.replace(identity.delegation, key_pem=b"")
     return dataclasses.replace(identity, key_pem=b"", delegation=delegation)

@@ -21,6 +21,8 @@ from edge.settings import Settings
 SETTLE_SECONDS: Final = 1.0
 """For this long a file must not have changed."""
 TRIES: Final = 2
+SHARE: Final = 25.0
+"""From one look at all of them to the next at least so many times as long as it takes."""
 PART: Final = 2000
 """Certificates that are looked at in one go, in some ten milliseconds."""
 
@@ -48,6 +50,8 @@ class Watch:
         self._files = [certs.files(entry) for entry in settings.certificate]
         self._served = [_stamps(paths) for paths in self._files]
         self._news: dict[int, _News] = {}
+        self._spent = 0.0
+        """Seconds that this has taken so far."""
         self._swept = 0
         """Up to where all have been looked at, when that is done in parts."""
 
@@ -78,6 +82,11 @@ class Watch:
         else:
             self._next = now
         found = {i: identity for i in places if (identity := self._look_at(i, log))}
+        self._spent += self._clock() - now
+        if not self._swept:
+            # Of a hundred thousand, or on a disk that is slow, it takes no more of the master's time than this.
+            self._next = max(self._next, now + SHARE * self._spent)
+            self._spent = 0.0
         if not found:
             return {}
         try:

@@ -74,7 +74,8 @@ class Generations:
         settings = config.load(self.file)
         watch = Watch(settings)
         if before and material:
-            kept.remember(material, watch, before.watch, before.prepared.serving.identities, settings.file)
+            served = before.prepared.serving.identities
+            material.kept = kept.find(watch, before.watch, served, settings.file)
         prepared = self.prepare(settings, self.counting.labels, before.prepared if before else None, material)
         logs.check(settings)
         owner = config.owner(settings.server, Place(settings.file).key("server"))

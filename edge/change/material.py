@@ -5,8 +5,11 @@ configuration over while they run get what was read: they have no right to read 
 """
 
 import pickle
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Any, Final, TypeVar, cast
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+if TYPE_CHECKING:
+    from edge.certificates.kept import Kept
 
 T = TypeVar("T")
 
@@ -20,6 +23,8 @@ class Material:
     def __init__(self) -> None:
         self._read: dict[Hashable, object] = {}
         self._descriptors: dict[Hashable, int] = {}
+        self.kept: Mapping[int, Kept] = {}
+        """Certificates, by their index, that need not be read. The master's alone."""
 
     @property
     def reads(self) -> bool:

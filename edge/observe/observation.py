@@ -52,6 +52,8 @@ class Observation:
         self._told: int | None = None
         """The process that was told of the first `_labels` labels."""
         self._labels = 0
+        self._certificates: object = None
+        """Those that it was told of."""
         self._tell_at = 0.0
         self._heard_at = 0.0
 
@@ -99,6 +101,7 @@ class Observation:
             return
         if self._told != self._companion.pid:
             self._told, self._labels, self._heard_at = self._companion.pid, 0, time.monotonic()
+            self._certificates = None
         line.flush()
         if line.waiting:
             if time.monotonic() > self._heard_at + DEAF_SECONDS:
@@ -110,7 +113,12 @@ class Observation:
         if self._labels < len(labels):
             line.send(LABELS, json.dumps([self._labels, labels.after(self._labels)]).encode())
             self._labels = len(labels)
-        line.send(STATE, json.dumps(self._describe()).encode())
+        said = self._describe()
+        if said["certificates"] is self._certificates:
+            said = {**said, "certificates": None}  # they may be very many, and change seldom
+        else:
+            self._certificates = said["certificates"]
+        line.send(STATE, json.dumps(said).encode())
 
     def leave(self, worker: bool) -> None:
         """In another process: what is the observer's is closed. A worker sends spans."""

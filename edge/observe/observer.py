@@ -113,7 +113,10 @@ class View:
     def hear(self, letter: bytes, body: bytes) -> None:
         """The master's word."""
         if letter == STATE:
-            self.state = json.loads(body)
+            said = json.loads(body)
+            if said["certificates"] is None:
+                said["certificates"] = self.state["certificates"]
+            self.state = said
         elif letter == LABELS:
             first, labels = json.loads(body)
             self._labels[first:] = [(kind, label) for kind, label in labels if kind in KINDS]

@@ -3,6 +3,7 @@
 import os
 import pwd
 import socket
+import time
 import tomllib
 from pathlib import Path
 
@@ -548,3 +549,22 @@ def test_the_example_of_the_reference_is_right(tmp_path):
     )
     assert len(s.route) == 2
     assert s.listener[0].bind[1].family == socket.AF_INET6
+
+
+def test_tables_that_leave_a_key_out_share_its_default():
+    route = '[[route]]\nmatch = {{ host = ["{}.test"] }}\nupstream = "u"\n'
+    text = '[[listener]]\nbind = ["127.0.0.1:1"]\n[[certificate]]\nchain = "a"\nkey = "b"\n'
+    text += '[[upstream]]\nname = "u"\nservers = ["127.0.0.1:1"]\n' + "".join(map(route.format, "ab"))
+    one, other = config.parse(text, "edge.toml").route
+    assert one.timeouts is other.timeouts
+    assert one.limits is other.limits
+
+
+def test_a_long_list_is_read_at_once():
+    """Each item was once held against all before it."""
+    hosts = ", ".join(f'"host-{i}.test"' for i in range(20_000))
+    text = '[[listener]]\nbind = ["127.0.0.1:1"]\n[[certificate]]\nchain = "a"\nkey = "b"\n'
+    text += f'[[upstream]]\nname = "u"\nservers = ["127.0.0.1:1"]\n[[route]]\nmatch = {{ host = [{hosts}] }}\n'
+    begun = time.process_time()
+    assert len(config.parse(text + 'upstream = "u"\n', "edge.toml").route[0].match.host) == 20_000
+    assert time.process_time() - begun < 5

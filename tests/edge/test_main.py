@@ -75,6 +75,17 @@ def test_check_says_what_would_serve(edge, origin):
         assert words in " ".join(done.stdout.split())
 
 
+def test_check_shows_the_first_of_many(edge, origin):
+    route = '[[route]]\nmatch = {{ host = ["{:03}.de"] }}\nupstream = "origin"\n'
+    edge.configure(origin, extra="".join(map(route.format, range(300))))
+    done = run("check", "--config", edge.file)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "150.de" in done.stdout
+    assert "250.de" not in done.stdout
+    assert "and 101 routes more" in done.stdout
+    assert "certificates more" not in done.stdout
+
+
 def test_check_warns(edge, origin):
     edge.configure(origin, extra='[[upstream]]\nname = "spare"\nservers = ["127.0.0.1:1"]')
     done = run("check", "--config", edge.file)

@@ -176,3 +176,36 @@ def test_a_fetched_response_is_listed(tmp_path):
     assert entry.beside() == f"OCSP response (fetched) until {NOW + DAY:%Y-%m-%d %H:%M} UTC"
     (entry,) = inventory.entries([own], None)
     assert entry.beside() == "OCSP response (fetched) not there yet"
+
+
+def test_those_that_are_far_from_their_end_are_not_read(monkeypatch):
+    days, soon, many = Days(), identity(15), [identity(90) for _ in range(5)]
+    read = []
+    load = x509.load_der_x509_certificate
+    monkeypatch.setattr(x509, "load_der_x509_certificate", lambda der: read.append(der) or load(der))
+    assert days.look(soon, *many) == []
+    assert read == []
+    assert len(days.after(2, soon, *many)) == 1
+    assert read == list(soon.chain)
+    assert len(days.after(75, *many)) == 5
+
+
+def test_the_list_is_the_same_until_something_changes(tmp_path):
+    known, own, other = inventory.Inventory(), identity(90), identity(80)
+    identities = (own,)
+    first = known.entries(identities, tmp_path)
+    assert known.entries(identities, tmp_path) is first
+    second = known.entries((own, other), tmp_path)
+    assert second[0] is first[0]
+    assert len(second) == 2
+    assert known.entries((other,), tmp_path) == second[1:]
+
+
+def test_a_list_in_which_responses_come(tmp_path):
+    own = identity(90, responders=("http://r.test/",))
+    known, identities = inventory.Inventory(), (own,)
+    first = known.entries(identities, tmp_path)
+    assert [entry.ocsp for entry in first] == ["missing"]
+    assert known.entries(identities, tmp_path) is first
+    Cache(tmp_path).path(own.chain[0]).write_bytes(b"a response")
+    assert [entry.ocsp for entry in known.entries(identities, tmp_path)] == ["fetched"]

@@ -274,3 +274,23 @@ def test_memory_stays_over_many_replacements(files):
         if i % 4 == 0:
             prepared.serving.prepare(identities[i % 2])  # comes to nothing
     assert resident() - before < 1 << 20  # one that is kept has some 30 KiB
+
+
+def test_many_are_looked_at_in_parts(files, monkeypatch):
+    monkeypatch.setattr("edge.certificates.watch.PART", 1)
+    leaf, _ = files.issue("b")
+    assert files.after(5) == {}
+    assert files.watch.due == files.now, "there are more to look at"
+    assert files.look() == {}
+    assert files.watch.due == files.now + 1, "one of them is to settle"
+    assert files.after(1) == {}
+    ((index, identity),) = files.look().items()
+    assert (index, identity.expires) == (1, leaf.not_valid_after_utc)
+
+
+def test_what_takes_long_is_done_seldom(tmp_path):
+    files = Files(tmp_path, ["a"])
+    ticks = iter((0.0, 5.0, 7.0))  # made, looked at, and done with that two seconds later
+    watch = Watch(files.settings, lambda: next(ticks, 7.0))
+    assert watch.look(files.served, files.said.append) == {}
+    assert watch.due == 5.0 + 25 * 2.0

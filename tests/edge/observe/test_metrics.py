@@ -14,7 +14,7 @@ from cext.tls.names import GROUP_NAMES, SUITE_NAMES
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as plain
 
-from edge.observe import metric_names, metrics
+from edge.observe import metric_names, metrics, observer
 from edge.observe.counting import Counting
 from edge.observe.labels import KINDS, ROUTE, SERVER, UPSTREAM
 from edge.observe.metric_names import NAMES
@@ -60,6 +60,14 @@ def view(counting):
     ours, _ = socket.socketpair()
     with ours:
         yield View(counting.table, counting.labels, ours)
+
+
+def test_certificates_are_told_of_when_they_change(view):
+    view.hear(observer.STATE, json.dumps(STATE).encode())
+    view.hear(observer.STATE, json.dumps({**STATE, "now": 6000.0, "certificates": None}).encode())
+    assert view.state == {**STATE, "now": 6000.0}
+    view.hear(observer.STATE, json.dumps({**STATE, "certificates": []}).encode())
+    assert view.state["certificates"] == []
 
 
 def full(counting, view):

@@ -53,6 +53,7 @@ from edge.processes.sockets import ListeningSocket
 from edge.processes.supervision import Overseer
 from edge.processes.waiting import Waiting
 from edge.settings import Bind
+from edge.tickets.supply import Supply
 from edge.worker import EdgeWorker
 
 if TYPE_CHECKING:
@@ -108,11 +109,13 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self.slots = Slots(self._report, given)
         fetcher = Companion("edge: ocsp", "fetches OCSP responses", self._report, self._leave_all, drop_privileges)
         observer = Companion("edge: observer", "shows what goes on", self._report, self._leave_workers, drop_privileges)
-        self.companions = [fetcher, observer]
+        keeper = Companion("edge: fleet", "keeps the fleet's keys", self._report, self._leave_all, drop_privileges)
+        self.companions = [fetcher, observer, keeper]
         counting = app.generations.counting
         describe, changes = (lambda: state.describe(self)), (lambda: state.changes(self))
         self.observation = Observation(observer, counting, describe, changes, self._report)
         self.renewal = Renewal(app.generations, fetcher, self._begin_rollout, self._report)
+        self.supply = Supply(keeper, app.generations.tickets, self._report)
         self.administration = Administration(self, self._report)
         self.upgrade = Upgrade(self)
 
@@ -139,8 +142,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     def manage_workers(self) -> None:
         """One step onwards. gunicorn calls it at start and on every turn."""
-        if self.current.prepared.rotation:
-            self.current.prepared.rotation.turn()  # or secrets that every worker has forgotten would stay here
+        self.due(self.supply.step(self.current, self.WORKERS.values()))
         self.app.addresses.keep(self.WORKERS.values())
         self.app.generations.counting.keep(self.WORKERS.values())
         self._hear_workers()
@@ -196,6 +198,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         for companion in self.companions:
             companion.stop()
         self.upgrade.stop()
+        self.supply.stop()
         self.administration.close()
         self.observation.close()
         for shared in [s for s in self.LISTENERS if s.family == socket.AF_UNIX]:

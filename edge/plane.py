@@ -176,7 +176,8 @@ def prepare(
     shared = shared or Shared()
     link = _link(settings, material)
     at = Place(settings.file).key("tls").key("tickets")
-    rotation = shared.rotation(settings.tls.tickets, at, material) if settings.tls.tickets.enabled else None
+    tickets = settings.tls.tickets
+    rotation = shared.rotation(tickets, at, material, settings.fleet) if tickets.enabled else None
     policies, modules = _policies(settings, material)
     chosen = policies.get(settings.server.hooks or "")
     trust = _trust(settings, material, before)

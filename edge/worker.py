@@ -5,6 +5,7 @@ import faulthandler
 import gc
 import math
 import os
+import pickle
 import signal
 import socket
 import sys
@@ -76,6 +77,8 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         """and of the one that it answered last,"""
         self.refusal = ""
         """with why not, if it cannot."""
+        self.keys_told: object = None
+        """Which ticket keys it was told of last (`edge.tickets.supply`)."""
         self.kill_at: float | None = None
         """When a draining worker is killed (monotonic); None while it is not draining."""
         self.cut = False
@@ -161,6 +164,7 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
                     CERTIFICATES: self._prepare_certificates,
                     CONFIGURATION: self._prepare_configuration,
                 },
+                keys=self._take_keys,
             )
             self._look_for_staples()  # those of the last run are there
             self.plane.every(stapling.LOOK_MS, self._look_for_staples)
@@ -233,6 +237,13 @@ class EdgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     def _follow_register(self) -> None:
         prepared = self.generation.prepared
         self._register.follow(prepared.register, prepared.link, prepared.settings.fleet)
+
+    def _take_keys(self, said: bytes) -> None:
+        """Ticket keys that the master has heard of."""
+        try:
+            self.app.generations.deliver(*pickle.loads(said))  # noqa: S301  # the master's, who made this process
+        except Exception as e:
+            self.log.error("ticket keys stay as they are: %s: %s", type(e).__name__, e)
 
     def _turn_keys(self) -> None:
         if self.generation.prepared.rotation:

@@ -131,13 +131,14 @@ def cluster(
 ) -> list[RedisServer]:
     """Nodes that run, each with its share of the slots."""
     lines = {"cluster-enabled": "yes", "cluster-node-timeout": "1000", **(config or {})}
-    nodes = [RedisServer(directory, config=lines, **options).start() for _ in range(number)]
+    ports = [{"cluster-port": str(free_port())} for _ in range(number)]  # or 10,000 more, which may be taken
+    nodes = [RedisServer(directory, config=lines | port, **options).start() for port in ports]
     for i, node in enumerate(nodes):
         begin, end = 16384 * i // number, 16384 * (i + 1) // number - 1
         node.call("CLUSTER", "ADDSLOTSRANGE", begin, end)
         node.call("CLUSTER", "SET-CONFIG-EPOCH", i + 1)
         if i:
-            nodes[0].call("CLUSTER", "MEET", node.address, node.port)
+            nodes[0].call("CLUSTER", "MEET", node.address, node.port, ports[i]["cluster-port"])
 
     def joined(node: RedisServer) -> bool:
         info = node.call("CLUSTER", "INFO")

@@ -25,6 +25,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "status": answers.status,
     "show": answers.show,
     "upgrade": answers.upgrade,
+    "rotate": answers.rotate,
 }
 
 

@@ -16,6 +16,7 @@ from edge.observe import figures
 from edge.observe.figures import Figures
 from edge.observe.labels import KINDS, ROUTE, SERVER, UPSTREAM, route_label, server_label
 from edge.settings import Settings
+from edge.tickets.supply import Outcome as Rotated
 
 if TYPE_CHECKING:
     from edge.master import Master
@@ -65,6 +66,22 @@ def upgrade(master: "Master", arguments: Arguments, answer: Answer) -> None:
     pid = master.upgrade.begin(usable_python(python) if python is not None else None, told if wait else None)
     if not wait:
         answer.done(pid=pid)
+
+
+def rotate(master: "Master", arguments: Arguments, answer: Answer) -> None:
+    """Has the fleet's next ticket key seal soon; with `revoke` all keys are new. With `wait`, the answer comes when the
+    key seals here."""
+    revoke = bool(arguments.get("revoke"))
+    what = "a revocation of all ticket keys" if revoke else "a rotation of the ticket keys"
+    master.log.info("%s is asked for by %s", what, answer.asked_by)
+
+    def told(outcome: Rotated) -> None:
+        if outcome.reason:
+            answer.fail(outcome.reason, failed=True)
+        else:
+            answer.done(key=outcome.key, seals=outcome.seals)
+
+    master.supply.rotate(told, revoke=revoke, wait=bool(arguments.get("wait")))
 
 
 def status(master: "Master", arguments: Arguments, answer: Answer) -> None:

@@ -19,6 +19,8 @@ def configuration(settings: Settings) -> Iterator[Item]:
     one of several, `values` has its keys."""
     for name, _ in knobs(Settings):
         content = getattr(settings, name)
+        if content is None:
+            continue
         array = isinstance(content, tuple)
         if content is None:
             continue

@@ -42,6 +42,7 @@ def describe(master: "Master") -> State:
         "listeners": list(shown.listeners(prepared.settings)),
         "certificates": certificates(master),
         "tickets": prepared.rotation.describe(now) if prepared.rotation else None,
+        "fleet": master.supply.describe(generation),
         "companions": [{"title": companion.title, "pid": companion.pid} for companion in master.companions],
         "logs": master.app.generations.logs.describe(),
     }

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import os
 import secrets
+from collections.abc import Hashable
 from pathlib import Path
 
 from gunicorn.config import Config
@@ -51,21 +52,21 @@ class Generations:
         self.counting = Counting()
         self.logs = Logs(drop_privileges)
         self._cookie_secret = secrets.token_bytes(32)
-        self._shared = Shared()
+        self.tickets = Shared()
         self._numbers = 0
 
     def bequeath(self, lend: Lend) -> Part:
         return {
             "generation": self._numbers,
             "cookie_secret": self._cookie_secret.hex(),
-            "tickets": self._shared.bequeath(lend),
+            "tickets": self.tickets.bequeath(lend),
             "staples": self.staples.bequeath(),
         }
 
     def inherit(self, part: Part, take: Take) -> None:
         self._numbers = part["generation"]
         self._cookie_secret = bytes.fromhex(part["cookie_secret"])
-        self._shared.inherit(part["tickets"], take)
+        self.tickets.inherit(part["tickets"], take)
         self.staples.inherit(part["staples"])
 
     def next(self, before: Generation | None = None, material: Material | None = None) -> Generation:
@@ -86,6 +87,10 @@ class Generations:
         cfg = _gunicorn_config(settings, owner, self.logs.sender)
         return Generation(self._numbers, prepared, watch, cfg, owner, staples)
 
+    def deliver(self, name: Hashable, state: object) -> None:
+        """Ticket keys that have come, for the source of that name."""
+        self.tickets.deliver(name, state)
+
     def prepare(
         self,
         settings: Settings,
@@ -97,7 +102,7 @@ class Generations:
         return plane.prepare(
             settings,
             self._cookie_secret,
-            self._shared,
+            self.tickets,
             labels,
             key_log=self.logs.sender.keys,
             material=material,

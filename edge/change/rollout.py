@@ -130,7 +130,8 @@ PrepareAside = Callable[[Any, Parcel], Commit]
 
 class Preparing:
     """A worker's half: `prepare` has a function for each kind of content, which raises what makes it impossible; those
-    of `prepare_aside` run beside the loop. What the master asks meanwhile is for `answering`."""
+    of `prepare_aside` run beside the loop. What the master asks meanwhile is for `answering`; ticket keys that come
+    are for `keys`, which raises nothing."""
 
     def __init__(
         self,
@@ -141,12 +142,14 @@ class Preparing:
         *,
         aside: Aside | None = None,
         prepare_aside: Mapping[str, PrepareAside] | None = None,
+        keys: Callable[[bytes], None] | None = None,
     ) -> None:
         self._line = line
         self._aside = aside
         self._prepare_aside = prepare_aside or {}
         self._parcel = Parcel()
         self._answering = answering
+        self._keys = keys
         self._prepare = prepare
         self._log = log
         self._number = 0
@@ -173,6 +176,8 @@ class Preparing:
                 self._number, self._prepared = 0, None
             elif letter == channel.QUESTION and self._answering:
                 self._answering.hear(body)
+            elif letter == channel.KEYS and self._keys:
+                self._keys(body)
             else:
                 raise ChannelError(f"a frame of kind {letter!r}")
         return not self._line.ended

@@ -13,6 +13,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "status": "edge.commands.status:status",
     "show": "edge.commands.show:show",
     "upgrade": "edge.commands.upgrade:upgrade",
+    "fleet": "edge.commands.fleet:fleet",
     "example": "edge.commands.example:example",
     "delegate": "edge.commands.delegate:delegate",
     "keyserver": "edge.keyserver:keyserver",

@@ -374,8 +374,21 @@ def tickets(look: Look, _most: int) -> RenderableType:
     if told is None:
         return Text.assemble(("Ticket keys", "bold"), (": none, tickets are off", FAINT))
     seals = next(key for key in told["keys"] if key["state"] == "seals")
-    left = seals["since"] + told["rotate"] - look.now
+    earlier = sum(key["state"] == "opens" for key in told["keys"])
+    following = sorted(key["since"] for key in told["keys"] if key["state"] == "next")
+    left = ""
+    if following and told.get("source") != "directory":
+        left = f" for {duration(max(following[0] - look.now, 0.0))} more"
     return Text.assemble(
         ("Ticket keys", "bold"),
-        f"  {seals['id']} seals for {duration(max(left, 0.0))} more; {len(told['keys']) - 2} earlier open",
+        f"  {seals['id']} seals{left}; {earlier} earlier open",
+        *_fleet(look),
     )
+
+
+def _fleet(look: Look) -> list[str | Text]:
+    """Whether its Redis is reached."""
+    fleet = look.state.get("fleet")
+    if not fleet or not fleet["tickets"]:
+        return []
+    return ["; ", render.contact(fleet["tickets"], look.now)]

@@ -305,22 +305,72 @@ def hooks(items: Iterable[Item]) -> RenderableType:
 def tickets(keys: Iterable[Item], rest: Item, now: float) -> RenderableType:
     if not rest.get("enabled"):
         return Text.assemble(("Ticket keys", "bold"), (": none, tickets are off", FAINT))
-    origin = "a secret that hosts share" if rest["shared"] else "random, of this process alone"
+    of_files = rest.get("source") == "directory"
+    period = "with each file" if of_files else f"every {duration(rest['rotate'])}"
     styles = {"seals": GOOD, "next": FAINT, "opens": ""}
     words = {"seals": "seals and opens", "next": "seals next", "opens": "opens"}
     return rows(
-        f"Ticket keys: {origin}; a new one every {duration(rest['rotate'])}",
-        ("key", "state", "seals from", ">forgotten in"),
+        f"Ticket keys: {ticket_source(rest)}; a new one {period}",
+        ("key", "state", "written" if of_files else "seals from", ">forgotten in"),
         (
             (
                 key["id"],
                 Text(words[key["state"]], style=styles[key["state"]]),
                 moment(key["since"]),
-                duration(key["until"] - now),
+                duration(key["until"] - now) if key["until"] is not None else None,
             )
             for key in keys
         ),
     )
+
+
+def ticket_source(told: Item) -> str:
+    """Where the keys are from."""
+    match told.get("source"):
+        case "fleet":
+            return "the fleet's" if told["shared"] else "random, until the fleet is reached"
+        case "directory":
+            return "of a directory"
+    return "a secret that hosts share" if told["shared"] else "random, of this process alone"
+
+
+def fleet(told: Item, now: float) -> RenderableType:
+    """What hosts share, and whether they can."""
+    lines: list[tuple[str, object]] = [
+        ("fleet", told["name"]),
+        ("redis", [*([] if told["mode"] == "server" else [told["mode"]]), *told["redis"]]),
+        ("shared", told["share"]),
+    ]
+    if keys := told["tickets"]:
+        polls = keys["polls"]
+        lines += [
+            ("ticket keys", contact(keys, now)),
+            ("heard", f"{duration(now - keys['heard'])} ago" if keys["heard"] else "never"),
+            ("asked", f"{number(polls['answered'])} times with, {number(polls['failed'])} times without an answer"),
+            ("document", f"version {keys['version']}" if keys["version"] else None),
+            ("secret", _secret(keys["secret"])),
+            ("clock", f"Redis's is {keys['clock_offset']:+.1f} s off" if keys["clock_offset"] else "as Redis's"),
+        ]
+    made = Table.grid(padding=(0, 2))
+    for name, value in lines:
+        made.add_row(Text(name, style=FAINT), value if isinstance(value, Text) else text(value))
+    return made
+
+
+def contact(keys: Item, now: float) -> Text:
+    """Whether Redis is reached."""
+    if keys["connected"]:
+        return Text("shared with all hosts", style=GOOD)
+    if keys["lost"] is None:
+        return Text("Redis is being asked for the first time", style=FAIR)
+    return Text(one_line(f"not reached for {duration(now - keys['lost'])}: {keys['error']}"), style=BAD)
+
+
+def _secret(index: int | None) -> str | None:
+    """Which of them ticket keys are under."""
+    if index is None:
+        return None
+    return "the first of secret_files" if index == 0 else f"number {index + 1} of secret_files still"
 
 
 _STATES: Final = {"handshake": FAIR, "active": GOOD, "hijacked": "cyan", "closing": FAINT, "idle": FAINT}

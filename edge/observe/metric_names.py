@@ -78,6 +78,14 @@ GROUPS: Final[dict[str, tuple[Name, ...]]] = {
         Name("edge_register_seconds", H, (), "From the question to the answer, for as long as there was one."),
         Name("edge_ticket_key_age_seconds", G, ("state",), "Since when the ticket key that `seals` does so, and the "
              "oldest that still `opens`. Above `tls.tickets.rotate` for `seals`: keys do not turn."),
+        Name("edge_ticket_keys", G, ("state",), "Ticket keys: one that `seals`, `next` ones, and those that "
+             "only `opens` what they have sealed."),
+        Name("edge_fleet_connected", G, (), "1 while the fleet's Redis answers the process that keeps ticket keys, "
+             "else 0: then the last known go on. Nothing without a fleet that shares them."),
+        Name("edge_fleet_contact_age_seconds", G, (), "Since when it has not answered; before the first time nothing."),
+        Name("edge_fleet_polls", C, ("outcome",), "How often it was asked for ticket keys: `answered` or `failed`."),
+        Name("edge_fleet_clock_offset_seconds", G, (), "By which its clock is ahead of this host's. Ticket keys go by "
+             "it; other things do not: keep clocks in step."),
         Name("edge_certificate_expiry_time_seconds", G, ("path", "kind"), "When a certificate expires (seconds since "
              "1970)."),
         Name("edge_ocsp_expiry_time_seconds", G, ("path", "kind"), "When the OCSP response that is stapled expires; "

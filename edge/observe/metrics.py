@@ -266,12 +266,7 @@ def _state(found: Families, state: State) -> None:
         found.add("edge_workers", states.count(name), name)
     for slot, restarts in {worker["slot"]: worker["restarts"] for worker in state["workers"]}.items():
         found.add("edge_worker_restarts", restarts, str(slot))
-    if tickets := state["tickets"]:
-        # `since` is when a key begins to seal; one that was made before has not yet.
-        for name in ("seals", "opens"):
-            since = [key["since"] for key in tickets["keys"] if key["state"] == name]
-            if since:
-                found.add("edge_ticket_key_age_seconds", max(state["now"] - min(since), 0), name)
+    _tickets(found, state)
     expiries: dict[tuple[str, tuple[str, str]], float] = {}
     for certificate in state["certificates"]:
         labels = certificate["path"], certificate["kind"]
@@ -280,3 +275,23 @@ def _state(found: Families, state: State) -> None:
                 expiries[name, labels] = min(certificate[key], expiries.get((name, labels), certificate[key]))
     for (name, labels), moment in expiries.items():
         found.add(name, moment, *labels)
+
+
+def _tickets(found: Families, state: State) -> None:
+    if tickets := state["tickets"]:
+        # `since` is when a key begins to seal; one that was made before has not yet.
+        states = [key["state"] for key in tickets["keys"]]
+        for name in ("seals", "next", "opens"):
+            found.add("edge_ticket_keys", states.count(name), name)
+            since = [key["since"] for key in tickets["keys"] if key["state"] == name != "next"]
+            if since:
+                found.add("edge_ticket_key_age_seconds", max(state["now"] - min(since), 0), name)
+    keys = (state["fleet"] or {}).get("tickets")
+    if not keys:
+        return
+    found.add("edge_fleet_connected", int(keys["connected"]))
+    found.add("edge_fleet_clock_offset_seconds", keys["clock_offset"])
+    for outcome, polls in keys["polls"].items():
+        found.add("edge_fleet_polls", polls, outcome)
+    if keys["heard"] is not None:
+        found.add("edge_fleet_contact_age_seconds", max(state["now"] - keys["heard"], 0))

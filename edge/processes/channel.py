@@ -15,6 +15,7 @@ the Internet sends, so the master believes none of it more than that, and bounds
 | worker | f | number, text | it cannot be: why |
 | master | C | number | what was prepared holds from now on |
 | master | K | number | it does not: forget it |
+| master | T | pickled (name, state) | ticket keys that have come: see `edge.tickets.supply` |
 | master | Q | number, JSON | a question: see `edge.admin.questions` |
 | worker | a | number, where to go on, how many, bytes | the answer, which the master hands on without reading it |
 """
@@ -37,6 +38,7 @@ PREPARED: Final = b"p"
 FAILED: Final = b"f"
 COMMIT: Final = b"C"
 KEEP: Final = b"K"
+KEYS: Final = b"T"
 QUESTION: Final = b"Q"
 ANSWER: Final = b"a"
 

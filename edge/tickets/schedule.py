@@ -11,6 +11,7 @@ file tells all keys, of all times, and is to be replaced like any other key.
 import hmac
 import secrets
 import time
+from collections.abc import Hashable
 from typing import Any, Final
 
 SECRET_MIN: Final = 32
@@ -24,7 +25,7 @@ class Schedule:
     `secret`: what hosts share, None for a random one. Times are seconds since 1970."""
 
     def __init__(self, rotate: int, keep: int, secret: bytes | None = None, now: float | None = None) -> None:
-        self.name = secrets.token_bytes(16)
+        self.name: Hashable = secrets.token_bytes(16)
         """The same for its copies in other processes, which have the same keys."""
         self._rotate = rotate
         self._keep = keep
@@ -46,8 +47,18 @@ class Schedule:
         earlier, sealing, following = made[:-2], made[-2], made[-1]
         return [sealing, following, *reversed(earlier)]
 
+    def stamp(self, now: float) -> object:
+        """Another one, when `keys` are others."""
+        return self.period(now)
+
     def settings(self) -> dict[str, Any]:
-        return {"rotate": self._rotate / 1000, "keep": self._keep, "shared": self._shared is not None}
+        shared = self._shared is not None
+        return {
+            "source": "secret_file" if shared else "random",
+            "rotate": self._rotate / 1000,
+            "keep": self._keep,
+            "shared": shared,
+        }
 
     def describe(self, now: float) -> list[dict[str, Any]]:
         """Of each key of `keys` its `id` (the begin of its name, which tickets show), its `state` ("seals", "next" or

@@ -278,7 +278,15 @@ function ticketText(tickets, now) {
   if (!tickets) return "none";
   const sealing = tickets.keys.find((key) => key.state === "seals");
   const since = sealing ? `, the current one for ${format.age(now - sealing.since)}` : "";
-  return `${tickets.keys.length}, changed every ${format.age(tickets.rotate)}${since}`;
+  const turn = tickets.source === "directory" ? "of a directory" : `changed every ${format.age(tickets.rotate)}`;
+  return `${tickets.keys.length}, ${turn}${since}`;
+}
+
+function fleetText({ name, tickets }, now) {
+  if (!tickets) return name;
+  if (tickets.connected) return `${name}, reached`;
+  const since = tickets.lost === null ? "not yet" : `not for ${format.age(now - tickets.lost)}`;
+  return html("span", {}, `${name}, `, badge("not reached", "bad"), ` ${since}: `, html("q", {}, tickets.error ?? ""));
 }
 
 const spansText = ({ exported, failed, dropped }) =>
@@ -294,6 +302,7 @@ function showConfiguration({ state, traces }) {
     ["Reloads", `${format.count(reloads?.accepted)} accepted, ${format.count(reloads?.rejected)} rejected`],
     ["Listeners", listeners.join(", ") || "–"],
     ["Ticket keys", ticketText(tickets, state.now)],
+    ...(state.fleet ? [["Fleet", fleetText(state.fleet, state.now)]] : []),
     ...(traces ? [["Spans", spansText(traces)]] : []),
   ]);
 }

@@ -60,6 +60,12 @@ timeouts = { total = "none", min_rate = "1KiB/s" }
 upstream = "two"
 hooks = "of:Route"
 early_data = "forward"
+[fleet]
+secret_files = ["fleet.secret"]
+redis = ["rediss://10.0.0.1:26379", "rediss://[::1]:26379"]
+mode = "sentinel"
+username = "edge"
+password_file = "password"
 [[handoff]]
 name = "old"
 socket = "unix:/run/old.sock"

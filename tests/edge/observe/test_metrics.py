@@ -47,6 +47,14 @@ STATE = {
             {"state": "opens", "since": 2000.0},
         ]
     },
+    "fleet": {
+        "tickets": {
+            "connected": False,
+            "heard": 4990.0,
+            "polls": {"answered": 100, "failed": 7},
+            "clock_offset": -0.5,
+        }
+    },
 }
 
 
@@ -133,6 +141,10 @@ def test_both_forms_say_the_same(counting, view, accept, type_, parse):
     assert found["edge_worker_restarts_total", ("slot", "0")] == 2
     assert found["edge_ticket_key_age_seconds", ("state", "seals")] == 600
     assert found["edge_ticket_key_age_seconds", ("state", "opens")] == 3000
+    assert [found["edge_ticket_keys", ("state", s)] for s in ("seals", "next", "opens")] == [1, 1, 2]
+    assert found["edge_fleet_connected",] == 0
+    assert found["edge_fleet_contact_age_seconds",] == 10
+    assert found["edge_fleet_polls_total", ("outcome", "failed")] == 7
     assert found["edge_ocsp_expiry_time_seconds", ("kind", "rsa"), ("path", "certificate[1]")] == 6000
     assert found["edge_process_resident_bytes", ("process", "worker")] > 1 << 20
     assert found["edge_process_proportional_bytes", ("process", "master")] > 1 << 20

@@ -230,7 +230,7 @@ def test_an_heir_has_the_keys_and_takes_nothing_twice(tmp_path, file):
     register = first.register(early_data, tickets, at)
     assert register.enter(b"binder" * 6)
     second = handed_over(handed_over(first))  # and it can be handed on
-    assert second.rotation(tickets, at)._schedule.keys(0) == keys._schedule.keys(0)
+    assert second.rotation(tickets, at).source.keys(0) == keys.source.keys(0)
     same = second.register(early_data, tickets, at)
     assert same.identity == register.identity
     assert not same.enter(b"binder" * 6)

@@ -1,0 +1,125 @@
+"""ansible/: what can be said of it without a host. tests/hosts deploys with it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.ansible import readmes
+from tests.ansible.readmes import COLLECTION, ROLES, ROOT
+
+PLAYBOOKS = sorted((COLLECTION / "playbooks").glob("*.yml"))
+PROGRAMS = Path(sys.executable).parent
+
+
+def run(tmp_path, *command):
+    environment = {**os.environ, "ANSIBLE_HOME": str(tmp_path), "ANSIBLE_LOCALHOST_WARNING": "no", "NO_COLOR": "1"}
+    environment["PATH"] = f"{PROGRAMS}:{environment['PATH']}"
+    environment.pop("ANSIBLE_CONFIG", None)
+    return subprocess.run(
+        command,
+        cwd=COLLECTION,
+        env=environment,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_playbooks_are_those_that_are_promised():
+    names = [path.stem for path in PLAYBOOKS]
+    assert names == ["bench", "build", "certificates", "deploy", "reload", "rotate_tickets", "upgrade"]
+    text = (COLLECTION / "README.md").read_text()
+    for name in names:
+        assert f"(playbooks/{name}.yml)" in text
+
+
+def test_playbooks_are_in_order(tmp_path):
+    done = run(tmp_path, "ansible-playbook", "--syntax-check", *PLAYBOOKS)
+    assert done.returncode == 0, done.stdout
+    assert "WARNING" not in done.stdout, done.stdout
+
+
+def test_ansible_lint_is_content(tmp_path):
+    done = run(tmp_path, "ansible-lint", "--strict", "--format", "brief")
+    assert done.returncode == 0, done.stdout
+    assert "'production' was required, and it passed" in " ".join(done.stdout.split()), done.stdout
+
+
+def test_plays_find_the_roles_by_their_full_names_from_anywhere(tmp_path):
+    (tmp_path / "p.yml").write_text("- hosts: all\n  gather_facts: false\n  roles: [edge.server.bench]\n")
+    (tmp_path / "ansible.cfg").write_text(f"[defaults]\ncollections_path = {COLLECTION}/playbooks/collections\n")
+    done = subprocess.run(
+        [PROGRAMS / "ansible-playbook", "--syntax-check", "-i", "a,", "p.yml"],
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_defaults_are_those_of_the_specs(role):
+    said = {}
+    for point in readmes.specs(role).values():
+        for name, option in point["options"].items():
+            assert option.get("required", False) is ("default" not in option), name
+            if "default" in option:
+                assert said.setdefault(name, option["default"]) == option["default"], name
+    had = readmes.defaults(role)
+    options = [option for point in readmes.specs(role).values() for option in point["options"].items()]
+    needed = {name for name, option in options if option.get("required")}
+    ours = {name: value for name, value in said.items() if name.startswith(f"{role}_")}
+    assert {name: value for name, value in had.items() if name not in needed} == ours
+    assert all(not had[name] for name in needed & set(had))  # there for other entry points: what is empty is refused
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_entry_points_are_files(role):
+    for point in readmes.specs(role):
+        assert (COLLECTION / "roles" / role / "tasks" / f"{point}.yml").exists()
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_variable_is_used(role):
+    own = COLLECTION / "roles" / role
+    text = "".join(p.read_text() for name in ("tasks", "templates", "handlers", "vars") for p in own.glob(f"{name}/*"))
+    for point in readmes.specs(role).values():
+        for name in point["options"]:
+            assert name in text, name
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_readmes_have_the_variables_of_the_specs(role):
+    readme = COLLECTION / "roles" / role / "README.md"
+    assert readme.read_text() == readmes.filled(role), "python -m tests.ansible.readmes writes it"
+
+
+def test_the_example_has_variables_that_there_are():
+    known = {name for role in ROLES for point in readmes.specs(role).values() for name in point["options"]}
+    files = list((COLLECTION / "inventory/example").rglob("group_vars/**/*.yml"))
+    assert files
+    for file in files:
+        for name in yaml.safe_load(file.read_text()):
+            assert name in known or name.startswith("vault_"), f"{file}: {name}"
+
+
+def test_what_is_secret_is_never_told():
+    """Tasks that have a key or a secret in their hands say neither what they did it with nor what changed."""
+    for name in ("secrets", "tickets", "certificates"):
+        for task in yaml.safe_load((COLLECTION / f"roles/edge/tasks/{name}.yml").read_text()):
+            body = str(task)
+            if ".content" in body or ".key }" in body or "item.item" in body or "fileglob" in body:
+                assert task.get("no_log") is True, task["name"]
+                assert task.get("diff") is False, task["name"]
+
+
+def test_the_unit_is_where_the_documentation_says():
+    assert "ansible/roles/edge/files/edge.service" in (ROOT / "docs/operations.md").read_text()

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from bench.report import machine_facts
 from bench.scale.curves import Curve, Panel, curves_chart
 from bench.scale.serving import Machine
 from bench.scale.site import Certificates, start_backend
-from bench.scale.sweeps import SWEEPS, Point, Setting, Sweep, run, stamp
+from bench.scale.sweeps import SWEEPS, Point, Setting, Sweep, stamp
 
 # What is told of a point while it is measured.
 TOLD = {
@@ -183,7 +184,7 @@ def scale(**given: Any) -> None:
 
 
 def measure(found: dict[str, Any], options: Options) -> None:
-    """Fills `found`, and writes it after each curve; leaves nothing running."""
+    """Fills `found`, and writes it after each point; leaves nothing running."""
     cpus = options.edge_cpu, options.load_cpu
     if cpus[0] == cpus[1] or not set(cpus) <= os.sched_getaffinity(0):
         raise BenchError(f"--edge-cpu and --load-cpu must be two of {sorted(os.sched_getaffinity(0))}")
@@ -197,17 +198,19 @@ def measure(found: dict[str, Any], options: Options) -> None:
         setting = Setting(machine, Certificates(options.keep or directory / "certificates"), port, options.seconds)
         for name in options.what or SWEEPS:
             for curve, sweep in SWEEPS[name].items():
-                found["curves"][curve] = swept(curve, sweep, setting, options.sizes or sweep.sizes)
-                if options.json_file is not None:
-                    options.json_file.write_text(json.dumps(found, indent=1) + "\n")
+                points = found["curves"][curve] = []
+                for count in options.sizes or sweep.sizes:
+                    points.append(measured(curve, sweep, setting, count))
+                    if options.json_file is not None:
+                        options.json_file.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def swept(curve: str, sweep: Sweep, setting: Setting, sizes: tuple[int, ...]) -> list[Point]:
-    def told(count: int, point: Point, took: float) -> None:
-        figures = ", ".join(f"{name} {point[name]:g}" for name in TOLD[curve])
-        click.echo(f"{curve} {count:,}: {figures} ({took:.0f} s)")
-
-    return run(sweep, setting, sizes, told)
+def measured(curve: str, sweep: Sweep, setting: Setting, count: int) -> Point:
+    begun = time.monotonic()
+    point = {"n": count, **{name: round(value, 4) for name, value in sweep.measure(setting, count).items()}}
+    figures = ", ".join(f"{name} {point[name]:g}" for name in TOLD[curve])
+    click.echo(f"{curve} {count:,}: {figures} ({time.monotonic() - begun:.0f} s)")
+    return point
 
 
 def chart(name: str, found: dict[str, Any]) -> str:

@@ -136,7 +136,7 @@ class Edge:
     def reload(self) -> dict[str, float]:
         """What one costs, and the longest that a request waited beside it."""
         master, workers = own_cpu(self.master), self.workers_cpu()
-        command = [sys.executable, "-m", "edge", "reload", "--config", str(self.file), "--wait"]
+        command = [sys.executable, "-m", "edge", "reload", "--admin", str(self._admin), "--wait", "--timeout", "30m"]
         with probing(self.port) as waits:
             begun = time.monotonic()
             ran = subprocess.run(command, capture_output=True, text=True, timeout=START_SECONDS, cwd=ROOT, check=False)

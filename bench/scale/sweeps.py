@@ -22,9 +22,8 @@ from bench.scale import serving, site
 from bench.scale.serving import Edge, Machine
 
 Point = dict[str, float]
-Told = Callable[[int, Point, float], None]  # of a point, how many there were and how long it took
 PAGE = os.sysconf("SC_PAGE_SIZE")
-ASKED = 5000  # names or URLs, of all that there are, that the clients of a point ask for
+ASKED = 1000  # names or URLs that the clients of a point ask for, for each second of a reading
 SPARE = 2000  # descriptors that a process keeps for other things than connections
 CONNECTIONS_OF_A_CLIENT = 20_000  # to one address and port: the kernel has some 28,000 ports for them
 SETTLE_SECONDS = 1.0
@@ -40,6 +39,10 @@ class Setting:
     backend: int  # its port
     seconds: float  # for what is measured over a time
 
+    @property
+    def asked(self) -> int:
+        return max(100, round(ASKED * self.seconds))
+
 
 def configuration(setting: Setting, certificates: str, routes: str, *, address: str = "127.0.0.1") -> str:
     return (
@@ -52,9 +55,9 @@ def configuration(setting: Setting, certificates: str, routes: str, *, address: 
 ANY = '[[route]]\nupstream = "backend"\n'
 
 
-def picked(count: int) -> list[int]:
+def picked(count: int, asked: int) -> list[int]:
     """Of so many, those that are asked for: at random, spread over all, each time the same."""
-    return random.Random(count).choices(range(count), k=ASKED)
+    return random.Random(count).choices(range(count), k=asked)
 
 
 def certificates(setting: Setting, count: int) -> Point:
@@ -64,10 +67,10 @@ def certificates(setting: Setting, count: int) -> Point:
     edge = Edge(machine, "certificates", configuration(setting, setting.certificates.tables(count), ANY))
     found = checked(edge)
     names = machine.directory / "names.txt"
-    names.write_text("\n".join(site.certificate_name(i) for i in picked(count)))
+    names.write_text("\n".join(site.certificate_name(i) for i in picked(count, setting.asked)))
     with edge:
         found |= started(edge)
-        asking = ["--mode", "handshake", "--names", str(names), "--count", str(ASKED)]
+        asking = ["--mode", "handshake", "--names", str(names), "--count", str(setting.asked)]
         # The first time, a certificate's memory is the master's still, and none of it is in the processor's caches.
         found["first_handshake_us"] = serving.load(machine, edge, asking)["server_us"]
         found["handshake_us"] = serving.load(machine, edge, asking)["server_us"]
@@ -109,10 +112,11 @@ def routes(setting: Setting, count: int) -> Point:
     edge = Edge(machine, "routes", configuration(setting, setting.certificates.tables(1), site.routes(count)))
     found = checked(edge)
     targets = machine.directory / "targets.txt"
-    targets.write_text("\n".join(site.route(i)[1] for i in picked(count)))
+    targets.write_text("\n".join(site.route(i)[1] for i in picked(count, setting.asked)))
     with edge:
         found |= started(edge)
-        asking = ["--mode", "requests", "--concurrency", "16", "--targets", str(targets), "--count", str(4 * ASKED)]
+        asking = ["--mode", "requests", "--concurrency", "16", "--targets", str(targets)]
+        asking += ["--count", str(4 * setting.asked)]
         found["first_request_us"] = serving.load(machine, edge, asking)["server_us"]
         found["request_us"] = serving.load(machine, edge, asking)["server_us"]
         found |= idle(setting, edge)
@@ -140,7 +144,7 @@ def sizes(edge: Edge) -> Point:
 
 def idle(setting: Setting, edge: Edge) -> Point:
     time.sleep(SETTLE_SECONDS)
-    found = edge.idle(max(5.0, setting.seconds))
+    found = edge.idle(2 * setting.seconds)
     return {"idle_master_ms": found["master"] * 1e3, "idle_worker_ms": found["worker"] * 1e3}
 
 
@@ -183,13 +187,13 @@ def connections(setting: Setting, count: int, options: list[str]) -> Point:
             found["connection_bytes"] = (own_memory(edge) - own) * 1024 / count
             # Each has two ends in this kernel.
             found["kernel_bytes"] = (kernel_memory() - kernel) / count / 2
-            found["idle_worker_ms"] = edge.idle(max(3.0, setting.seconds))["worker"] * 1e3
+            found["idle_worker_ms"] = edge.idle(setting.seconds)["worker"] * 1e3
             asking = ["--mode", "requests", "-c", "16", "--rate", str(BESIDE), "--seconds", f"{setting.seconds:g}"]
             beside = serving.load(machine, edge, asking)
             found["request_us"] = beside["server_us"]
             found["request_wait_median_us"] = beside["latency_us"]["p50"]
             found["request_wait_p99_us"] = beside["latency_us"]["p99"]
-            last = serving.load(machine, edge, ["--mode", "handshake", "--count", "1000"])
+            last = serving.load(machine, edge, ["--mode", "handshake", "--count", str(setting.asked)])
             found["last_handshake_us"] = last["server_us"]
             ended = edge.end()
             found |= {"drain_wall_s": ended["wall"], "drain_worker_s": ended["worker"]}
@@ -242,14 +246,3 @@ SWEEPS = {
 
 def stamp() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def run(sweep: Sweep, setting: Setting, sizes: tuple[int, ...], told: Told) -> list[Point]:
-    points = []
-    for count in sizes:
-        begun = time.monotonic()
-        point = {"n": count, **{name: round(value, 4) for name, value in sweep.measure(setting, count).items()}}
-        points.append(point)
-        told(count, point, time.monotonic() - begun)
-    return points
-

@@ -175,6 +175,41 @@ def test_idle_connections_are_held(serve):
     assert result["errors"] == {}
 
 
+def test_of_bare_connections_the_sockets_are_held(serve):
+    server = serve(well)
+    held = []
+
+    def count(number):
+        held.append((number, threading.active_count()))
+
+    result = run(server, "idle", count=12, seconds=0.3, on_held=count, bare=True)
+    assert [number for number, _ in held] == [12]
+    assert held[0][1] >= 12, "the server has all of them"
+    assert result["done"] == server.connections == server.requests == 12
+    assert result["errors"] == {}
+
+
+def test_names_and_requests_in_turn(serve):
+    asked, named = [], []
+
+    def note(connection, request):
+        asked.append(request.split()[1])
+        return well(connection, request)
+
+    server = serve(note)
+    server.context.sni_callback = lambda _connection, name, _context: named.append(name)
+    names, targets = ["a.test", "b.test", "c.test"], ["https://a.test/1", "https://b.test/2"]
+    configs = [
+        ClientConfig(server_name="a.test"),
+        *(lambda name=name: ClientConfig(server_name=name) for name in names[1:]),
+    ]
+    requests = [build_request(target, close=True) for target in targets]
+    result = run(server, count=7, concurrency=1, configs=configs, requests=requests)
+    assert result["errors"] == {}
+    assert named == (names * 3)[:7]
+    assert asked == ([b"/1", b"/2"] * 4)[:7]
+
+
 def test_a_connection_closed_while_idle_is_an_error(serve):
     def impatient(connection, request):
         well(connection, request)
@@ -348,6 +383,11 @@ def test_a_slow_client_that_is_cut_off_tells_when(serve):
         {"mode": "idle", "count": 0, "seconds": 1},
         {"mode": "idle", "count": 1, "rate": 5},
         {"mode": "requests", "rate": -1},
+        {"bare": True},
+        {"mode": "idle", "h2": True},
+        {"configs": []},
+        {"requests": [b""]},
+        {"requests": []},
     ],
 )
 def test_wrong_arguments(wrong):

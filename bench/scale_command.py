@@ -20,8 +20,8 @@ from bench.scale.sweeps import SWEEPS, Point, Setting, Sweep, stamp
 
 # What is told of a point while it is measured.
 TOLD = {
-    "certificates": ("start_s", "all_pss_kib", "first_handshake_us", "reload_master_s", "reload_wait_most_ms"),
-    "routes": ("start_s", "all_pss_kib", "request_us", "reload_master_s", "reload_wait_most_ms"),
+    "certificates": ("start_s", "all_pss_kib", "first_handshake_us", "reload_master_s", "reload_pause_ms"),
+    "routes": ("start_s", "all_pss_kib", "request_us", "reload_master_s", "reload_pause_ms"),
     "connections_h1": ("workers", "connection_bytes", "kernel_bytes", "idle_worker_ms", "request_us"),
     "connections_h2": ("workers", "connection_bytes", "kernel_bytes", "idle_worker_ms", "request_us"),
 }
@@ -48,9 +48,10 @@ CHARTS: dict[str, tuple[str, tuple[tuple[str, str, dict[str, tuple[str, str, flo
                 "first of a name": ("certificates", "first_handshake_us", 1),
                 "later": ("certificates", "handshake_us", 1),
             }),
-            ("The longest that a request waits", "ms", {
-                "beside a reload": ("certificates", "reload_wait_most_ms", 1),
-                "beside a renewal": ("certificates", "renewal_wait_most_ms", 1),
+            ("The longest pause of a worker's loop", "ms", {
+                "reload, no file changed": ("certificates", "reload_pause_ms", 1),
+                "reload, all files new": ("certificates", "reread_pause_ms", 1),
+                "renewal of one": ("certificates", "renewal_pause_ms", 1),
             }),
             ("When nothing is asked", "CPU ms in a second", {
                 "master": ("certificates", "idle_master_ms", 1),
@@ -76,6 +77,11 @@ CHARTS: dict[str, tuple[str, tuple[tuple[str, str, dict[str, tuple[str, str, flo
             ("Request, URLs spread over all", "CPU µs", {
                 "first of a URL": ("routes", "first_request_us", 1),
                 "later": ("routes", "request_us", 1),
+            }),
+            ("The longest pause of a worker's loop", "ms", {"reload": ("routes", "reload_pause_ms", 1)}),
+            ("When nothing is asked", "CPU ms in a second", {
+                "master": ("routes", "idle_master_ms", 1),
+                "worker": ("routes", "idle_worker_ms", 1),
             }),
         ),
     ),

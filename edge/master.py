@@ -307,7 +307,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     def _begin_reload(self) -> None:
         self._stats["reloads"] += 1
-        material = Material()
+        material = Material(self.service.at_work)
         try:
             generation = self.app.generations.next(self.current, material)
             self.administration.prepare(generation.prepared.settings)

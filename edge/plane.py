@@ -198,6 +198,7 @@ def prepare(
         _server_configs(options),
         options=options,
         before=before.serving if before else None,
+        progress=material.progress,
     )
     groups = upstreams.groups(settings, _credential, labels, material, before.groups if before else None)
     made = {name: group.made for name, group in groups.items()}
@@ -272,10 +273,11 @@ def _identities(settings: Settings, material: Material, before: Prepared | None)
         handed = [material.get((CERTIFICATES, i), lambda: None) for i in range(count)]
         return tuple(one.of(served) if isinstance(one, Kept) else cast(certs.Identity, one) for one in handed)
     places = range(len(settings.certificate))
-    found = [
-        material.kept.get(i) or material.get((CERTIFICATES, i), functools.partial(certs.load_entry, settings, i))
-        for i in places
-    ]
+    found: list[Kept | certs.Identity] = []
+    for i in places:
+        material.progress()
+        load = functools.partial(certs.load_entry, settings, i)
+        found.append(material.kept.get(i) or material.get((CERTIFICATES, i), load))
     settled = certs.settle(settings, [one.of(served) if isinstance(one, Kept) else one for one in found])
     if len(settled) == len(served) and all(map(operator.is_, settled, served)):
         material.put(CERTIFICATES, None)

@@ -19,11 +19,13 @@ from typing import Any, Self
 
 from bench.peers import ROOT
 from bench.processes import BenchError, Process, accepts, free_port, tree, wait_until
+from bench.scale import meter
 
 START_SECONDS = 1800.0
 PATIENCE = 120.0  # seconds beyond its planned time that a client may take
 PROBE_SECONDS = 0.005
 WORKER = "edge: worker"
+METER = "bench_scale_meter"  # the module of that policy
 PORT = "@PORT@"  # stands for it in configurations
 
 
@@ -80,6 +82,8 @@ class Edge:
         # A path of a Unix socket is short.
         self._admin = machine.directory / "admin.sock"
         head = f'[server]\nworkers = {workers}\nadmin = "unix:{self._admin}"\ndrain_timeout = "30s"\n'
+        (machine.directory / f"{METER}.py").write_text(Path(meter.__file__).read_text())
+        text += f'[[route]]\nmatch = {{ host = ["{meter.HOST}"] }}\nupstream = "backend"\nhooks = "{METER}:Policy"\n'
         self.file.write_text(head + text.replace(PORT, str(self.port)))
         self._log = machine.directory / f"{name}.log"
         self.workers: list[int] = []
@@ -137,7 +141,7 @@ class Edge:
         """What one costs, and the longest that a request waited beside it."""
         master, workers = own_cpu(self.master), self.workers_cpu()
         command = [sys.executable, "-m", "edge", "reload", "--admin", str(self._admin), "--wait", "--timeout", "30m"]
-        with probing(self.port) as waits:
+        with probing(self.port) as waits, metering(self.port) as pause:
             begun = time.monotonic()
             ran = subprocess.run(command, capture_output=True, text=True, timeout=START_SECONDS, cwd=ROOT, check=False)
             wall = time.monotonic() - begun
@@ -149,7 +153,8 @@ class Edge:
             "master": own_cpu(self.master) - master,
             "worker": self.workers_cpu() - workers,
             "wait_median": ordered[len(ordered) // 2],
-            "wait_most": ordered[-1],
+            "wait_p99": ordered[len(ordered) * 99 // 100],
+            "pause": pause[0],
         }
 
     def end(self) -> dict[str, float]:
@@ -208,6 +213,30 @@ def probing(port: int) -> Iterator[list[float]]:
         connection.close()
     if failed or not waits:
         raise BenchError(f"requests beside a reload failed: {failed}")
+
+
+@contextlib.contextmanager
+def metering(port: int) -> Iterator[list[float]]:
+    """The longest that the worker's loop made others wait, in seconds, is in the list at the end."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    found: list[float] = []
+
+    def ask(path: str) -> float:
+        request = f"GET {path} HTTP/1.1\r\nHost: {meter.HOST}\r\nConnection: close\r\n\r\n"
+        with (
+            socket.create_connection(("127.0.0.1", port), 30) as raw,
+            context.wrap_socket(raw, server_hostname=meter.HOST) as connection,
+        ):
+            connection.sendall(request.encode())
+            answer = b""
+            while more := connection.recv(16384):
+                answer += more
+        return float(answer.partition(b"\r\n\r\n")[2])
+
+    ask("/start")
+    yield found
+    found.append(ask("/longest"))
 
 
 def load(machine: Machine, edge: Edge, options: list[str], *, path: str = "/") -> dict[str, Any]:

@@ -27,7 +27,7 @@ class Serving:
     """All of a configuration's identities, credentials and ServerConfigs. Raises what `make_credentials` does.
 
     `before`: those of the configuration whose place this one takes; what is the same goes on. `options`: what decides,
-    beside the credentials, what configs there are.
+    beside the credentials, what configs there are. `progress()` is called for each identity that is looked at.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class Serving:
         *,
         options: object = None,
         before: "Serving | None" = None,
+        progress: Callable[[], None] = lambda: None,
     ) -> None:
         self._make_credentials = make_credentials
         self._make_configs = make_configs
@@ -55,7 +56,10 @@ class Serving:
         else:
             known = _Known(before)
             found = [known.find(identity) for identity in identities]
-            self._credentials = [kept or make_credentials(identity, like) for identity, kept, like in found]
+            self._credentials = []
+            for identity, credentials, like in found:
+                progress()
+                self._credentials.append(credentials or make_credentials(identity, like))
             self.new = sum(not kept for _, kept, _ in found)
             self.identities = tuple(_without_keys(identity) for identity, _, _ in found)
             same = before is not None and _same(before._credentials, self._credentials)

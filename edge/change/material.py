@@ -18,9 +18,11 @@ _PIECE: Final = 32
 
 
 class Material:
-    """As the master has it: `read()` is called, and what it gave is remembered."""
+    """As the master has it: `read()` is called, and what it gave is remembered. `progress()` is called now and then by
+    those who take long with what is read."""
 
-    def __init__(self) -> None:
+    def __init__(self, progress: Callable[[], None] = lambda: None) -> None:
+        self.progress = progress
         self._read: dict[Hashable, object] = {}
         self._descriptors: dict[Hashable, int] = {}
         self.kept: Mapping[int, Kept] = {}

@@ -130,6 +130,11 @@ class Service:
             return now + 0.1
         return max(self._watchdog_at, now + period / 4) if period else None
 
+    def at_work(self) -> None:
+        """The master's loop does not turn, since it does what takes long; but it goes on."""
+        if self._notifier.watchdog and time.monotonic() >= self._watchdog_at:
+            self._keep_watch(healthy=True)
+
     def reload_asked(self) -> None:
         """A change begins. It may be over before the next step: the manager, who has asked for it maybe, hears of it
         all the same."""

@@ -141,3 +141,11 @@ def test_what_was_replaced_since_is_as_it_is_served(reloads):
     reloads.watch.accept(changed)
     assert reloads.load("a", "b", "c") == []
     assert reloads.shown()[1] == ("renewed.test",)
+
+
+def test_who_reads_many_says_that_it_goes_on(reloads):
+    calls = []
+    text = '[[listener]]\nbind = ["127.0.0.1:1"]\n' + "".join(map(ENTRY.format, "abc")) + REST
+    settings = config.parse(text, str(reloads.directory / "edge.toml"))
+    plane.prepare(settings, SECRET, material=Material(lambda: calls.append(1)))
+    assert len(calls) == 2 * 3, "for each certificate when it is read, and when the engine takes it"

@@ -137,6 +137,17 @@ def test_the_watchdog_hears_nothing_where_no_worker_lives(tmp_path):
     manager.socket.close()
 
 
+def test_the_watchdog_hears_of_a_master_that_reads_for_long(tmp_path):
+    manager = Manager(str(tmp_path / "notify"))
+    service = systemd.Service(systemd.Notifier(str(tmp_path / "notify"), watchdog=0.03))
+    end = time.monotonic() + 0.2
+    while time.monotonic() < end:
+        service.at_work()
+    assert 4 <= manager.count("WATCHDOG") <= 21
+    systemd.Service(systemd.Notifier(str(tmp_path / "notify"))).at_work()
+    assert manager.count("WATCHDOG") <= 21, "nobody watches"
+
+
 def test_a_watchdog_for_somebody_else_is_not_ours():
     mine = {"NOTIFY_SOCKET": "/x", "WATCHDOG_USEC": "1000000", "WATCHDOG_PID": str(os.getpid())}
     assert systemd.Notifier.from_environment(mine).watchdog == 1

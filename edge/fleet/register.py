@@ -275,7 +275,7 @@ class Line:
 
     async def _probe(self) -> None:
         """Looks at the connection, of which there is one afterwards if that can be."""
-        from redis.exceptions import RedisError  # noqa: PLC0415  # see edge.fleet.link
+        from edge.fleet.connection import FAILURES as FAILED  # noqa: PLC0415  # see edge.fleet.link
 
         try:
             if self._connection is None:
@@ -285,11 +285,11 @@ class Line:
                 self._reader = asyncio.get_running_loop().create_task(self._read(connection))
             await self._look()
         except UnfitError as e:
-            self.drop(str(e))
+            self.drop(_said(e))
         except TimeoutError:
             self._fail("it does not answer in time")
-        except (RedisError, OSError) as e:
-            self.drop(f"{type(e).__name__}: {e}")
+        except FAILED as e:
+            self.drop(_said(e))
         except Exception as e:  # of a package: whatever it is, early data is refused and the next probe tries again
             self.drop(f"unforeseen: {type(e).__name__}: {e}")
 
@@ -321,7 +321,7 @@ class Line:
         except Exception as e:
             if not looked.done():
                 looked.set_exception(e)
-            self.drop(str(e) if isinstance(e, UnfitError) else f"{type(e).__name__}: {e}")
+            self.drop(_said(e))
             return
         if not looked.done():
             looked.set_result(b"" if known else life)
@@ -383,10 +383,12 @@ class Line:
             await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
         except Exception as e:
             if connection is self._connection:
-                self.drop(f"{type(e).__name__}: {e}")
+                self.drop(_said(e))
 
     async def _read(self, connection: Any) -> None:
-        from redis.exceptions import RedisError, ResponseError  # noqa: PLC0415  # likewise
+        from redis.exceptions import ResponseError  # noqa: PLC0415  # likewise
+
+        from edge.fleet.connection import FAILURES as FAILED  # noqa: PLC0415
 
         try:
             while True:
@@ -402,9 +404,9 @@ class Line:
                 if batch.timer is not None:
                     batch.timer.cancel()
                 batch.take(batch, replies)
-        except (RedisError, OSError, UnfitError) as e:
+        except (*FAILED, UnfitError) as e:
             if connection is self._connection:
-                self.drop(f"{type(e).__name__}: {e}")
+                self.drop(_said(e))
         except Exception as e:  # as in _probe
             if connection is self._connection:
                 self.drop(f"unforeseen: {type(e).__name__}: {e}")
@@ -422,7 +424,7 @@ class Line:
             else:
                 call.answer(FRESH if sure and reply == b"OK" else DOWN)
         if fault is not None:
-            self.drop(f"{type(fault).__name__}: {fault}")
+            self.drop(_said(fault))
         elif mark != self._mark:
             self.drop("its entries have gone, or are another's")
         elif not sure:
@@ -469,6 +471,11 @@ def _facts(info: bytes) -> dict[str, str]:
 def _answer(calls: Sequence[Call], verdict: int) -> None:
     for call in calls:
         call.answer(verdict)
+
+
+def _said(error: Exception) -> str:
+    """For the log."""
+    return str(error) if isinstance(error, UnfitError) else f"{type(error).__name__}: {error}"
 
 
 def _raise_fault(replies: Sequence[Any]) -> None:

@@ -1,7 +1,8 @@
-"""The same first flight at several hosts at once, by a client that has nothing but its bytes."""
+"""The same first flight at several hosts at once, and again later, by a client that has nothing but its bytes."""
 
 import collections
 import dataclasses
+import random
 import selectors
 import socket
 import threading
@@ -13,6 +14,8 @@ from cext.tls.engine import Engine
 
 from tests.fleet.fleet import Fleet
 
+RECORDED = 256
+"""Flights of which any may be sent again, to one host, with the next."""
 LINGERING = 24
 """Connections that are kept for a while, so that nothing ends for want of its client."""
 SECONDS = 20
@@ -37,6 +40,7 @@ class Replays:
 
     def __post_init__(self) -> None:
         self._lingering: collections.deque[socket.socket] = collections.deque()
+        self._recorded: collections.deque[bytes] = collections.deque(maxlen=RECORDED)
 
     def run(self, count: int, *, until: threading.Event | None = None) -> "Replays":
         """So many, each of another ClientHello, or fewer when there is word to end."""
@@ -60,10 +64,15 @@ class Replays:
         servers = self.fleet.servers
         # Each is the first one in turn.
         order = servers[turn % len(servers) :] + servers[: turn % len(servers)]
+        flights = [recorded] * len(order)
+        if self._recorded:
+            order = [*order, random.choice(order)]
+            flights = [*flights, random.choice(self._recorded)]
+        self._recorded.append(recorded)
         socks = [self.fleet.connect(server) for server in order]
         began = time.monotonic()
-        for sock in socks:
-            sock.send(recorded)
+        for sock, one in zip(socks, flights, strict=True):
+            sock.send(one)
         self._await_answers(socks, began)
         self._lingering += socks
         while len(self._lingering) > LINGERING:

@@ -5,6 +5,7 @@ the deadline and a little; other connections notice nothing; and it is all over 
 """
 
 import contextlib
+import random
 import threading
 import time
 
@@ -294,6 +295,51 @@ def test_a_full_redis(fleet, redis):
         redis.ask("CONFIG", "SET", "maxmemory", "0")
     back(fleet.servers, marks)
     ready(fleet)
+
+
+@pytest.mark.slow
+def test_ten_thousand_flights_while_everything_befalls_it(fleet, redis):
+    """In no order, and before the fault before is over."""
+    with Faulty(fleet) as flights:
+        while flights.replays.tries < 10_000:
+            what = random.choice([killing, pausing, emptying, cutting, muting])
+            with what(fleet, redis):
+                flights.some(random.randrange(1, 200))
+            flights.some(random.randrange(1, 1000))
+    assert flights.replays.accepted()[1] > 1000
+    ready(fleet)
+
+
+@contextlib.contextmanager
+def killing(_, redis):
+    redis.kill()
+    yield
+    redis.start()
+
+
+@contextlib.contextmanager
+def pausing(_, redis):
+    redis.pause()
+    yield
+    redis.go_on()
+
+
+@contextlib.contextmanager
+def emptying(_, redis):
+    redis.ask("FLUSHALL")
+    yield
+
+
+def cutting(fleet, redis):
+    return random.choice(fleet.servers).host.cut_off(redis.host)
+
+
+@contextlib.contextmanager
+def muting(fleet, redis):
+    host = random.choice(fleet.servers).host
+    redis.host.mute(host)
+    yield
+    redis.host.unmute(host)
 
 
 # ---- replicas

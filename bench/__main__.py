@@ -3,6 +3,7 @@
 import click
 
 from bench.compare import compare
+from bench.early_command import early
 from bench.generators_command import generators
 from bench.hooks_command import hooks
 from bench.load_command import load
@@ -26,6 +27,7 @@ main.add_command(waiting)
 main.add_command(hooks)
 main.add_command(traces)
 main.add_command(scale)
+main.add_command(early)
 
 
 @main.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]})

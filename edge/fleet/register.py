@@ -15,7 +15,7 @@ import collections
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol
 
 from cext.tls.replay import DOWN, FRESH, SEEN
@@ -123,16 +123,13 @@ class Register:
     def ask(self, calls: Sequence[Call]) -> None:
         """Of all that have come in a turn of the loop, from outside of the guest."""
         if len(self._lines) == 1:
-            self._ask(self._lines[0], calls)
+            self._lines[0].ask(calls)
             return
         by_shard: dict[int, list[Call]] = {}
         for call in calls:
             by_shard.setdefault(int(call.name[:4], 16) % len(self._lines), []).append(call)
         for shard, some in by_shard.items():
-            self._ask(self._lines[shard], some)
-
-    def _ask(self, line: "Line", calls: Sequence[Call]) -> None:
-        self._plane.guest.run_coroutine(line.ask(calls), _ended)
+            self._lines[shard].ask(some)
 
     def close(self) -> None:
         """Who waits goes on without."""
@@ -205,9 +202,10 @@ class Batch:
     replies: int
     take: Callable[["Batch", list[Any]], None]
     """Called with the replies, errors among them."""
+    due: float
+    """When the answer is late (monotonic)."""
     calls: Sequence[Call] = ()
     late: bool = False
-    timer: asyncio.TimerHandle | None = None
 
 
 class Line:
@@ -243,7 +241,8 @@ class Line:
         finally:
             self.drop()
 
-    async def ask(self, calls: Sequence[Call]) -> None:
+    def ask(self, calls: Sequence[Call]) -> None:
+        self._notice_delays()
         if not self.up:
             _answer(calls, DOWN)
             return
@@ -251,11 +250,23 @@ class Line:
             (b"SET", self._key + b":" + call.name, b"1", b"PX", self._remembers, b"NX") for call in calls
         ]
         if self._replicas:
-            commands.append((b"WAIT", self._replicas, self._awaited.deadline))
+            commands.append((b"WAIT", self._replicas, max(self._awaited.deadline * 3 // 4, 1)))
         commands.append((b"GET", self._key))
-        batch = Batch(len(commands), self._judge, calls)
-        batch.timer = asyncio.get_running_loop().call_later(self._deadline, self._is_late, batch)
-        await self._send(commands, batch)
+        self._send(commands, self._judge, calls)
+
+    def _notice_delays(self) -> None:
+        """Of what is not answered yet. Whoever waited has gone on by himself."""
+        now = time.monotonic()
+        for batch in self._sent:
+            if batch.late:
+                continue
+            if now < batch.due:
+                return
+            batch.late = True
+            self._failures += 1
+            if self._failures >= FAILURES:
+                self.drop("it does not answer in time")
+                return
 
     def drop(self, why: str = "") -> None:
         """Nothing is asked here any more; with `why`, that is told."""
@@ -263,8 +274,6 @@ class Line:
         self.up, self._connection, self._reader, self._failures = False, None, None, 0
         self._sent.clear()
         for batch in sent:
-            if batch.timer is not None:
-                batch.timer.cancel()
             _answer(batch.calls, DOWN)
         if reader is not None:
             reader.cancel()  # it ends the connection
@@ -275,6 +284,7 @@ class Line:
 
     async def _probe(self) -> None:
         """Looks at the connection, of which there is one afterwards if that can be."""
+        self._notice_delays()
         from edge.fleet.connection import FAILURES as FAILED  # noqa: PLC0415  # see edge.fleet.link
 
         try:
@@ -287,7 +297,10 @@ class Line:
         except UnfitError as e:
             self.drop(_said(e))
         except TimeoutError:
-            self._fail("it does not answer in time")
+            if self.up:
+                self._notice_delays()
+            else:
+                self.drop("it does not answer in time")
         except FAILED as e:
             self.drop(_said(e))
         except Exception as e:  # of a package: whatever it is, early data is refused and the next probe tries again
@@ -298,8 +311,8 @@ class Line:
         connection, sent_at = self._connection, _now()
         looked: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         sections = [(b"INFO", section) for section in (b"server", b"memory", b"replication")]
-        batch = Batch(len(sections) + 2, lambda _, replies: self._inspect(replies, sent_at, looked))
-        await self._send([*sections, (b"TIME",), (b"GET", self._key)], batch)
+        commands = [*sections, (b"TIME",), (b"GET", self._key)]
+        self._send(commands, lambda _, replies: self._inspect(replies, sent_at, looked))
         async with asyncio.timeout(self._deadline):
             life = await looked
         if life:
@@ -366,7 +379,7 @@ class Line:
             if not answered.done():
                 answered.set_result(replies)
 
-        await self._send(commands, Batch(len(commands), take))
+        self._send(commands, take)
         async with asyncio.timeout(self._deadline):
             replies = await answered
         _raise_fault(replies)
@@ -374,16 +387,29 @@ class Line:
 
     # ---- asking
 
-    async def _send(self, commands: Iterable[tuple[Any, ...]], batch: Batch) -> None:
+    def _send(
+        self,
+        commands: Sequence[tuple[Any, ...]],
+        take: Callable[[Batch, list[Any]], None],
+        calls: Sequence[Call] = (),
+    ) -> None:
+        """At once, be it in the guest or outside."""
         connection = self._connection
         if connection is None or not connection.is_connected:  # the package would make another
-            raise UnfitError("the connection has ended")
-        self._sent.append(batch)
+            self.drop("the connection has ended")
+            _answer(calls, DOWN)
+            return
+        self._sent.append(Batch(len(commands), take, time.monotonic() + self._deadline, calls))
+        sending = connection.send_packed_command(connection.pack_commands(commands), check_health=False)
         try:
-            await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            sending.send(None)
+        except StopIteration:
+            return
         except Exception as e:
-            if connection is self._connection:
-                self.drop(_said(e))
+            self.drop(_said(e))
+        else:
+            sending.close()
+            self.drop("it does not take what it is sent")
 
     async def _read(self, connection: Any) -> None:
         from redis.exceptions import ResponseError  # noqa: PLC0415  # likewise
@@ -401,8 +427,6 @@ class Line:
                     if not self._sent:
                         raise UnfitError("it says what it was not asked for")
                 batch = self._sent.popleft()
-                if batch.timer is not None:
-                    batch.timer.cancel()
                 batch.take(batch, replies)
         except (*FAILED, UnfitError) as e:
             if connection is self._connection:
@@ -429,12 +453,8 @@ class Line:
             self.drop("its entries have gone, or are another's")
         elif not sure:
             self._fail(f"only {acknowledged} of {self._replicas} replicas have what was taken")
-        elif not batch.late:
+        elif time.monotonic() < batch.due:
             self._failures = 0
-
-    def _is_late(self, batch: Batch) -> None:
-        batch.late = True
-        self._fail("it does not answer in time")
 
     def _fail(self, why: str) -> None:
         """Once is nothing, while it is up."""

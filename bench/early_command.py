@@ -150,7 +150,7 @@ class Client:
                 raise BenchError(str(self.engine.failure))
         if not data:
             raise BenchError("the connection was closed")
-        head, end, body = self.plain.partition(b"\r\n\r\n")
+        _, end, body = self.plain.partition(b"\r\n\r\n")
         return bool(end) and len(body) >= 1024
 
     def taken(self) -> bool:
@@ -208,7 +208,7 @@ class Run:
         for client in clients:
             client.sock.close()
             self.waits.append(client.first - client.began)
-            if client.engine.early_data_state not in (ACCEPTED,):
+            if client.engine.early_data_state != ACCEPTED:
                 raise BenchError("early data was not taken")
 
     def result(self) -> dict[str, float]:

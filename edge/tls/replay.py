@@ -45,7 +45,7 @@ class Question:
 
     def __init__(self, name: bytes) -> None:
         self.name = name
-        self._verdict = LATE
+        self._verdict: int = LATE
         self._answered = threading.Event()
 
     def answer(self, verdict: int) -> None:

@@ -45,9 +45,10 @@ class DeliveredKey:
         return self.name, self.key
 
     @property
-    def rank(self) -> tuple[int, bytes]:
-        """Orders keys by age, on every host the same."""
-        return self.seals_from, self.name
+    def rank(self) -> tuple[int, int, bytes]:
+        """Orders keys by age, on every host the same. Of two first keys the one that was made first counts as newer:
+        a host that knew nothing has no say in what others seal with."""
+        return self.seals_from, -self.made if self.seals_from == EVER else 0, self.name
 
     @property
     def since(self) -> int:
@@ -158,7 +159,7 @@ def first(now: int, rotate: int, *, epoch: int = 0, version: int = 1) -> Documen
 
 
 def merge(one: Document, other: Document) -> Document:
-    """What both know. Its version tells it from either, unless it is the same as that of the higher one."""
+    """What both know. Its version tells it from either, unless it is the one with the higher version."""
     epoch = max(one.epoch, other.epoch)
     keys: dict[bytes, DeliveredKey] = {}
     for key in (*one.keys, *other.keys):
@@ -166,8 +167,10 @@ def merge(one: Document, other: Document) -> Document:
             keys[key.name] = _agreed(keys[key.name], key) if key.name in keys else key
     version = max(one.version, other.version)
     merged = _document(version, epoch, keys.values())
-    known = [document.content for document in (one, other) if document.version == version]
-    return merged if merged.content in known else dataclasses.replace(merged, version=version + 1)
+    newest = [document for document in (one, other) if document.version == version]
+    if all(document.content == merged.content for document in newest):
+        return merged
+    return dataclasses.replace(merged, version=version + 1)
 
 
 def _agreed(one: DeliveredKey, other: DeliveredKey) -> DeliveredKey:

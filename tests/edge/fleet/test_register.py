@@ -373,6 +373,39 @@ def test_a_cluster(make, tmp_path):
     run(go)
 
 
+ALLOWED = ("~edge:edge:*", "+set", "+get", "+info", "+time", "+wait")
+"""As docs/fleet.md has it."""
+
+
+def test_what_its_user_must_be_allowed(make, server, tmp_path):
+    async def go():
+        (tmp_path / "password").write_text("let me in\n")
+        server.call("ACL", "SETUSER", "edge", "reset", "on", ">let me in", *ALLOWED)
+        async with hosts(1, *make(server, username="edge", password_file="password")) as host:
+            assert await host.answers("a", "a") == [FRESH, SEEN]
+            server.call("ACL", "SETUSER", "edge", "-set")
+            assert await host.answers("b") == [DOWN]
+            await host.up(False)
+            assert "NoPermission" in host.said[0][1]
+            server.call("ACL", "SETUSER", "edge", "+set")
+            await host.until(lambda: len(host.said) == 2)
+
+    run(go)
+
+
+def test_what_its_user_must_be_allowed_in_a_cluster(make, tmp_path):
+    async def go():
+        (tmp_path / "password").write_text("let me in\n")
+        [node] = redis_server.cluster(tmp_path, 1)
+        with contextlib.closing(contextlib.ExitStack()) as stack:
+            stack.callback(node.kill)
+            node.call("ACL", "SETUSER", "edge", "reset", "on", ">let me in", *ALLOWED, "+cluster|slots", "+command")
+            async with hosts(1, *make(node, mode="cluster", username="edge", password_file="password")) as host:
+                assert await host.answers("a", "a") == [FRESH, SEEN]
+
+    run(go)
+
+
 def test_following_a_configuration(make, server, tmp_path):
     """What has not changed goes on; what has is asked anew, and who waited goes on without."""
 

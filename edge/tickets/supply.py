@@ -85,7 +85,9 @@ class Contact:
     answered: int = 0
     failed: int = 0
     in_row: int = 0
-    """Failures since the last answer."""
+    """Failures since the last answer,"""
+    failing: float = 0.0
+    """and when the first of them was (monotonic)."""
     spoke: float = 0.0
     """When the companion has said something last (monotonic)."""
     heard: float | None = None
@@ -188,6 +190,7 @@ class Supply:
             self._log("error", f"the process that keeps the fleet's ticket keys is ended: it said {one_line(str(e))}")
             self._companion.stop()
         if now > contact.spoke + work.poll / 1000 + SILENCE_SECONDS:
+            self._fail(contact)
             self._lose(source, work.link, contact, "the process that asks says nothing any more, and is ended")
             self._companion.stop()
             contact.spoke = now
@@ -200,9 +203,10 @@ class Supply:
             self._learn(source, said, contact)
             self._regain(link, contact)
         elif letter == keeper.UNHEARD:
-            contact.failed, contact.in_row = contact.failed + 1, contact.in_row + 1
+            self._fail(contact)
+            error = one_line(str(said["error"]))[: keeper.ERROR_MOST]
             if contact.in_row >= FAILURES_TO_LOSE:
-                self._lose(source, link, contact, one_line(str(said["error"]))[: keeper.ERROR_MOST])
+                self._lose(source, link, contact, error)
         elif letter == keeper.ROTATED:
             self._rotated(said, contact)
         else:
@@ -220,11 +224,17 @@ class Supply:
         self._shared.deliver(source.name, source.heard(document, offset, time.time()))
         self._changes += 1
 
+    @staticmethod
+    def _fail(contact: Contact) -> None:
+        if not contact.in_row:
+            contact.failing = time.monotonic()
+        contact.failed, contact.in_row = contact.failed + 1, contact.in_row + 1
+
     def _lose(self, source: Delivered, link: Link, contact: Contact, error: str) -> None:
         contact.error = error
         if contact.lost is not None:
             return
-        contact.lost = time.monotonic() if contact.heard else contact.began
+        contact.lost = contact.failing if contact.heard else contact.began
         goes_on = "the last known ticket keys go on"
         if source.document is None:
             goes_on = "this host has ticket keys of its own until it is"

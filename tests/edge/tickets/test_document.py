@@ -161,7 +161,7 @@ KEY = ["00" * 16, "11" * 32, 1, 2]
         {"version": 1, "epoch": 0},
         {"version": 1, "epoch": 0, "keys": []},
         {"version": 1, "epoch": 0, "keys": [KEY] * 2},
-        {"version": 1, "epoch": 0, "keys": [["%032x" % i, *KEY[1:]] for i in range(65)]},
+        {"version": 1, "epoch": 0, "keys": [[f"{i:032x}", *KEY[1:]] for i in range(65)]},
         {"version": -1, "epoch": 0, "keys": [KEY]},
         {"version": True, "epoch": 0, "keys": [KEY]},
         {"version": 1, "epoch": 1 << 60, "keys": [KEY]},

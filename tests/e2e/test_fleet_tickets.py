@@ -407,3 +407,46 @@ def test_a_cluster(tmp_path, pki, nginx):
     finally:
         for node in nodes:
             node.kill()
+
+
+# Without Redis.
+
+
+@contextlib.contextmanager
+def delivered(tmp_path, pki, nginx, number):
+    """Hosts that are given files, two to begin with."""
+    hosts = []
+    with contextlib.ExitStack() as stack:
+        for i in range(number):
+            path = tmp_path / f"keys{i}"
+            path.mkdir()
+            for name in ("1", "2"):
+                (path / name).write_bytes(name.encode() * 48)
+            host = Host(i + 1, tmp_path, pki, nginx, fleet={}, tickets={"directory": path})
+            del host.edge.tables["fleet"]
+            hosts.append(host)
+            stack.enter_context(host.edge)
+        yield hosts
+
+
+def test_keys_from_a_directory(tmp_path, pki, nginx):
+    with delivered(tmp_path, pki, nginx, 2) as hosts:
+        one, other = hosts
+        before = one.sealing()
+        with Clients(hosts):
+            for i, host in enumerate(hosts):
+                part = tmp_path / f"keys{i}" / ".3"
+                part.write_bytes(b"3" * 48)
+                part.rename(part.with_name("3"))
+                host.wait(lambda host=host: host.sealing() != before, "seals with the next key")
+            assert one.sealing() == other.sealing()
+            (tmp_path / "keys0" / "4").write_bytes(b"short")
+            one.edge.wait_error(r"4 is shorter than 48 bytes.*the ticket keys before go on", 0, SECONDS)
+        said = one.command("reload", "--wait")
+        assert said.returncode == 1 and "4 is shorter than 48 bytes" in said.stdout
+        assert one.sealing() == other.sealing()
+        told = one.command("show", "tickets")
+        assert "of a directory" in told.stdout and told.returncode == 0
+        refused = one.command("fleet", "rotate")
+        assert refused.returncode == 1 and "not a fleet's here" in refused.stdout
+        assert one.command("fleet", "status").returncode == 1

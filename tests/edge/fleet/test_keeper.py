@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import socket
 import time
 
@@ -19,6 +20,7 @@ from edge.processes import channel
 from edge.processes.channel import Channel
 from edge.schema import Place, read_table
 from tests import redis_server
+from tests.e2e.processes import ROOT
 from tests.redis_server import RedisServer
 
 ROTATE = 3_600_000
@@ -191,6 +193,17 @@ def test_a_user_needs_no_more_rights(make, redis, password):
         permit(redis, *(right for right in RIGHTS if right != lacking))
         with pytest.raises(FleetError, match=r"permission|can.t run this command"):
             polled(make(**password))
+
+
+def test_the_user_that_is_documented(make, redis, tmp_path):
+    page = (ROOT / "docs/fleet.md").read_text()
+    commands = re.findall(r"^(ACL SETUSER .*?)(?: {2,}#.*)?$", page, re.MULTILINE)
+    assert len(commands) == 3
+    for command in commands:
+        redis.call(*command.replace("NAME", "edge").replace("PASSWORD", "secret").split())
+    (tmp_path / "password").write_text("secret")
+    host = Keeper(make(username="edge", password_file="password"))
+    do(host.poll, lambda: host.rotate(revoke=True), host.close)
 
 
 def test_nor_in_a_cluster_or_behind_sentinels(make, tmp_path, password):

@@ -30,7 +30,8 @@ def told(**keys):
 
 def test_what_is_shown():
     text = told()
-    for part in ("west", "sentinel, redis://a:1", "shared with all hosts", f"{render.duration(2)} ago", f"{render.number(1200)} times with, 3"):
+    counts = f"{render.number(1200)} times with, 3"
+    for part in ("west", "sentinel, redis://a:1", "shared with all hosts", f"{render.duration(2)} ago", counts):
         assert part in text
     assert "version 7" in text and "the first of secret_files" in text and "as Redis's" in text
 

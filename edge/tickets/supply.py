@@ -38,7 +38,7 @@ LOOK_SECONDS: Final = 2.0
 FAILURES_TO_LOSE: Final = 2
 """In a row: one may be a failover."""
 SILENCE_SECONDS: Final = 30.0
-"""Of the companion, beyond what its work may take: then it is ended, and another one started."""
+"""Of the companion, beyond a poll: then it is ended, and another one started."""
 ASKED_STEP_SECONDS: Final = 0.1
 ASKED_SECONDS: Final = 30.0
 """For a rotation to be in Redis."""
@@ -82,14 +82,14 @@ class Contact:
 
     began: float
     """Monotonic."""
+    spoke: float
+    """When the companion has said something last (monotonic); it is waited for as long when it starts."""
     answered: int = 0
     failed: int = 0
     in_row: int = 0
     """Failures since the last answer,"""
     failing: float = 0.0
     """and when the first of them was (monotonic)."""
-    spoke: float = 0.0
-    """When the companion has said something last (monotonic)."""
     heard: float | None = None
     """When Redis has answered last, in seconds since 1970."""
     lost: float | None = None
@@ -114,7 +114,6 @@ class Supply:
         self._number = -1
         """Of the generation that all this is about."""
         self._work: Keeping | None = None
-        self._pid: int | None = None
         self.contact: Contact | None = None
         self._asked: dict[int, _Asked] = {}
         self._ids = itertools.count(1)
@@ -171,27 +170,24 @@ class Supply:
         if self._work is None:
             self.contact = None
         elif before is None or before.link.servers != self._work.link.servers or self.contact is None:
-            self.contact = Contact(time.monotonic())
+            self.contact = Contact(began=time.monotonic(), spoke=time.monotonic())
 
     # The fleet.
 
     def _hear(self, source: Delivered, work: Keeping, contact: Contact) -> None:
         line, now = self._companion.channel, time.monotonic()
-        if self._companion.pid != self._pid:
-            self._pid, contact.spoke = self._companion.pid, now
-        if line is None:
-            return
         try:
-            line.flush()
-            for letter, body in line.receive():
+            if line is not None:
+                line.flush()
+            for letter, body in line.receive() if line is not None else ():
                 contact.spoke = now
                 self._heard(letter, body, source, work.link, contact)
         except (ChannelError, ValueError, KeyError, TypeError) as e:
-            self._log("error", f"the process that keeps the fleet's ticket keys is ended: it said {one_line(str(e))}")
+            self._log("error", f"the process that keeps the fleet's keys is ended: it said {one_line(str(e))}")
             self._companion.stop()
         if now > contact.spoke + work.poll / 1000 + SILENCE_SECONDS:
             self._fail(contact)
-            self._lose(source, work.link, contact, "the process that asks says nothing any more, and is ended")
+            self._lose(source, work.link, contact, "the process that asks says nothing any more")
             self._companion.stop()
             contact.spoke = now
 

@@ -232,6 +232,15 @@ def test_a_process_that_says_nothing_is_ended(fleet, clock):
     assert fleet.state()["connected"]
 
 
+def test_a_process_that_dies_again_and_again(fleet, clock):
+    fleet.hears(document())
+    for _ in range(int(supplies.SILENCE_SECONDS) + 10):
+        fleet.companion.stop()
+        clock.now += 1
+        fleet.step()
+    assert not fleet.state()["connected"] and len(fleet.told("not reached")) == 1
+
+
 def test_a_clock_that_is_off_is_told_once(fleet):
     fleet.hears(document(), offset=-7000)
     fleet.hears(offset=-7300)

@@ -19,6 +19,7 @@ from cext.crypto.mlkem cimport (
     MLKEM_PUBLIC_LENGTH,
     MLKEM_REFUSED,
     MLKEM_SECRET_LENGTH,
+    mlkem_by,
     mlkem_decapsulate,
     mlkem_encapsulate,
     mlkem_forget,
@@ -43,6 +44,8 @@ from cext.lib.libcrypto cimport (
     EVP_PKEY_KEYPAIR,
     EVP_PKEY_set1_encoded_public_key,
     OPENSSL_cleanse,
+    OpenSSL_version,
+    OPENSSL_VERSION_STRING,
     OSSL_PARAM,
     OSSL_PARAM_construct_BN,
     OSSL_PARAM_construct_end,
@@ -88,6 +91,16 @@ cdef inline Hybrid *hybrid_of(int group) noexcept nogil:
 
 cdef bint kx_is_hybrid(int group) noexcept nogil:
     return hybrid_of(group) != NULL
+
+
+def arithmetic():
+    """Who does the arithmetic in this process: the version of `libcrypto`, by which library `x25519` and `ml_kem` are
+    computed ("libcrypto", "lib25519", "cryptography"; None while nobody has asked for it, or where there is none)."""
+    return {
+        "libcrypto": (<bytes> OpenSSL_version(OPENSSL_VERSION_STRING)).decode(),
+        "x25519": "lib25519" if way == BY_LIB25519 else "libcrypto",
+        "ml_kem": mlkem_by(),
+    }
 
 
 cdef class KeyExchange:

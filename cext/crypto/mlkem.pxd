@@ -29,6 +29,9 @@ cdef bint mlkem_available() noexcept
 cdef bint mlkem_quick() noexcept nogil
 """Whether it costs about what a Diffie-Hellman does: by libcrypto."""
 
+cdef object mlkem_by()
+"""Whose it is: "libcrypto", "cryptography", or None where nobody has it or has asked for it."""
+
 cdef int mlkem_generate(DecapsulationKey *key, uint8_t *public) noexcept nogil
 """A new pair into `key`, which is empty: zeroed, or forgotten. 0 or MLKEM_FAILED."""
 

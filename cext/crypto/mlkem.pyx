@@ -59,6 +59,10 @@ cdef bint mlkem_quick() noexcept nogil:
     return provider == LIBCRYPTO
 
 
+cdef object mlkem_by():
+    return "libcrypto" if provider == LIBCRYPTO else "cryptography" if provider == PACKAGE else None
+
+
 cdef int mlkem_generate(DecapsulationKey *key, uint8_t *public) noexcept nogil:
     cdef size_t n = 0
     if provider != LIBCRYPTO:

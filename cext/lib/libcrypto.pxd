@@ -50,6 +50,8 @@ cdef extern from "<openssl/sha.h>" nogil:
     int SHA512_Final(unsigned char *md, SHA512_CTX *c)
 
 cdef extern from "<openssl/crypto.h>" nogil:
+    int OPENSSL_VERSION_STRING
+    const char *OpenSSL_version(int what)
     int CRYPTO_memcmp(const void *a, const void *b, size_t n)
     void OPENSSL_cleanse(void *p, size_t n)
     void OPENSSL_free(void *p)

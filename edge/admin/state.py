@@ -5,9 +5,12 @@ meaning.
 """
 
 import os
+import platform
 import sys
 import time
 from typing import TYPE_CHECKING, Any
+
+from cext.crypto.kx import arithmetic
 
 from edge import __version__
 from edge.admin import shown
@@ -31,6 +34,7 @@ def describe(master: "Master") -> State:
         "version": __version__,
         "pid": master.pid,
         "prefix": sys.prefix,
+        "libraries": {"python": platform.python_version(), **arithmetic()},
         "started": master.administration.started,
         "now": now,
         "file": os.path.abspath(prepared.settings.file),

@@ -1,4 +1,4 @@
-"""Debian hosts with a real systemd and sshd, reached by ssh and Ansible alone, as those of somebody who deploys edge.
+"""Debian hosts with a real systemd and sshd, reached by ssh (as root) and Ansible (as one who becomes it) alone.
 
     with Hosts("example") as hosts:
         hosts.add("a", "bookworm")
@@ -158,9 +158,8 @@ class Hosts:
         machine.write("etc/hostname", f"{name}\n")
         machine.write("etc/apt/apt.conf.d/80proxy", _APT_PROXY)
         machine.write("etc/pip.conf", _PIP)
-        key = (self.directory / "key.pub").read_text()
-        machine.write("root/.ssh/authorized_keys", key, 0o600).parent.chmod(0o700)
-        shutil.copystat(tree / "root", machine.directory / "upper/root")
+        self._let_in(machine, tree / "root", 0)
+        self._let_in(machine, tree / "home" / trees.ADMIN, trees.ADMIN_ID)
         self._host_key(name, machine)
         self._write_down()
         return host
@@ -174,6 +173,14 @@ class Hosts:
             namespace=network.namespace(self.run, host.name),
             cgroup=runs.group(self.run, host.name),
         )
+
+    def _let_in(self, machine: Booted, home: Path, owner: int) -> None:
+        place = home.relative_to(machine.tree)
+        file = machine.write(f"{place}/.ssh/authorized_keys", (self.directory / "key.pub").read_bytes(), 0o600)
+        file.parent.chmod(0o700)
+        for path in (file, file.parent, file.parent.parent):
+            os.chown(path, owner, owner)
+        shutil.copystat(home, file.parent.parent)
 
     def _host_key(self, name: str, machine: Booted) -> None:
         file = machine.write("etc/ssh/ssh_host_ed25519_key", "")
@@ -235,9 +242,9 @@ class Hosts:
             "all": {
                 "hosts": {h.name: {"ansible_host": h.name, "host_address": h.address} for h in self.hosts.values()},
                 "vars": {
+                    "ansible_user": trees.ADMIN,
                     "ansible_ssh_common_args": f"-F {self.ssh_config}",
                     "ansible_python_interpreter": "/usr/bin/python3",
-                    "ansible_user": "root",  # or Ansible would look for sudo
                 },
                 "children": {name: {"hosts": dict.fromkeys(hosts)} for name, hosts in groups.items() if hosts},
             }

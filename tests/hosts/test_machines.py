@@ -17,7 +17,7 @@ pytestmark = pytest.mark.machines
 
 @pytest.fixture(scope="module")
 def hosts():
-    with Hosts("test-machines") as hosts:
+    with Hosts(f"test-{os.getpid()}") as hosts:
         for name, release in zip("ab", trees.RELEASES, strict=True):
             hosts.add(name, release)
         hosts.boot()
@@ -77,7 +77,7 @@ time.sleep(600)
 @pytest.fixture
 def holder():
     """A run of another process."""
-    name = "test-held"
+    name = f"held-{os.getpid()}"
     process = subprocess.Popen([sys.executable, "-c", HOLDER, name], cwd=ROOT, stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"up\n"
     yield name, process
@@ -109,10 +109,11 @@ def test_a_run_whose_keeper_is_killed_is_removed_by_the_next(holder):
     wait_until(lambda: not alive(keeper), 10, "its end")
     assert len(left_of(name)) == 4
     said = []
-    with Hosts("test-next", say=said.append):
+    following = f"next-{os.getpid()}"
+    with Hosts(following, say=said.append):
         assert not left_of(name)
     assert any(name in line for line in said)
-    assert not left_of("test-next")
+    assert not left_of(following)
 
 
 def test_a_run_that_lives_is_left_alone(hosts):

@@ -1,7 +1,7 @@
 """Trees of Debian releases as a fresh host has them: made once by debootstrap, kept, and copied on write by machines.
 
-They hold systemd, sshd, Python and little else; nothing of edge. They are kept in /var/cache/edge-hosts, which `./dev
-clean --all` removes. EDGE_HOSTS_MIRROR names another mirror than Debian's own.
+They hold systemd, sshd, sudo, Python and little else; nothing of edge. They are kept in /var/cache/edge-hosts, which
+`./dev clean --all` removes. EDGE_HOSTS_MIRROR names another mirror than Debian's own.
 """
 
 import fcntl
@@ -15,13 +15,16 @@ RELEASES = ("bookworm", "trixie")
 CACHE = Path(os.environ.get("EDGE_HOSTS_CACHE", "/var/cache/edge-hosts"))
 MIRROR = os.environ.get("EDGE_HOSTS_MIRROR", "http://deb.debian.org/debian")
 PACKAGES = (
-    "systemd", "systemd-sysv", "dbus", "openssh-server", "python3", "iproute2", "procps", "netbase", "ca-certificates",
+    "systemd", "systemd-sysv", "dbus", "openssh-server", "sudo", "python3", "iproute2", "procps", "netbase",
+    "ca-certificates",
 )  # fmt: skip
+ADMIN, ADMIN_ID = "admin", 1000
+"""Who may log in and become root, with no password asked: what Debian's images for machines have."""
 LOCAL_CERTIFICATES = Path("/usr/local/share/ca-certificates")
 """Authorities that this host's administrator trusts: where a proxy looks into TLS, machines must trust it, too."""
 # What would fetch packages or wait for hardware at a moment of its own.
 MASKED = ("apt-daily.timer", "apt-daily-upgrade.timer", "fstrim.timer", "systemd-pstore.service", "getty.target")
-_FORMAT = "1"
+_FORMAT = "2"
 
 
 def tree(release: str, say=print) -> Path:
@@ -56,6 +59,9 @@ def _make(release: str, tree: Path) -> None:
         if LOCAL_CERTIFICATES.is_dir():
             shutil.copytree(LOCAL_CERTIFICATES, tree / LOCAL_CERTIFICATES.relative_to("/"), dirs_exist_ok=True)
             subprocess.run(["chroot", tree, "update-ca-certificates"], stdout=out, stderr=out, timeout=120, check=True)
+        useradd = ["useradd", "--create-home", "--shell=/bin/bash", f"--uid={ADMIN_ID}", ADMIN]
+        subprocess.run(["chroot", tree, *useradd], stdout=out, stderr=out, timeout=60, check=True)
+    (tree / "etc/sudoers.d/admin").write_text(f"{ADMIN} ALL=(ALL) NOPASSWD: ALL\n")
     # What a machine has for itself comes when it is made, or boots first.
     for key in (tree / "etc/ssh").glob("ssh_host_*"):
         key.unlink()

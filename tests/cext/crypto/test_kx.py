@@ -271,3 +271,11 @@ def test_one_key_pair_serves_several_peers():
     assert refused(ours, bytes(32))
     theirs = x25519.X25519PrivateKey.generate()
     assert ours.finish(theirs.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)) == theirs.exchange(share)
+
+
+def test_who_does_the_arithmetic():
+    told = kx.arithmetic()
+    assert told["libcrypto"].split(".")[0] == "3"
+    assert told["x25519"] in ("libcrypto", "lib25519")
+    native = tuple(map(int, told["libcrypto"].split(".")[:2])) >= (3, 5)
+    assert told["ml_kem"] in (("libcrypto",) if native else ("cryptography", None))

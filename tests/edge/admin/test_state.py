@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import signal
 
 import pytest
@@ -67,3 +68,11 @@ def test_no_key_is_told(administered):
     key = (administered.directory / "localhost.key").read_text()
     assert not any(line in told for line in key.splitlines() if len(line) > 20)
     assert administered.stop() == 0
+
+
+def test_the_libraries_that_do_the_arithmetic_are_told(administered):
+    told = state(administered)["libraries"]
+    assert told["python"] == platform.python_version()
+    assert told["libcrypto"].startswith("3.")
+    assert told["x25519"] in ("libcrypto", "lib25519")
+    assert told["ml_kem"] in ("libcrypto", "cryptography")  # the groups that edge serves by default have it

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import dataclasses
 import functools
+import importlib
 import operator
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -249,6 +250,8 @@ def _register(settings: Settings, shared: Shared, link: Link | None, material: M
     if early_data is None:
         return None
     if link is not None and fleet is not None and fleet.shares(EARLY_DATA):
+        # What workers need of the redis package is in memory once, and they do not stop for it in the midst of serving.
+        importlib.import_module("edge.fleet.connection")
         return cast(object, shared.awaited(early_data, fleet.deadline, link, material))
     return cast(object, shared.register(early_data, settings.tls.tickets, Place(settings.file), material))
 

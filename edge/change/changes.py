@@ -21,6 +21,7 @@ def describe(old: Settings, new: Settings, certificates: int = 0, policies: bool
         *_tables("handoff", {h.name: h for h in old.handoff}, {h.name: h for h in new.handoff}),
         *_keys("server", old.server, new.server),
         *_keys("tls", old.tls, new.tls),
+        *_table("fleet", old.fleet, new.fleet),
     ]
     if policies:
         said.append("policies changed")
@@ -54,6 +55,13 @@ def _tables(what: str, old: Mapping[Any, object], new: Mapping[Any, object]) -> 
 
 def _keys(name: str, old: Any, new: Any) -> list[str]:
     return [f"{name}.{key} changed" for key, _ in knobs(type(old)) if getattr(old, key) != getattr(new, key)]
+
+
+def _table(name: str, old: Any, new: Any) -> list[str]:
+    """Of one that may be missing."""
+    if old is None or new is None:
+        return [] if old is new else [f"{name} {'added' if old is None else 'removed'}"]
+    return _keys(name, old, new)
 
 
 def _count(number: int, what: str) -> str:

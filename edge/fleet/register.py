@@ -36,6 +36,10 @@ class UnfitError(Exception):
     """It answers, but as it is nobody may rely on it."""
 
 
+class ClockError(UnfitError):
+    """Its clock, or ours, is wrong."""
+
+
 class Call(Protocol):
     """`cext.proxy.handshake_hooks.RegisterCall`, as it is answered."""
 
@@ -107,7 +111,7 @@ class Register:
         self._report = report
         self._where = str(link)
         count = SHARDS if fleet.mode == "cluster" else 1
-        nodes = Nodes(link.asyncio(connections=1, seconds=CONNECT_SECONDS), count > 1)
+        nodes = Nodes(link.asyncio(connections=1, seconds=CONNECT_SECONDS), len(link.servers), count > 1)
         self._nodes = nodes
         tags = [f":{{{i}}}" for i in range(count)] if count > 1 else [""]
         self._lines = [
@@ -137,7 +141,7 @@ class Register:
             self._awaited.asker = None
         self._awaited.up = self._plane.register_up = False
         for line in self._lines:
-            line.drop()
+            line.close()
         for task in self._tasks:
             task.cancel()
         self._plane.guest.run_coroutine(self._nodes.close(), _ended)
@@ -162,7 +166,9 @@ def _ended(task: "asyncio.Task[None]") -> None:
 class Nodes:
     """Where connections come from."""
 
-    def __init__(self, client: Client, cluster: bool) -> None:
+    def __init__(self, client: Client, servers: int, cluster: bool) -> None:
+        self.seconds = CONNECT_SECONDS * (servers + 1)
+        """To ask all sentinels, or nodes, of which only the last knows more, and to connect."""
         self._client = client
         self._cluster = cluster
         self._learned = -PROBE_SECONDS
@@ -225,7 +231,10 @@ class Line:
         self._sent: collections.deque[Batch] = collections.deque()
         """What is not answered yet, in order."""
         self._failures = 0
+        self._closed = False
         self._mark = b""
+        self._clock_erred = False
+        """Since the mark was left: entries may have expired too soon."""
         self._at = 0
         """Its time when it was last looked at."""
         self._remembers = b"%d" % awaited.remembers
@@ -234,7 +243,7 @@ class Line:
     async def run(self) -> None:
         """Until it is cancelled."""
         try:
-            while True:
+            while not self._closed:
                 began = time.monotonic()
                 await self._probe()
                 await asyncio.sleep(max(began + PROBE_SECONDS - time.monotonic(), 0.0))
@@ -268,6 +277,11 @@ class Line:
                 self.drop("it does not answer in time")
                 return
 
+    def close(self) -> None:
+        """For good."""
+        self._closed = True
+        self.drop()
+
     def drop(self, why: str = "") -> None:
         """Nothing is asked here any more; with `why`, that is told."""
         reader, sent = self._reader, list(self._sent)
@@ -289,8 +303,11 @@ class Line:
 
         try:
             if self._connection is None:
-                async with asyncio.timeout(CONNECT_SECONDS):
+                async with asyncio.timeout(self._nodes.seconds):
                     connection = await self._nodes.connection(self._key)
+                if self._closed:  # and the word of it has been swallowed on the way, as asyncio's wait_for may
+                    await connection.disconnect(nowait=True)
+                    return
                 self._connection = connection
                 self._reader = asyncio.get_running_loop().create_task(self._read(connection))
             await self._look()
@@ -326,12 +343,13 @@ class Line:
         marked."""
         try:
             life, mark = self._read_facts(replies, sent_at)
-            known = mark is not None and mark.startswith(life)
+            known = mark is not None and mark.startswith(life) and not self._clock_erred
             if mark is not None and known:
                 self._adopt(mark)
             elif self.up:
                 raise UnfitError("its entries have gone, or are another's")
         except Exception as e:
+            self._clock_erred |= isinstance(e, ClockError)
             if not looked.done():
                 looked.set_exception(e)
             self.drop(_said(e))
@@ -357,11 +375,12 @@ class Line:
         [before] = await self._query((b"GET", self._key))
         if before is None:
             await self._query((b"SET", self._key, life + b"%d" % self._at, b"NX"))
-        elif not before.startswith(life):
+        elif self._clock_erred or not before.startswith(life):
             await self._query((b"SET", self._key, life + b"%d" % self._at))
         [mark] = await self._query((b"GET", self._key))
         if mark is None or not mark.startswith(life):
             raise UnfitError("it does not keep what it is told")
+        self._clock_erred = False
         return bytes(mark)
 
     def _adopt(self, mark: bytes) -> None:
@@ -476,10 +495,10 @@ def check(facts: dict[str, str], replicas: int) -> None:
 
 
 def check_clock(theirs: int, sent: int, received: int) -> None:
-    """Its time, asked for and told between two of ours: milliseconds since 1970. Raises UnfitError."""
+    """Its time, asked for and told between two of ours: milliseconds since 1970. Raises ClockError."""
     early, late = sent - theirs, theirs - received
     if max(early, late) > CLOCKS_MS // 2:
-        raise UnfitError(f"its clock and this host's differ by {max(early, late) / 1000:.1f} s")
+        raise ClockError(f"its clock and this host's differ by {max(early, late) / 1000:.1f} s")
 
 
 def _facts(info: bytes) -> dict[str, str]:

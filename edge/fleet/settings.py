@@ -13,6 +13,8 @@ TICKETS: Final = "tickets"
 EARLY_DATA: Final = "early-data"
 CLOCKS_MS: Final = 1000
 """What the clocks of hosts may differ by where early data is shared: each by half of it from Redis's."""
+DEADLINE_MS: Final = 5000
+"""The longest `deadline` of any host."""
 POLLS_TO_SETTLE: Final = 3
 """A host misses a poll or two, and its clock may be a little ahead."""
 
@@ -112,7 +114,7 @@ class Fleet:
         default=[TICKETS, EARLY_DATA],
     )
     deadline: Milliseconds = knob(
-        Duration("5ms", "5s"),
+        Duration("5ms", f"{DEADLINE_MS // 1000}s"),
         "How long a handshake waits to hear whether its 0-RTT data was taken before; then it goes on without.",
         default="50ms",
     )

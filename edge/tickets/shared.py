@@ -18,7 +18,7 @@ from edge.change.material import Material
 from edge.config import read_file
 from edge.early_data import EarlyData
 from edge.fleet.link import Link
-from edge.fleet.settings import CLOCKS_MS, TICKETS, Fleet
+from edge.fleet.settings import CLOCKS_MS, DEADLINE_MS, TICKETS, Fleet
 from edge.schema import Place
 from edge.settings import Tickets
 from edge.tickets import delivered, directory
@@ -234,7 +234,8 @@ class Shared:
         local = self._followed(of, material or Material(), made)
         known = self._awaited.get((*of, deadline))
         if known is None or known.local is not local:
-            remembers = keeps + 2 * CLOCKS_MS
+            # From the first moment of the window by one clock to the last by another, when it may be asked about late.
+            remembers = keeps + 2 * CLOCKS_MS + DEADLINE_MS
             known = self._awaited[*of, deadline] = AwaitedRegister(
                 local, identity, secret.fingerprint_key, remembers, deadline
             )

@@ -38,6 +38,12 @@ class Server(Edge):
         for name, table in tables.items():
             self.tables[name] = {**self.tables.get(name, {}), **table}
 
+    def check_health(self, said: str | None = None) -> None:
+        super().check_health(said)
+        said = self.everything_said() if said is None else said
+        for sign in ("Task was destroyed", "was never awaited", "unforeseen"):
+            assert sign not in said, said[-3000:]
+
     def told(self) -> dict[str, Any]:
         """Its figures, as `edge status --json` has them."""
         with Admin(self.directory / "admin.sock") as admin:

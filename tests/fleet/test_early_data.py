@@ -5,7 +5,9 @@ the deadline and a little; other connections notice nothing; and it is all over 
 """
 
 import contextlib
+import os
 import random
+import signal
 import threading
 import time
 
@@ -191,6 +193,47 @@ def at_once(fleet, tries):
         return sum(b["early_accepted"] - a["early_accepted"] for a, b in zip(before, after, strict=True))
 
     wait_until(lambda: counted() == replays.accepted()[1], 20, "what the servers have counted")
+
+
+def test_a_reload_that_changes_the_fleet(fleet, redis, net):
+    """Without a request that fails: another deadline, no fleet for a while, and one again."""
+    server, *others = fleet.servers
+    table = server.tables["fleet"]
+    with Faulty(fleet) as flights:
+        for changed, said in (
+            ({**table, "deadline": "200ms"}, "fleet.deadline changed"),
+            ({}, "fleet removed"),
+            (table, "fleet added"),
+        ):
+            server.tables["fleet"] = changed
+            since = server.mark()
+            server.write()
+            server.reload()
+            server.wait_error(f"generation [0-9]+ serves.*{said}", since, seconds=30)
+            flights.some()
+            if changed:
+                server.wait_register()
+            else:
+                assert server.counters()["register_up"] == 0
+                session = fleet.session(server)
+                assert not any(takes(fleet, other, session) for other in others), "another register"
+    ready(fleet)
+
+
+def test_a_host_that_starts_again(fleet):
+    """Nothing was lost meanwhile, as the register is Redis's: tickets of before the start have early data at once."""
+    server, other, _ = fleet.servers
+    before, elsewhere = fleet.session(server), fleet.session(other)
+    server.stop()
+    server.start()
+    server.wait_register()
+    assert takes(fleet, server, before)
+    assert takes(fleet, server, elsewhere)
+    [worker] = server.workers()
+    os.kill(worker, signal.SIGTERM)  # and one that is replaced
+    wait_until(lambda: worker not in server.workers() and server.workers(), 30, "another worker")
+    server.wait_register()
+    assert takes(fleet, server, before)
 
 
 # ---- what befalls Redis

@@ -13,8 +13,17 @@ from cext.http.h1_reader import BodyDecoder, HeadFinder, parse_request_bytes, pa
 from cext.http.trace_context import context_of, trace_lines
 from cext.tls.alert import TlsAlert
 from cext.tls.config import SUITES, ClientConfig, ServerConfig
-from cext.tls.engine import DATA, ESTABLISHED, FAILED, WAIT_CERTIFICATE, WAIT_POLICY, WAIT_SIGN, Engine
-from cext.tls.replay import SharedRegister
+from cext.tls.engine import (
+    DATA,
+    ESTABLISHED,
+    FAILED,
+    WAIT_CERTIFICATE,
+    WAIT_POLICY,
+    WAIT_REGISTER,
+    WAIT_SIGN,
+    Engine,
+)
+from cext.tls.replay import FRESH, AwaitedRegister, SharedRegister
 from cext.tls.session import Session, TicketKeys, decode_state, encode_state, now
 
 from cext.tls import inspect, messages12
@@ -64,9 +73,9 @@ def deterministic(run):
 
 
 def server_config(settings):
-    """Of 16 bits: 7 early data, 8 RSA, 9 tickets, 10 ALPN, 11 psk_ke, 13 the client's certificate (in TLS 1.2,
-    with 4: 12), 14 policy, 15 a remote signer. A delegated credential, one for clients that name its issuer, and what
-    stands beside certificates are there for those who ask."""
+    """Of 16 bits: 7 early data, 8 RSA (with 7 a register that is waited for, too), 9 tickets, 10 ALPN, 11 psk_ke, 13
+    the client's certificate (in TLS 1.2, with 4: 12), 14 policy, 15 a remote signer. A delegated credential, one for
+    clients that name its issuer, and what stands beside certificates are there for those who ask."""
 
     def wants(bit):
         return bool(settings >> bit & 1)
@@ -76,7 +85,11 @@ def server_config(settings):
     if wants(9) or wants(5):
         options["tickets"] = TICKET_KEYS
     if wants(7):
-        options.update(max_early_data=EARLY_DATA_MAX, replay=SharedRegister(20000, 64))
+        register = local = SharedRegister(20000, 64)
+        if wants(8):
+            register = AwaitedRegister(local, local.identity, bytes(32), local.keeps, 1000)
+            register.up = True
+        options.update(max_early_data=EARLY_DATA_MAX, replay=register)
     if wants(12 if wants(4) else 13):
         options.update(client_auth="require", verify_client=trust, certificate_compression=COMPRESSIONS)
     if wants(14):
@@ -212,11 +225,14 @@ class Watched:
     def receive_bytes(self, data):
         before = self.inner.failure
         events = self.inner.receive_bytes(data)
-        while events and events[-1][0] in (WAIT_POLICY, WAIT_SIGN, WAIT_CERTIFICATE) and not self.inner.failure:
+        waits = (WAIT_POLICY, WAIT_SIGN, WAIT_CERTIFICATE, WAIT_REGISTER)
+        while events and events[-1][0] in waits and not self.inner.failure:
             if events[-1][0] == WAIT_POLICY:
                 event = self.inner.decide()
             elif events[-1][0] == WAIT_CERTIFICATE:
                 event = self.inner.show(fitting(*self.inner.certificate_request))
+            elif events[-1][0] == WAIT_REGISTER:
+                event = self.inner.tell(FRESH)
             else:
                 event = self.inner.give_signature(self.inner.signer.answer(*self.inner.to_sign))
             events += [(event, b""), *self.inner.receive_bytes(b"")]

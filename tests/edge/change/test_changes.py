@@ -38,6 +38,7 @@ def parse(text):
         ("match = {}", 'match = {}\npush = true', "1 route changed"),
         ("match = {}", 'match = { path = "/x" }', "1 route added, 1 route removed"),
         ("[[upstream]]", '[tls]\nmax_version = "1.2"\n[[upstream]]', "tls.max_version changed"),
+        ("[[upstream]]", "[fleet]\nsecret_files = ['s']\nredis = ['127.0.0.1:1']\n[[upstream]]", "fleet added"),
         ("[[upstream]]", '[[handoff]]\nname = "p"\nsocket = "unix:/x/p"\n[[upstream]]', "1 handoff added"),
     ],
 )

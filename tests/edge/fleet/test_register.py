@@ -3,6 +3,7 @@ what waits for them."""
 
 import asyncio
 import contextlib
+import socket
 import time
 
 import pytest
@@ -402,6 +403,37 @@ def test_what_its_user_must_be_allowed_in_a_cluster(make, tmp_path):
             node.call("ACL", "SETUSER", "edge", "reset", "on", ">let me in", *ALLOWED, "+cluster|slots", "+command")
             async with hosts(1, *make(node, mode="cluster", username="edge", password_file="password")) as host:
                 assert await host.answers("a", "a") == [FRESH, SEEN]
+
+    run(go)
+
+
+def test_sentinels_of_which_some_are_silent(make, server, tmp_path):
+    """One that takes connections and says nothing is passed over, however often it is the first to be asked."""
+
+    async def go():
+        with socket.socket() as silent, redis_server.sentinel(tmp_path, server, "edge") as told:
+            silent.bind(("127.0.0.1", 0))
+            silent.listen()
+            address = f"127.0.0.1:{silent.getsockname()[1]}"
+            async with hosts(1, *make(address, told, mode="sentinel")) as host:
+                assert await host.answers("a", "a") == [FRESH, SEEN]
+
+    run(go)
+
+
+def test_a_clock_that_was_wrong(make, server, monkeypatch):
+    """Entries expire by Redis's clock: when it is right again, what was taken is not relied on any more."""
+
+    async def go():
+        async with hosts(1, *make(server)) as host:
+            since = host.awaited.local.since
+            monkeypatch.setattr(register, "_now", lambda: int(time.time() * 1000) + 2000)
+            await host.up(False)
+            assert "clock and this host's differ by 2.0 s" in host.said[0][1]
+            monkeypatch.undo()
+            monkeypatch.setattr(register, "PROBE_SECONDS", 0.05)
+            await host.up()
+            assert host.awaited.local.since > since
 
     run(go)
 

@@ -1,6 +1,7 @@
 """The master's PID file. One that a master left who was killed is no hindrance, whoever has its number by now."""
 
 import os
+import tempfile
 from pathlib import Path
 
 from gunicorn.pidfile import Pidfile
@@ -17,9 +18,18 @@ class PidFile(Pidfile):  # type: ignore[misc]  # gunicorn has no types
         return pid if pid is None or pid == os.getpid() or _is_master(pid) else None
 
     def take(self, pid: int) -> None:
-        """Is this process's from now on, whoever had it before. Raises RuntimeError or OSError."""
-        Path(self.fname).unlink(missing_ok=True)
-        self.create(pid)
+        """Is this process's from now on, whoever had it before: at no moment it is missing. Raises OSError."""
+        fd, beside = tempfile.mkstemp(dir=Path(self.fname).parent)
+        try:
+            os.write(fd, b"%d\n" % pid)
+            os.fchmod(fd, 0o644)
+            Path(beside).replace(self.fname)
+        except OSError:
+            Path(beside).unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(fd)
+        self.pid = pid
 
 
 def moved(held: PidFile | None, wanted: Path | None, pid: int, *, succeeds: bool) -> PidFile | None:

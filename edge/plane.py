@@ -39,6 +39,7 @@ from edge.change.material import Material
 from edge.clients import ClientTrust
 from edge.early_data import EarlyData
 from edge.fleet import link as links
+from edge.fleet import settings as fleets
 from edge.fleet.link import Link
 from edge.fleet.settings import EARLY_DATA
 from edge.handshake import WRAPPER, Handshakes
@@ -639,4 +640,6 @@ def warnings(prepared: Prepared) -> Sequence[str]:
         log = settings.tls.key_log
         clients = ", ".join(map(str, log.clients))
         found.append(f"{settings.file}: tls.key_log: the secrets of connections from {clients} go to {log.path}")
+    if settings.fleet and settings.fleet.password_file and (plain := fleets.in_the_clear(settings.fleet)):
+        found.append(f"{settings.file}: fleet.redis: the password goes to {', '.join(plain)} in the clear; use rediss://")
     return found

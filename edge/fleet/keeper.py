@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from edge.fleet.agreement import Agreement
 from edge.fleet.link import Client, Link
-from edge.fleet.wrapping import WrappedError, unwrap, wrap
+from edge.fleet.wrapping import unwrap, wrap
 from edge.logs.errorlog import one_line
 from edge.processes import channel
 from edge.processes.channel import Channel
@@ -120,7 +120,7 @@ class Keeper:
         try:
             async with asyncio.timeout(ATTEMPT_SECONDS):
                 await self._try(change)
-        except (*FAILURES, FleetError, WrappedError) as e:
+        except (*FAILURES, FleetError, ValueError, TypeError) as e:  # the last two: an answer that is none of Redis's
             await self.close()
             text = str(e) or ("no answer in time" if isinstance(e, TimeoutError) else type(e).__name__)
             raise FleetError(one_line(text)[:ERROR_MOST]) from None

@@ -1,6 +1,7 @@
 """A fleet as settings: where its Redis is, who may read what is kept there, and what is shared."""
 
 import dataclasses
+import ipaddress
 import re
 from pathlib import Path
 from typing import Final
@@ -140,6 +141,18 @@ class Fleet:
 def check(fleet: Fleet, at: Place) -> ConfigError | None:
     """What does not fit together in the table."""
     return _check_redis(fleet, at) or _check_tls(fleet, at) or _check_rest(fleet, at)
+
+
+def in_the_clear(fleet: Fleet) -> list[str]:
+    """The addresses of Redis on other hosts that are not spoken to in TLS."""
+    return [str(server) for server in fleet.redis if not (server.path or server.tls or _is_loopback(server.host))]
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _check_redis(fleet: Fleet, at: Place) -> ConfigError | None:

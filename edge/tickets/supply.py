@@ -182,8 +182,8 @@ class Supply:
             for letter, body in line.receive() if line is not None else ():
                 contact.spoke = now
                 self._heard(letter, body, source, work.link, contact)
-        except (ChannelError, ValueError, KeyError, TypeError) as e:
-            self._log("error", f"the process that keeps the fleet's keys is ended: it said {one_line(str(e))}")
+        except Exception as e:  # it reads what others have written: nothing that it says may end the master
+            self._log("error", f"the process that keeps the fleet's keys is ended: it said {one_line(str(e))[:200]}")
             self._companion.stop()
         if now > contact.spoke + work.poll / 1000 + SILENCE_SECONDS:
             self._fail(contact)

@@ -7,7 +7,9 @@ import json
 import os
 import re
 import socket
+import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -124,6 +126,29 @@ def test_something_else_stands_there(make, redis, what):
     with pytest.raises(FleetError, match=r"secret_files|edge has written"):
         polled(make())
     assert redis.call("GET", KEY) == what
+
+
+THREE_THINGS = b"*3\r\n$-1\r\n$1\r\nx\r\n$1\r\ny\r\n"
+NO_REDIS = [b"$1\r\nx\r\n", THREE_THINGS, b"*0\r\n", b":7\r\n", b"+\r\n", b"HTTP/1.1 400\r\n\r\n"]
+
+
+@pytest.mark.parametrize("said", NO_REDIS)
+def test_who_answers_is_no_redis(make, said):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        def serve():
+            connection, _ = listening.accept()
+            with connection:
+                connection.settimeout(SECONDS)
+                with contextlib.suppress(OSError):
+                    while data := connection.recv(65536):
+                        connection.sendall(said if b"EVAL" in data else b"+OK\r\n" * data.count(b"\r\n*") + b"+OK\r\n")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        server = SimpleNamespace(url=f"redis://127.0.0.1:{listening.getsockname()[1]}")
+        with pytest.raises(FleetError):
+            polled(make(server))
+        thread.join(SECONDS)
 
 
 def test_it_is_no_string(make, redis):

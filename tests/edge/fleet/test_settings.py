@@ -4,7 +4,7 @@ import pytest
 
 from edge import config
 from edge.errors import ConfigError
-from edge.fleet.settings import RedisServer
+from edge.fleet.settings import RedisServer, in_the_clear
 from edge.schema import write_table
 
 REST = (
@@ -104,6 +104,22 @@ def test_keys_have_one_source():
         config.parse('[tls.tickets]\nsecret_file = "s"\ndirectory = "d"\n' + REST, "edge.toml")
     assert parse(LEAST + 'share = ["early-data"]', 'directory = "d"').fleet
     assert parse(LEAST + 'share = ["early-data"]', 'secret_file = "s"').fleet
+
+
+@pytest.mark.parametrize(
+    ("servers", "clear"),
+    [
+        (["127.0.0.1:1"], []),
+        (["[::1]:1"], []),
+        (["localhost:1"], []),
+        (["unix:/r"], []),
+        (["rediss://a:1"], []),
+        (["a:1"], ["redis://a:1"]),
+        (["10.0.0.1:1"], ["redis://10.0.0.1:1"]),
+    ],
+)
+def test_where_a_password_can_be_overheard(servers, clear):
+    assert in_the_clear(parse(f'secret_files = ["s"]\nredis = {servers}').fleet) == clear
 
 
 def test_it_is_shown_as_it_was_written():

@@ -198,6 +198,8 @@ def test_never_reached(fleet, clock):
         (b"?", b"{}"),
         (keeper.HEARD, b"no JSON"),
         (keeper.HEARD, b"[]"),
+        (keeper.HEARD, b"[" * 20_000),
+        (keeper.HEARD, b'{"document": null, "offset": Infinity, "secret": 0}'),
         (keeper.HEARD, b'{"document": {"version": 1}, "offset": 0, "secret": 0}'),
         (keeper.HEARD, b'{"document": {"version": 1, "epoch": 0, "keys": []}, "offset": 0, "secret": 0}'),
         (keeper.HEARD, b'{"document": null, "offset": "x", "secret": 0}'),

@@ -14,23 +14,15 @@ from libc.errno cimport EINPROGRESS, EINTR, errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
-from posix.unistd cimport read
 
+from bench.clock cimport Clock
+from bench.frames cimport stream_ends
 from bench.histogram cimport Histogram
 from cext.base.buffer cimport Bytes, bytes_append, bytes_consume, bytes_free, queue_append
 from cext.base.timers cimport Timer, timer_init
 from cext.http.h1_reader cimport (
-    BODY_DATA,
-    BODY_END,
-    BODY_ERROR,
-    BODY_MORE,
-    BodyReader,
-    body_begin,
-    body_eof,
-    body_free,
-    body_next,
-    find_head_end,
-    parse_response,
+    BODY_DATA, BODY_END, BODY_ERROR, BODY_MORE, BodyReader, body_begin, body_eof, body_free, body_next,
+    find_head_end, parse_response,
 )
 from cext.http.message cimport METHOD_GET, Head, Limits
 from cext.lib.linux cimport (
@@ -59,7 +51,7 @@ from cext.lib.linux cimport (
     socklen_t,
     timespec,
 )
-from cext.net.loop cimport Loop, Watcher
+from cext.net.loop cimport Loop
 from cext.net.stream cimport IO_AGAIN, IO_ERROR, Stream
 from cext.tls.config cimport ClientConfig
 from cext.tls.connection cimport (
@@ -77,16 +69,6 @@ cdef extern from "<sys/socket.h>" nogil:
     enum:
         SO_RCVBUF
 
-cdef extern from "<sys/timerfd.h>" nogil:
-    enum:
-        TFD_NONBLOCK
-        TFD_CLOEXEC
-    struct itimerspec:
-        timespec it_interval
-        timespec it_value
-    int timerfd_create(int clock, int flags)
-    int timerfd_settime(int fd, int flags, const itimerspec *value, itimerspec *old)
-
 cdef enum:
     SCRATCH = 256 * 1024
     RECORD_MAX = 5 + 16384 + 256        # a part of one may wait for its rest
@@ -96,11 +78,6 @@ cdef enum:
     SLOW_READ = 1024                    # bytes at a time
     SLOW_BUFFER = 4096                  # what the kernel may take of a slow reader's input
     ERROR_KINDS_MAX = 50
-    FRAME_HEADER = 9
-    FRAME_HEADERS = 1                   # FRAME_DATA is 0
-    FRAME_RST_STREAM = 3
-    FRAME_GOAWAY = 7
-    FLAG_END_STREAM = 1
 
 cdef enum Mode:
     HANDSHAKE = 0
@@ -365,24 +342,13 @@ cdef class Session(Stream):
         self.on_response()
 
     cdef void take_frames(self, const uint8_t *p, size_t n) noexcept:
-        """Waits for the end of the one stream of a connection of HTTP/2 (RFC 9113, section 4.1)."""
-        cdef size_t length
-        cdef int kind
-        cdef bint ends = False
-        if bytes_append(&self.head, p, n) < 0:
-            self.fail("out of memory")
-            return
-        while self.head.len >= FRAME_HEADER and not ends:
-            length = (self.head.data[0] << 16 | self.head.data[1] << 8 | self.head.data[2]) + FRAME_HEADER
-            if self.head.len < length:
-                return
-            kind = self.head.data[3]
-            if kind == FRAME_GOAWAY or kind == FRAME_RST_STREAM:
-                self.fail("http/2: the server ends the stream or the connection")
-                return
-            ends = kind <= FRAME_HEADERS and self.head.data[4] & FLAG_END_STREAM
-            bytes_consume(&self.head, length)
-        if ends:
+        """Waits for the end of the one stream of a connection of HTTP/2."""
+        cdef int ends = -1
+        if bytes_append(&self.head, p, n) == 0:
+            ends = stream_ends(&self.head)
+        if ends < 0:
+            self.fail("http/2: the server ends the stream or the connection")
+        elif ends:
             bytes_free(&self.head)
             self.on_response()
 
@@ -516,33 +482,6 @@ cdef class Session(Stream):
             return -1
         bytes_consume(&self.tls.out, self.tls.out.len)
         return 0
-
-
-cdef class Clock(Watcher):
-    """Tells a Generator every PACE_US that time has gone on: the loop's own timers are too coarse for that."""
-
-    cdef Generator owner
-
-    def __init__(self, Generator owner):
-        cdef itimerspec every
-        memset(&every, 0, sizeof(every))
-        every.it_interval.tv_nsec = every.it_value.tv_nsec = PACE_US * 1000
-        self.owner = owner
-        self.loop = owner.loop
-        self.fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)
-        if self.fd < 0 or timerfd_settime(self.fd, 0, &every, NULL) < 0 or self.loop.register(self, EPOLLIN | <uint32_t> EPOLLET) < 0:
-            raise OSError(errno, "timerfd")
-
-    cdef void on_event(self, uint32_t events) noexcept:
-        cdef uint64_t expiries
-        if read(self.fd, &expiries, sizeof(expiries)) > 0:      # it goes on once it is read
-            self.owner.begin_due()
-
-    def stop(self):
-        if self.fd >= 0:
-            self.loop.unregister(self)
-            os.close(self.fd)
-            self.fd = -1
 
 
 cdef class Generator:
@@ -731,7 +670,7 @@ cdef class Generator:
             self.measuring = self.mode != REQUESTS
             if self.one_request and self.period_us:
                 self.due = self.started
-                self.clock = Clock(self)
+                self.clock = Clock(self.loop, PACE_US, self._due)
             else:
                 for i in range(self.concurrency):
                     self.open_session()
@@ -816,6 +755,9 @@ cdef class Generator:
             self.busy += 1
             s.request(now)
 
+    def _due(self):
+        self.begin_due()
+
     cdef void begin_due(self) noexcept:
         """The requests that the clock asks for by now, as far as connections are free."""
         cdef uint64_t now = now_us()
@@ -843,7 +785,7 @@ cdef class Generator:
         self.begin_measuring()
         if self.period_us:
             self.due = self.started
-            self.clock = Clock(self)
+            self.clock = Clock(self.loop, PACE_US, self._due)
         ready, self.waiting = self.waiting, []
         for s in ready:
             if s.phase != RESTING:

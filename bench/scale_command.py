@@ -104,13 +104,13 @@ CHARTS: dict[str, tuple[str, tuple[tuple[str, str, dict[str, tuple[str, str, flo
                 "request": ("connections_h1", "request_us", 1),
                 "handshake": ("connections_h1", "last_handshake_us", 1),
             }),
-            ("A request beside them waits", "µs", {
-                "median": ("connections_h1", "request_wait_median_us", 1),
-                "99 %": ("connections_h1", "request_wait_p99_us", 1),
+            ("Handshake of each, with a request", "CPU µs", {
+                "HTTP/1.1": ("connections_h1", "accept_us", 1),
+                "HTTP/2": ("connections_h2", "accept_us", 1),
             }),
-            ("Drain", "seconds", {
-                "HTTP/1.1": ("connections_h1", "drain_wall_s", 1),
-                "HTTP/2": ("connections_h2", "drain_wall_s", 1),
+            ("Drain of all", "CPU ms", {
+                "HTTP/1.1": ("connections_h1", "drain_worker_s", 1000),
+                "HTTP/2": ("connections_h2", "drain_worker_s", 1000),
             }),
         ),
     ),

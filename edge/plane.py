@@ -458,11 +458,11 @@ class Signers:
         self._begin(serving)
 
     def _begin(self, serving: Serving) -> None:
-        if self._started or any(hasattr(s, "start") for s in serving.signers()):
+        if self._started or any(hasattr(s, "start") for s in serving.few.signers):
             self._plane.guest.run_coroutine(self._exchange(serving), lambda task: task.result())
 
     async def _exchange(self, serving: Serving) -> None:
-        now = [s for s in serving.signers() if hasattr(s, "start")]
+        now = [s for s in serving.few.signers if hasattr(s, "start")]
         before, self._started = self._started, now
         for signer in now:
             if not any(signer is one for one in before):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import re
 import resource
 import signal
@@ -18,13 +19,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from bench.peers import ROOT
-from bench.processes import BenchError, Process, accepts, free_port, tree, wait_until
+from bench.processes import BenchError, Process, accepts, tree, wait_until
 from bench.scale import meter
 
 START_SECONDS = 1800.0
 PATIENCE = 120.0  # seconds beyond its planned time that a client may take
 PROBE_SECONDS = 0.005
 WORKER = "edge: worker"
+CPUCLOCK_SCHED = 2  # of a process by its id: what clock_getcpuclockid(3) gives, at the scheduler's grain
 METER = "bench_scale_meter"  # the module of that policy
 PORT = "@PORT@"  # stands for it in configurations
 
@@ -39,13 +41,11 @@ class Machine:
 
 
 def own_cpu(pid: int) -> float:
-    """CPU seconds of one process's living threads."""
-    found = 0
-    with contextlib.suppress(OSError):
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            with contextlib.suppress(OSError):
-                found += int((task / "schedstat").read_text().split()[0])
-    return found / 1e9
+    """CPU seconds of one process, threads that have ended included; 0 when it has ended itself."""
+    try:
+        return time.clock_gettime(~pid << 3 | CPUCLOCK_SCHED)
+    except OSError:
+        return 0.0
 
 
 def memory(pid: int) -> dict[str, int]:
@@ -53,6 +53,16 @@ def memory(pid: int) -> dict[str, int]:
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     sizes = {name.lower(): int(kib) for name, kib in re.findall(r"^(\w+):\s+(\d+) kB", text, re.M)}
     return {"pss": sizes["pss"], "rss": sizes["rss"], "own": sizes["private_clean"] + sizes["private_dirty"]}
+
+
+def quiet_port() -> int:
+    """A free one that no client's connection takes until edge listens on it, however many there are."""
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for port in random.sample(range(min(10_000, first - 1000), first), 100):
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind(("127.0.0.1", port))
+            return port
+    raise BenchError("no port is free below those of clients")
 
 
 def title(pid: int) -> str:
@@ -75,13 +85,13 @@ def handshake(port: int, name: str, seconds: float) -> bytes:
 class Edge:
     """edge, serving `text` with PORT filled in. Times are seconds of CPU unless a name says "wall"."""
 
-    def __init__(self, machine: Machine, name: str, text: str, *, workers: int = 1) -> None:
+    def __init__(self, machine: Machine, name: str, text: str, *, workers: int = 1, server: str = "") -> None:
         self.machine = machine
-        self.port = free_port()
+        self.port = quiet_port()
         self.file = machine.directory / f"{name}.toml"
         # A path of a Unix socket is short.
         self._admin = machine.directory / "admin.sock"
-        head = f'[server]\nworkers = {workers}\nadmin = "unix:{self._admin}"\ndrain_timeout = "30s"\n'
+        head = f'[server]\nworkers = {workers}\nadmin = "unix:{self._admin}"\ndrain_timeout = "30s"\n{server}'
         (machine.directory / f"{METER}.py").write_text(Path(meter.__file__).read_text())
         text += f'[[route]]\nmatch = {{ host = ["{meter.HOST}"] }}\nupstream = "backend"\nhooks = "{METER}:Policy"\n'
         self.file.write_text(head + text.replace(PORT, str(self.port)))

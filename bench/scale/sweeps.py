@@ -26,7 +26,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 ASKED = 1000  # names or URLs that the clients of a point ask for, for each second of a reading
 SPARE = 2000  # descriptors that a process keeps for other things than connections
 CONNECTIONS_OF_A_CLIENT = 20_000  # to one address and port: the kernel has some 28,000 ports for them
-SETTLE_SECONDS = 1.0
+SETTLE_SECONDS = 1.0  # at most
 BESIDE = 500  # requests per second beside idle connections
 
 
@@ -42,6 +42,10 @@ class Setting:
     @property
     def asked(self) -> int:
         return max(100, round(ASKED * self.seconds))
+
+    def settle(self) -> None:
+        """Lets what goes on beside come to its end."""
+        time.sleep(min(SETTLE_SECONDS, self.seconds))
 
 
 def configuration(setting: Setting, certificates: str, routes: str, *, address: str = "127.0.0.1") -> str:
@@ -64,7 +68,8 @@ def certificates(setting: Setting, count: int) -> Point:
     """`count` certificates of one listener, and handshakes for names spread over all of them."""
     setting.certificates.make(count)
     machine = setting.machine
-    edge = Edge(machine, "certificates", configuration(setting, setting.certificates.tables(count), ANY))
+    text = configuration(setting, setting.certificates.tables(count), ANY)
+    edge = Edge(machine, "certificates", text, server=f'certificate_check = "{max(1, round(setting.seconds))}s"\n')
     found = checked(edge)
     names = machine.directory / "names.txt"
     names.write_text("\n".join(site.certificate_name(i) for i in picked(count, setting.asked)))
@@ -143,7 +148,7 @@ def sizes(edge: Edge) -> Point:
 
 
 def idle(setting: Setting, edge: Edge) -> Point:
-    time.sleep(SETTLE_SECONDS)
+    setting.settle()
     found = edge.idle(2 * setting.seconds)
     return {"idle_master_ms": found["master"] * 1e3, "idle_worker_ms": found["worker"] * 1e3}
 
@@ -180,11 +185,11 @@ def connections(setting: Setting, count: int, options: list[str]) -> Point:
     text = configuration(setting, setting.certificates.tables(1), ANY, address="0.0.0.0")
     with Edge(machine, "connections", text, workers=workers) as edge:
         serving.load(machine, edge, ["--mode", "handshake", "--count", "200"])
-        time.sleep(SETTLE_SECONDS)
+        setting.settle()
         own, kernel, used = own_memory(edge), kernel_memory(), edge.workers_cpu()
         with held(machine, edge, count, min(files - SPARE, CONNECTIONS_OF_A_CLIENT), options):
             found: Point = {"workers": workers, "accept_us": (edge.workers_cpu() - used) / count * 1e6}
-            time.sleep(SETTLE_SECONDS)
+            setting.settle()
             found["connection_bytes"] = (own_memory(edge) - own) * 1024 / count
             # Each has two ends in this kernel.
             found["kernel_bytes"] = (kernel_memory() - kernel) / count / 2

@@ -168,18 +168,21 @@ cdef class ServerConfig:
         self.set_early_data(max_early_data, early_window, replay)
         self.exact = {}
         self.wildcard = {}
-        self.default = tuple(c for i, c in enumerate(self.credentials)
-                             if i == 0 or c.chain == self.credentials[0].chain
-                             or set(c.names) & set(self.credentials[0].names))
+        first = self.credentials[0] if self.credentials else None
+        of_first = frozenset(first.names) if first is not None else frozenset()
+        default = []
         # Wildcards are found by what follows their label: a handshake looks up at most two names.
         for i, credential in enumerate(self.credentials):
             if i % TOGETHER == 0:
                 with nogil:             # other threads have their turn: there may be a loop that waits
                     pass
+            if credential is first or credential.chain == first.chain or not of_first.isdisjoint(credential.names):
+                default.append(credential)
             for name in credential.names:
                 index = self.wildcard if name.startswith("*.") else self.exact
                 key = name.removeprefix("*.").encode()
                 index[key] = (*index.get(key, ()), credential)
+        self.default = tuple(default)
 
     cdef int set_client_auth(self, str mode, object verify, object authorities, object schemes) except -1:
         if mode not in CLIENT_AUTH:

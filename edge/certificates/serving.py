@@ -49,6 +49,7 @@ class Serving:
         """How many were not there before."""
         self.identities: tuple[Identity, ...]
         self._credentials: list[Credentials]
+        self.few: _Few
         self._options = options
         if before is not None and identities is before.identities:
             # Nothing is looked at: what is touched becomes this process's own memory, which was all processes'.
@@ -63,6 +64,7 @@ class Serving:
             self.new = sum(not kept for _, kept, _ in found)
             self.identities = tuple(_without_keys(identity) for identity, _, _ in found)
             same = before is not None and _same(before._credentials, self._credentials)
+        self.few = before.few if before is not None and same else _Few.among(self.identities, self._credentials)
         self.configs: Mapping[Any, Any] = (
             before.configs
             if before is not None and same and before._options == options
@@ -79,25 +81,39 @@ class Serving:
         self._listeners = [(living if one is made else one, which) for one, which in self._listeners]
         living.tls = made.tls
 
-    def signers(self) -> list[Any]:
-        """What signs for keys that are somewhere else."""
-        return [credential.signer for credential in _flat(self._credentials) if credential.signer is not None]
-
     def prepare(self, changed: Mapping[int, Identity]) -> "Replacement":
         """Other certificates for some of the identities, by their index. Raises what makes them unusable."""
         credentials, identities = list(self._credentials), list(self.identities)
         for i, identity in changed.items():
             credentials[i] = self._make_credentials(identity, self._credentials[i])
             identities[i] = _without_keys(identity)
-        return Replacement(self, tuple(identities), credentials, self._make_configs(_flat(credentials)))
+        few = _Few.among(identities, credentials)
+        return Replacement(self, tuple(identities), credentials, few, self._make_configs(_flat(credentials)))
 
     def use(self, replacement: "Replacement") -> None:
         self.identities, self._credentials = replacement.identities, replacement.credentials
-        self.configs = replacement.configs
+        self.few, self.configs = replacement.few, replacement.configs
         for listener, which in self._listeners:
             listener.tls = self.configs[which]
         if self.replaced is not None:
             self.replaced()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class _Few:
+    """Of many certificates those that something is done about again and again."""
+
+    signers: tuple[Any, ...]
+    """What signs for keys that are somewhere else."""
+    fetched: tuple[int, ...]
+    """The indices of those whose OCSP responses are fetched."""
+
+    @classmethod
+    def among(cls, identities: Sequence[Identity], credentials: Sequence[Credentials]) -> "_Few":
+        return cls(
+            signers=tuple(one.signer for one in _flat(credentials) if one.signer is not None),
+            fetched=tuple(i for i, identity in enumerate(identities) if identity.responders),
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -107,6 +123,7 @@ class Replacement:
     serving: Serving
     identities: tuple[Identity, ...]
     credentials: list[Credentials]
+    few: "_Few"
     configs: Mapping[Any, Any]
 
     def commit(self) -> None:
@@ -129,7 +146,9 @@ class _Known:
             if identity is known:
                 return known, credentials, ()
             if _is_same(identity, known):
-                kept = dataclasses.replace(known, at=identity.at, asked=identity.asked, warnings=identity.warnings)
+                kept = known
+                if (identity.at, identity.asked, identity.warnings) != (known.at, known.asked, known.warnings):
+                    kept = dataclasses.replace(known, at=identity.at, asked=identity.asked, warnings=identity.warnings)
                 return kept, credentials, ()
         return identity, (), self._keys.get(identity.public_key, ())
 

@@ -121,9 +121,9 @@ class Staples:
 
     def look(self) -> None:
         """Uses what has come since the last time."""
-        fetched = {i: identity for i, identity in enumerate(self._serving.identities) if identity.responders}
         changed = {}
-        for i, identity in fetched.items():
+        for i in self._serving.few.fetched:
+            identity = self._serving.identities[i]
             path = self._cache.path(identity.chain[0])
             stamp = _stamp(path)
             if stamp == self._seen.get(path):

@@ -94,11 +94,11 @@ def test_taken(edge, asked, seen, kind):
 @pytest.mark.parametrize(
     ("verdict", "cause"), [(SEEN, "replayed"), (DOWN, "register_down"), (LATE, "register_late")]
 )
-def test_not_taken(edge, asked, seen, kind, verdict, cause):
+def test_not_taken(edge, seen, kind, verdict, cause):
     session = session_of(edge.port, alpn=kind.protocol)
     with kind(edge, session) as client:
         client.ask(("GET", "/f/a"))
-        answer(edge, asked.next(), verdict)
+        answer(edge, edge.register.asker.next(), verdict)
         assert not client.client.flight()
         client.client.confirm()
         refused(edge, cause)

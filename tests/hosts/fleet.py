@@ -255,7 +255,7 @@ class Crowd:
         command = [sys.executable, "-m", "tests.hosts.crowd", self.fleet.authority.file, *self.addresses]
         self._own = self.fleet.start(command, self._log, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for address in self.addresses:
-            loop = f'while [ ! -e "{self._stop}" ]; do "$@"; sleep 1; done'
+            loop = f'while [ ! -e "{self._stop}" ]; do "$@"; sleep 2; done'
             for words in h2load(address), wrk(address):
                 self._others.append(self.fleet.start(["sh", "-c", loop, "sh", *words], self._log_of(words[0], address)))
         wait_until(lambda: self.report()["served"].get("websocket", 0) >= len(self.addresses), 60, "load")
@@ -310,7 +310,7 @@ def h2load(address: str, requests: int = 400) -> list[str]:
 
 def wrk(address: str) -> list[str]:
     """Kept connections of HTTP/1.1 that are never idle; for a second, or nobody else had any of this machine."""
-    return [peer("wrk"), "-t", "1", "-c", "4", "-d", "1s", f"https://{address}/1k"]
+    return [peer("wrk"), "-t", "1", "-c", "2", "-d", "1s", f"https://{address}/1k"]
 
 
 def h2load_requests(said: str) -> int:

@@ -25,9 +25,9 @@ def test_what_is_used(fleet, deployed, host):
     for name, begin in LIBRARIES[host].items():
         assert told[name].startswith(begin), told
     # And so it is: what a worker runs, and what it has mapped.
-    worker = fleet.hosts.ssh(host, "pgrep --full 'edge: worker' | head -n1").stdout.strip()
+    worker = fleet.hosts.ssh(host, "pgrep --full '^edge: worker' | head -n1").stdout.strip()
     assert LIBRARIES[host]["python"].rstrip(".") in fleet.hosts.ssh(host, f"readlink /proc/{worker}/exe").stdout
-    libraries = "grep -o '/[^ ]*lib\\(crypto\\|25519\\)[^ ]*'"
+    libraries = "grep -o '/usr/lib/[^ ]*lib\\(crypto\\|25519\\)[^ ]*'"
     mapped = fleet.hosts.ssh(host, f"{libraries} /proc/{worker}/maps | sort -u").stdout
     assert re.search(r"(?m)^/usr/lib/x86_64-linux-gnu/libcrypto\.so\.3$", mapped), mapped
     assert ("lib25519" in mapped) == (told["x25519"] == "lib25519"), mapped

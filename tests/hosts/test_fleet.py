@@ -23,7 +23,7 @@ def config(fleet):
 
 
 def workers(fleet, host: str) -> list[str]:
-    return sorted(fleet.hosts.ssh(host, "pgrep --full 'edge: worker'").stdout.split())
+    return sorted(fleet.hosts.ssh(host, "pgrep --full '^edge: worker'").stdout.split())
 
 
 def file_of(fleet, host: str) -> str:

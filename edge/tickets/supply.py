@@ -33,13 +33,15 @@ if TYPE_CHECKING:
     from edge.change.generation import Generation
     from edge.worker import EdgeWorker
 
-LOOK_SECONDS: Final = 2.0
+LOOK_SECONDS: Final = 1.0
 """Between two looks at a directory. What is there has to be the same twice: files may be on their way."""
 FAILURES_TO_LOSE: Final = 2
 """In a row: one may be a failover."""
 SILENCE_SECONDS: Final = 30.0
 """Of the companion, beyond a poll: then it is ended, and another one started."""
-ASKED_STEP_SECONDS: Final = 0.1
+STEP_SECONDS: Final = 0.1
+BEGIN_SECONDS: Final = 5.0
+"""For the first answer of Redis."""
 ASKED_SECONDS: Final = 30.0
 """For a rotation to be in Redis."""
 LATE_SECONDS: Final = 60.0
@@ -144,7 +146,13 @@ class Supply:
         if isinstance(source, Delivered | Files):
             self._tell(generation.number, rotation, source, workers)
         self._conclude(source)
-        return time.monotonic() + ASKED_STEP_SECONDS if self._asked else math.inf
+        return self._next()
+
+    def _next(self) -> float:
+        """Somebody waits, or tickets are given that other hosts do not open yet: look often."""
+        now, contact = time.monotonic(), self.contact
+        begins = contact is not None and contact.heard is None and now < contact.began + BEGIN_SECONDS
+        return now + STEP_SECONDS if self._asked or begins else math.inf
 
     def stop(self) -> None:
         """The master ends."""

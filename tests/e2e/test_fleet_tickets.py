@@ -449,10 +449,11 @@ def test_keys_from_a_directory(tmp_path, pki, nginx):
         one, other = hosts
         before = one.sealing()
         with Clients(hosts):
-            for i, host in enumerate(hosts):
+            for i in range(len(hosts)):
                 part = tmp_path / f"keys{i}" / ".3"
                 part.write_bytes(b"3" * 48)
                 part.rename(part.with_name("3"))
+            for host in hosts:
                 host.wait(lambda host=host: host.sealing() != before, "seals with the next key")
             assert one.sealing() == other.sealing()
             (tmp_path / "keys0" / "4").write_bytes(b"short")

@@ -11,6 +11,7 @@ from bench.peers import ROOT
 from bench.profile_command import profile
 from bench.scale_command import scale
 from bench.traces_command import traces
+from bench.tuning_command import tuning
 from bench.waiting_command import waiting
 
 
@@ -26,6 +27,7 @@ main.add_command(profile)
 main.add_command(waiting)
 main.add_command(hooks)
 main.add_command(traces)
+main.add_command(tuning)
 main.add_command(scale)
 main.add_command(early)
 

@@ -46,7 +46,8 @@ def test_playbooks_are_in_order(tmp_path):
 
 
 def test_ansible_lint_is_content(tmp_path):
-    done = run(tmp_path, "ansible-lint", "--strict", "--format", "brief")
+    # Its syntax check is half of its time, and the test above.
+    done = run(tmp_path, "ansible-lint", "--strict", "--format", "brief", "--skip-list", "syntax-check")
     assert done.returncode == 0, done.stdout
     assert "'production' was required, and it passed" in " ".join(done.stdout.split()), done.stdout
 

@@ -294,6 +294,8 @@ class Hosts:
             "PATH": f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}",
             "ANSIBLE_INVENTORY": str(self.inventory),
             "ANSIBLE_HOME": str(self.directory / "ansible"),
+            # Its name is made of the host's alone: two runs' hosts of one name must not share a connection.
+            "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self.directory / "ansible/cp"),
             "ANSIBLE_LOCAL_TEMP": str(self.directory / "ansible/tmp"),
             "ANSIBLE_PIPELINING": "True",
             "ANSIBLE_NOCOLOR": "1",

@@ -14,6 +14,7 @@ import pytest
 
 from edge import demo
 from tests.e2e.processes import alive, free_port, open_files
+from tests.e2e.server import settled
 from tests.edge.server import Load, Origin, until
 
 
@@ -433,7 +434,7 @@ def test_a_worker_inherits_nothing_of_one_that_is_dead(edge):
         return next((pid for pid, title in edge.workers().items() if title.startswith(f"edge: worker {slot} ")), 0)
 
     edge.start()
-    before = open_files(of(0))
+    before = settled(lambda: open_files(of(0)))  # it is told to serve, and opens what it needs for that
     for _ in range(3):
         victim = of(1)
         os.kill(victim, signal.SIGKILL)

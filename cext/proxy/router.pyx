@@ -5,6 +5,8 @@ then an exact path before a pattern, and the pattern with more literal character
 with methods before one without; then the order of the configuration.
 """
 
+from heapq import merge
+
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.pyport cimport PY_SSIZE_T_MAX
 from libc.stdint cimport UINT32_MAX, UINT64_MAX
@@ -18,6 +20,7 @@ from cext.http.rules import METHODS
 
 cdef enum:
     TOGETHER = 64                           # routes that are entered in one go
+    SORTED_TOGETHER = 512
     SEARCHED_MOST = 16                      # routes that are looked at one after the other
 
 
@@ -135,9 +138,21 @@ cdef size_t host_key(const uint8_t *host, size_t n, uint8_t *key) noexcept nogil
     return n
 
 
+cdef list in_order(routes):
+    """Most specific first; as they come where they are alike. Many are sorted in parts, between which others have turns."""
+    cdef list parts = []
+    if len(routes) <= SORTED_TOGETHER:
+        return sorted(routes, key=Route.specificity)
+    for i in range(0, len(routes), SORTED_TOGETHER):
+        with nogil:
+            pass
+        parts.append(sorted(routes[i:i + SORTED_TOGETHER], key=Route.specificity))
+    return list(merge(*parts, key=Route.specificity))
+
+
 cdef class Paths:
     def __init__(self, routes):
-        self.routes = sorted(routes, key=Route.specificity)
+        self.routes = in_order(routes)
         if len(self.routes) > SEARCHED_MOST:
             self.index_routes()
 
@@ -146,6 +161,9 @@ cdef class Paths:
         self.exact, self.prefixes, self.others = {}, {}, []
         for ranked in enumerate(self.routes):
             route = ranked[1]
+            if ranked[0] % TOGETHER == 0:
+                with nogil:
+                    pass
             before, star, after = route.pattern.partition(b"*")
             if not star:
                 self.exact.setdefault(before, []).append(ranked)
@@ -211,11 +229,13 @@ cdef class Router:
         self.routes = list(routes)
         self.upstreams = dict(upstreams)
         self.bare_routes = {}
+        cdef Route route
         exact, wildcard, anywhere = {}, {}, []
         for i, route in enumerate(self.routes):
             if i % TOGETHER == 0:
                 with nogil:                 # other threads have their turn: there may be a loop that waits
                     pass
+            self.sees_early = self.sees_early or route.early is not None
             if not route.hosts:
                 anywhere.append(route)
             for host in route.hosts:
@@ -224,7 +244,6 @@ cdef class Router:
         self.exact, self.wildcard = by_name(exact), by_name(wildcard)
         self.anywhere = Paths(anywhere)
         self.by_host = bool(self.exact or self.wildcard)
-        self.sees_early = any(route.early is not None for route in routes)
 
     cdef Route bare(self, UpstreamGroup group):
         """A route without anything of its own, for what a hook sends there."""

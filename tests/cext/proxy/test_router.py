@@ -102,25 +102,26 @@ def test_group_needs_a_server():
         UpstreamGroup("g", [])
 
 
-def test_many_routes_of_a_host_are_found_as_few_are():
+@pytest.mark.parametrize(("count", "asked"), [(250, 3000), (2000, 150)])
+def test_many_routes_of_a_host_are_found_as_few_are(count, asked):
     """What is looked up by an index is what looking at one route after the other would give."""
     draw = random.Random(7)
     segments = ("", "a", "b", "ab", "a*", "*", "*b", "b*a")
-    patterns = ["/" + "/".join(draw.choices(segments, k=draw.randint(1, 3))) for _ in range(250)]
+    patterns = ["/" + "/".join(draw.choices(segments, k=draw.randint(1, 3))) for _ in range(count)]
     methods = ((), (), ("GET",), ("POST", "PURGE"), ("BREW",))
     routes = [route(hosts=["h"], path=pattern, methods=draw.choice(methods)) for pattern in patterns]
     most_specific_first = sorted(routes, key=Route.specificity)
     alone = {id(one): Router([one]) for one in routes}
     router = Router(routes)
     found = 0
-    for _ in range(3000):
+    for _ in range(asked):
         path = "/" + "/".join(draw.choices(("", "a", "b", "ab", "ba", "bba", "c"), k=draw.randint(1, 4)))
         method = draw.choice(("GET", "POST", "PURGE", "BREW", "HEAD"))
         fits = (one for one in most_specific_first if alone[id(one)].match(b"h", path.encode(), method))
         expected = next(fits, None)
         assert router.match(b"h", path.encode(), method) is expected, (path, method)
         found += expected is not None
-    assert found > 1000
+    assert found > asked / 3
 
 
 @pytest.mark.parametrize("hosts", [("h",), ("*.h",), ()])

@@ -140,11 +140,10 @@ class Supply:
             self._hear(source, self._work, self.contact)
         if isinstance(source, Files):
             self._look(source)
-        if rotation is None or source is None:
-            return math.inf
-        rotation.turn()  # or secrets that every worker has forgotten would stay here
-        if isinstance(source, Delivered | Files):
-            self._tell(generation.number, rotation, source, workers)
+        if rotation is not None:
+            rotation.turn()  # or secrets that every worker has forgotten would stay here
+            if isinstance(source, Delivered | Files):
+                self._tell(generation.number, rotation, source, workers)
         self._conclude(source)
         return self._next()
 

@@ -302,6 +302,16 @@ def test_a_rotation_that_fails(fleet, clock):
         rotate(fleet)
 
 
+def test_tickets_are_switched_off_while_somebody_waits(fleet, clock):
+    fleet.hears(document())
+    waited = rotate(fleet, wait=True)
+    fleet.generation.number, fleet.generation.prepared.rotation = 2, None
+    clock.now += supplies.ASKED_SECONDS + 1
+    fleet.step()
+    assert "no answer in time" in waited[0].reason
+    assert fleet.companion.starts == 1 and fleet.companion.channel is None
+
+
 def test_there_is_no_fleet(tmp_path, clock):
     put(tmp_path, 1)
     setting = Setting(lambda: files(tmp_path))

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import redis
@@ -16,7 +17,8 @@ SECONDS = 30
 class RedisServer:
     """A redis-server on loopback, without persistence. `config` are lines of redis.conf: {"maxmemory-policy": ...}.
 
-    With `certificate` it speaks TLS alone; with `shown` it wants clients to have one: the test shows that."""
+    With `certificate` it speaks TLS alone; with `shown` it wants clients to have one: the test shows that. `inside`:
+    what its command begins with."""
 
     def __init__(
         self,
@@ -29,7 +31,9 @@ class RedisServer:
         sentinel: bool = False,
         address: str = "127.0.0.1",
         config: dict[str, str] | None = None,
+        inside: Sequence[object] = (),
     ) -> None:
+        self._inside = inside
         self.address, self.port, self.password = address, free_port(), password
         self.directory = directory / f"redis-{self.port}"
         self.directory.mkdir(parents=True)
@@ -68,7 +72,7 @@ class RedisServer:
         file = self.directory / "redis.conf"
         if not file.exists() or not self._sentinel:  # a sentinel writes there
             file.write_text("".join(f"{key} {value}\n" for key, value in self._config.items()))
-        command = [peer("redis-server"), file, *(["--sentinel"] if self._sentinel else [])]
+        command = [*self._inside, peer("redis-server"), file, *(["--sentinel"] if self._sentinel else [])]
         self.process = Process(command, self.directory / "output.log")
         self.process.started(self._answers, SECONDS)
         return self

@@ -53,13 +53,13 @@ def tables(secrets, redis, *, window=WINDOW, tickets=None, **fleet):
 def redis(net, tmp_path_factory):
     server = Redis(net, net.host(REDIS), tmp_path_factory.mktemp("redis"))
     yield server
-    server.stop()
+    server.kill()
 
 
 @pytest.fixture(scope="module")
 def alone(net, redis, secrets, pki, tmp_path_factory):
     """A fleet whose Redis has no replica."""
-    with Fleet(net, tmp_path_factory.mktemp("fleet"), pki, tables(secrets, [redis.address])) as fleet:
+    with Fleet(net, tmp_path_factory.mktemp("fleet"), pki, tables(secrets, [redis.url])) as fleet:
         yield fleet
 
 
@@ -180,6 +180,8 @@ def test_the_same_flight_at_all_hosts_ten_thousand_times(fleet):
 
 def at_once(fleet, tries):
     fleet.backend.early.clear()
+    for server in fleet.servers:  # those of before are counted when they end
+        wait_until(lambda s=server: s.counters()["connections_open"] == 0, 20, "no connections")
     before = [server.counters() for server in fleet.servers]
     began = time.monotonic()
     replays = Replays(fleet).run(tries)
@@ -263,7 +265,7 @@ def test_stopped(fleet, redis):
             down(fleet, fleet.servers, "does not answer in time", marks)
             flights.some()
         finally:
-            redis.go_on()
+            redis.resume()
         back(fleet.servers, marks)
         flights.some()
     late = sum(server.counters()["refused"].get("register_late", 0) for server in fleet.servers)
@@ -364,7 +366,7 @@ def killing(_, redis):
 def pausing(_, redis):
     redis.pause()
     yield
-    redis.go_on()
+    redis.resume()
 
 
 @contextlib.contextmanager
@@ -393,20 +395,20 @@ def pair(net, tmp_path_factory):
     """A master, its replica, three sentinels."""
     directory = tmp_path_factory.mktemp("pair")
     master = Redis(net, net.host(REDIS + 1), directory / "master")
-    of = ("--replicaof", f"{master.host.address} {master.port}")
-    replica = Redis(net, net.host(REDIS + 2), directory / "replica", *of)
+    of = f"{master.address} {master.port}"
+    replica = Redis(net, net.host(REDIS + 2), directory / "replica", replicaof=of)
     sentinels = [Sentinel(net, net.host(REDIS + 3 + i), directory / f"sentinel{i}", master, 2) for i in range(3)]
     servers = [master, replica]
     with contextlib.ExitStack() as stack:
         for one in (*servers, *sentinels):
-            stack.callback(one.stop)
+            stack.callback(one.kill)
         settle(master, [replica], sentinels)
         yield servers, sentinels
 
 
 def test_failed_over(net, pair, secrets, pki, tmp_path):
     (master, replica), sentinels = pair
-    addresses = [sentinel.address for sentinel in sentinels]
+    addresses = [sentinel.url for sentinel in sentinels]
     # Three further hosts would be as good: those of the fleet above have other numbers.
     with Fleet(
         net, tmp_path, pki, tables(secrets, addresses, mode="sentinel", service="edge", replicas=1), first=50
@@ -421,7 +423,7 @@ def test_failed_over(net, pair, secrets, pki, tmp_path):
             # The new master has no replica that could lose it again: with replicas = 1 nothing is taken.
             assert all(server.counters()["register_up"] == 0 for server in fleet.servers)
             master.start()
-            master.ask("REPLICAOF", replica.host.address, replica.port)
+            master.ask("REPLICAOF", replica.address, replica.port)
             back(fleet.servers, marks)
             flights.some()
         ready(fleet)

@@ -17,7 +17,7 @@ QUICK = {"poll": "100ms", "settle": "500ms"}
 def redis(net, tmp_path_factory):
     server = Redis(net, net.host(REDIS), tmp_path_factory.mktemp("redis"))
     yield server
-    server.stop()
+    server.kill()
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def fleet(net, redis, pki, tmp_path_factory):
     directory = tmp_path_factory.mktemp("fleet")
     (directory / "secret").write_bytes(b"s" * 48)
     tables = {
-        "fleet": {"secret_files": [directory / "secret"], "redis": [redis.address], "deadline": "200ms", **QUICK},
+        "fleet": {"secret_files": [directory / "secret"], "redis": [redis.url], "deadline": "200ms", **QUICK},
         "tls": {"early_data": {"window": "1s"}},
     }
     with Fleet(net, directory, pki, tables) as fleet:

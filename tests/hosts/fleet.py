@@ -286,7 +286,7 @@ class Crowd:
             other.wait(60)
 
     def expect_no_failure(self) -> str:
-        """That nobody saw any; what there was, in words."""
+        """That nobody saw any; how many there were, in words."""
         assert not self.last["failed"], (self.last["failed"], self.last["failures"])
         assert set(self.last["served"]) == {"handshakes", "http/1.1", "http/2", "websocket"}, self.last
         assert set(self.last["by_host"]) == set(self.addresses)
@@ -298,8 +298,9 @@ class Crowd:
         assert all(requests.values()), requests
         counts += [f"{number:,} by {program}" for program, number in requests.items()]
         total = sum(self.last["served"].values()) + sum(requests.values())
-        again = sum(self.last["again"].values())
-        return f"0 of {total:,} requests failed ({', '.join(counts)}; {again} asked again)"
+        again, longest = sum(self.last["again"].values()), self.last["longest"]
+        self.fleet.progress.say(f"    {', '.join(counts)}; {again} asked again; the longest took {longest} s")
+        return f"0 of {total:,} requests failed"
 
 
 def h2load(address: str, requests: int = 400) -> list[str]:

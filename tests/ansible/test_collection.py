@@ -122,5 +122,30 @@ def test_what_is_secret_is_never_told():
                 assert task.get("diff") is False, task["name"]
 
 
+@pytest.mark.parametrize("encrypted", [True, False])
+def test_a_ticket_key_is_made_and_written_encrypted(tmp_path, encrypted):
+    """The task that makes it, run as it stands."""
+    tasks = yaml.safe_load((COLLECTION / "roles/edge/tasks/rotate_tickets.yml").read_text())
+    (task,) = [task for task in tasks if task["name"] == "Make a key"]
+    variables = {
+        "edge_ticket_keys": str(tmp_path),
+        "edge_ticket_keys_encrypted": encrypted,
+        "edge__tickets_by_redis": False,
+        "ansible_python_interpreter": sys.executable,
+    }
+    play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "vars": variables, "tasks": [task]}
+    (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
+    (tmp_path / "password").write_text("a password")
+    password = ["--vault-password-file", tmp_path / "password"]
+    done = run(tmp_path, "ansible-playbook", *password, tmp_path / "play.yml", "--diff", "-vvv")
+    assert done.returncode == 0, done.stdout
+    (key,) = tmp_path.glob("*.key")
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert key.read_bytes().startswith(b"$ANSIBLE_VAULT;1.1;AES256\n") is encrypted
+    content = run(tmp_path, "ansible-vault", "view", *password, key).stdout if encrypted else key.read_text()
+    assert len(content.strip()) == 96
+    assert content.strip() not in done.stdout
+
+
 def test_the_unit_is_where_the_documentation_says():
     assert "ansible/roles/edge/files/edge.service" in (ROOT / "docs/operations.md").read_text()

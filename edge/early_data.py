@@ -76,8 +76,9 @@ class EarlyData:
     )
     replay: str = knob(
         Choice("single-use"),
-        "How replays are kept out: 0-RTT data is taken once, by all workers together; only under tickets of this host. "
-        "Tickets that outlive a restart (`tickets.secret_file`) have 0-RTT data again one `window` after it.",
+        "How replays are kept out: 0-RTT data is taken once, by all workers together, or all hosts of a `fleet` that "
+        "share it; only under their tickets. Those of a host alone that outlive a restart (`tickets.secret_file`) have "
+        "0-RTT data again one `window` after it.",
         default="single-use",
     )
     rate: int = knob(

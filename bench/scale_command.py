@@ -38,7 +38,7 @@ CHARTS: dict[str, tuple[str, tuple[tuple[str, str, dict[str, tuple[str, str, flo
             ("Reload", "CPU seconds", {
                 "master, no file changed": ("certificates", "reload_master_s", 1),
                 "a worker": ("certificates", "reload_worker_s", 1),
-                "master, all files new": ("certificates", "reread_master_s", 1),
+                "master, all files touched": ("certificates", "reread_master_s", 1),
             }),
             ("Memory", "MiB", {
                 "all processes (PSS)": ("certificates", "all_pss_kib", 1 / 1024),
@@ -50,7 +50,7 @@ CHARTS: dict[str, tuple[str, tuple[tuple[str, str, dict[str, tuple[str, str, flo
             }),
             ("The longest pause of a worker's loop", "ms", {
                 "reload, no file changed": ("certificates", "reload_pause_ms", 1),
-                "reload, all files new": ("certificates", "reread_pause_ms", 1),
+                "reload, all files touched": ("certificates", "reread_pause_ms", 1),
                 "renewal of one": ("certificates", "renewal_pause_ms", 1),
             }),
             ("When nothing is asked", "CPU ms in a second", {

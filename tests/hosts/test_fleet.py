@@ -219,7 +219,7 @@ def test_an_upgrade_to_a_broken_version_is_taken_back(fleet, deployed, tmp_path,
     assert running_versions(fleet) == {"0.1.0"}
     if change is not short_lived:
         assert after["a"] == before["a"]
-        assert ("nothing_of_that_name" if change is unreadable else "this version has no workers") in played.output
+        assert ("nothing_of_that_name" if change is unreadable else "a worker did not start") in played.output
     assert fleet.serves("a")
     assert fleet.play("deploy").fine().total_changed() == 0
     what = f"taken back at the first host; {crowd.expect_no_failure()}"

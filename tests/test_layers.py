@@ -103,6 +103,8 @@ def layer_breaches(sources):
         for name in sorted(imports_of(path, text)):
             if (name == "ssl" or name.startswith("ssl.")) and path not in OTHERS_TLS:
                 yield f"{path}: imports ssl"
+            if importer.startswith("edge.fleet") and name.startswith("edge.tickets"):
+                yield f"{path}: the way to Redis imports {name}, which goes it"
             if not importer.startswith("cext"):
                 continue
             if name.split(".")[0] == "edge":
@@ -243,6 +245,7 @@ def test_legal_sources_raise_no_complaint():
         (layer_breaches, "cext/base/x.py", "from edge import config", "the data plane imports edge"),
         (layer_breaches, "cext/tls/x.pyx", "import os, ssl", "imports ssl"),
         (layer_breaches, "edge/x.py", "from ssl import SSLContext", "imports ssl"),
+        (layer_breaches, "edge/fleet/x.py", "from edge.tickets import document", "imports edge.tickets.document"),
         (extern_breaches, "cext/lib/x.pxd", 'cdef extern from "<openssl/ssl.h>":\n    pass', "libssl"),
         (extern_breaches, "cext/tls/x.pyx", 'cdef extern from "openssl/evp.h":\n    pass', "outside cext/lib"),
         (textual_includes, "cext/tls/x.pyx", 'include "y.pxi"', "textual include"),

@@ -15,18 +15,17 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from edge.errors import EdgeError
-from edge.fleet import keeper
-from edge.fleet.keeper import Keeping
 from edge.fleet.link import Link
 from edge.logs.errorlog import one_line
 from edge.logs.logline import Log
 from edge.processes import channel
 from edge.processes.channel import ChannelError
 from edge.processes.companion import Companion
-from edge.tickets import directory
+from edge.tickets import directory, keeper
 from edge.tickets.delivered import Delivered
 from edge.tickets.directory import DirectoryError, Files, Stamp
 from edge.tickets.document import Document
+from edge.tickets.keeper import Keeping
 from edge.tickets.shared import TURN_MS, Rotation, Shared
 
 if TYPE_CHECKING:

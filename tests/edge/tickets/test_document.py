@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.fleet.agreement import Agreement
 from edge.tickets import document as documents
+from edge.tickets.agreement import Agreement
 from edge.tickets.document import EVER, DeliveredKey, Document, first, merge
 
 ROTATE, KEEP, SETTLE, POLL = 120_000, 3, 30_000, 10_000

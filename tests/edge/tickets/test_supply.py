@@ -9,10 +9,9 @@ import types
 import pytest
 
 from edge.errors import EdgeError
-from edge.fleet import keeper
 from edge.processes import channel
 from edge.processes.channel import Channel
-from edge.tickets import directory
+from edge.tickets import directory, keeper
 from edge.tickets import supply as supplies
 from edge.tickets.delivered import Delivered
 from edge.tickets.directory import Files

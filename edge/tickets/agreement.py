@@ -1,6 +1,6 @@
 """How a host and its fleet come to the same ticket keys: what it makes of what is in Redis, and what should be there.
 
-Nothing here asks anybody: `edge.fleet.keeper` does, and has what should be there written only if there is still what
+Nothing here asks anybody: `edge.tickets.keeper` does, and has what should be there written only if there is still what
 was read.
 """
 

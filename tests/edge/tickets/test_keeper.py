@@ -13,14 +13,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from edge.fleet import keeper as keepers
 from edge.fleet import link as links
-from edge.fleet.keeper import FleetError, Keeper, Keeping
 from edge.fleet.settings import Fleet
 from edge.fleet.wrapping import wrap
 from edge.processes import channel
 from edge.processes.channel import Channel
 from edge.schema import Place, read_table
+from edge.tickets import keeper as keepers
+from edge.tickets.keeper import FleetError, Keeper, Keeping
 from tests import redis_server
 from tests.e2e.processes import ROOT
 from tests.redis_server import RedisServer

@@ -22,12 +22,12 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from edge.fleet.agreement import Agreement
 from edge.fleet.link import Client, Link
 from edge.fleet.wrapping import unwrap, wrap
 from edge.logs.errorlog import one_line
 from edge.processes import channel
 from edge.processes.channel import Channel
+from edge.tickets.agreement import Agreement
 from edge.tickets.document import DeliveredKey, Document
 
 HEARD: Final = b"H"

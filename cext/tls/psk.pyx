@@ -16,7 +16,7 @@ from cext.tls.handshake cimport LEVEL_APPLICATION
 from cext.tls.key_schedule cimport psk_binder, resumption_psk, schedule_early, schedule_wipe
 from cext.tls.messages cimport build_new_session_ticket, parse_client_hello
 from cext.tls.replay cimport (
-    REGISTER_ASK, REGISTER_FRESH, REGISTER_FULL, REGISTER_LATE, REGISTER_SEEN)
+    AwaitedRegister, REGISTER_ASK, REGISTER_FRESH, REGISTER_FULL, REGISTER_LATE, REGISTER_SEEN)
 from cext.tls.session cimport LIFETIME_MAX, forget_state, is_in_time, wall_clock
 from cext.tls.transcript cimport transcript_add, transcript_hash
 
@@ -26,6 +26,7 @@ REFUSAL_NAMES = tuple([refusal_name(refusal).decode() for refusal in range(EARLY
 cdef enum:
     TICKET_MESSAGE_ROOM = 64            # of a NewSessionTicket, beside its ticket
     EARLY_DATA_SKIP_MAX = 1 << 14       # bytes of 0-RTT records
+    SCHEDULING_MS = 1000                # by which a wait that has a limit may be longer
 
 
 cdef bint mode_fits(ServerConfig config, const ClientHello *ch, bint *dhe) noexcept:
@@ -158,9 +159,14 @@ cdef int refuse_early_data(ServerConfig config, Psk *psk, int suite, bytes alpn)
 
 
 cdef int settle_early_data(ServerConfig config, const Psk *psk, int answer) noexcept:
-    # While it was waited for, the record may have turned out to have lost something.
+    cdef AwaitedRegister register = config.replay
+    cdef int64_t waited = <int64_t> wall_clock() - <int64_t> psk.now
+    # While it was waited for, the record may have turned out to have lost something; or this process stood still for so
+    # long that what others had taken was forgotten before it asked.
     if answer == REGISTER_FRESH and is_barred(config, psk):
         return EARLY_JUST_STARTED
+    if answer == REGISTER_FRESH and not -SCHEDULING_MS <= waited <= register.deadline + SCHEDULING_MS:
+        return EARLY_REGISTER_LATE
     return refusal_by(answer) if answer != REGISTER_ASK else EARLY_REGISTER_DOWN
 
 

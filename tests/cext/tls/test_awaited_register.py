@@ -110,6 +110,17 @@ def test_an_answer_against_it(config, session, answer, why):
     assert (DATA, b"again") in [event[1:] for event in pump(client, server)]
 
 
+@pytest.mark.parametrize(("stood_still", "taken"), [(0, True), (900, True), (-900, True), (60_000, False)])
+def test_a_process_that_stood_still(config, session, stood_still, taken):
+    """Between its look at the window and the question more may pass than any record keeps entries for: what others took
+    meanwhile is forgotten, and seems new."""
+    _, server = asked(config, session)
+    shift_clock(stood_still)
+    server.tell(FRESH)
+    assert (server.early_data_state == READING) is taken
+    assert taken or refusal(server) == "register late"
+
+
 def test_nothing_leaves_until_then(config, session):
     """The flight is the same as without a wait."""
     client, server = asked(config, session)

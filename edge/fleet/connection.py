@@ -1,7 +1,8 @@
-"""Connections to Redis in TLS that trust whom they are told to, and nobody else.
+"""Connections to Redis that take no more from it than they have use for; and in TLS trust whom they are told to, and
+nobody else.
 
-The redis package's own add the authorities of the configuration to those of the system; and read a client certificate
-from files, for which a worker lacks the right.
+The redis package's own keep whatever they are sent; add the authorities of the configuration to those of the system;
+and read a client certificate from files, for which a worker lacks the right.
 """
 
 import functools
@@ -9,11 +10,40 @@ import os
 import ssl
 from typing import Any, Final
 
+from redis._parsers import _AsyncRESP2Parser
 from redis.asyncio import SSLConnection
-from redis.exceptions import RedisClusterException, RedisError
+from redis.exceptions import InvalidResponse, RedisClusterException, RedisError
 
 FAILURES: Final = (RedisError, RedisClusterException, OSError)
 """What a client raises when Redis is not reached, is late, or refuses."""
+REPLY_MOST: Final = 2 << 20
+"""Bytes: a cluster describes all of Redis's commands in one."""
+
+
+class Bounded(_AsyncRESP2Parser):
+    """Ends with InvalidResponse where a reply would be longer than `most` bytes."""
+
+    def __init__(self, socket_read_size: int) -> None:
+        super().__init__(socket_read_size)
+        self.most = REPLY_MOST
+
+    async def _read(self, length: int) -> bytes:
+        self._check(length)
+        return await super()._read(length)
+
+    async def _readline(self) -> bytes:
+        self._check(0)
+        return await super()._readline()
+
+    def _check(self, more: int) -> None:
+        """`_pos`: how much there has been of the reply."""
+        if not 0 <= more <= self.most - self._pos:
+            raise InvalidResponse(f"a reply of more than {self.most} bytes")
+
+
+def bound(connection: Any, most: int) -> None:
+    """From now on replies are shorter."""
+    connection._parser.most = most  # noqa: SLF001  # its own tells nobody
 
 
 def context(ca: str | None, certificate: bytes | None, key: bytes | None) -> ssl.SSLContext:

@@ -119,6 +119,8 @@ class Link:
         from redis.asyncio.retry import Retry  # noqa: PLC0415  # see the module's docstring
         from redis.backoff import NoBackoff  # noqa: PLC0415
 
+        from edge.fleet.connection import Bounded  # noqa: PLC0415
+
         common: dict[str, Any] = {
             "username": self.username,
             "password": self.password,
@@ -126,6 +128,7 @@ class Link:
             "socket_connect_timeout": seconds,
             "max_connections": connections,
             "retry": Retry(NoBackoff(), retries),
+            "parser_class": Bounded,
             "protocol": 2,  # nothing is pushed, and nothing more than AUTH asked for, at a connection's beginning
         }
         made = {"server": self._server, "sentinel": self._sentinel, "cluster": self._cluster}
@@ -157,15 +160,14 @@ class Link:
     def _cluster(self, common: dict[str, Any], _seconds: float) -> Client:
         from redis.asyncio.cluster import ClusterNode, RedisCluster  # noqa: PLC0415
 
+        # What the package hands on to nobody; and its own connections of TLS trust the system's authorities in addition.
+        own = {"parser_class": common.pop("parser_class"), **self._connection()}
         nodes = [ClusterNode(server.host, server.port) for server in self.servers]
         cluster = RedisCluster(startup_nodes=nodes, require_full_coverage=False, ssl=self.tls is not None, **common)
-        if self.tls:
-            # The package knows its own connections of TLS alone, which trust the system's authorities in addition.
-            cluster.nodes_manager.connection_kwargs |= self._connection()
-            for node in cluster.nodes_manager.startup_nodes.values():
-                connection = self._connection()
-                node.connection_class = connection.pop("connection_class")
-                node.connection_kwargs |= connection
+        cluster.nodes_manager.connection_kwargs |= own
+        for node in cluster.nodes_manager.startup_nodes.values():
+            node.connection_class = own.get("connection_class", node.connection_class)
+            node.connection_kwargs |= {name: value for name, value in own.items() if name != "connection_class"}
         return Client(cluster)
 
     def _connection(self, *also: type) -> dict[str, Any]:

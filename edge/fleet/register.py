@@ -30,6 +30,11 @@ FAILURES: Final = 3
 SHARDS: Final = 8
 """Of a cluster: each a hash tag, which one of its nodes has."""
 CONNECT_SECONDS: Final = 1.0
+REPLY_MOST: Final = 32 << 10
+"""Bytes: of what is asked here, sections of INFO have the longest."""
+
+MOMENT_DIGITS: Final = 16
+"""Milliseconds since 1970 have fewer."""
 
 
 class UnfitError(Exception):
@@ -177,6 +182,8 @@ class Nodes:
 
     async def connection(self, key: bytes) -> Any:
         """To who has the key: of the redis package, connected."""
+        from edge.fleet.connection import bound  # noqa: PLC0415  # see edge.fleet.link
+
         redis: Any = self._client.redis
         if self._cluster:
             async with self._learning:
@@ -193,6 +200,7 @@ class Nodes:
         except BaseException:
             await made.disconnect(nowait=True)
             raise
+        bound(made, REPLY_MOST)
         made.socket_timeout = None  # who waits for an answer has a limit of his own
         return made
 
@@ -236,7 +244,9 @@ class Line:
         self._clock_erred = False
         """Since the mark was left: entries may have expired too soon."""
         self._at = 0
-        """Its time when it was last looked at."""
+        """Its time when it was last looked at,"""
+        self._asked_at = self._heard_at = 0
+        """and between which moments that was (monotonic, ms)."""
         self._remembers = b"%d" % awaited.remembers
         self._deadline = awaited.deadline / 1000
 
@@ -325,7 +335,7 @@ class Line:
 
     async def _look(self) -> None:
         """It is up if it can be relied on. Raises UnfitError, TimeoutError, or what the redis package does."""
-        connection, sent_at = self._connection, _now()
+        connection, sent_at = self._connection, (_now(), _monotonic())
         looked: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         sections = [(b"INFO", section) for section in (b"server", b"memory", b"replication")]
         commands = [*sections, (b"TIME",), (b"GET", self._key)]
@@ -338,18 +348,17 @@ class Line:
                 raise UnfitError("the connection has ended")
             self._adopt(mark)
 
-    def _inspect(self, replies: list[Any], sent_at: int, looked: "asyncio.Future[bytes]") -> None:
+    def _inspect(self, replies: list[Any], sent_at: tuple[int, int], looked: "asyncio.Future[bytes]") -> None:
         """At once, before answers to later questions are judged. The result: b"", or of which life the record is to be
         marked."""
         try:
             life, mark = self._read_facts(replies, sent_at)
-            known = mark is not None and mark.startswith(life) and not self._clock_erred
+            known = mark is not None and self._is_of(life, mark) and not self._clock_erred
             if mark is not None and known:
                 self._adopt(mark)
             elif self.up:
                 raise UnfitError("its entries have gone, or are another's")
         except Exception as e:
-            self._clock_erred |= isinstance(e, ClockError)
             if not looked.done():
                 looked.set_exception(e)
             self.drop(_said(e))
@@ -357,7 +366,7 @@ class Line:
         if not looked.done():
             looked.set_result(b"" if known else life)
 
-    def _read_facts(self, replies: list[Any], sent_at: int) -> tuple[bytes, bytes | None]:
+    def _read_facts(self, replies: list[Any], sent_at: tuple[int, int]) -> tuple[bytes, bytes | None]:
         """(which life of which server it is, the mark or None). Raises."""
         _raise_fault(replies)
         facts: dict[str, str] = {}
@@ -366,19 +375,39 @@ class Line:
         check(facts, self._replicas)
         seconds, microseconds = map(int, replies[3])
         at = seconds * 1000 + microseconds // 1000
-        check_clock(at, sent_at, _now())
-        self._at = at
+        self._check_clock(at, *sent_at)
         return f"{facts.get('run_id')} {facts.get('master_replid')} ".encode(), replies[4]
+
+    def _check_clock(self, at: int, sent_at: int, asked_at: int) -> None:
+        """Raises ClockError. One of both is wrong then: if as much time has passed there as here, it is ours, of which
+        entries know nothing."""
+        heard_at, went_on = _monotonic(), False
+        if self._at:
+            passed = at - self._at
+            went_on = asked_at - self._heard_at <= passed + CLOCKS_MS // 2
+            went_on = went_on and passed - CLOCKS_MS // 2 <= heard_at - self._asked_at
+        self._at, self._asked_at, self._heard_at = at, asked_at, heard_at
+        try:
+            check_clock(at, sent_at, _now())
+        except ClockError:
+            self._clock_erred |= not went_on
+            raise
+
+    def _is_of(self, life: bytes, mark: bytes) -> bool:
+        """Whether a mark is of that life, and of a moment that has been: one that has not would end early data until it
+        comes."""
+        since = mark.removeprefix(life)
+        return mark.startswith(life) and since.isdigit() and int(since[:MOMENT_DIGITS]) <= self._at + CLOCKS_MS
 
     async def _leave_mark(self, life: bytes) -> bytes:
         """From now on; or since another host has found the same."""
         [before] = await self._query((b"GET", self._key))
         if before is None:
             await self._query((b"SET", self._key, life + b"%d" % self._at, b"NX"))
-        elif self._clock_erred or not before.startswith(life):
+        elif self._clock_erred or not self._is_of(life, before):
             await self._query((b"SET", self._key, life + b"%d" % self._at))
         [mark] = await self._query((b"GET", self._key))
-        if mark is None or not mark.startswith(life):
+        if mark is None or not self._is_of(life, mark):
             raise UnfitError("it does not keep what it is told")
         self._clock_erred = False
         return bytes(mark)
@@ -526,3 +555,7 @@ def _raise_fault(replies: Sequence[Any]) -> None:
 
 def _now() -> int:
     return int(time.time() * 1000)
+
+
+def _monotonic() -> int:
+    return int(time.monotonic() * 1000)

@@ -120,9 +120,11 @@ class Keeper:
         try:
             async with asyncio.timeout(ATTEMPT_SECONDS):
                 await self._try(change)
-        except (*FAILURES, FleetError, ValueError, TypeError) as e:  # the last two: an answer that is none of Redis's
+        except Exception as e:  # of a package that reads what others say: whatever it is, the next poll tries again
             await self.close()
-            text = str(e) or ("no answer in time" if isinstance(e, TimeoutError) else type(e).__name__)
+            known = isinstance(e, (*FAILURES, FleetError, ValueError))
+            text = str(e) if known else f"unforeseen: {type(e).__name__}: {e}"
+            text = text or ("no answer in time" if isinstance(e, TimeoutError) else type(e).__name__)
             raise FleetError(one_line(text)[:ERROR_MOST]) from None
 
     async def _try(self, change: Callable[[Document | None, int], Document | None]) -> None:
@@ -165,7 +167,9 @@ class Keeper:
         """Whether there was still what was read."""
         if document is None:
             return True
-        content = json.dumps(document.to_json()).encode()
+        written = document.to_json()
+        Document.of_json(written)  # what nobody could read, as moments were absurd, is not written: it would stay there
+        content = json.dumps(written).encode()
         if not await self._ask(CHANGE, before, wrap(self._link.secrets[0], self._key, content)):
             return False
         self.under = 0

@@ -421,19 +421,39 @@ def test_sentinels_of_which_some_are_silent(make, server, tmp_path):
     run(go)
 
 
-def test_a_clock_that_was_wrong(make, server, monkeypatch):
-    """Entries expire by Redis's clock: when it is right again, what was taken is not relied on any more."""
+@pytest.mark.parametrize("theirs", [True, False])
+def test_a_clock_that_was_wrong(make, server, monkeypatch, theirs):
+    """Entries expire by Redis's clock: if it was that one, what was taken is not relied on any more. A host whose own is
+    wrong is no trouble to the others."""
 
     async def go():
         async with hosts(1, *make(server)) as host:
-            since = host.awaited.local.since
+            since, mark = host.awaited.local.since, server.call("GET", "edge:edge:early")
             monkeypatch.setattr(register, "_now", lambda: int(time.time() * 1000) + 2000)
+            if theirs:  # no more time has passed there than before, but two seconds more have here
+                monkeypatch.setattr(register, "_monotonic", lambda: int(time.monotonic() * 1000) + 2000)
             await host.up(False)
             assert "clock and this host's differ by 2.0 s" in host.said[0][1]
-            monkeypatch.undo()
-            monkeypatch.setattr(register, "PROBE_SECONDS", 0.05)
+            monkeypatch.setattr(register, "_now", lambda: int(time.time() * 1000))
             await host.up()
-            assert host.awaited.local.since > since
+            assert (host.awaited.local.since > since) is theirs
+            assert (server.call("GET", "edge:edge:early") != mark) is theirs
+
+    run(go)
+
+
+@pytest.mark.parametrize("said", [b"%d" % (1 << 50), b"9" * 5000, b"-5000", b"soon", b""])
+def test_a_mark_that_is_none(make, server, said):
+    """Or is of a time to come, which would end early data until then."""
+
+    async def go():
+        async with hosts(1, *make(server)) as host:
+            mark = server.call("GET", "edge:edge:early")
+            server.call("SET", "edge:edge:early", mark.rpartition(b" ")[0] + b" " + said)
+            await host.until(lambda: host.said and host.plane.register_up, "a mark of its own")
+            assert await host.answers("a") == [FRESH]
+            assert host.awaited.local.since <= time.time() * 1000 + CLOCKS_MS
+            assert "unforeseen" not in str(host.said)
 
     run(go)
 

@@ -1,0 +1,144 @@
+"""A Redis that is none, or is somebody else's: nothing that it says is kept without bounds, ends a process, or stands in a
+worker's way; and nothing is ever taken for it."""
+
+import asyncio
+import os
+import resource
+import time
+
+import pytest
+from cext.tls.replay import DOWN
+
+from edge.fleet import link as links
+from edge.fleet import register
+from edge.fleet.keeper import FleetError, Keeper, Keeping
+from edge.fleet.settings import Fleet
+from edge.schema import Place, read_table
+from tests.edge.fleet.test_register import SECONDS, Host
+
+ROTATE = 3_600_000
+STALL = 0.5
+"""Seconds of CPU that one turn of the loop may take."""
+
+HOSTILE = {
+    "a string without end": b"$99999999999\r\n",
+    "strings that are kept": b"$30000000\r\n",
+    "an array without end": b"*1000000000\r\n",
+    "arrays in arrays": b"*1\r\n" * 16_000,
+    "a line without end": b"+",
+    "an error without end": b"-ERR ",
+    "negative": b"$-7\r\n",
+    "no number": b"*x\r\n",
+    "RESP3": b">2\r\n+invalidate\r\n*0\r\n",
+    "a push, and an answer": b">1\r\n+x\r\n+OK\r\n",
+    "not Redis": b"HTTP/1.1 400 Bad Request\r\n\r\n",
+    "numbers": b":1\r\n" * 100,
+    "a long number": b":" + b"9" * 6000 + b"\r\n",
+    "nothing": b"$-1\r\n" * 100,
+    "OK": b"+OK\r\n" * 100,
+    "lists": b"*2\r\n*0\r\n*-1\r\n" * 100,
+    "three numbers": b"*3\r\n:1\r\n:2\r\n:3\r\n" * 100,
+    "a list for a document": b"*3\r\n*1\r\n:1\r\n$1\r\n1\r\n$1\r\n1\r\n" * 100,
+    "a time before all": b"*3\r\n$-1\r\n$4\r\n-999\r\n$1\r\n0\r\n" * 100,
+    "a time after all": b"*3\r\n$-1\r\n$20\r\n99999999999999999999\r\n$1\r\n0\r\n" * 100,
+}
+GOES_ON = {
+    "a string without end": b"x" * (1 << 18),
+    "strings that are kept": b"x" * (1 << 18),
+    "an array without end": b":1\r\n" * (1 << 16),
+    "a line without end": b"x" * (1 << 18),
+    "an error without end": b"x" * (1 << 18),
+}
+
+
+class Liar:
+    """Says one thing to whoever asks anything, and more of it for as long as it is read."""
+
+    def __init__(self, what):
+        self.what = what
+        self.connections = 0
+
+    async def _serve(self, reader, writer):
+        self.connections += 1
+        try:
+            while await reader.read(1 << 16):
+                writer.write(HOSTILE[self.what])
+                while more := GOES_ON.get(self.what):
+                    writer.write(more)
+                    await writer.drain()
+                    await asyncio.sleep(0)
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+    async def __aenter__(self):
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = "127.0.0.1:%d" % self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_):
+        self._server.close()
+
+
+@pytest.fixture
+def make(tmp_path):
+    (tmp_path / "secret").write_bytes(bytes(range(48)))
+
+    def made(url, **values):
+        at = Place(str(tmp_path / "edge.toml")).key("fleet")
+        fleet = read_table(Fleet, {"secret_files": ["secret"], "redis": [url], **values}, at)
+        return links.read(fleet, at), fleet
+
+    return made
+
+
+def run(go):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    asyncio.run(asyncio.wait_for(go(), 2 * SECONDS))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 64 * 1024, "KiB more"
+
+
+async def longest_turn(until):
+    longest, last = 0.0, time.process_time()
+    while not until():
+        await asyncio.sleep(0)
+        longest, last = max(longest, time.process_time() - last), time.process_time()
+    return longest
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_the_register(make, monkeypatch, what):
+    monkeypatch.setattr(register, "PROBE_SECONDS", 0.05)
+
+    async def go():
+        async with Liar(what) as liar:
+            host = Host(*make(liar.url), deadline=5000)
+            try:
+                end = time.monotonic() + SECONDS
+                assert await longest_turn(lambda: liar.connections >= 4 or time.monotonic() > end) < STALL
+                assert liar.connections >= 4, "each is given up at once, and another one made"
+                assert not host.awaited.up
+                assert await host.answers("a") == [DOWN]
+                [(level, message)] = host.said
+                assert level == "warning" and len(message) < 1000
+            finally:
+                await host.close()
+
+    run(go)
+
+
+@pytest.mark.parametrize("mode", ["server", "cluster", "sentinel"])
+@pytest.mark.parametrize("what", HOSTILE)
+def test_ticket_keys(make, what, mode):
+    async def go():
+        async with Liar(what) as liar:
+            link, fleet = make(liar.url, mode=mode)
+            owner = os.geteuid(), os.getegid()
+            keeper = Keeper(Keeping(link, ROTATE, 3, fleet.poll, fleet.settle, owner, lambda: None))
+            with pytest.raises(FleetError):
+                await keeper.poll()
+            assert keeper.agreement.known is None
+            await keeper.close()
+
+    run(go)

@@ -43,7 +43,7 @@ class Bounded(_AsyncRESP2Parser):
 
 def bound(connection: Any, most: int) -> None:
     """From now on replies are shorter."""
-    connection._parser.most = most  # noqa: SLF001  # its own tells nobody
+    connection._parser.most = most  # its own tells nobody
 
 
 def context(ca: str | None, certificate: bytes | None, key: bytes | None) -> ssl.SSLContext:

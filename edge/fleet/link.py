@@ -160,7 +160,7 @@ class Link:
     def _cluster(self, common: dict[str, Any], _seconds: float) -> Client:
         from redis.asyncio.cluster import ClusterNode, RedisCluster  # noqa: PLC0415
 
-        # What the package hands on to nobody; and its own connections of TLS trust the system's authorities in addition.
+        # The package does not hand this on; and its own connections of TLS trust the system's authorities in addition.
         own = {"parser_class": common.pop("parser_class"), **self._connection()}
         nodes = [ClusterNode(server.host, server.port) for server in self.servers]
         cluster = RedisCluster(startup_nodes=nodes, require_full_coverage=False, ssl=self.tls is not None, **common)

@@ -1,5 +1,5 @@
-"""A Redis that is none, or is somebody else's: nothing that it says is kept without bounds, ends a process, or stands in a
-worker's way; and nothing is ever taken for it."""
+"""A Redis that is none, or is somebody else's: nothing that it says is kept without bounds, ends a process, or stands
+in a worker's way; and nothing is ever taken for it."""
 
 import asyncio
 import os
@@ -8,10 +8,10 @@ import time
 
 import pytest
 from cext.tls.replay import DOWN
+from edge.fleet.keeper import FleetError, Keeper, Keeping
 
 from edge.fleet import link as links
 from edge.fleet import register
-from edge.fleet.keeper import FleetError, Keeper, Keeping
 from edge.fleet.settings import Fleet
 from edge.schema import Place, read_table
 from tests.edge.fleet.test_register import SECONDS, Host
@@ -74,7 +74,7 @@ class Liar:
 
     async def __aenter__(self):
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = "127.0.0.1:%d" % self._server.sockets[0].getsockname()[1]
+        self.url = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
 
     async def __aexit__(self, *_):

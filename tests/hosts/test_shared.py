@@ -152,21 +152,26 @@ def files(fleet, deployed, tmp_path_factory):
     config["tls"] = {"tickets": {"directory": "/etc/edge/tickets"}}
     directory = tmp_path_factory.mktemp("ticket-keys")
     (directory / "20260101T000000Z.key").write_text("a first key of forty-eight characters and some more of them\n")
+    password = fleet.directory / "vault-password"
+    password.write_text("of the vault\n")
+    vault = f"--vault-password-file={password}"
     variables = {"edge_config": config, "edge_ticket_keys": str(directory)}
-    fleet.play("deploy", **variables).fine()
-    yield directory, variables
+    fleet.play("deploy", vault, **variables).fine()
+    yield directory, vault, variables
     fleet.play("deploy").fine()
 
 
 def test_ticket_keys_from_files_are_rotated_by_the_playbook(fleet, files):
-    directory, variables = files
+    """Those that it makes are encrypted here, and opened on their way to the hosts."""
+    directory, vault, variables = files
     assert resumed(fleet) == [False, True, True]
     with fleet.crowd() as crowd:
         for number in (2, 3):
-            played = fleet.play("rotate_tickets", **variables).fine()
-            assert len(list(directory.iterdir())) == number
+            played = fleet.play("rotate_tickets", vault, **variables).fine()
+            first, *made = sorted(directory.iterdir())
+            assert len(made) == number - 1
+            assert all(key.read_text().startswith("$ANSIBLE_VAULT;") for key in made)
             assert resumed(fleet) == [False, True, True]
-    for key in directory.iterdir():
-        assert key.read_text().strip() not in played.output
+    assert first.read_text().strip() not in played.output
     assert len({tuple(keys(fleet, host)) for host in SERVING}) == 1
     fleet.progress.note("ticket keys from files rotated", crowd.expect_no_failure(), played.seconds)

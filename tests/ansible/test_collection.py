@@ -1,6 +1,7 @@
 """ansible/: what can be said of it without a host. tests/hosts deploys with it."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -142,3 +143,54 @@ def test_a_ticket_key_is_made_and_written_encrypted(tmp_path, encrypted):
 
 def test_the_unit_is_where_the_documentation_says():
     assert "ansible/roles/edge/files/edge.service" in (ROOT / "docs/operations.md").read_text()
+
+
+def task_of(file, name):
+    (task,) = [task for task in yaml.safe_load((COLLECTION / "roles/edge/tasks" / file).read_text()) if task["name"] == name]
+    return task
+
+
+def run_task(tmp_path, task, variables):
+    """A task of the role as it stands, on this host."""
+    of_role = yaml.safe_load((COLLECTION / "roles/edge/vars/main.yml").read_text())
+    own = {"ansible_python_interpreter": sys.executable, "edge__of_playbooks": of_role["edge__of_playbooks"]}
+    task = {**task, "vars": {**task.get("vars", {}), "role_path": str(COLLECTION / "roles/edge")}}
+    play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "vars": {**own, **variables}, "tasks": [task]}
+    (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
+    return run(tmp_path, "ansible-playbook", tmp_path / "play.yml")
+
+
+def test_a_misspelt_variable_is_named(tmp_path):
+    task = task_of("preflight.yml", "Refuse variables that there are not")
+    known = {"edge_config": {}, "edge_health_requests": [], "edge_serial": 1, "edge_tickets_revoke": True}
+    done = run_task(tmp_path, task, known)
+    assert done.returncode == 0, done.stdout
+    done = run_task(tmp_path, task, {**known, "edge_health_request": [], "my_own": 1})
+    assert done.returncode != 0
+    assert "misspelt: edge_health_request." in done.stdout and "my_own" not in done.stdout
+
+
+def test_secrets_that_were_not_filled_in_are_named(tmp_path):
+    task = task_of("main.yml", "Refuse secrets that are empty")
+    full = {"edge_secrets": [{"name": "a", "content": "se-cret"}], "edge_certificates": [{"name": "b", "key": "se-cret"}]}
+    assert run_task(tmp_path, task, full).returncode == 0
+    empty = {
+        "edge_secrets": [*full["edge_secrets"], {"name": "fleet.secret", "content": ""}],
+        "edge_certificates": [{"name": "example.com", "key": ""}],
+    }
+    done = run_task(tmp_path, task, empty)
+    assert done.returncode != 0 and "se-cret" not in done.stdout
+    assert "There is nothing in fleet.secret, the key of example.com" in done.stdout
+
+
+def test_what_is_false_by_option_is_false():
+    """With -e NAME=false it is a string, and a string that is not empty counts as true, or is refused as a condition."""
+    options = [o.items() for role in ROLES for point in readmes.specs(role).values() for o in [point["options"]]]
+    names = {name for items in options for name, what in items if what.get("type") == "bool"} | {"host_tuning_enabled"}
+    uses = re.compile(rf"\b({'|'.join(names)})\b(?!( \| default\(\w+\))? \| bool\b)")
+    folders = [*(COLLECTION / "roles").glob("*/tasks"), *(COLLECTION / "roles").glob("*/vars")]
+    folders += [*(COLLECTION / "roles").glob("*/templates"), COLLECTION / "playbooks"]
+    for file in (file for folder in folders for file in folder.glob("*.*")):
+        for line in file.read_text().splitlines():
+            if not line.lstrip().startswith("#"):
+                assert not uses.search(line), f"{file}: {line}"

@@ -1,12 +1,10 @@
 """Hosts as network namespaces on a bridge of their own: what one host says to another can be cut."""
 
 import contextlib
-import ctypes
 import os
 import shutil
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 
@@ -46,18 +44,9 @@ class Network:
         """2 to 254."""
         return Host(namespaces.add(self._run, str(number), number), namespaces.address(number))
 
-    @contextlib.contextmanager
-    def inside(self, namespace: str = "") -> Iterator[None]:
+    def inside(self, namespace: str = "") -> contextlib.AbstractContextManager[None]:
         """What this thread opens meanwhile is in that namespace (the hub's), and stays there."""
-        with (
-            open(f"/proc/self/task/{threading.get_native_id()}/ns/net", "rb") as home,
-            open(f"/run/netns/{namespace or namespaces.hub(self._run)}", "rb") as there,
-        ):
-            _enter(there.fileno())
-            try:
-                yield
-            finally:
-                _enter(home.fileno())
+        return namespaces.within(namespace or namespaces.hub(self._run))
 
     def connect(self, address: str, port: int, seconds: float = 20) -> socket.socket:
         """A client's connection, from the hub."""
@@ -103,10 +92,3 @@ class Host:
             check=True,
             capture_output=True,
         )
-
-
-def _enter(namespace: int) -> None:
-    """setns(2), which Python has from 3.12 on: of this thread alone."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.setns(namespace, namespaces.CLONE_NEWNET):
-        raise OSError(ctypes.get_errno(), "setns")

@@ -3,10 +3,13 @@
 Nothing of it is in this host's own network. Whoever is to reach machines runs in the hub (`inside`).
 """
 
+import contextlib
 import ctypes
 import os
 import socket
 import subprocess
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 PREFIX = "10.78.0"
@@ -70,16 +73,27 @@ def inside(namespace: str) -> list[str]:
 
 
 def listen(namespace: str, host: str, port: int) -> socket.socket:
-    """A socket of that namespace, in this process. Only for a process of one thread."""
-    libc = ctypes.CDLL(None, use_errno=True)
+    """A socket of that namespace, in this process."""
+    with within(namespace):
+        return socket.create_server((host, port), backlog=128)
 
-    def enter(file: int) -> None:
-        if libc.setns(file, CLONE_NEWNET):
-            raise OSError(ctypes.get_errno(), f"setns: {os.strerror(ctypes.get_errno())}")
 
-    with open("/proc/self/ns/net") as home, open(f"/run/netns/{namespace}") as there:
-        enter(there.fileno())
+@contextlib.contextmanager
+def within(namespace: str) -> Iterator[None]:
+    """What this thread opens meanwhile is in the namespace, and stays there."""
+    with (
+        open(f"/proc/self/task/{threading.get_native_id()}/ns/net", "rb") as home,
+        open(f"/run/netns/{namespace}", "rb") as there,
+    ):
+        _enter(there.fileno())
         try:
-            return socket.create_server((host, port), backlog=128)
+            yield
         finally:
-            enter(home.fileno())
+            _enter(home.fileno())
+
+
+def _enter(namespace: int) -> None:
+    """setns(2), which Python has from 3.12 on: of this thread alone."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(namespace, CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), f"setns: {os.strerror(ctypes.get_errno())}")

@@ -642,4 +642,9 @@ def warnings(prepared: Prepared) -> Sequence[str]:
         found.append(f"{settings.file}: tls.key_log: the secrets of connections from {clients} go to {log.path}")
     if settings.fleet and settings.fleet.password_file and (plain := fleets.in_the_clear(settings.fleet)):
         found.append(f"{settings.file}: fleet.redis: the password goes to {', '.join(plain)} in the clear; use rediss://")
+    if settings.fleet and not settings.fleet.shares(fleets.TICKETS) and (own := fleets.each_to_himself(settings.fleet)):
+        found.append(
+            f"{settings.file}: fleet.redis: {', '.join(own)} has to be the same Redis on all hosts with these ticket "
+            "keys: of several each takes early data once more"
+        )
     return found

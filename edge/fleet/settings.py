@@ -121,7 +121,8 @@ class Fleet:
     )
     replicas: int = knob(
         Integer(0, 16),
-        "How many replicas must have that it was taken before it is: a failover loses nothing then.",
+        "How many replicas must have that it was taken before it is: as many as there are, or a master that was "
+        "cut off together with the others says of the same that it is new as its successor does.",
         default=0,
     )
     poll: Milliseconds = knob(
@@ -146,6 +147,11 @@ def check(fleet: Fleet, at: Place) -> ConfigError | None:
 def in_the_clear(fleet: Fleet) -> list[str]:
     """The addresses of Redis on other hosts that are not spoken to in TLS."""
     return [str(server) for server in fleet.redis if not (server.path or server.tls or _is_loopback(server.host))]
+
+
+def each_to_himself(fleet: Fleet) -> list[str]:
+    """The addresses of Redis that are another one's on each host, if nothing stands behind them that is the same."""
+    return [str(server) for server in fleet.redis if server.path or _is_loopback(server.host)]
 
 
 def _is_loopback(host: str) -> bool:

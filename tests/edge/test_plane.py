@@ -129,6 +129,17 @@ def test_key_log(certificates, tmp_path):
     assert all(listener.key_logged is not None for listener in prepared.listeners.values())
 
 
+@pytest.mark.parametrize(("share", "warned"), [('["early-data"]', 1), ('["tickets", "early-data"]', 0)])
+def test_a_redis_that_others_may_not_have(certificates, tmp_path, share, warned):
+    (tmp_path / "secret").write_bytes(b"s" * 48)
+    text = TEXT.format(forwarded="none")
+    if warned:
+        text = text.replace("tickets = { ", f'tickets = {{ secret_file = "{tmp_path}/secret", ')
+    text += f'[fleet]\nsecret_files = ["{tmp_path}/secret"]\nredis = ["127.0.0.1:1"]\nshare = {share}\n'
+    prepared = plane.prepare(config.parse(text, str(certificates / "edge.toml")), SECRET)
+    assert len([w for w in plane.warnings(prepared) if "has to be the same Redis on all hosts" in w]) == warned
+
+
 def test_every_setting_arrives(settings, monkeypatch):
     for name in ("ListenerSettings", "Router", "Route", "ServerConfig", "EarlyRules"):
         monkeypatch.setattr(plane, name, type(name, (Made,), {}))

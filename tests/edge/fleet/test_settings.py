@@ -4,7 +4,7 @@ import pytest
 
 from edge import config
 from edge.errors import ConfigError
-from edge.fleet.settings import RedisServer, in_the_clear
+from edge.fleet.settings import RedisServer, each_to_himself, in_the_clear
 from edge.schema import write_table
 
 REST = (
@@ -120,6 +120,13 @@ def test_keys_have_one_source():
 )
 def test_where_a_password_can_be_overheard(servers, clear):
     assert in_the_clear(parse(f'secret_files = ["s"]\nredis = {servers}').fleet) == clear
+
+
+@pytest.mark.parametrize("server", ["127.0.0.1:1", "rediss://[::1]:1", "localhost:1", "unix:/r"])
+def test_where_each_host_may_have_another(server):
+    fleet = parse(f'secret_files = ["s"]\nredis = ["{server}"]').fleet
+    assert each_to_himself(fleet) == [str(fleet.redis[0])]
+    assert each_to_himself(parse('secret_files = ["s"]\nredis = ["10.0.0.1:1"]').fleet) == []
 
 
 def test_it_is_shown_as_it_was_written():

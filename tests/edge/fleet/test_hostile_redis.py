@@ -8,12 +8,12 @@ import time
 
 import pytest
 from cext.tls.replay import DOWN
-from edge.fleet.keeper import FleetError, Keeper, Keeping
 
 from edge.fleet import link as links
 from edge.fleet import register
 from edge.fleet.settings import Fleet
 from edge.schema import Place, read_table
+from edge.tickets.keeper import FleetError, Keeper, Keeping
 from tests.edge.fleet.test_register import SECONDS, Host
 
 ROTATE = 3_600_000

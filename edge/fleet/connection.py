@@ -21,29 +21,32 @@ REPLY_MOST: Final = 2 << 20
 
 
 class Bounded(_AsyncRESP2Parser):
-    """Ends with InvalidResponse where a reply would be longer than `most` bytes."""
+    """Ends with InvalidResponse where a reply would be longer than `most` bytes, or of more than `lines`: strings and
+    arrays begin with one."""
 
     def __init__(self, socket_read_size: int) -> None:
         super().__init__(socket_read_size)
-        self.most = REPLY_MOST
+        self.most, self.lines = REPLY_MOST, REPLY_MOST
+        self._line = 0
 
     async def _read(self, length: int) -> bytes:
         self._check(length)
         return await super()._read(length)
 
     async def _readline(self) -> bytes:
+        self._line = self._line + 1 if self._pos else 1
         self._check(0)
         return await super()._readline()
 
     def _check(self, more: int) -> None:
         """`_pos`: how much there has been of the reply."""
-        if not 0 <= more <= self.most - self._pos:
-            raise InvalidResponse(f"a reply of more than {self.most} bytes")
+        if not 0 <= more <= self.most - self._pos or self._line > self.lines:
+            raise InvalidResponse(f"a reply of more than {self.most} bytes or {self.lines} lines")
 
 
-def bound(connection: Any, most: int) -> None:
-    """From now on replies are shorter."""
-    connection._parser.most = most  # its own tells nobody
+def bound(connection: Any, most: int, lines: int) -> None:
+    """Its replies are shorter than those of others."""
+    connection._parser.most, connection._parser.lines = most, lines
 
 
 def context(ca: str | None, certificate: bytes | None, key: bytes | None) -> ssl.SSLContext:

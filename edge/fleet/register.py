@@ -31,7 +31,9 @@ SHARDS: Final = 8
 """Of a cluster: each a hash tag, which one of its nodes has."""
 CONNECT_SECONDS: Final = 1.0
 REPLY_MOST: Final = 32 << 10
-"""Bytes: of what is asked here, sections of INFO have the longest."""
+"""Bytes: of what is asked here, sections of INFO have the longest answers,"""
+REPLY_LINES: Final = 16
+"""and TIME those of most parts."""
 
 MOMENT_DIGITS: Final = 16
 """Milliseconds since 1970 have fewer."""
@@ -195,12 +197,12 @@ class Nodes:
             made = node.connection_class(**node.connection_kwargs)
         else:
             made = redis.connection_pool.make_connection()
+        bound(made, REPLY_MOST, REPLY_LINES)
         try:
             await made.connect()
         except BaseException:
             await made.disconnect(nowait=True)
             raise
-        bound(made, REPLY_MOST)
         made.socket_timeout = None  # who waits for an answer has a limit of his own
         return made
 

@@ -17,7 +17,7 @@ from edge.tickets.keeper import FleetError, Keeper, Keeping
 from tests.edge.fleet.test_register import SECONDS, Host
 
 ROTATE = 3_600_000
-STALL = 0.5
+STALL = 0.15
 """Seconds of CPU that one turn of the loop may take."""
 
 HOSTILE = {

@@ -30,6 +30,8 @@ from tests.e2e.processes import ROOT, wait_until
 from tests.hosts import network, runs, trees
 
 TARGET = "multi-user.target"
+END_SECONDS = 300
+"""A host's disk may hold many files, and others may be at work on this one."""
 PROGRAMS = (*NEEDED, "debootstrap", "ip", "ssh", "ssh-keygen", "curl")
 
 _PROXY = f"http://{network.HUB}:{network.PROXY_PORT}"
@@ -131,10 +133,12 @@ class Hosts:
         pid = int((self.directory / "keeper").read_text())
         if self._keeper:
             self._keeper.terminate()
-            self._keeper.wait(60)
+            self._keeper.wait(END_SECONDS)
         else:
             os.kill(pid, signal.SIGTERM)
-        wait_until(lambda: not self.directory.exists(), 60, "the end of the run")
+        wait_until(lambda: not self.directory.exists(), END_SECONDS, "the end of the run")
+        if not self.owned:
+            (runs.RUNS / f"{self.run}.log").unlink(missing_ok=True)
         for machine in self.machines.values():
             if machine.nspawn:
                 machine.nspawn.wait(10)

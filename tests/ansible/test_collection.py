@@ -146,8 +146,8 @@ def test_the_unit_is_where_the_documentation_says():
 
 
 def task_of(file, name):
-    (task,) = [task for task in yaml.safe_load((COLLECTION / "roles/edge/tasks" / file).read_text()) if task["name"] == name]
-    return task
+    tasks = yaml.safe_load((COLLECTION / "roles/edge/tasks" / file).read_text())
+    return next(task for task in tasks if task["name"] == name)
 
 
 def run_task(tmp_path, task, variables):
@@ -155,8 +155,8 @@ def run_task(tmp_path, task, variables):
     of_role = yaml.safe_load((COLLECTION / "roles/edge/vars/main.yml").read_text())
     own = {"ansible_python_interpreter": sys.executable, "edge__of_playbooks": of_role["edge__of_playbooks"]}
     task = {**task, "vars": {**task.get("vars", {}), "role_path": str(COLLECTION / "roles/edge")}}
-    play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "vars": {**own, **variables}, "tasks": [task]}
-    (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
+    play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": [task]}
+    (tmp_path / "play.yml").write_text(yaml.safe_dump([{**play, "vars": {**own, **variables}}]))
     return run(tmp_path, "ansible-playbook", tmp_path / "play.yml")
 
 
@@ -172,7 +172,10 @@ def test_a_misspelt_variable_is_named(tmp_path):
 
 def test_secrets_that_were_not_filled_in_are_named(tmp_path):
     task = task_of("main.yml", "Refuse secrets that are empty")
-    full = {"edge_secrets": [{"name": "a", "content": "se-cret"}], "edge_certificates": [{"name": "b", "key": "se-cret"}]}
+    full = {
+        "edge_secrets": [{"name": "a", "content": "se-cret"}],
+        "edge_certificates": [{"name": "b", "key": "se-cret"}],
+    }
     assert run_task(tmp_path, task, full).returncode == 0
     empty = {
         "edge_secrets": [*full["edge_secrets"], {"name": "fleet.secret", "content": ""}],
@@ -184,9 +187,10 @@ def test_secrets_that_were_not_filled_in_are_named(tmp_path):
 
 
 def test_what_is_false_by_option_is_false():
-    """With -e NAME=false it is a string, and a string that is not empty counts as true, or is refused as a condition."""
-    options = [o.items() for role in ROLES for point in readmes.specs(role).values() for o in [point["options"]]]
-    names = {name for items in options for name, what in items if what.get("type") == "bool"} | {"host_tuning_enabled"}
+    """By -e NAME=false it is a string, and one that is not empty counts as true, or is refused as a condition."""
+    options = [point["options"] for role in ROLES for point in readmes.specs(role).values()]
+    names = {name for of_point in options for name, what in of_point.items() if what.get("type") == "bool"}
+    names.add("host_tuning_enabled")
     uses = re.compile(rf"\b({'|'.join(names)})\b(?!( \| default\(\w+\))? \| bool\b)")
     folders = [*(COLLECTION / "roles").glob("*/tasks"), *(COLLECTION / "roles").glob("*/vars")]
     folders += [*(COLLECTION / "roles").glob("*/templates"), COLLECTION / "playbooks"]

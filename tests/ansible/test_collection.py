@@ -198,3 +198,27 @@ def test_what_is_false_by_option_is_false():
         for line in file.read_text().splitlines():
             if not line.lstrip().startswith("#"):
                 assert not uses.search(line), f"{file}: {line}"
+
+
+@pytest.mark.parametrize(
+    "task, said",
+    [
+        ({"command": {"argv": ["sh", "-c", "echo wrong >&2; exit 1"]}}, "why: wrong ."),
+        (
+            {"command": {"argv": ["sh", "-c", "echo {{ item.url }}; test {{ item.url }} = c"]}, "loop": "{{ asked }}"},
+            "why: a: a; b: b .",
+        ),
+        (
+            {"command": {"argv": ["sh", "-c", "echo {{ item }}; false"]}, "loop": ["se-cret"], "no_log": True},
+            "why: One or more items failed .",
+        ),
+    ],
+)
+def test_what_failed_is_told_of_each_item(tmp_path, task, said):
+    """What a rescue says at the end of a play is what the task said."""
+    of_role = yaml.safe_load((COLLECTION / "roles/edge/vars/main.yml").read_text())
+    variables = {"edge__why": of_role["edge__why"], "asked": [{"url": "a"}, {"url": "b"}, {"url": "c"}]}
+    block = {"block": [task], "rescue": [{"fail": {"msg": "why: {{ edge__why }} ."}}]}
+    done = run_task(tmp_path, block, variables)
+    assert done.returncode != 0 and said in done.stdout, done.stdout
+    assert "se-cret" not in done.stdout

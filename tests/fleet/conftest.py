@@ -1,28 +1,9 @@
-"""A fleet's network and authority. EDGE_SLOW=1 runs the tests marked `slow`, too."""
-
-import os
+"""A fleet's network. EDGE_SLOW=1 runs the tests marked `slow`, too."""
 
 import pytest
 
-from tests.e2e.pki import Pki
+from tests.e2e.conftest import pki, pytest_collection_modifyitems, pytest_configure  # noqa: F401  # fixture, and the mark
 from tests.fleet import network
-
-
-def pytest_configure(config):
-    config.addinivalue_line("markers", "slow: takes minutes; run with EDGE_SLOW=1")
-
-
-def pytest_collection_modifyitems(items):
-    if os.environ.get("EDGE_SLOW"):
-        return
-    for item in items:
-        if item.get_closest_marker("slow"):
-            item.add_marker(pytest.mark.skip(reason="takes minutes: EDGE_SLOW=1 runs it"))
-
-
-@pytest.fixture(scope="session")
-def pki(tmp_path_factory):
-    return Pki(tmp_path_factory.mktemp("pki"))
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,8 @@ import asyncio
 import collections
 import contextlib
 import dataclasses
+import socket
+import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol
@@ -118,7 +120,8 @@ class Register:
         self._report = report
         self._where = str(link)
         count = SHARDS if fleet.mode == "cluster" else 1
-        nodes = Nodes(link.asyncio(connections=1, seconds=CONNECT_SECONDS), len(link.servers), count > 1)
+        names = [server.host for server in link.servers if server.host]
+        nodes = Nodes(link.asyncio(connections=1, seconds=CONNECT_SECONDS), names, count > 1)
         self._nodes = nodes
         tags = [f":{{{i}}}" for i in range(count)] if count > 1 else [""]
         self._lines = [
@@ -173,10 +176,11 @@ def _ended(task: "asyncio.Task[None]") -> None:
 class Nodes:
     """Where connections come from."""
 
-    def __init__(self, client: Client, servers: int, cluster: bool) -> None:
-        self.seconds = CONNECT_SECONDS * (servers + 1)
+    def __init__(self, client: Client, names: Sequence[str], cluster: bool) -> None:
+        self.seconds = CONNECT_SECONDS * (max(len(names), 1) + 1)
         """To ask all sentinels, or nodes, of which only the last knows more, and to connect."""
         self._client = client
+        self._lookups = [Lookup(name) for name in names]
         self._cluster = cluster
         self._learned = -PROBE_SECONDS
         """When the cluster was last asked who has what (monotonic)."""
@@ -187,6 +191,9 @@ class Nodes:
         from edge.fleet.connection import bound  # noqa: PLC0415  # see edge.fleet.link
 
         redis: Any = self._client.redis
+        errors = [await lookup.error() for lookup in self._lookups]
+        if errors and all(errors):
+            raise errors[0]  # type: ignore[misc]  # there is one
         if self._cluster:
             async with self._learning:
                 if time.monotonic() >= self._learned + PROBE_SECONDS / 2:
@@ -209,6 +216,36 @@ class Nodes:
     async def close(self) -> None:
         with contextlib.suppress(Exception):
             await self._client.close()
+
+
+class Lookup:
+    """Whether a name leads anywhere. Names are looked up in threads; who does it again and again while nobody answers
+    would fill those that hooks share, and hold up the process's end. Here it is one thread, which holds up nothing."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._asked: asyncio.Future[OSError | None] | None = None
+
+    async def error(self) -> OSError | None:
+        if self._asked is None:
+            loop = asyncio.get_running_loop()
+            self._asked = loop.create_future()
+            threading.Thread(target=self._look_up, args=(loop,), daemon=True).start()
+        return await asyncio.shield(self._asked)
+
+    def _look_up(self, loop: asyncio.AbstractEventLoop) -> None:
+        error = None
+        try:
+            socket.getaddrinfo(self._name, None, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as e:
+            error = e if isinstance(e, OSError) else OSError(str(e))
+        with contextlib.suppress(RuntimeError):  # the loop may be closed
+            loop.call_soon_threadsafe(self._answered, error)
+
+    def _answered(self, error: OSError | None) -> None:
+        asked, self._asked = self._asked, None
+        if asked is not None and not asked.done():
+            asked.set_result(error)
 
 
 @dataclasses.dataclass(slots=True)

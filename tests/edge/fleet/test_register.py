@@ -4,6 +4,7 @@ what waits for them."""
 import asyncio
 import contextlib
 import socket
+import threading
 import time
 
 import pytest
@@ -298,6 +299,34 @@ def test_nobody_there(make):
         await asyncio.sleep(0.2)  # some probes more, of which none is told
         assert len(host.said) == 1
         await host.close()
+
+    run(go)
+
+
+def test_a_name_that_nobody_answers_for(make, monkeypatch):
+    """It is asked for once at a time, and leaves the threads alone that others have need of."""
+    asked, known = [], threading.Event()
+
+    def look_up(name, *_, **__):
+        asked.append(name)
+        known.wait(SECONDS)
+        raise socket.gaierror(-2, "Name or service not known")
+
+    async def go():
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+        monkeypatch.setattr(register, "CONNECT_SECONDS", 0.02)
+        host = Host(*make("redis.example:1"))
+        try:
+            await host.until(lambda: host.said, "a line in the log")
+            await asyncio.sleep(0.5)  # many probes more
+            assert asked == ["redis.example"]
+            assert await asyncio.to_thread(lambda: 1) == 1
+            known.set()
+            await host.until(lambda: len(asked) > 1, "another look")
+            assert not host.awaited.up
+        finally:
+            known.set()
+            await host.close()
 
     run(go)
 

@@ -1,5 +1,6 @@
 """ansible/: what can be said of it without a host. tests/hosts deploys with it."""
 
+import json
 import os
 import re
 import subprocess
@@ -71,8 +72,7 @@ def test_defaults_are_those_of_the_specs(role):
     had = readmes.defaults(role)
     options = [option for point in readmes.specs(role).values() for option in point["options"].items()]
     needed = {name for name, option in options if option.get("required")}
-    ours = {name: value for name, value in said.items() if name.startswith(f"{role}_")}
-    assert {name: value for name, value in had.items() if name not in needed} == ours
+    assert {name: value for name, value in had.items() if name not in needed} == said
     assert all(not had[name] for name in needed & set(had))  # there for other entry points: what is empty is refused
 
 
@@ -104,6 +104,13 @@ def test_the_example_has_variables_that_there_are():
     for file in files:
         for name in yaml.safe_load(file.read_text()):
             assert name in known or name.startswith("vault_"), f"{file}: {name}"
+
+
+def test_builders_of_the_example_build_what_its_hosts_need(tmp_path):
+    """They are no hosts of edge, and have no variables of that group."""
+    inventory = COLLECTION / "inventory/example"
+    told = run(tmp_path, "ansible-inventory", "-i", inventory / "hosts.yml", "--host", "build12.example.net")
+    assert json.loads(told.stdout)["edge_extras"] == ["fleet"], told.stdout
 
 
 def test_what_is_secret_is_never_told():

@@ -125,7 +125,7 @@ class Keeper:
             known = isinstance(e, (*FAILURES, FleetError, ValueError))
             text = str(e) if known else f"unforeseen: {type(e).__name__}: {e}"
             text = text or ("no answer in time" if isinstance(e, TimeoutError) else type(e).__name__)
-            raise FleetError(one_line(text)[:ERROR_MOST]) from None
+            raise FleetError(one_line(text)[:ERROR_MOST].rstrip(".")) from None
 
     async def _try(self, change: Callable[[Document | None, int], Document | None]) -> None:
         for _ in range(TRIES):

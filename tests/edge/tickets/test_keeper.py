@@ -151,6 +151,14 @@ def test_who_answers_is_no_redis(make, said):
         thread.join(SECONDS)
 
 
+def test_what_is_wrong_ends_without_a_stop(make):
+    """It is told in the midst of lines."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        server = SimpleNamespace(url=f"redis://127.0.0.1:{taken.getsockname()[1]}")
+    with pytest.raises(FleetError, match=r"Connect call failed .*[^.]$"):
+        polled(make(server))
+
+
 def test_it_is_no_string(make, redis):
     redis.call("RPUSH", KEY, "x")
     with pytest.raises(FleetError, match="WRONGTYPE"):

@@ -88,7 +88,7 @@ class Host:
 
     def _route(self, act: str, other: "Host") -> None:
         subprocess.run(
-            ["ip", "-n", self.namespace, "route", act, "blackhole", f"{other.address}/32"],
+            self.program("ip", "route", act, "blackhole", f"{other.address}/32"),
             check=True,
             capture_output=True,
         )

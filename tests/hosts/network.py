@@ -18,8 +18,10 @@ PROXY_PORT = 3128
 CLONE_NEWNET = 0x40000000
 
 
-def _ip(*words: str) -> None:
-    subprocess.run(["ip", *words], stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=True)
+def _ip(*words: str, of: str = "") -> None:
+    """In a namespace by nsenter: ip's own -n changes mounts, which nobody can in a chroot."""
+    command = [*(inside(of) if of else []), "ip", *words]
+    subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=True)
 
 
 def hub(run: str) -> str:
@@ -37,11 +39,11 @@ def address(number: int) -> str:
 def make_hub(run: str) -> None:
     name = hub(run)
     _ip("netns", "add", name)
-    _ip("-n", name, "link", "set", "lo", "up")
-    _ip("-n", name, "link", "add", "bridge", "type", "bridge")
-    _ip("-n", name, "addr", "add", f"{HUB}/24", "dev", "bridge")
-    _ip("-n", name, "addr", "add", "fd78::1/64", "dev", "bridge", "nodad")
-    _ip("-n", name, "link", "set", "bridge", "up")
+    _ip("link", "set", "lo", "up", of=name)
+    _ip("link", "add", "bridge", "type", "bridge", of=name)
+    _ip("addr", "add", f"{HUB}/24", "dev", "bridge", of=name)
+    _ip("addr", "add", "fd78::1/64", "dev", "bridge", "nodad", of=name)
+    _ip("link", "set", "bridge", "up", of=name)
     # It routes, and has no route: who wants to go elsewhere is told at once.
     forward = [*inside(name), "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"]
     subprocess.run(forward, stdin=subprocess.DEVNULL, timeout=30, check=True)
@@ -51,13 +53,13 @@ def add(run: str, name: str, number: int) -> str:
     """A namespace with the address of that number (2 to 254) on `host0`."""
     own, middle = namespace(run, name), hub(run)
     _ip("netns", "add", own)
-    _ip("-n", own, "link", "set", "lo", "up")
-    _ip("-n", middle, "link", "add", f"to{number}", "type", "veth", "peer", "name", "host0", "netns", own)
-    _ip("-n", middle, "link", "set", f"to{number}", "master", "bridge", "up")
-    _ip("-n", own, "addr", "add", f"{address(number)}/24", "dev", "host0")
-    _ip("-n", own, "addr", "add", f"fd78::{number}/64", "dev", "host0", "nodad")
-    _ip("-n", own, "link", "set", "host0", "up")
-    _ip("-n", own, "route", "add", "default", "via", HUB)
+    _ip("link", "set", "lo", "up", of=own)
+    _ip("link", "add", f"to{number}", "type", "veth", "peer", "name", "host0", "netns", own, of=middle)
+    _ip("link", "set", f"to{number}", "master", "bridge", "up", of=middle)
+    _ip("addr", "add", f"{address(number)}/24", "dev", "host0", of=own)
+    _ip("addr", "add", f"fd78::{number}/64", "dev", "host0", "nodad", of=own)
+    _ip("link", "set", "host0", "up", of=own)
+    _ip("route", "add", "default", "via", HUB, of=own)
     return own
 
 

@@ -103,7 +103,7 @@ class Observation:
             self._told, self._labels, self._heard_at = self._companion.pid, 0, time.monotonic()
             self._certificates = None
         line.flush()
-        if line.waiting:
+        if line.sending:
             if time.monotonic() > self._heard_at + DEAF_SECONDS:
                 self._log("error", "the observer does not hear what it is told: it is ended")
                 self._companion.stop()

@@ -97,11 +97,6 @@ class Channel:
         self._going.append((memoryview(body), []))
         self.flush()
 
-    @property
-    def waiting(self) -> bool:
-        """Whether something is still to be sent."""
-        return bool(self._going)
-
     def flush(self) -> None:
         """Sends what the other side takes now."""
         while self._going:

@@ -266,7 +266,8 @@ def stuck_boot(tree):
 
 def stuck_start(tree):
     main = tree / "edge/__main__.py"
-    main.write_text(main.read_text().replace('if __name__ == "__main__":', "import time\ntime.sleep(3600)\nif 1:"))
+    stuck = f"import pathlib, time\npathlib.Path({str(tree / 'stuck')!r}).touch()\ntime.sleep(3600)\nif 1:"
+    main.write_text(main.read_text().replace('if __name__ == "__main__":', stuck))
 
 
 def other_format(tree):
@@ -347,11 +348,12 @@ def test_a_configuration_with_an_error(upgradable, versions):
 
 def test_one_change_at_a_time(make_upgradable, versions):
     edge = make_upgradable()
-    versions.make("2.0", stuck_start)
+    tree = versions.make("2.0", stuck_start)
     versions.link("2.0")
     first = threading.Thread(target=edge.upgrade)
     first.start()
     started = edge.wait_error(r"upgrade: process \d+ starts", seconds=30)
+    wait_until((tree / "stuck").exists, 30, "it has found its code by the link")
     versions.link("1.0")
     done = edge.upgrade()
     assert (done.returncode, "an upgrade is under way already" in done.stdout) == (1, True)

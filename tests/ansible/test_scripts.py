@@ -11,7 +11,11 @@ from ansible.parsing.vault import VaultLib, VaultSecret, VaultSecretsContext
 
 from tests.ansible.readmes import COLLECTION
 
-FILES = [path for path in COLLECTION.glob("roles/*/files/*") if path.read_text().startswith("#!/bin/sh\n")]
+FILES = [
+    path
+    for path in COLLECTION.glob("roles/*/files/*")
+    if path.is_file() and path.read_text().startswith("#!/bin/sh\n")
+]
 
 
 @pytest.mark.parametrize("script", FILES, ids=lambda path: path.name)

@@ -55,6 +55,22 @@ def number(value: float) -> str:
     return f"{value:.{digits}f}"
 
 
+def document(title: str, subtitle: str, height: int, styles: str, parts: Sequence[str]) -> str:
+    """A page of full width with a title; `parts` stand below it."""
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" '
+            f'height="{height}" role="img" aria-label="{escape(title)}">',
+            f"<style>{styles}</style>",
+            f'<rect class="page" width="{WIDTH}" height="{height}" rx="8"/>',
+            text(MARGIN, 32, title, "title"),
+            text(MARGIN, 52, subtitle, "muted"),
+            *parts,
+            "</svg>\n",
+        ]
+    )
+
+
 def bar_chart(title: str, subtitle: str, panels: Sequence[Panel]) -> str:
     """The whole SVG document: `panels` in two columns under a title."""
     column = (WIDTH - 2 * MARGIN - GUTTER * (COLUMNS - 1)) / COLUMNS
@@ -65,19 +81,7 @@ def bar_chart(title: str, subtitle: str, panels: Sequence[Panel]) -> str:
         for index, panel in enumerate(row):
             parts += draw_panel(panel, MARGIN + index * (column + GUTTER), top, column)
         top += PANEL_HEADER + ROW * max(len(panel.bars) for panel in row) + FOOTER
-    height = round(top)
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" '
-            f'height="{height}" role="img" aria-label="{escape(title)}">',
-            f"<style>{style()}</style>",
-            f'<rect class="page" width="{WIDTH}" height="{height}" rx="8"/>',
-            text(MARGIN, 32, title, "title"),
-            text(MARGIN, 52, subtitle, "muted"),
-            *parts,
-            "</svg>\n",
-        ]
-    )
+    return document(title, subtitle, round(top), style(), parts)
 
 
 def draw_panel(panel: Panel, left: float, top: float, width: float) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from bench.svg import FONT, HEADER, MARGIN, PALETTE, WIDTH, rule, text
+from bench.svg import FONT, HEADER, MARGIN, PALETTE, WIDTH, document, rule, text
 
 GUTTER = 52
 COLUMNS = 2
@@ -55,18 +55,7 @@ def curves_chart(title: str, subtitle: str, axis: str, panels: Sequence[Panel]) 
     for i, panel in enumerate(panels):
         left = MARGIN + i % COLUMNS * (column + GUTTER)
         parts += draw(panel, axis, left, HEADER + i // COLUMNS * (ABOVE + PLOT + BELOW), column)
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" '
-            f'height="{height}" role="img" aria-label="{escape(title)}">',
-            f"<style>{style()}</style>",
-            f'<rect class="page" width="{WIDTH}" height="{height}" rx="8"/>',
-            text(MARGIN, 32, title, "title"),
-            text(MARGIN, 52, subtitle, "muted"),
-            *parts,
-            "</svg>\n",
-        ]
-    )
+    return document(title, subtitle, height, style(), parts)
 
 
 def draw(panel: Panel, axis: str, left: float, top: float, width: float) -> list[str]:

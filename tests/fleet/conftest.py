@@ -4,6 +4,7 @@ import pytest
 
 from tests.e2e.conftest import pki, pytest_collection_modifyitems, pytest_configure  # noqa: F401  # fixture, and the mark
 from tests.fleet import network
+from tests.fleet.redis_servers import REDIS, Redis
 
 
 @pytest.fixture(scope="module")
@@ -12,3 +13,10 @@ def net():
     made = network.Network()
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def redis(net, tmp_path_factory):
+    server = Redis(net, net.host(REDIS), tmp_path_factory.mktemp("redis"))
+    yield server
+    server.kill()

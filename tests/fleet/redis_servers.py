@@ -10,6 +10,9 @@ from tests.redis_server import RedisServer
 
 SECONDS = 30
 
+REDIS = 30
+"""The first one's place in the network."""
+
 
 class Redis(RedisServer):
     """One that runs, on a host; its data are gone when it is. `config` as lines of its file."""

@@ -15,14 +15,13 @@ import pytest
 
 from tests.e2e.processes import wait_until
 from tests.fleet.fleet import Fleet
-from tests.fleet.redis_servers import Redis, Sentinel, settle
+from tests.fleet.redis_servers import REDIS, Redis, Sentinel, settle
 from tests.fleet.replays import Pulse, Replays
 
 DEADLINE = 0.1
 WINDOW = "1s"
 NOTICED = 2.0
 """Seconds that nobody may wait longer for, on a busy machine."""
-REDIS = 30
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +46,6 @@ def tables(secrets, redis, *, window=WINDOW, tickets=None, **fleet):
             "tickets": {"secret_file": tickets or secrets / "tickets"},
         },
     }
-
-
-@pytest.fixture(scope="module")
-def redis(net, tmp_path_factory):
-    server = Redis(net, net.host(REDIS), tmp_path_factory.mktemp("redis"))
-    yield server
-    server.kill()
 
 
 @pytest.fixture(scope="module")

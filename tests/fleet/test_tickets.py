@@ -6,18 +6,9 @@ import pytest
 from edge.commands.client import Admin
 from tests.e2e.processes import wait_until
 from tests.fleet.fleet import Fleet
-from tests.fleet.redis_servers import Redis
 
-REDIS = 30
 SECONDS = 30
 QUICK = {"poll": "100ms", "settle": "500ms"}
-
-
-@pytest.fixture(scope="module")
-def redis(net, tmp_path_factory):
-    server = Redis(net, net.host(REDIS), tmp_path_factory.mktemp("redis"))
-    yield server
-    server.kill()
 
 
 @pytest.fixture(scope="module")

@@ -61,6 +61,9 @@ def state_offset(session):
 def secret_of(session):
     return decode_state(session.to_bytes()[state_offset(session):])["secret"]
 
+LIMIT = 1000
+"""Bytes of early data that `again` allows."""
+
 
 class ResumingClient(RawClient):
     """Offers `session`; hello() takes what shall be different."""
@@ -173,3 +176,9 @@ class ResumingClient(RawClient):
         if self.ended:
             self.transcript.add(END_OF_EARLY_DATA)
         return message(20, verify_data(self.hash, self.client_secret, self.transcript.digest()))
+
+
+def again(config, **options):
+    """The same server, configured otherwise."""
+    same = {"tickets": config.tickets, "alpn": (), "max_early_data": LIMIT, "replay": config.replay}
+    return resuming_config(**{**same, **options})

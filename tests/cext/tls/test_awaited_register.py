@@ -23,7 +23,7 @@ from cext.tls.replay import DOWN, FRESH, FULL, LATE, SEEN, AwaitedRegister, Shar
 from cext.tls.session import TicketKeys, now, shift_clock
 
 from tests.cext.tls.peer import CHACHA20, HANDSHAKE, P256, X25519, pump, record, records
-from tests.cext.tls.resuming import ResumingClient, first_session, resuming_config
+from tests.cext.tls.resuming import LIMIT, ResumingClient, again, first_session, resuming_config
 
 IDENTITY, KEY = b"a fleet.", b"k" * 32
 SEE_OTHER = 0xFF
@@ -45,17 +45,12 @@ def clock():
 
 @pytest.fixture
 def config():
-    return resuming_config(alpn=(), max_early_data=1000, replay=register())
+    return resuming_config(alpn=(), max_early_data=LIMIT, replay=register())
 
 
 @pytest.fixture
 def session(config):
     return first_session(config)
-
-
-def again(config, **options):
-    same = {"tickets": config.tickets, "alpn": (), "max_early_data": 1000, "replay": config.replay}
-    return resuming_config(**{**same, **options})
 
 
 def offer(config, session, *, early=True, data=b"early", **client):

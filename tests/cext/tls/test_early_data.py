@@ -39,9 +39,15 @@ from tests.cext.tls.peer import (
     pump,
     record,
 )
-from tests.cext.tls.resuming import END_OF_EARLY_DATA, ResumingClient, altered, first_session, resuming_config
-
-LIMIT = 1000
+from tests.cext.tls.resuming import (
+    END_OF_EARLY_DATA,
+    LIMIT,
+    ResumingClient,
+    again,
+    altered,
+    first_session,
+    resuming_config,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -58,12 +64,6 @@ def config():
 @pytest.fixture
 def session(config):
     return first_session(config)
-
-
-def again(config, **options):
-    """The same server, configured otherwise."""
-    same = {"tickets": config.tickets, "alpn": (), "max_early_data": LIMIT, "replay": config.replay}
-    return resuming_config(**{**same, **options})
 
 
 def early(config, session, data=b"early", **client):

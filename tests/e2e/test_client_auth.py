@@ -94,7 +94,7 @@ def test_without(asking, pki, version, alert):
         return
     assert process.returncode != 0
     assert re.search(alert.replace("_", "."), process.stdout, re.IGNORECASE), process.stdout
-    asking.in_error_log(f"handshake failed: {alert}: the client has no certificate")
+    asking.wait_error(f"handshake failed: {alert}: the client has no certificate")
 
 
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
@@ -104,7 +104,7 @@ def test_distrusted(asking, pki, clients, who, version):
     process = s_client(asking, pki, clients[who], version)
     assert "HTTP/1.1 200" not in process.stdout
     assert re.search(alert, process.stdout, re.IGNORECASE), process.stdout
-    assert asking.in_error_log("handshake failed: .*the certificate is not trusted")
+    asking.wait_error("handshake failed: .*the certificate is not trusted")
 
 
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])

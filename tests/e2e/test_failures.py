@@ -129,7 +129,7 @@ def test_connect_failures_try_the_next_server(make_edge, backend):
         for _ in range(6):
             assert client.get("/ok").status == 200
             assert client.request("POST", "/ok", body=b"also what cannot be repeated").status == 200
-    assert edge.in_error_log("connect.*Connection refused")
+    edge.wait_error("connect.*Connection refused")
 
 
 def test_a_missing_unix_socket_tries_the_next_server(make_edge, backend, tmp_path):

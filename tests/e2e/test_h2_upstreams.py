@@ -317,4 +317,4 @@ def test_http_1_over_tls(tmp_path, pki):
             assert curl(edge, pki, "/version") == "1.1"
             assert curl(edge, pki, "/echo", "--data", "some words") == "POST some words"
             assert curl(edge, pki, "/other", "--output", os.devnull, "--write-out", "%{http_code}") == "502"
-            assert edge.in_error_log(rf"upstream other {address}: handshake \(TLS: unknown_ca: .*request 'GET /other'")
+            edge.wait_error(rf"upstream other {address}: handshake \(TLS: unknown_ca: .*request 'GET /other'")

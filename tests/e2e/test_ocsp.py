@@ -130,7 +130,7 @@ def test_a_response_is_fetched_stapled_kept_and_renewed(make, responder, tmp_pat
     (pid,) = fetching(edge)
     os.kill(pid, 9)
     wait_until(lambda: fetching(edge) not in ([], [pid]), 30, "another process that fetches")
-    assert edge.in_error_log("the process that fetches OCSP responses has ended")
+    edge.wait_error("the process that fetches OCSP responses has ended")
 
     # After a restart it is there at once, though the responder is not.
     edge.stop()

@@ -217,7 +217,7 @@ def test_by_signal_and_what_goes_along(make_upgradable, versions, tmp_path):
     assert edge.process.popen.wait(30) == 0
     assert _session(edge, session).session_reused
     wait_until(lambda: len(edge.workers()) == 1, 30, "one worker")
-    assert edge.in_error_log(r"generation 2 serves")
+    edge.wait_error(r"generation 2 serves")
     with Client(edge) as client:
         assert client.get("/ok").status == 200
     assert edge.ask("reload").returncode == 0
@@ -308,7 +308,7 @@ def test_a_version_that_does_not_come_up(make_upgradable, versions, change, reas
         served = load.served
         wait_until(lambda: load.served > served + 50, 30, "load")
     assert load.faults == []
-    assert edge.in_error_log(rf"upgrade failed, edge 1\.0 goes on: {re.escape(reason)}")
+    edge.wait_error(rf"upgrade failed, edge 1\.0 goes on: {re.escape(reason)}")
     assert edge.pid == before
     assert edge.workers() == workers
     wait_until(lambda: set(session(before)) <= {before, *edge.titled("edge: ")}, 30, "nothing left of the new version")

@@ -37,12 +37,6 @@ def register(local=None, *, up=True, **options):
     return made
 
 
-@pytest.fixture(autouse=True)
-def clock():
-    yield
-    shift_clock(0)
-
-
 @pytest.fixture
 def config():
     return resuming_config(alpn=(), max_early_data=LIMIT, replay=register())

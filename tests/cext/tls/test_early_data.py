@@ -50,12 +50,6 @@ from tests.cext.tls.resuming import (
 )
 
 
-@pytest.fixture(autouse=True)
-def clock():
-    yield
-    shift_clock(0)
-
-
 @pytest.fixture
 def config():
     return resuming_config(alpn=(), max_early_data=LIMIT)

@@ -437,24 +437,19 @@ def test_what_a_ticket_is_bound_to():
     assert not resumes(server_config(tickets=keys, cipher_suites=(0xC02C,)), session)
     assert not resumes(server_config(), session)
     assert not resumes(config, session, server_name="www.example.com")
-    try:
-        shift_clock(99_000)
-        assert resumes(config, session)
-        shift_clock(101_000)
-        assert not resumes(config, session)
-    finally:
-        shift_clock(0)
+    shift_clock(99_000)
+    assert resumes(config, session)
+    shift_clock(101_000)
+    assert not resumes(config, session)
 
 
 @pytest.mark.parametrize(("behind", "resumed"), [(30_000, True), (90_000, False)])
 def test_a_clock_that_is_behind_the_ticket_givers(behind, resumed):
     """Hosts that share keys share no clock; as in TLS 1.3 a minute is allowed."""
     config = server_config(tickets=ticket_keys())
-    try:
-        shift_clock(behind)
-        ticket, _, _ = with_ticket(config)
-    finally:
-        shift_clock(0)
+    shift_clock(behind)
+    ticket, _, _ = with_ticket(config)
+    shift_clock(0)
     client = RawClient12(config, ticket=ticket, session_id=b"\7" * 32)
     client.send(record(HANDSHAKE, client.client_hello()))
     assert (b"\7" * 32 in client.server.take_output()) == resumed
@@ -477,16 +472,13 @@ def test_a_ticket_is_renewed_in_the_second_half_of_its_life():
     config = server_config(tickets=ticket_keys(), ticket_lifetime=100)
     client = Engine(ClientConfig(server_name="example.com", max_version=TLS12))
     pump(client, Engine(config))
-    try:
-        for shift, renewed in ((10_000, False), (60_000, True)):
-            shift_clock(shift)
-            again = Engine(ClientConfig(server_name="example.com", max_version=TLS12), client.session)
-            pump(again, Engine(config))
-            assert again.resumed
-            assert (again.session.ticket != client.session.ticket) == renewed
-            assert again.session.authenticated == client.session.authenticated
-    finally:
-        shift_clock(0)
+    for shift, renewed in ((10_000, False), (60_000, True)):
+        shift_clock(shift)
+        again = Engine(ClientConfig(server_name="example.com", max_version=TLS12), client.session)
+        pump(again, Engine(config))
+        assert again.resumed
+        assert (again.session.ticket != client.session.ticket) == renewed
+        assert again.session.authenticated == client.session.authenticated
 
 
 def test_a_session_with_extended_master_secret_is_never_resumed_without():

@@ -65,11 +65,8 @@ def test_a_response_is_shown_until_it_expires(version):
     config = ServerConfig([stapled(expires=time.time() + 60)])
     client = {"status_request": True, "max_version": version}
     assert connect(config, client)[0].ocsp_response == RESPONSE
-    try:
-        shift_clock(61_000)
-        assert connect(config, client)[0].ocsp_response == b""
-    finally:
-        shift_clock(0)
+    shift_clock(61_000)
+    assert connect(config, client)[0].ocsp_response == b""
 
 
 @pytest.mark.parametrize("version", [TLS13, TLS12])

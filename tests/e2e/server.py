@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.e2e.pki import Certificate, Pki
 from tests.e2e.processes import ROOT, Process, children, free_port, rss, title, wait_until
 
-LOG_SECONDS = 4
+LOG_SECONDS = 20
 """Logs are written in batches, every half second."""
 
 _LINE = re.compile(r"(?P<time>\S+) (?P<level>\w+) \[(?P<pid>\d+)\] (?P<message>.*)")

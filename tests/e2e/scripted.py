@@ -148,7 +148,7 @@ class Backend:
     def seen(self, path: str) -> list[Request]:
         return [r for r in list(self.requests) if r.target.partition("?")[0] == path]
 
-    def wait_seen(self, path: str, count: int = 1, seconds: float = 5) -> list[Request]:
+    def wait_seen(self, path: str, count: int = 1, seconds: float = SECONDS) -> list[Request]:
         end = time.monotonic() + seconds
         with self._changed:
             while len(self.seen(path)) < count:

@@ -131,7 +131,7 @@ def download(client, size: int, slow: bool) -> int:
 
 def stands_still(sent) -> None:
     """The sender is held back: what it got rid of fills the kernel's buffers and ours, and grows no more."""
-    wait_until(sent, 5, "a begin")
+    wait_until(sent, 20, "a begin")
     assert settled(sent, seconds=3, step=0.2) < KERNEL_BUFFERS
     before = sent()
     time.sleep(0.2)

@@ -45,7 +45,7 @@ def test_emfile(make_edge, backend):
         except OSError:
             return False
 
-    wait_until(recovered, 5, "accepting again")
+    wait_until(recovered, 20, "accepting again")
     assert edge.workers() == [worker]
     # A second spell is told again. (Want that comes back within a second is the same one.)
     resource.prlimit(worker, resource.RLIMIT_NOFILE, enough)
@@ -55,7 +55,7 @@ def test_emfile(make_edge, backend):
     waiting = [socket.create_connection(("127.0.0.1", edge.port), 5) for _ in range(3)]  # idle upstreams make room
     for s in waiting:
         s.sendall(b"\x16")
-    wait_until(lambda: sum("accept: Too many" in m for _, m in edge.errors()) == 2, 4, "the second message")
+    wait_until(lambda: sum("accept: Too many" in m for _, m in edge.errors()) == 2, 20, "the second message")
     for s in (*clients, *waiting):
         s.close()
 

@@ -215,7 +215,7 @@ def test_the_pool_has_its_limit(make_edge, backend):
         client.send(b"GET /together HTTP/1.1\r\nHost: a\r\n\r\n")
     for client in clients:
         assert client.response().status == 200
-    wait_until(lambda: len(backend.open) == 2, 3, "closing of what is too much")
+    wait_until(lambda: len(backend.open) == 2, 20, "closing of what is too much")
     assert clients[0].get("/ok").status == 200
     assert backend.seen("/ok")[0].connection < 6
     for client in clients:
@@ -238,7 +238,7 @@ def test_no_descriptor_is_left_behind(make_edge, backend):
             if i % 2 and not data.startswith(b"POST"):
                 client.more() if i % 4 == 1 else client.head()
             client.close()
-    wait_until(lambda: open_files(worker) <= before, 5, f"{before} open files")
+    wait_until(lambda: open_files(worker) <= before, 20, f"{before} open files")
 
 
 # Addresses.

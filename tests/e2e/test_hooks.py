@@ -258,7 +258,7 @@ def test_the_steps_of_a_connection(policed, curl, tmp_path):
     log = tmp_path / "states.log"
     edge = policed(STATES.replace("states.log", str(log)))
     assert curl(edge, "/ok", "--output", "/dev/null", edge.url("/ok"))[0] == 0
-    wait_until(lambda: " closed " in log.read_text(), 5, "closed")
+    wait_until(lambda: " closed " in log.read_text(), 20, "closed")
     lines = [line.split() for line in log.read_text().splitlines()]
     assert len({port for port, *_ in lines}) == 1
     assert [(old, new) for _, old, new, _ in lines[:3]] == [("None", "new"), ("new", "active"), ("active", "idle")]

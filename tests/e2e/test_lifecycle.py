@@ -115,7 +115,7 @@ def test_a_worker_killed_under_load(pair):
             open_there = connections(victim, pair.port)
             known = len(load.faults)
             os.kill(victim, signal.SIGKILL)
-            wait_until(lambda gone=victim: len(pair.workers()) == 2 and gone not in pair.workers(), 5, "a successor")
+            wait_until(lambda gone=victim: len(pair.workers()) == 2 and gone not in pair.workers(), 20, "a successor")
             served = load.served
             wait_until(lambda: load.served > served + 50, 10, "further load")  # noqa: B023
             faults = load.faults[known:]

@@ -102,7 +102,7 @@ def test_many_lines_by_several_workers(edge):
     for client in clients:
         client.close()
     wanted = {f"/s/ok?many{n}-{i}" for n in range(12) for i in range(100)}
-    wait_until(lambda: wanted <= {r.get("path") for r in edge.requests()}, 4, "all lines")
+    wait_until(lambda: wanted <= {r.get("path") for r in edge.requests()}, 20, "all lines")
 
 
 # The error log.

@@ -78,7 +78,7 @@ class Unharmed:
         self.edge.check_health()
         for pid in self.workers:
             # Connections to the backend may stay pooled.
-            wait_until(lambda pid=pid: open_files(pid) <= self.files[pid] + 24, 8, "closing of what was malformed")
+            wait_until(lambda pid=pid: open_files(pid) <= self.files[pid] + 24, 20, "closing of what was malformed")
             growth = rss(pid) - self.memory[pid]
             assert SANITIZED or growth < self.growth, f"worker grew by {growth / 1024:.0f} KiB"
         with Client(self.edge) as client:

@@ -217,7 +217,7 @@ class Interactive:
         self.popen.stdin.flush()
         time.sleep(0.05)  # s_client takes a command only at the begin of what one read brings
 
-    def expect(self, mark: bytes, count: int = 1, seconds: float = 8) -> None:
+    def expect(self, mark: bytes, count: int = 1, seconds: float = 30) -> None:
         end = time.monotonic() + seconds
         while self.said.count(mark) < count:
             assert time.monotonic() < end, self.said

@@ -77,7 +77,7 @@ def test_the_last_descriptors_are_the_upstreams(make_edge, backend):
 def test_memory_runs_short(make_edge, backend):
     edge = make_edge({"b": [backend.server]}, server={"memory_limit": "16MiB"})
     idle = idle_clients(edge, 50)
-    wait_until(lambda: all(ended(client) for client in idle), 5, "the end of all that are idle")
+    wait_until(lambda: all(ended(client) for client in idle), 20, "the end of all that are idle")
     message = edge.wait_error("memory runs short")
     assert "of 16 MiB" in message
     with Client(edge) as client:

@@ -415,7 +415,7 @@ def test_idle_backend_connections_end(make_edge, backend):
         client.get("/idle")
         from tests.e2e.processes import wait_until
 
-        wait_until(lambda: closed == [True], 4, "end of the idle connection")
+        wait_until(lambda: closed == [True], 20, "end of the idle connection")
         assert client.get("/ok").body == b"ok"
 
 

@@ -200,7 +200,7 @@ def test_write_idle(hasty):
         with Clock():
             record = hasty.wait_request(path="/endless")
         assert record["error"] == "timeout: write_idle"
-        wait_until(lambda: closed, 3, "end of the backend's connection")
+        wait_until(lambda: closed, 20, "end of the backend's connection")
 
 
 # The upstream's side.

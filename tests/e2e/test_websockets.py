@@ -148,7 +148,7 @@ def test_close_codes(edge, sockets, code):
             return ws.close_code, ws.close_reason
 
     run(from_the_client())
-    wait_until(lambda: (f"/echo?{code}", code) in sockets.ends, 5, "the client's code")
+    wait_until(lambda: (f"/echo?{code}", code) in sockets.ends, 20, "the client's code")
     assert run(from_the_server()) == (code, "as you wish")
 
 
@@ -168,7 +168,7 @@ def test_many_at_once(edge, sockets):
 
     all_open = []
     run(talk())
-    wait_until(lambda: sockets.open == 0, 5, "all to be closed")
+    wait_until(lambda: sockets.open == 0, 20, "all to be closed")
 
 
 # ---- slow readers
@@ -259,7 +259,7 @@ def test_a_client_that_is_gone(edge, sockets):
         ws.transport.abort()
 
     run(talk())
-    wait_until(lambda: ("/echo?gone", 1006) in sockets.ends, 5, "the server to see it")
+    wait_until(lambda: ("/echo?gone", 1006) in sockets.ends, 20, "the server to see it")
     record = edge.wait_request(path="/echo?gone")
     assert (record["ended_by"], record["error"]) in [("client", "client closed"), ("client", "client reset")]
 
@@ -388,7 +388,7 @@ def test_a_101_of_anything_else_opens_no_way_in(edge, scripted):
     scripted.on("/s/lie", lie)
     with Client(edge) as client:
         assert client.get("/s/lie", *UPGRADE).status == 502
-    wait_until(lambda: got, 5, "the backend's connection to be closed")
+    wait_until(lambda: got, 20, "the backend's connection to be closed")
     edge.wait_error("switched to another protocol than was asked for")
 
 
@@ -512,7 +512,7 @@ def test_websockets_in_streams(edge, sockets):
             peer.until(lambda stream=stream: stream.response.ended)
             peer.send(frame(DATA, END_STREAM, stream.id))
     for n in range(5):
-        wait_until(lambda n=n: (f"/echo?h2-{n}", 3007) in sockets.ends, 5, "the code")
+        wait_until(lambda n=n: (f"/echo?h2-{n}", 3007) in sockets.ends, 20, "the code")
         record = edge.wait_request(path=f"/echo?h2-{n}")
         assert (record["status"], record["alpn"], record["ended_by"]) == (200, "h2", "upstream")
         assert "error" not in record
@@ -529,7 +529,7 @@ def test_a_client_that_resets_its_stream(edge, sockets):
     with h2(edge) as peer:
         gone, stays = Stream(peer, "/echo?reset"), Stream(peer, "/echo?stays")
         peer.send(frame(3, 0, gone.id, (8).to_bytes(4, "big")))
-        wait_until(lambda: ("/echo?reset", 1006) in sockets.ends, 5, "the server to see it")
+        wait_until(lambda: ("/echo?reset", 1006) in sockets.ends, 20, "the server to see it")
         stays.protocol.send_text(b"here")
         stays.flush()
         assert stays.receive().data == b"here"

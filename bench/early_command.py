@@ -10,7 +10,6 @@ import os
 import selectors
 import socket
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,10 +22,8 @@ from cext.tls.engine import ACCEPTED, DATA, FAILED, Engine
 
 from bench.peers import Site, make_site, start_backend
 from bench.processes import BenchError, Process, allow_files, cpu_seconds, free_port, wait_listening, wait_until
-from bench.waiting_command import put_first
+from bench.serving import OTHER_CPU, Server, put_first, serving
 
-WORKER_CPU = 0
-OTHER_CPU = 1
 REQUEST = b"GET /1k HTTP/1.1\r\nHost: localhost\r\n\r\n"
 KINDS = ("host", "fleet")
 SECONDS = 20
@@ -58,10 +55,10 @@ def measure(directory: Path, each: int, rounds: int) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(start_backend(site, OTHER_CPU))
         redis = stack.enter_context(register(site))
-        servers = {kind: stack.enter_context(serving(site, kind, redis)) for kind in KINDS}
+        servers = {kind: stack.enter_context(taking(site, kind, redis)) for kind in KINDS}
         found: dict[str, Any] = {}
         for together in (1, 16):
-            runs = {kind: Run(*servers[kind], together) for kind in KINDS}
+            runs = {kind: Run(servers[kind], together) for kind in KINDS}
             for _ in range(rounds):
                 for run in runs.values():
                     run.go(each)
@@ -83,40 +80,22 @@ def register(site: Site) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def serving(site: Site, kind: str, redis: int) -> Iterator[tuple[Process, int]]:
-    port, admin = free_port(), site.directory / f"{kind}.sock"
+def taking(site: Site, kind: str, redis: int) -> Iterator[Server]:
+    """A server that takes early data."""
     secret = site.directory / f"{kind}.secret"
     secret.write_bytes(os.urandom(48))
-    fleet = f'[fleet]\nsecret_files = ["{secret}"]\nredis = ["127.0.0.1:{redis}"]\nshare = ["early-data"]'
-    file = site.directory / f"{kind}.toml"
-    file.write_text(f"""
-[server]
-workers = 1
-admin = "unix:{admin}"
-[[listener]]
-bind = ["127.0.0.1:{port}"]
+    tables = f"""
 [tls]
 tickets = {{ secret_file = "{secret}" }}
 early_data = {{ rate = 100000, window = "2s" }}
-{fleet if kind == "fleet" else ""}
-[[certificate]]
-chain = "{site.chain}"
-key = "{site.key}"
-[[upstream]]
-name = "backend"
-servers = ["127.0.0.1:{site.backend}"]
-[[route]]
-match = {{}}
-upstream = "backend"
-early_data = "forward"
-""")
-    command = [sys.executable, "-m", "edge", "run", "--config", str(file)]
-    with Process(command, cpu=WORKER_CPU, log=site.directory / f"{kind}.log") as process:
-        wait_listening(process, port)
-        put_first(process)
-        if not wait_until(lambda: Client(port, session_of(port)).taken(), SECONDS):
-            raise BenchError(f"no early data is taken:\n{process.output()}")
-        yield process, port
+"""
+    if kind == "fleet":
+        tables += f'[fleet]\nsecret_files = ["{secret}"]\nredis = ["127.0.0.1:{redis}"]\nshare = ["early-data"]\n'
+    admin = f'admin = "unix:{site.directory / kind}.sock"'
+    with serving(site, kind, server=admin, route='early_data = "forward"', tables=tables) as server:
+        if not wait_until(lambda: Client(server.port, session_of(server.port)).taken(), SECONDS):
+            raise BenchError(f"no early data is taken:\n{server.process.output()}")
+        yield server
 
 
 # Load.
@@ -175,8 +154,8 @@ def session_of(port: int) -> Any:
 class Run:
     """Connections to one server, so many at once."""
 
-    def __init__(self, process: Process, port: int, together: int) -> None:
-        self.process, self.port, self.together = process, port, together
+    def __init__(self, server: Server, together: int) -> None:
+        self.process, self.port, self.together = server.process, server.port, together
         self.waits: list[float] = []
         self.cpu: list[float] = []
 

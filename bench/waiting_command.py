@@ -7,7 +7,6 @@ requests on kept connections, and then the same with hundreds of handshakes at a
 import asyncio
 import contextlib
 import json
-import os
 import sys
 import tempfile
 import time
@@ -20,12 +19,12 @@ import click
 import trustme
 
 from bench.peers import Site, make_site, start_backend
-from bench.processes import BenchError, Process, allow_files, cpu_seconds, free_port, tree, wait_listening
+from bench.processes import BenchError, Process, allow_files, cpu_seconds, free_port, wait_listening
+from bench.serving import OTHER_CPU, Server, put_first, serving
 
-WORKER_CPU = 0
-OTHER_CPU = 1
 KEPT = 32  # connections that the steady requests go over
 SETTLE_SECONDS = 1.5
+PATIENT = 'timeouts = { handshake = "30s" }'
 
 
 @dataclass(frozen=True)
@@ -33,12 +32,6 @@ class Load:
     site: Site
     rate: int
     seconds: float
-
-
-@dataclass(frozen=True)
-class Server:
-    process: Process
-    port: int
 
 
 @click.command()
@@ -75,12 +68,12 @@ def measure(directory: Path, latency: int, in_flight: int, rate: int, seconds: f
     ):
         put_first(backend)
         load = Load(site, rate, seconds)
-        with serving(site, "remote", remote_key(site, port)) as edge:
+        with serving(site, "remote", key=remote_key(site, port), listener=PATIENT) as edge:
             alone = steady(load, edge)
             # By the clock: clients do not come in step, as those of a closed loop do who have all waited equally long.
             arriving = round(in_flight / (latency / 1000)) if latency else 1000
             remote = beside(load, edge, ["-c", str(2 * in_flight), "--rate", str(arriving)])
-        with serving(site, "local", f'"{site.key}"') as edge:
+        with serving(site, "local", listener=PATIENT) as edge:
             local = beside(load, edge, ["-c", str(2 * in_flight), "--rate", str(remote["handshakes_per_second"])])
     asked = {"latency_ms": latency, "in_flight": in_flight, "rate": rate}
     return {**asked, "alone": alone, "remote": remote, "local": local}
@@ -125,46 +118,12 @@ def remote_key(site: Site, port: int) -> str:
     return f'{{ signer = "keyless", {servers}, {us}, timeout = "10s", pending = 10000 }}'
 
 
-@contextlib.contextmanager
-def serving(site: Site, name: str, key: str) -> Iterator[Server]:
-    port = free_port()
-    file = site.directory / f"{name}.toml"
-    file.write_text(f"""
-[server]
-workers = 1
-[[listener]]
-bind = ["127.0.0.1:{port}"]
-timeouts = {{ handshake = "30s" }}
-[[certificate]]
-chain = "{site.chain}"
-key = {key}
-[[upstream]]
-name = "backend"
-servers = ["127.0.0.1:{site.backend}"]
-[[route]]
-match = {{}}
-upstream = "backend"
-""")
-    command = [sys.executable, "-m", "edge", "run", "--config", str(file)]
-    with Process(command, cpu=WORKER_CPU, log=site.directory / f"{name}.log") as process:
-        wait_listening(process, port)
-        put_first(process)
-        yield Server(process, port)
-
-
 # Load.
 
 
 def generator(load: Load, port: int, name: str, options: list[str]) -> Process:
     command = [sys.executable, "-m", "bench", "load", f"https://127.0.0.1:{port}/1k", "--json", *options]
     return Process(command, cpu=OTHER_CPU, log=load.site.directory / f"{name}.json")
-
-
-def put_first(process: Process) -> None:
-    """What is measured is the worker, not how long those wait that share their CPU with what makes the load."""
-    if os.geteuid() == 0:
-        for pid in tree(process.pid):
-            os.sched_setscheduler(pid, os.SCHED_FIFO, os.sched_param(10))
 
 
 def finish(process: Process, load: Load) -> dict[str, Any]:

@@ -1,17 +1,29 @@
-"""Real Redis servers for the tests: one, a replica, a Sentinel, a small cluster. Ended by their own process ids."""
+"""Real Redis servers for the tests: one, a replica, a Sentinel, a small cluster. Ended by their own process ids.
+
+EDGE_REDIS_SERVER names another program than redis-server: `EDGE_REDIS_SERVER=valkey-server ./dev test tests/fleet`.
+"""
 
 import contextlib
 import os
+import shutil
 import signal
 from collections.abc import Sequence
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from tests.e2e.pki import Certificate
 from tests.e2e.processes import Process, free_port, peer, wait_until
 
 SECONDS = 30
+
+
+def program() -> str:
+    """The server's path: that of EDGE_REDIS_SERVER, else Redis's, or Valkey's where that alone is installed."""
+    installed = [name for name in ("redis-server", "valkey-server") if shutil.which(name)]
+    return peer(os.environ.get("EDGE_REDIS_SERVER") or next(iter(installed), "redis-server"))
 
 
 class RedisServer:
@@ -72,7 +84,7 @@ class RedisServer:
         file = self.directory / "redis.conf"
         if not file.exists() or not self._sentinel:  # a sentinel writes there
             file.write_text("".join(f"{key} {value}\n" for key, value in self._config.items()))
-        command = [*self._inside, peer("redis-server"), file, *(["--sentinel"] if self._sentinel else [])]
+        command = [*self._inside, program(), file, *(["--sentinel"] if self._sentinel else [])]
         self.process = Process(command, self.directory / "output.log")
         self.process.started(self._answers, SECONDS)
         return self
@@ -83,12 +95,18 @@ class RedisServer:
         return False
 
     def client(self) -> redis.Redis:
-        """For the test's own hands."""
+        """For the test's own hands. A server whose role changes ends its connections: who asks asks again."""
         tls = {"ssl": True, "ssl_ca_certs": str(self._ca)} if self.tls else {}
         if self._shown is not None:
             tls |= {"ssl_certfile": str(self._shown.chain), "ssl_keyfile": str(self._shown.key)}
         return redis.Redis(
-            host=self.address, port=self.port, password=self.password or None, socket_timeout=SECONDS, protocol=2, **tls
+            host=self.address,
+            port=self.port,
+            password=self.password or None,
+            socket_timeout=SECONDS,
+            protocol=2,
+            retry=Retry(NoBackoff(), 3),
+            **tls,
         )
 
     def call(self, *command: object) -> object:

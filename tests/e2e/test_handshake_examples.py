@@ -12,6 +12,7 @@ from cext.tls.config import ClientConfig
 from cext.tls.engine import Engine
 
 from edge import tls
+from tests import redis_server
 from tests.e2e.examples import run_example
 from tests.e2e.processes import peer, run, wait_until
 
@@ -43,7 +44,7 @@ def is_settled(store):
 
 
 def test_sessions_in_redis(directory):
-    peer("redis-server")
+    redis_server.program()
     with run_example("redis-tickets", directory) as running:
         store = redis.Redis(unix_socket_path=str(running.directory / "redis.sock"))
         for version in ("-tls1_2", "-tls1_3"):

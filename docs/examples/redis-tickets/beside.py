@@ -7,7 +7,9 @@ import subprocess
 import sys
 import time
 
-program = shutil.which("redis-server") or sys.exit("this example needs redis-server: apt-get install redis-server")
+program = shutil.which("redis-server") or shutil.which("valkey-server")
+if program is None:
+    sys.exit("this example needs redis-server or valkey-server: apt-get install redis-server")
 options = "--port 0 --unixsocket redis.sock --unixsocketperm 700 --logfile redis.log"
 memory = "--maxmemory 64mb --maxmemory-policy allkeys-lru --save"
 server = subprocess.Popen([program, *options.split(), *memory.split(), ""])  # noqa: S603

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, cast
 
-from edge import early_data, handovers, timeouts
+from edge import handovers, timeouts
+from edge.early_data import settings as early_data
 from edge.errors import ConfigError
 from edge.fleet import settings as fleets
 from edge.logs import settings as logsettings
@@ -37,6 +38,9 @@ from edge.settings import (
     Upstream,
     UpstreamTls,
 )
+
+SECRET_MIN: Final = 32
+"""Bytes."""
 
 _NO_SENDERS: Final = read_table(handovers.HandoffSocket, {}, Place("default"))
 
@@ -82,6 +86,14 @@ def read_file(path: Path, at: Place) -> bytes:
         raise at.error(
             f"{path}: {reason}", "name a file that exists and that the user who starts edge may read"
         ) from None
+
+
+def read_secret(path: Path, at: Place) -> bytes:
+    """A file of random bytes that the configuration names at `at`. Raises ConfigError."""
+    content = read_file(path, at)
+    if len(content) < SECRET_MIN:
+        raise at.error(f"{path} is shorter than {SECRET_MIN} bytes", "make it with: openssl rand -out FILE 48")
+    return content
 
 
 def read_text(file: Path) -> str:

@@ -37,7 +37,8 @@ from edge.certificates.kept import Kept
 from edge.certificates.serving import CERTIFICATES, MakeConfigs, Serving
 from edge.change.material import Material
 from edge.clients import ClientTrust
-from edge.early_data import EarlyData
+from edge.early_data.registers import Registers
+from edge.early_data.settings import EarlyData
 from edge.fleet import link as links
 from edge.fleet import settings as fleets
 from edge.fleet.link import Link
@@ -50,7 +51,7 @@ from edge.observe.traces import Traces
 from edge.schema import Place
 from edge.settings import Bind, Listener, Settings
 from edge.settings import EarlyHints as HintSettings
-from edge.tickets.shared import Rotation, Shared, lifetime
+from edge.tickets.rotations import Rotation, Rotations, lifetime
 
 # ALPN names that the HTTP/1 session answers to. A client that speaks 1.0 alone says so (curl --http1.0 does).
 HTTP1: Final = (b"http/1.1", b"http/1.0")
@@ -161,30 +162,31 @@ class Prepared:
 def prepare(
     settings: Settings,
     cookie_secret: bytes,
-    shared: Shared | None = None,
+    rotations: Rotations | None = None,
+    registers: Registers | None = None,
     labels: Labels | None = None,
     *,
     key_log: Callable[[str], None] | None = None,
     material: Material | None = None,
     before: Prepared | None = None,
 ) -> Prepared:
-    """Loads what the settings name. `cookie_secret` is the same for all workers, `shared` and `labels` are what stays
-    when settings change, `key_log` takes the key log's lines if there is to be one, `material` is what is read. What
-    has not changed since `before` goes on: pools of upstreams, credentials, what routes have to do. Nothing of that
-    changes yet, and nothing is used before use(). Raises ConfigError."""
+    """Loads what the settings name. `cookie_secret` is the same for all workers, `rotations`, `registers` and `labels`
+    are what stays when settings change, `key_log` takes the key log's lines if there is to be one, `material` is what
+    is read. What has not changed since `before` goes on: pools of upstreams, credentials, what routes have to do.
+    Nothing of that changes yet, and nothing is used before use(). Raises ConfigError."""
     labels = labels or Labels()
     material = material or Material()
     traced = _traces(settings.server.traces, Place(settings.file).key("server").key("traces"), material)
-    shared = shared or Shared()
     link = _link(settings, material)
     at = Place(settings.file).key("tls").key("tickets")
     tickets = settings.tls.tickets
-    rotation = shared.rotation(tickets, at, material, settings.fleet) if tickets.enabled else None
+    rotations = rotations or Rotations()
+    rotation = rotations.rotation(tickets, at, material, settings.fleet) if tickets.enabled else None
     policies, modules = _policies(settings, material)
     chosen = policies.get(settings.server.hooks or "")
     trust = _trust(settings, material, before)
     early_data = settings.tls.early_data
-    replay = _register(settings, shared, link, material)
+    replay = _register(settings, registers or Registers(), link, material)
     options = _tls_options(
         settings,
         chosen,
@@ -245,7 +247,7 @@ def _link(settings: Settings, material: Material) -> Link | None:
     return material.get("fleet", lambda: links.read(fleet, Place(settings.file).key("fleet")))
 
 
-def _register(settings: Settings, shared: Shared, link: Link | None, material: Material) -> object | None:
+def _register(settings: Settings, registers: Registers, link: Link | None, material: Material) -> object | None:
     """What tells which early data has been taken: by this host, or by the fleet."""
     early_data, fleet = settings.tls.early_data, settings.fleet
     if early_data is None:
@@ -253,8 +255,9 @@ def _register(settings: Settings, shared: Shared, link: Link | None, material: M
     if link is not None and fleet is not None and fleet.shares(EARLY_DATA):
         # What workers need of the redis package is in memory once, and they do not stop for it in the midst of serving.
         importlib.import_module("edge.fleet.connection")
-        return cast(object, shared.awaited(early_data, fleet.deadline, link, material))
-    return cast(object, shared.register(early_data, settings.tls.tickets, Place(settings.file), material))
+        return cast(object, registers.of_fleet(early_data, fleet.deadline, link, material))
+    at = Place(settings.file).key("tls").key("tickets")
+    return cast(object, registers.of_host(early_data, settings.tls.tickets, at, material))
 
 
 def _traces(wanted: Traces | None, at: Place, material: Material) -> object | None:

@@ -14,7 +14,7 @@ from typing import Final
 
 from edge.admin.settings import Admin
 from edge.certificates.ocsp import Source
-from edge.early_data import MODE, EarlyData
+from edge.early_data.settings import MODE, EarlyData
 from edge.fleet.settings import Fleet
 from edge.handovers import Handoff, HandoffSocket, socket_path
 from edge.hostport import dns_name, host_and_port, join, peer_name, split_port

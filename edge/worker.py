@@ -39,7 +39,7 @@ from edge.processes.channel import Channel, ChannelError
 from edge.processes.privileges import drop_privileges
 from edge.processes.supervision import StackDump, expect_heartbeat
 from edge.settings import Bind, Settings
-from edge.tickets.shared import TURN_MS
+from edge.tickets.rotations import TURN_MS
 
 if TYPE_CHECKING:
     from edge.change.generation import Generation

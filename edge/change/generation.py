@@ -14,6 +14,7 @@ from edge.certificates import kept, stapling
 from edge.certificates.watch import Watch
 from edge.change.inheritance import Lend, Part, Take
 from edge.change.material import Material
+from edge.early_data.registers import Registers
 from edge.logs import logs
 from edge.logs.errorlog import ErrorLog
 from edge.logs.logs import Logs, Sender
@@ -22,7 +23,7 @@ from edge.observe.labels import Labels
 from edge.processes.privileges import drop_privileges
 from edge.schema import Place
 from edge.settings import Settings
-from edge.tickets.shared import Shared
+from edge.tickets.rotations import Rotations
 from edge.worker import EdgeWorker
 
 # After a worker's own deadline, before the master kills it.
@@ -52,21 +53,23 @@ class Generations:
         self.counting = Counting()
         self.logs = Logs(drop_privileges)
         self._cookie_secret = secrets.token_bytes(32)
-        self.tickets = Shared()
+        self.rotations = Rotations()
+        self.registers = Registers()
         self._numbers = 0
 
     def bequeath(self, lend: Lend) -> Part:
         return {
             "generation": self._numbers,
             "cookie_secret": self._cookie_secret.hex(),
-            "tickets": self.tickets.bequeath(lend),
+            "tickets": {**self.rotations.bequeath(), **self.registers.bequeath(lend)},  # as FORMAT has it
             "staples": self.staples.bequeath(),
         }
 
     def inherit(self, part: Part, take: Take) -> None:
         self._numbers = part["generation"]
         self._cookie_secret = bytes.fromhex(part["cookie_secret"])
-        self.tickets.inherit(part["tickets"], take)
+        self.rotations.inherit(part["tickets"])
+        self.registers.inherit(part["tickets"], take)
         self.staples.inherit(part["staples"])
 
     def next(self, before: Generation | None = None, material: Material | None = None) -> Generation:
@@ -89,7 +92,7 @@ class Generations:
 
     def deliver(self, name: Hashable, state: object) -> None:
         """Ticket keys that have come, for the source of that name."""
-        self.tickets.deliver(name, state)
+        self.rotations.deliver(name, state)
 
     def prepare(
         self,
@@ -102,7 +105,8 @@ class Generations:
         return plane.prepare(
             settings,
             self._cookie_secret,
-            self.tickets,
+            self.rotations,
+            self.registers,
             labels,
             key_log=self.logs.sender.keys,
             material=material,

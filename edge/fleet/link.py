@@ -14,7 +14,7 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from edge.config import read_file
+from edge.config import read_file, read_secret
 from edge.fleet.settings import Fleet, RedisServer
 from edge.schema import Place
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis, RedisCluster
     from redis.asyncio.sentinel import Sentinel
 
-SECRET_MIN: Final = 32
 PASSWORD_MOST: Final = 4096
 IDENTITY: Final = 8
 """Bytes that a register of early data goes by."""
@@ -33,6 +32,11 @@ class Secret:
     """The fleet's secret, of which only derived keys are used. Hosts with the same file have the same."""
 
     _secret: bytes = dataclasses.field(repr=False)
+
+    @classmethod
+    def of(cls, path: Path, at: Place) -> "Secret":
+        """A file's. Raises ConfigError."""
+        return cls(hmac.digest(b"edge fleet", read_secret(path, at), "sha256"))
 
     @property
     def name(self) -> bytes:
@@ -184,7 +188,7 @@ def read(fleet: Fleet, at: Place) -> Link:
     """All that `[fleet]` names. Raises ConfigError."""
     if importlib.util.find_spec("redis") is None:
         raise at.error("needs the Python package redis", "install edge with it: pip install 'edge[fleet]'")
-    secrets = tuple(_secret(path, at.key("secret_files").item(i)) for i, path in enumerate(fleet.secret_files))
+    secrets = tuple(Secret.of(path, at.key("secret_files").item(i)) for i, path in enumerate(fleet.secret_files))
     if len({secret.name for secret in secrets}) < len(secrets):
         raise at.key("secret_files").error("names two files with the same content", "remove one of them")
     return Link(
@@ -198,13 +202,6 @@ def read(fleet: Fleet, at: Place) -> Link:
         tls=_tls(fleet, at) if fleet.redis[0].tls else None,
         secrets=secrets,
     )
-
-
-def _secret(path: Path, at: Place) -> Secret:
-    content = read_file(path, at)
-    if len(content) < SECRET_MIN:
-        raise at.error(f"{path} is shorter than {SECRET_MIN} bytes", "make it with: openssl rand -out FILE 48")
-    return Secret(hmac.digest(b"edge fleet", content, "sha256"))
 
 
 def _password(path: Path | None, at: Place) -> str | None:

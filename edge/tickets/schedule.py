@@ -14,7 +14,7 @@ import time
 from collections.abc import Hashable
 from typing import Any, Final
 
-SECRET_MIN: Final = 32
+_SECRET: Final = 32
 
 Key = tuple[bytes, bytes]
 """Name and key, 16 and 32 bytes."""
@@ -32,7 +32,7 @@ class Schedule:
         self._shared = secret
         self._first = 0 if secret else self._index(time.time() if now is None else now)
         """The earliest period that has a key."""
-        self._secret = secret or secrets.token_bytes(SECRET_MIN)
+        self._secret = secret or secrets.token_bytes(_SECRET)
         """A random one: that of the period `_first`."""
 
     def period(self, now: float) -> int:

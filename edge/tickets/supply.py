@@ -26,7 +26,7 @@ from edge.tickets.delivered import Delivered
 from edge.tickets.directory import DirectoryError, Files, Stamp
 from edge.tickets.document import Document
 from edge.tickets.keeper import Keeping
-from edge.tickets.shared import TURN_MS, Rotation, Shared
+from edge.tickets.rotations import TURN_MS, Rotation, Rotations
 
 if TYPE_CHECKING:
     from edge.change.generation import Generation
@@ -106,11 +106,11 @@ class Contact:
 
 
 class Supply:
-    """`companion` is the process that asks Redis, `shared` has all keys."""
+    """`companion` is the process that asks Redis, `rotations` have all keys."""
 
-    def __init__(self, companion: Companion, shared: Shared, log: Log) -> None:
+    def __init__(self, companion: Companion, rotations: Rotations, log: Log) -> None:
         self._companion = companion
-        self._shared = shared
+        self._rotations = rotations
         self._log = log
         self._number = -1
         """Of the generation that all this is about."""
@@ -223,7 +223,7 @@ class Supply:
             self._log("warning", f"fleet: the clock here is {seconds} off that of Redis, which ticket keys go by")
         contact.offset = offset
         document = said["document"] and Document.of_json(said["document"])
-        self._shared.deliver(source.name, source.heard(document, offset, time.time()))
+        self._rotations.deliver(source.name, source.heard(document, offset, time.time()))
         self._changes += 1
 
     @staticmethod
@@ -271,7 +271,7 @@ class Supply:
 
     def _read(self, source: Files) -> None:
         before = source.state()[1]
-        self._shared.read_directory(source)
+        self._rotations.read_directory(source)
         if source.state()[1] != before:
             self._changes += 1
 

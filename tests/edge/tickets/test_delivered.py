@@ -4,8 +4,8 @@ import json
 
 from edge.tickets.delivered import Delivered
 from edge.tickets.document import Document, first
+from edge.tickets.rotations import Rotation
 from edge.tickets.schedule import Schedule
-from edge.tickets.shared import Rotation
 
 ROTATE, KEEP = 3_600_000, 3
 HOUR = 3600.0

@@ -6,7 +6,7 @@ import pytest
 
 from edge.tickets import directory
 from edge.tickets.directory import DirectoryError, Files
-from edge.tickets.shared import Rotation, Shared
+from edge.tickets.rotations import Rotation, Rotations
 
 STATE = {"version": 0x0304, "cipher_suite": 0x1301, "secret": bytes(32)}
 NOW = 1_800_000_000.0
@@ -131,11 +131,11 @@ def test_what_is_told(tmp_path):
 
 def test_it_is_read_again(tmp_path):
     put(tmp_path, 1, 2)
-    shared = Shared()
+    rotations = Rotations()
     source = files(tmp_path, 0)
-    rotation = shared._rotate(source, source.state())
+    rotation = rotations._rotate(source, source.state())
     ticket = rotation.keys.seal(STATE)
     put(tmp_path, 3)
-    shared.read_directory(source)
+    rotations.read_directory(source)
     assert rotation.keys.open(ticket) and rotation.sealing == source.keys(NOW)[0][0]
     assert [key["file"] for key in rotation.describe(NOW)["keys"]] == ["0002", "0003", "0001"]

@@ -16,8 +16,8 @@ from edge.tickets import supply as supplies
 from edge.tickets.delivered import Delivered
 from edge.tickets.directory import Files
 from edge.tickets.document import first
+from edge.tickets.rotations import Rotations
 from edge.tickets.schedule import Schedule
-from edge.tickets.shared import Shared
 from edge.tickets.supply import Supply
 from tests.edge.tickets.test_directory import put
 
@@ -87,13 +87,13 @@ def clock(monkeypatch):
 
 
 class Setting:
-    """A Supply, with a generation whose keys are of the source that make(shared) gives."""
+    """A Supply, with a generation whose keys are of the source that make(rotations) gives."""
 
     def __init__(self, make):
-        self.shared, self.companion, self.log = Shared(), Companion(), []
-        self.supply = Supply(self.companion, self.shared, lambda level, message: self.log.append((level, message)))
+        self.rotations, self.companion, self.log = Rotations(), Companion(), []
+        self.supply = Supply(self.companion, self.rotations, lambda level, message: self.log.append((level, message)))
         source = make()
-        self.rotation = self.shared._rotate(source, source.state())
+        self.rotation = self.rotations._rotate(source, source.state())
         self.source = source
         fleet = types.SimpleNamespace(
             name="edge", mode="server", redis=Link.servers, share=("tickets",), poll=5000, settle=30_000

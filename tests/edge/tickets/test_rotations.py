@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import os
 
 import pytest
 
@@ -10,8 +9,8 @@ from edge import config
 from edge import settings as tables
 from edge.errors import ConfigError
 from edge.schema import Place
+from edge.tickets.rotations import Rotation, Rotations, lifetime
 from edge.tickets.schedule import Schedule
-from edge.tickets.shared import Rotation, Shared, lifetime
 
 HOUR = 3600.0
 START = 1_800_000_000.0
@@ -110,53 +109,11 @@ def tickets(**values):
 
 
 def test_a_reload_keeps_the_keys():
-    shared = Shared()
+    rotations = Rotations()
     at = Place("edge.toml").key("tls").key("tickets")
-    ticket = shared.rotation(tickets(), at).keys.seal(STATE)
-    assert shared.rotation(tickets(rotate="1h"), at).keys.open(ticket) is None
-    assert shared.rotation(tickets(lifetime="1h", count=1), at).keys.open(ticket)
-
-
-@pytest.fixture(params=["random", "shared"])
-def registers(request, tmp_path):
-    """(where the configuration stands, [tls] tickets): with random keys, or with a secret that hosts share."""
-    secret = tmp_path / "secret"
-    secret.write_bytes(bytes(range(48)))
-    at = Place(str(tmp_path / "edge.toml"))
-    return at, tickets(secret_file=str(secret)) if request.param == "shared" else tickets()
-
-
-def early(**values):
-    return config.read_table(tables.EarlyData, values, Place("edge.toml"))
-
-
-def test_a_reload_keeps_the_register(registers):
-    shared = Shared()
-    at, keys = registers
-    register = shared.register(early(), keys, at)
-    assert register.keeps == 20_000
-    assert shared.register(early(unique_header="none", max_bytes="1KiB"), keys, at) is register
-    other = shared.register(early(window="1s"), keys, at)
-    assert other.keeps == 2_000 and other.identity != register.identity
-    assert shared.register(early(), keys, at) is register, "and what it knows"
-
-
-def test_a_register_has_room_for_the_rate(registers):
-    at, keys = registers
-    for rate, window in ((1, "100ms"), (5000, "10s"), (20_000, "1m")):
-        register = Shared().register(early(rate=rate, window=window), keys, at)
-        assert register.capacity >= 4 * rate * register.keeps / 1000
-        assert register.capacity <= max(8 * rate * register.keeps / 1000, 1024)
-
-
-def test_a_register_lasts_over_a_restart_with_the_secret(registers):
-    """The name of a secret's register; without a secret its tickets are gone, too."""
-    at, keys = registers
-    before = Shared()
-    identity = before.register(early(), keys, at).identity
-    assert Shared().register(early(), keys, at).identity != identity, "another one, while it is in use"
-    del before
-    assert (Shared().register(early(), keys, at).identity == identity) == (keys.secret_file is not None)
+    ticket = rotations.rotation(tickets(), at).keys.seal(STATE)
+    assert rotations.rotation(tickets(rotate="1h"), at).keys.open(ticket) is None
+    assert rotations.rotation(tickets(lifetime="1h", count=1), at).keys.open(ticket)
 
 
 def test_a_secret_file(tmp_path):
@@ -164,16 +121,16 @@ def test_a_secret_file(tmp_path):
     at = Place(str(tmp_path / "edge.toml")).key("tls").key("tickets")
     file.write_bytes(b"x" * 48)
     settings = tickets(secret_file=str(file))
-    ticket = Shared().rotation(settings, at).keys.seal(STATE)
-    assert Shared().rotation(settings, at).keys.open(ticket), "another host's"
+    ticket = Rotations().rotation(settings, at).keys.seal(STATE)
+    assert Rotations().rotation(settings, at).keys.open(ticket), "another host's"
     file.write_bytes(b"y" * 48)
-    assert Shared().rotation(settings, at).keys.open(ticket) is None
+    assert Rotations().rotation(settings, at).keys.open(ticket) is None
     file.write_bytes(b"short")
     with pytest.raises(ConfigError, match=r"tickets\.secret_file.*shorter than 32"):
-        Shared().rotation(settings, at)
+        Rotations().rotation(settings, at)
     file.unlink()
     with pytest.raises(ConfigError, match="no such file"):
-        Shared().rotation(settings, at)
+        Rotations().rotation(settings, at)
 
 
 @pytest.mark.parametrize(
@@ -196,56 +153,18 @@ def test_what_is_told_of_keys(schedule):
         assert not any(secret.hex() in str(told) for pair in schedule.keys(now) for secret in pair)
 
 
-def handed_over(shared, *, layout=None):
-    """What another master makes of it, by way of JSON."""
-    lent = []
-    part = json.loads(json.dumps(shared.bequeath(lambda fd: lent.append(os.dup(fd)) or lent[-1])))
-    if layout is not None:
-        part["layout"] = layout
-    heir = Shared()
-    heir.inherit(part, lambda fd: lent.remove(fd) or fd)
-    for fd in lent:
-        os.close(fd)
-    return heir
-
-
-def early_data_and_tickets(tmp_path, secret):
-    line = f'tickets = {{ secret_file = "{secret}" }}\n' if secret else ""
-    settings = config.parse(
-        f'[tls]\nearly_data = {{ window = "10s" }}\n{line}[[listener]]\nbind = ["127.0.0.1:1"]\n'
-        '[[certificate]]\nchain = "c"\nkey = "k"\n[[upstream]]\nname = "u"\nservers = ["127.0.0.1:2"]\n'
-        '[[route]]\nupstream = "u"\n',
-        str(tmp_path / "edge.toml"),
-    )
-    return settings.tls.early_data, settings.tls.tickets, Place(settings.file)
-
-
 @pytest.mark.parametrize("file", [False, True], ids=["random keys", "keys of a file"])
-def test_an_heir_has_the_keys_and_takes_nothing_twice(tmp_path, file):
-    secret = tmp_path / "secret"
-    secret.write_bytes(os.urandom(48))
-    early_data, tickets, at = early_data_and_tickets(tmp_path, secret if file else None)
-    first = Shared()
-    keys = first.rotation(tickets, at)
-    register = first.register(early_data, tickets, at)
-    assert register.enter(b"binder" * 6)
-    second = handed_over(handed_over(first))  # and it can be handed on
-    assert second.rotation(tickets, at).source.keys(0) == keys.source.keys(0)
-    same = second.register(early_data, tickets, at)
-    assert same.identity == register.identity
-    assert not same.enter(b"binder" * 6)
-    assert same.enter(b"other" * 8)
-    assert not register.enter(b"other" * 8)
-
-
-@pytest.mark.parametrize("file", [False, True], ids=["random keys", "keys of a file"])
-def test_an_heir_with_another_layout_goes_by_another_name(tmp_path, file):
-    """The old master's register goes on taking: two of one name would take the same twice."""
-    secret = tmp_path / "secret"
-    secret.write_bytes(os.urandom(48))
-    early_data, tickets, at = early_data_and_tickets(tmp_path, secret if file else None)
-    first = Shared()
-    register = first.register(early_data, tickets, at)
-    first.rotation(tickets, at)
-    heir = handed_over(first, layout=1000)
-    assert heir.register(early_data, tickets, at).identity != register.identity
+def test_an_heir_has_the_keys(tmp_path, file):
+    """Another master, by way of JSON; and it can hand them on."""
+    if file:
+        (tmp_path / "secret").write_bytes(bytes(range(48)))
+    settings = tickets(secret_file=str(tmp_path / "secret")) if file else tickets()
+    at = Place(str(tmp_path / "edge.toml")).key("tls").key("tickets")
+    first = Rotations()
+    keys = first.rotation(settings, at)
+    heir = first
+    for _ in range(2):
+        part = json.loads(json.dumps(heir.bequeath()))
+        heir = Rotations()
+        heir.inherit(part)
+    assert heir.rotation(settings, at).source.keys(0) == keys.source.keys(0)

@@ -17,11 +17,6 @@ import socket
 from pathlib import Path
 from typing import Final
 
-ROOM: Final = 4
-"""Words of a register for each entry it is to have room for: its sets are small, and must not run full by chance."""
-
-ROOM_MIN: Final = 1024
-
 _HOST: Final = (Path("/etc/machine-id"), Path("/sys/class/dmi/id/product_uuid"))
 """What tells hosts apart; the second is for root alone, and not everywhere."""
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from edge.early_register import Claim
+from edge.early_data.claim import Claim
 from tests.e2e.processes import wait_until
 
 SECRET = bytes(range(48))
@@ -64,7 +64,7 @@ def test_one_at_a_time(file, host):
 def test_the_children_of_a_dead_process_have_it_still(file, host):
     """A master that is killed, while its workers go on: they use the register."""
     program = (
-        "import os, sys, time; from pathlib import Path; from edge.early_register import Claim\n"
+        "import os, sys, time; from pathlib import Path; from edge.early_data.claim import Claim\n"
         f"claim = Claim(Path({str(file)!r}), (Path({str(host[0])!r}),))\n"
         "child = os.fork()\n"
         "if child == 0: time.sleep(60)\n"

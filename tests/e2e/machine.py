@@ -87,7 +87,7 @@ class Booted:
         self.namespace = namespace
         self.cgroup = cgroup
         self.options = options
-        self.nspawn: subprocess.Popen | None = None
+        self.process: subprocess.Popen | None = None
         self.pid = 0
         """Of nspawn."""
         for part in ("upper", "work", "root"):
@@ -97,14 +97,14 @@ class Booted:
         """Begins to; `wait_booted` waits for the end of it."""
         places = (self.directory, self.tree, self.namespace, self.cgroup or "")
         with open(self.directory / "console", "wb") as console:
-            self.nspawn = subprocess.Popen(
+            self.process = subprocess.Popen(
                 ["unshare", "--mount", "sh", "-c", _BOOT, "sh", *places, f"--machine={self.name}", *self.options],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self.pid = self.nspawn.pid
+        self.pid = self.process.pid
 
     @property
     def leader(self) -> int:
@@ -119,7 +119,7 @@ class Booted:
         wait_until(self._booted, seconds, f"{self.name} booted")
 
     def _booted(self) -> bool:
-        assert self.nspawn.poll() is None, (self.directory / "console").read_text(errors="replace")
+        assert self.process.poll() is None, (self.directory / "console").read_text(errors="replace")
         return bool(self.leader) and self.run("systemctl", "is-active", self.target).stdout == "active\n"
 
     def power_off(self, seconds: float = 20) -> None:
@@ -128,10 +128,10 @@ class Booted:
             with contextlib.suppress(OSError):
                 os.kill(leader, signal.SIGRTMIN + 4)  # systemd: power off
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.nspawn.wait(seconds)
-        if self.nspawn.poll() is None:
-            os.killpg(self.nspawn.pid, signal.SIGKILL)
-            self.nspawn.wait()
+            self.process.wait(seconds)
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
 
     # What is in it.
 

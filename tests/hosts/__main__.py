@@ -1,6 +1,7 @@
 """Hosts for use by hand, which stay until `down`; one set of them for each clone of the repository. As root:
 
     python -m tests.hosts up a=bookworm b=trixie       more can be added later
+    python -m tests.hosts up c=bookworm:virtual        one with a kernel of its own
     python -m tests.hosts list
     python -m tests.hosts ssh a [COMMAND]
     python -m tests.hosts run ansible-playbook playbooks/deploy.yml    in the hosts' network, in ansible/
@@ -17,10 +18,12 @@ import os
 import sys
 
 from tests.e2e.processes import ROOT
-from tests.hosts import trees
+from tests.hosts import trees, virtual
 from tests.hosts.machines import Hosts, lacking
 
 RUN = f"hand-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:6]}"
+
+VIRTUAL = ":virtual"
 
 
 def main() -> None:
@@ -45,9 +48,12 @@ def main() -> None:
 
 def up(words: list[str]) -> None:
     wanted = dict(word.partition("=")[::2] for word in words)
-    unknown = [release for release in wanted.values() if release not in trees.RELEASES]
-    if unknown or not wanted:
-        sys.exit(f"hosts: up NAME=RELEASE ..., with {' or '.join(trees.RELEASES)}")
+    known = [f"{release}{kind}" for kind in ("", VIRTUAL) for release in trees.RELEASES]
+    if not wanted or not set(wanted.values()) <= set(known):
+        sys.exit(f"hosts: up NAME=RELEASE ..., with {' or '.join(known)}")
+    reason = any(release.endswith(VIRTUAL) for release in wanted.values()) and virtual.lacking()
+    if reason:
+        sys.exit(f"hosts: {reason}")
     try:
         hosts = Hosts(RUN, owned=False)
         hosts.begin()
@@ -55,7 +61,7 @@ def up(words: list[str]) -> None:
         hosts = Hosts.found(RUN)
     for name, release in wanted.items():
         if name not in hosts.hosts:
-            hosts.add(name, release)
+            hosts.add(name, release.removesuffix(VIRTUAL), own_kernel=release.endswith(VIRTUAL))
     hosts.boot()
     show(hosts)
 
@@ -64,7 +70,8 @@ def show(hosts: Hosts) -> None:
     for host in hosts.hosts.values():
         groups = [name for name, members in hosts.groups.items() if host.name in members]
         state = "runs" if hosts.running(host.name) else "is off"
-        print(f"{host.name:12} {host.address:12} {host.release:10} {state:7} {' '.join(groups)}")
+        kind = f"{host.release}{VIRTUAL if host.own_kernel else ''}"
+        print(f"{host.name:12} {host.address:12} {kind:16} {state:7} {' '.join(groups)}")
     print(f"inventory: {hosts.inventory}\nssh:       ssh -F {hosts.ssh_config} NAME, in the network of `run`")
 
 

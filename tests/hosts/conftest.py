@@ -3,11 +3,13 @@ Debian."""
 
 import dataclasses
 import os
+import platform
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.hosts import trees
+from tests.hosts import trees, virtual
 from tests.hosts.fleet import BUILDERS, SERVING, WHEELHOUSE, Fleet, Played
 from tests.hosts.machines import Hosts, lacking
 from tests.hosts.progress import Progress
@@ -56,6 +58,27 @@ def fleet(progress):
         fleet.start_backends()
         yield fleet
         fleet.stop()
+
+
+@pytest.fixture(scope="session")
+def virtual_host(progress) -> Iterator[Hosts]:
+    """A run of its own with one host, `v`, that has its own kernel and this machine's release of Debian."""
+    reason = virtual.lacking()
+    if reason:
+        pytest.skip(reason)
+    with Hosts(f"virtual-{os.getpid()}", say=progress.say) as hosts:
+        with progress.step("a virtual machine") as step:
+            hosts.add("v", this_release(), own_kernel=True)
+            hosts.boot()
+        kind = "by this processor" if virtual.accelerated() else "emulated"
+        progress.note("virtual machine", f"Linux {hosts.ssh('v', 'uname -r').stdout.strip()}, {kind}", step.seconds)
+        yield hosts
+
+
+def this_release() -> str:
+    """This machine's, so that what is built here runs there; the oldest when it is another."""
+    name = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
+    return name if name in trees.RELEASES else trees.RELEASES[0]
 
 
 @pytest.fixture(scope="session")

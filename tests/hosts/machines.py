@@ -3,15 +3,18 @@
     with Hosts("example") as hosts:
         hosts.add("a", "bookworm")
         hosts.add("b", "trixie")
+        hosts.add("c", "bookworm", own_kernel=True)
         hosts.boot()
         hosts.ssh("a", "systemctl is-system-running")
         hosts.ansible("ansible-playbook", "site.yml")
 
-Each is a machine of tests/e2e/machine.py on a tree of its release (trees.py), with an address in the run's own network
+Each is a machine of tests/e2e/machine.py, or one with a kernel of its own (virtual.py), on a tree of its release
+(trees.py), with an address in the run's own network
 (network.py), which has no way out but a proxy that apt and pip know of (way_out.py). What a run makes is gone with it
 (runs.py, keeper.py).
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -27,7 +30,8 @@ from pathlib import Path
 
 from tests.e2e.machine import NEEDED, Booted
 from tests.e2e.processes import ROOT, wait_until
-from tests.hosts import network, runs, trees
+from tests.hosts import network, runs, trees, virtual
+from tests.hosts.virtual import Virtual
 
 TARGET = "multi-user.target"
 END_SECONDS = 300
@@ -74,6 +78,7 @@ class Host:
     name: str
     release: str
     number: int
+    own_kernel: bool = False
 
     @property
     def address(self) -> str:
@@ -89,7 +94,7 @@ class Hosts:
         self.owned = owned
         self.say = say
         self.hosts: dict[str, Host] = {}
-        self.machines: dict[str, Booted] = {}
+        self.machines: dict[str, Booted | Virtual] = {}
         self.groups: dict[str, list[str]] = {}
         self._keeper: subprocess.Popen | None = None
 
@@ -123,7 +128,7 @@ class Hosts:
         state = json.loads((hosts.directory / "state.json").read_text())
         hosts.groups = state["groups"]
         for name, facts in state["hosts"].items():
-            hosts.hosts[name] = Host(name, facts["release"], facts["number"])
+            hosts.hosts[name] = Host(name, facts["release"], facts["number"], facts["own_kernel"])
             hosts.machines[name] = hosts._machine(hosts.hosts[name])
             hosts.machines[name].pid = facts["pid"]
         return hosts
@@ -140,8 +145,8 @@ class Hosts:
         if not self.owned:
             (runs.RUNS / f"{self.run}.log").unlink(missing_ok=True)
         for machine in self.machines.values():
-            if machine.nspawn:
-                machine.nspawn.wait(10)
+            if machine.process:
+                machine.process.wait(10)
 
     def __enter__(self) -> "Hosts":
         self.begin()
@@ -152,12 +157,15 @@ class Hosts:
 
     # Its machines.
 
-    def add(self, name: str, release: str) -> Host:
+    def add(self, name: str, release: str, *, own_kernel: bool = False) -> Host:
         """A host from nothing: it is booted by `boot`."""
-        tree = trees.tree(release, self.say)
+        tree = trees.tree(release, self.say, kernel=own_kernel)
         number = max((host.number for host in self.hosts.values()), default=10) + 1
-        host = self.hosts[name] = Host(name, release, number)
-        network.add(self.run, name, number)
+        host = self.hosts[name] = Host(name, release, number, own_kernel)
+        if own_kernel:
+            network.add_taps(self.run, host.number, virtual.CPUS)
+        else:
+            network.add(self.run, name, number)
         machine = self.machines[name] = self._machine(host)
         machine.write("etc/hostname", f"{name}\n")
         machine.write("etc/apt/apt.conf.d/80proxy", _APT_PROXY)
@@ -168,17 +176,18 @@ class Hosts:
         self._write_down()
         return host
 
-    def _machine(self, host: Host) -> Booted:
-        return Booted(
-            host.name,
-            self.directory / "machines" / host.name,
-            trees.tree(host.release, self.say),
-            target=TARGET,
-            namespace=network.namespace(self.run, host.name),
-            cgroup=runs.group(self.run, host.name),
-        )
+    def _machine(self, host: Host) -> Booted | Virtual:
+        directory = self.directory / "machines" / host.name
+        tree = trees.tree(host.release, self.say, kernel=host.own_kernel)
+        group = runs.group(self.run, host.name)
+        if host.own_kernel:
+            cards = network.cards(host.number, virtual.CPUS)
+            hub = network.hub(self.run)
+            return Virtual(host.name, directory, tree, target=TARGET, namespace=hub, cgroup=group, cards=cards)
+        namespace = network.namespace(self.run, host.name)
+        return Booted(host.name, directory, tree, target=TARGET, namespace=namespace, cgroup=group)
 
-    def _let_in(self, machine: Booted, home: Path, owner: int) -> None:
+    def _let_in(self, machine: Booted | Virtual, home: Path, owner: int) -> None:
         place = home.relative_to(machine.tree)
         file = machine.write(f"{place}/.ssh/authorized_keys", (self.directory / "key.pub").read_bytes(), 0o600)
         file.parent.chmod(0o700)
@@ -186,7 +195,7 @@ class Hosts:
             os.chown(path, owner, owner)
         shutil.copystat(home, file.parent.parent)
 
-    def _host_key(self, name: str, machine: Booted) -> None:
+    def _host_key(self, name: str, machine: Booted | Virtual) -> None:
         file = machine.write("etc/ssh/ssh_host_ed25519_key", "")
         file.unlink()
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", file], check=True)
@@ -207,7 +216,7 @@ class Hosts:
             list(pool.map(lambda machine: self._wait(machine, seconds), chosen))
         self._write_down()
 
-    def _wait(self, machine: Booted, seconds: float) -> None:
+    def _wait(self, machine: Booted | Virtual, seconds: float) -> None:
         machine.wait_booted(seconds)
         wait_until(lambda: self.ssh(machine.name, "true").returncode == 0, seconds, f"ssh to {machine.name}")
 
@@ -218,8 +227,24 @@ class Hosts:
         """As if its power failed. What it has on its disk is there when it is booted again."""
         machine = self.machines[name]
         runs.kill_group(machine.cgroup)
-        if machine.nspawn:
-            machine.nspawn.wait(10)
+        if machine.process:
+            machine.process.wait(10)
+
+    def reboot(self, name: str, seconds: float = 120) -> None:
+        """By itself, in order; one with a kernel of its own."""
+        patience = seconds * virtual.patience()
+        before = self._boot_id(name)
+        assert before
+        self.ssh(name, "systemctl reboot")
+        self.command("ssh", "-F", self.ssh_config, "-O", "exit", name)
+        wait_until(lambda: self._boot_id(name) not in ("", before), patience, f"{name} to be there again")
+        self.ssh(name, "systemctl is-system-running --wait", patience)
+
+    def _boot_id(self, name: str) -> str:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            asked = self.ssh(name, "cat /proc/sys/kernel/random/boot_id", stderr=subprocess.DEVNULL)
+            return asked.stdout.strip() if asked.returncode == 0 else ""
+        return ""
 
     # What is done with them.
 
@@ -255,7 +280,12 @@ class Hosts:
         }
         self.inventory.write_text(json.dumps(inventory, indent=1))
         facts = {
-            h.name: {"release": h.release, "number": h.number, "pid": self.machines[h.name].pid}
+            h.name: {
+                "release": h.release,
+                "number": h.number,
+                "own_kernel": h.own_kernel,
+                "pid": self.machines[h.name].pid,
+            }
             for h in self.hosts.values()
         }
         (self.directory / "state.json").write_text(json.dumps({"hosts": facts, "groups": self.groups}))

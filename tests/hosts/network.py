@@ -12,8 +12,12 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.hosts import virtual
+
 PREFIX = "10.78.0"
 HUB = f"{PREFIX}.1"
+ASIDE = "10.79"
+"""Of networks between the hub and one machine alone."""
 PROXY_PORT = 3128
 CLONE_NEWNET = 0x40000000
 
@@ -61,6 +65,26 @@ def add(run: str, name: str, number: int) -> str:
     _ip("link", "set", "host0", "up", of=own)
     _ip("route", "add", "default", "via", HUB, of=own)
     return own
+
+
+def cards(number: int, queues: int) -> tuple[virtual.Card, virtual.Card]:
+    """Of a machine with a kernel of its own: one with the address of that number and so many queues, on the bridge; and
+    one with a single queue, whose other end is the hub's own."""
+    return (
+        virtual.Card(f"tap{number}", queues, address(number), f"fd78::{number}", gateway=HUB),
+        virtual.Card(f"aside{number}", 1, f"{ASIDE}.{number}.2", f"fd79:{number}::2"),
+    )
+
+
+def add_taps(run: str, number: int, queues: int) -> None:
+    """What those cards are joined to, in the hub."""
+    middle = hub(run)
+    bridged, aside = cards(number, queues)
+    for card in (bridged, aside):
+        _ip("tuntap", "add", card.tap, "mode", "tap", *(["multi_queue"] if card.queues > 1 else []), of=middle)
+    _ip("link", "set", bridged.tap, "master", "bridge", "up", of=middle)
+    _ip("addr", "add", f"{ASIDE}.{number}.1/24", "dev", aside.tap, of=middle)
+    _ip("link", "set", aside.tap, "up", of=middle)
 
 
 def remove_all(run: str) -> None:

@@ -9,6 +9,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 RELEASES = ("bookworm", "trixie")
@@ -18,6 +19,8 @@ PACKAGES = (
     "systemd", "systemd-sysv", "dbus", "openssh-server", "sudo", "python3", "iproute2", "procps", "netbase",
     "ca-certificates",
 )  # fmt: skip
+OF_A_KERNEL = ("linux-image-cloud-amd64", "initramfs-tools", "udev", "kmod")
+"""What a machine has besides that boots for itself."""
 ADMIN, ADMIN_ID = "admin", 1000
 """Who may log in and become root, with no password asked: what Debian's images for machines have."""
 LOCAL_CERTIFICATES = Path("/usr/local/share/ca-certificates")
@@ -27,32 +30,34 @@ MASKED = ("apt-daily.timer", "apt-daily-upgrade.timer", "fstrim.timer", "systemd
 _FORMAT = "2"
 
 
-def tree(release: str, say=print) -> Path:
-    """The release's tree, to be read alone. The first time it takes a minute."""
+def tree(release: str, say=print, *, kernel: bool = False) -> Path:
+    """The release's tree, to be read alone; with a kernel, if it is to boot for itself. The first time it takes a
+    minute."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    with open(CACHE / f"{release}.lock", "w") as lock:
+    name = f"{release}-kernel" if kernel else release
+    packages = (*PACKAGES, *OF_A_KERNEL) if kernel else PACKAGES
+    with open(CACHE / f"{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        done = CACHE / f"{release}-{_digest()}"
+        done = CACHE / f"{name}-{_digest(packages)}"
         if not done.exists():
-            say(f"making a tree of {release} with debootstrap")
-            made = CACHE / f"{release}.partial"
+            say(f"making a tree of {name} with debootstrap")
+            made = CACHE / f"{name}.partial"
             shutil.rmtree(made, ignore_errors=True)
-            _make(release, made)
+            _make(release, packages, made, CACHE / f"{name}.log")
             made.rename(done)
         return done
 
 
-def _digest() -> str:
-    what = hashlib.sha256(repr((_FORMAT, PACKAGES, MASKED, MIRROR, _apt_settings())).encode())
+def _digest(packages: Sequence[str]) -> str:
+    what = hashlib.sha256(repr((_FORMAT, packages, MASKED, MIRROR, _apt_settings())).encode())
     for file in sorted(LOCAL_CERTIFICATES.rglob("*.crt")):
         what.update(file.read_bytes())
     return what.hexdigest()[:12]
 
 
-def _make(release: str, tree: Path) -> None:
-    log = CACHE / f"{release}.log"
+def _make(release: str, packages: Sequence[str], tree: Path, log: Path) -> None:
     with open(log, "wb") as out:
-        command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", release, tree, MIRROR]
+        command = ["debootstrap", "--variant=minbase", f"--include={','.join(packages)}", release, tree, MIRROR]
         made = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, timeout=900, check=False)
         if made.returncode:
             raise RuntimeError(f"debootstrap {release} failed: {log}:\n{log.read_text(errors='replace')[-1500:]}")

@@ -5,9 +5,10 @@ in one turn are one write on one connection, and answers come in the order of qu
 gone on without early data by then (cext.proxy.handshake_hooks).
 
 An entry is what `SET ... NX` says of it. That Redis forgets nothing is looked at, on each connection and then once a
-second: a Redis that may evict, that is no master, has too few replicas or another time than this host is not asked. A
-mark, which is read with every answer, says which life of which master the entries are from, and since when: whoever
-finds another life, or no mark, leaves his own, and nothing that could have been taken before is fresh any more.
+second: a Redis that may evict, that is no master or has too few replicas is not asked. Its time, and a mark, are read
+with every answer. The mark says which life of which master the entries are from, and since when: whoever finds another
+life, or no mark, leaves his own, and nothing that could have been taken before is fresh any more. So it is, too, when
+Redis's clock has leapt, as entries expire by it.
 """
 
 import asyncio
@@ -39,6 +40,8 @@ REPLY_LINES: Final = 16
 
 MOMENT_DIGITS: Final = 16
 """Milliseconds since 1970 have fewer."""
+NO_MARK: Final = b"-"
+"""In the mark's place: entries have expired too soon."""
 
 
 class UnfitError(Exception):
@@ -257,6 +260,8 @@ class Batch:
     """Called with the replies, errors among them."""
     due: float
     """When the answer is late (monotonic)."""
+    sent_at: tuple[int, int]
+    """In ms since 1970, and monotonic."""
     calls: Sequence[Call] = ()
     late: bool = False
 
@@ -283,7 +288,7 @@ class Line:
         self._clock_erred = False
         """Since the mark was left: entries may have expired too soon."""
         self._at = 0
-        """Its time when it was last looked at,"""
+        """Its time when it was last told,"""
         self._asked_at = self._heard_at = 0
         """and between which moments that was (monotonic, ms)."""
         self._remembers = b"%d" % awaited.remembers
@@ -309,7 +314,7 @@ class Line:
         ]
         if self._replicas:
             commands.append((b"WAIT", self._replicas, max(self._awaited.deadline * 3 // 4, 1)))
-        commands.append((b"GET", self._key))
+        commands += (b"TIME",), (b"GET", self._key)
         self._send(commands, self._judge, calls)
 
     def _notice_delays(self) -> None:
@@ -374,11 +379,11 @@ class Line:
 
     async def _look(self) -> None:
         """It is up if it can be relied on. Raises UnfitError, TimeoutError, or what the redis package does."""
-        connection, sent_at = self._connection, (_now(), _monotonic())
+        connection = self._connection
         looked: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         sections = [(b"INFO", section) for section in (b"server", b"memory", b"replication")]
         commands = [*sections, (b"TIME",), (b"GET", self._key)]
-        self._send(commands, lambda _, replies: self._inspect(replies, sent_at, looked))
+        self._send(commands, lambda batch, replies: self._inspect(replies, batch.sent_at, looked))
         async with asyncio.timeout(self._deadline):
             life = await looked
         if life:
@@ -412,15 +417,13 @@ class Line:
         for section in replies[:3]:
             facts |= _facts(section)
         check(facts, self._replicas)
-        seconds, microseconds = map(int, replies[3])
-        at = seconds * 1000 + microseconds // 1000
-        self._check_clock(at, *sent_at)
+        self._check_clock(replies[3], *sent_at)
         return f"{facts.get('run_id')} {facts.get('master_replid')} ".encode(), replies[4]
 
-    def _check_clock(self, at: int, sent_at: int, asked_at: int) -> None:
-        """Raises ClockError. One of both is wrong then: if as much time has passed there as here, it is ours, of which
-        entries know nothing."""
-        heard_at, went_on = _monotonic(), False
+    def _check_clock(self, told: Any, sent_at: int, asked_at: int) -> None:
+        """What TIME has said. Raises UnfitError, ClockError. One of both clocks is wrong then: if as much time has
+        passed there as here, it is ours, of which entries know nothing. Else all hosts are to know at once."""
+        at, heard_at, went_on = _moment(told), _monotonic(), False
         if self._at:
             passed = at - self._at
             went_on = asked_at - self._heard_at <= passed + CLOCKS_MS // 2
@@ -429,7 +432,9 @@ class Line:
         try:
             check_clock(at, sent_at, _now())
         except ClockError:
-            self._clock_erred |= not went_on
+            if not went_on and not self._clock_erred:
+                self._clock_erred = True
+                self._send([(b"SET", self._key, NO_MARK)], lambda *_: None)
             raise
 
     def _is_of(self, life: bytes, mark: bytes) -> bool:
@@ -486,7 +491,7 @@ class Line:
             self.drop("the connection has ended")
             _answer(calls, DOWN)
             return
-        self._sent.append(Batch(len(commands), take, time.monotonic() + self._deadline, calls))
+        self._sent.append(Batch(len(commands), take, time.monotonic() + self._deadline, (_now(), _monotonic()), calls))
         sending = connection.send_packed_command(connection.pack_commands(commands), check_health=False)
         try:
             sending.send(None)
@@ -526,8 +531,9 @@ class Line:
 
     def _judge(self, batch: Batch, replies: list[Any]) -> None:
         """What the record says of them; but of what is new only if it is sure to stay."""
-        mark, acknowledged = replies[-1], replies[-2] if self._replicas else 0
+        mark, acknowledged = replies[-1], replies[-3] if self._replicas else 0
         fault = next((reply for reply in replies if isinstance(reply, Exception)), None)
+        fault = fault or self._clock_fault(batch, replies)
         sure = fault is None and mark == self._mark and acknowledged >= self._replicas
         for call, reply in zip(batch.calls, replies, strict=False):
             if reply is None:
@@ -542,6 +548,14 @@ class Line:
             self._fail(f"only {acknowledged} of {self._replicas} replicas have what was taken")
         elif time.monotonic() < batch.due:
             self._failures = 0
+
+    def _clock_fault(self, batch: Batch, replies: list[Any]) -> UnfitError | None:
+        """A clock that has leapt before something was entered shows after it."""
+        try:
+            self._check_clock(replies[-2], *batch.sent_at)
+        except UnfitError as e:
+            return e
+        return None
 
     def _fail(self, why: str) -> None:
         """Once is nothing, while it is up."""
@@ -567,6 +581,15 @@ def check_clock(theirs: int, sent: int, received: int) -> None:
     early, late = sent - theirs, theirs - received
     if max(early, late) > CLOCKS_MS // 2:
         raise ClockError(f"its clock and this host's differ by {max(early, late) / 1000:.1f} s")
+
+
+def _moment(told: Any) -> int:
+    """Of TIME's reply, in ms since 1970. Raises UnfitError."""
+    try:
+        seconds, microseconds = map(int, told)
+    except (TypeError, ValueError):
+        raise UnfitError("it does not know what time it is") from None
+    return seconds * 1000 + microseconds // 1000
 
 
 def _facts(info: bytes) -> dict[str, str]:

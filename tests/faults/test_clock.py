@@ -1,41 +1,21 @@
-"""The wall clock is set while a server serves, forward and back. Its own view alone is moved: a library between it and
-the system's clock adds what a file says."""
+"""The wall clock is set while a server serves, forward and back."""
 
 import datetime
 import email.utils
-import mmap
 import os
 import socket
 import ssl
-import struct
-import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
+from tests.clock import Clock
 from tests.e2e.client import Client
 from tests.e2e.processes import SANITIZED, wait_until
 from tests.faults.watching import SECONDS, Crowd, Watch, ends_whole, upstreams
 
 pytestmark = pytest.mark.skipif(SANITIZED, reason="AddressSanitizer must be the first library in a process")
 HOUR = 3600
-
-
-class Clock:
-    """How far the server's clock is from ours, in seconds."""
-
-    def __init__(self, directory: Path) -> None:
-        self.library = directory / "clock.so"
-        source = Path(__file__).with_name("clock.c")
-        subprocess.run(["gcc", "-shared", "-fPIC", "-O2", "-Wall", "-o", self.library, source], check=True)
-        self.file = directory / "clock"
-        self.file.write_bytes(bytes(mmap.PAGESIZE))
-        self.env = {"LD_PRELOAD": str(self.library), "EDGE_TEST_CLOCK": str(self.file)}
-
-    def move(self, seconds: int) -> None:
-        with open(self.file, "r+b") as f:
-            f.write(struct.pack("=q", seconds))
 
 
 @pytest.fixture

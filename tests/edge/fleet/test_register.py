@@ -16,6 +16,8 @@ from edge.fleet.register import CLOCKS_MS, Asking, UnfitError, check, check_cloc
 from edge.fleet.settings import Fleet
 from edge.schema import Place, read_table
 from tests import redis_server
+from tests.clock import Clock
+from tests.e2e.processes import SANITIZED
 from tests.redis_server import RedisServer
 
 SECONDS = 30
@@ -467,6 +469,32 @@ def test_a_clock_that_was_wrong(make, server, monkeypatch, theirs):
             await host.up()
             assert (host.awaited.local.since > since) is theirs
             assert (server.call("GET", "edge:edge:early") != mark) is theirs
+
+    run(go)
+
+
+@pytest.mark.skipif(SANITIZED, reason="AddressSanitizer must be the first library in a process")
+def test_its_clock_leaps(make, monkeypatch, tmp_path):
+    """So far that entries expire: the next answer says so, before anybody has looked, to all; also when the clock is
+    right again by then."""
+    clock = Clock(tmp_path)
+    monkeypatch.setattr(register, "PROBE_SECONDS", 1e3)
+
+    async def go():
+        with RedisServer(tmp_path, inside=["env", *(f"{k}={v}" for k, v in clock.env.items())]) as server:
+            async with hosts(3, *make(server)) as (one, other, third):
+                since = one.awaited.local.since
+                assert await one.answers("a", "b") == [FRESH, FRESH]
+                clock.move(60)
+                assert server.call("EXISTS", *(b"edge:edge:early:" + Call(name).name for name in "ab")) == 0
+                assert await other.answers("a") == [DOWN]
+                assert "clock and this host's differ by 60.0 s" in other.said[0][1]
+                clock.move(0)
+                assert await third.answers("b") == [DOWN]
+                assert "entries have gone" in third.said[0][1]
+                monkeypatch.setattr(register, "PROBE_SECONDS", 0.05)
+                async with hosts(1, *make(server)) as later:
+                    assert later.awaited.local.since > since
 
     run(go)
 

@@ -115,7 +115,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         describe, changes = (lambda: state.describe(self)), (lambda: state.changes(self))
         self.observation = Observation(observer, counting, describe, changes, self._report)
         self.renewal = Renewal(app.generations, fetcher, self._begin_rollout, self._report)
-        self.supply = Supply(keeper, app.generations.rotations, self._report)
+        self.supply = Supply(keeper, app.generations.rotations, self.waiting, self._report)
         self.administration = Administration(self, self._report)
         self.upgrade = Upgrade(self)
 

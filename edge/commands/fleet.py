@@ -32,7 +32,7 @@ def rotate(*, file: Path | None, path: Path | None, revoke: bool, wait: bool, ms
     Redis. With --wait it is done when this host seals with that key.
 
     --revoke is for keys that may have leaked: nothing that was sealed by them is opened any more, as soon as each host
-    has looked ([fleet] poll), and clients make full handshakes.
+    has the new ones (at once, or after [fleet] poll where Redis may not tell it), and clients make full handshakes.
 
     \b
     exit code 0  with --wait: this host seals with the new key; without: all hosts will

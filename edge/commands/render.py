@@ -347,6 +347,7 @@ def fleet(told: Item, now: float) -> RenderableType:
             ("ticket keys", contact(keys, now)),
             ("heard", f"{duration(now - keys['heard'])} ago" if keys["heard"] else "never"),
             ("asked", f"{number(polls['answered'])} times with, {number(polls['failed'])} times without an answer"),
+            ("changes", "told at once" if keys["told_at_once"] else "found when it is asked: the error log says why"),
             ("document", f"version {keys['version']}" if keys["version"] else None),
             ("secret", _secret(keys["secret"])),
             ("clock", f"Redis's is {keys['clock_offset']:+.1f} s off" if keys["clock_offset"] else "as Redis's"),

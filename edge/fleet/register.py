@@ -13,17 +13,15 @@ Redis's clock has leapt, as entries expire by it.
 
 import asyncio
 import collections
-import contextlib
 import dataclasses
-import socket
-import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol
 
 from cext.tls.replay import DOWN, FRESH, SEEN
 
-from edge.fleet.link import Client, Link
+from edge.fleet.link import Link
+from edge.fleet.nodes import Nodes
 from edge.fleet.settings import CLOCKS_MS, Fleet
 
 PROBE_SECONDS: Final = 1.0
@@ -32,11 +30,6 @@ FAILURES: Final = 3
 """In a row: so many answers that come too late mean that it is down."""
 SHARDS: Final = 8
 """Of a cluster: each a hash tag, which one of its nodes has."""
-CONNECT_SECONDS: Final = 1.0
-REPLY_MOST: Final = 32 << 10
-"""Bytes: of what is asked here, sections of INFO have the longest answers,"""
-REPLY_LINES: Final = 16
-"""and TIME those of most parts."""
 
 MOMENT_DIGITS: Final = 16
 """Milliseconds since 1970 have fewer."""
@@ -123,9 +116,7 @@ class Register:
         self._report = report
         self._where = str(link)
         count = SHARDS if fleet.mode == "cluster" else 1
-        names = [server.host for server in link.servers if server.host]
-        nodes = Nodes(link.asyncio(connections=1, seconds=CONNECT_SECONDS), names, count > 1)
-        self._nodes = nodes
+        nodes = self._nodes = Nodes(link)
         tags = [f":{{{i}}}" for i in range(count)] if count > 1 else [""]
         self._lines = [
             Line(nodes, awaited, fleet.replicas, link.key(f"early{tag}").encode(), self._changed) for tag in tags
@@ -174,81 +165,6 @@ def _ended(task: "asyncio.Task[None]") -> None:
     """What it raised has been looked at."""
     if not task.cancelled():
         task.exception()
-
-
-class Nodes:
-    """Where connections come from."""
-
-    def __init__(self, client: Client, names: Sequence[str], cluster: bool) -> None:
-        self.seconds = CONNECT_SECONDS * (max(len(names), 1) + 1)
-        """To ask all sentinels, or nodes, of which only the last knows more, and to connect."""
-        self._client = client
-        self._lookups = [Lookup(name) for name in names]
-        self._cluster = cluster
-        self._learned = -PROBE_SECONDS
-        """When the cluster was last asked who has what (monotonic)."""
-        self._learning = asyncio.Lock()
-
-    async def connection(self, key: bytes) -> Any:
-        """To who has the key: of the redis package, connected."""
-        from edge.fleet.connection import bound  # noqa: PLC0415  # see edge.fleet.link
-
-        redis: Any = self._client.redis
-        errors = [await lookup.error() for lookup in self._lookups]
-        if errors and all(errors):
-            raise errors[0]  # type: ignore[misc]  # there is one
-        if self._cluster:
-            async with self._learning:
-                if time.monotonic() >= self._learned + PROBE_SECONDS / 2:
-                    await redis.aclose()  # the nodes may be others by now
-                    await redis.initialize()
-                    self._learned = time.monotonic()
-            node = redis.get_node_from_key(key)
-            made = node.connection_class(**node.connection_kwargs)
-        else:
-            made = redis.connection_pool.make_connection()
-        bound(made, REPLY_MOST, REPLY_LINES)
-        try:
-            await made.connect()
-        except BaseException:
-            await made.disconnect(nowait=True)
-            raise
-        made.socket_timeout = None  # who waits for an answer has a limit of his own
-        return made
-
-    async def close(self) -> None:
-        with contextlib.suppress(Exception):
-            await self._client.close()
-
-
-class Lookup:
-    """Whether a name leads anywhere. Names are looked up in threads; who does it again and again while nobody answers
-    would fill those that hooks share, and hold up the process's end. Here it is one thread, which holds up nothing."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._asked: asyncio.Future[OSError | None] | None = None
-
-    async def error(self) -> OSError | None:
-        if self._asked is None:
-            loop = asyncio.get_running_loop()
-            self._asked = loop.create_future()
-            threading.Thread(target=self._look_up, args=(loop,), daemon=True).start()
-        return await asyncio.shield(self._asked)
-
-    def _look_up(self, loop: asyncio.AbstractEventLoop) -> None:
-        error = None
-        try:
-            socket.getaddrinfo(self._name, None, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as e:
-            error = e if isinstance(e, OSError) else OSError(str(e))
-        with contextlib.suppress(RuntimeError):  # the loop may be closed
-            loop.call_soon_threadsafe(self._answered, error)
-
-    def _answered(self, error: OSError | None) -> None:
-        asked, self._asked = self._asked, None
-        if asked is not None and not asked.done():
-            asked.set_result(error)
 
 
 @dataclasses.dataclass(slots=True)

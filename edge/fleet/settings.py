@@ -126,7 +126,9 @@ class Fleet:
         default=0,
     )
     poll: Milliseconds = knob(
-        Duration("100ms", "10s"), "How often a host looks whether there are other ticket keys.", default="5s"
+        Duration("100ms", "10s"),
+        "How often a host looks whether there are other ticket keys; it also does when another host says so.",
+        default="5s",
     )
     settle: Milliseconds = knob(
         Duration("300ms", "1h"),

@@ -1,12 +1,13 @@
-"""The process `edge: fleet`: asks Redis for the fleet's ticket keys every few seconds, has keys written that are to
-come, and tells the master, who tells the workers. It alone waits for Redis, and never for long.
+"""The process `edge: fleet`: asks Redis for the fleet's ticket keys every few seconds, and when another host has
+changed them; has keys written that are to come; and tells the master, who tells the workers. It alone waits for Redis,
+and never for long.
 
 The document is one value, changed by compare-and-set: of two hosts that change it at once the second one reads again.
 All moments in it are of Redis's clock, which is told to the master by how far it is ahead of the host's.
 
 | from | letter | JSON | |
 |---|---|---|---|
-| keeper | H | `document` (null: as before), `offset`, `secret` | Redis was asked, and has answered |
+| keeper | H | `document` (null: as before), `offset`, `secret`, `deaf` | Redis was asked, and has answered |
 | keeper | X | `error` | it was asked, and has not |
 | master | R | `id`, `revoke` | have the next key seal soon; or make all keys anew |
 | keeper | r | `id`, `error` or `key`, `seals_from`, `offset` | that is in Redis; or why not |
@@ -22,7 +23,9 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from edge.backoff import spread
 from edge.fleet.link import Client, Link
+from edge.fleet.news import News
 from edge.fleet.wrapping import unwrap, wrap
 from edge.logs.errorlog import one_line
 from edge.processes import channel
@@ -35,12 +38,16 @@ UNHEARD: Final = b"X"
 ROTATE: Final = b"R"
 ROTATED: Final = b"r"
 
+KEY: Final = "tickets"
+"""What the document stands under."""
 ANSWER_SECONDS: Final = 2.0
 """For a connection to be made, and for each answer."""
 ATTEMPT_SECONDS: Final = 8.0
 """For all that is asked in one go."""
 AGAIN_SECONDS: Final = 1.0
 """Until the next try after a failure, if hosts look less often."""
+BREATH_SECONDS: Final = 0.05
+"""Between two looks, whatever others publish."""
 OFFSET_STEP: Final = 250
 """Milliseconds: what clocks differ less by is not worth telling."""
 TRIES: Final = 8
@@ -50,8 +57,10 @@ _SPREAD: Final = 0.1
 
 READ: Final = "local t = redis.call('TIME') return {redis.call('GET', KEYS[1]), t[1], t[2]}"
 CHANGE: Final = (
-    "if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end redis.call('SET', KEYS[1], ARGV[2]) return 1"
+    "if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end redis.call('SET', KEYS[1], ARGV[2]) "
+    "local told = redis.pcall('PUBLISH', KEYS[1], '') return type(told) == 'table' and told.err or 1"
 )
+"""The answer: 0, there is something else by now; 1; or why others cannot be told of it."""
 
 
 class FleetError(Exception):
@@ -80,13 +89,15 @@ class Keeper:
 
     def __init__(self, keeping: Keeping, clock: Callable[[], float] = time.time) -> None:
         self._link = keeping.link
-        self._key = keeping.link.key("tickets")
+        self._key = keeping.link.key(KEY)
         self._clock = clock
         self.agreement = Agreement(keeping.rotate, keeping.keep, keeping.settle, keeping.known())
         self.offset = 0
         """Milliseconds that Redis's clock is ahead of the host's."""
         self.under = -1
         """Which of the secrets the value there is under; -1: not known."""
+        self.mute = ""
+        """Why others are not told of what was written here."""
         self._rewrapped = False
         self._client: Client | None = None
 
@@ -170,8 +181,10 @@ class Keeper:
         written = document.to_json()
         Document.of_json(written)  # what nobody could read, as moments were absurd, is not written: it would stay there
         content = json.dumps(written).encode()
-        if not await self._ask(CHANGE, before, wrap(self._link.secrets[0], self._key, content)):
+        changed = await self._ask(CHANGE, before, wrap(self._link.secrets[0], self._key, content))
+        if not changed:
             return False
+        self.mute = changed.decode(errors="replace") if isinstance(changed, bytes) else ""
         self.under = 0
         self.agreement.written(document, now)
         return True
@@ -197,6 +210,7 @@ async def _keep(keeping: Keeping, master: Channel) -> None:
 
     loop = asyncio.get_running_loop()
     loop.add_reader(master.fileno(), hear)
+    news = News(keeping.link, keeping.link.key(KEY), wake.set)
     told: Document | None = None
     while not master.ended:
         wake.clear()
@@ -212,11 +226,14 @@ async def _keep(keeping: Keeping, master: Channel) -> None:
             document = keeper.agreement.known
             changed = document.to_json() if document and document != told else None
             told = document
-            said = {"document": changed, "offset": keeper.offset, "secret": keeper.under}
+            deaf = one_line(news.refused or keeper.mute)[:ERROR_MOST]
+            said = {"document": changed, "offset": keeper.offset, "secret": keeper.under, "deaf": deaf}
             master.send(HEARD, json.dumps(said).encode())
+        await asyncio.sleep(BREATH_SECONDS)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds * random.uniform(1 - _SPREAD, 1 + _SPREAD)):  # noqa: S311
+            async with asyncio.timeout(spread(seconds, _SPREAD) - BREATH_SECONDS):
                 await wake.wait()
+    await news.close()
     await keeper.close()
 
 

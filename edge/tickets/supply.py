@@ -21,6 +21,7 @@ from edge.logs.logline import Log
 from edge.processes import channel
 from edge.processes.channel import ChannelError
 from edge.processes.companion import Companion
+from edge.processes.waiting import Waiting
 from edge.tickets import directory, keeper
 from edge.tickets.delivered import Delivered
 from edge.tickets.directory import DirectoryError, Files, Stamp
@@ -99,6 +100,8 @@ class Contact:
     """Why."""
     offset: int = 0
     secret: int = -1
+    deaf: str = ""
+    """Why hosts do not tell each other at once of what they change."""
 
     @property
     def connected(self) -> bool:
@@ -106,11 +109,15 @@ class Contact:
 
 
 class Supply:
-    """`companion` is the process that asks Redis, `rotations` have all keys."""
+    """`companion` is the process that asks Redis, `rotations` have all keys; the next `step` comes when something is
+    said that `waiting` watches."""
 
-    def __init__(self, companion: Companion, rotations: Rotations, log: Log) -> None:
+    def __init__(self, companion: Companion, rotations: Rotations, waiting: Waiting, log: Log) -> None:
         self._companion = companion
         self._rotations = rotations
+        self._waiting = waiting
+        self._watched = -1
+        """The companion's line."""
         self._log = log
         self._number = -1
         """Of the generation that all this is about."""
@@ -144,7 +151,18 @@ class Supply:
             if isinstance(source, Delivered | Files):
                 self._tell(generation.number, rotation, source, workers)
         self._conclude(source)
+        self._watch()
         return self._next()
+
+    def _watch(self) -> None:
+        """Called before anybody else may have a descriptor of the same number."""
+        line = self._companion.channel
+        descriptor = line.fileno() if line is not None else -1
+        if descriptor != self._watched:
+            self._waiting.unwatch(self._watched)
+            if line is not None:
+                self._waiting.watch(descriptor, lambda: None)
+            self._watched = descriptor
 
     def _next(self) -> float:
         """Somebody waits, or tickets are given that other hosts do not open yet: look often."""
@@ -153,7 +171,8 @@ class Supply:
         return now + STEP_SECONDS if self._asked or begins else math.inf
 
     def stop(self) -> None:
-        """The master ends."""
+        """The master ends, and so has the companion."""
+        self._watch()
         for number in list(self._asked):
             self._end(number, Outcome("edge was stopped meanwhile"))
 
@@ -187,7 +206,7 @@ class Supply:
                 line.flush()
             for letter, body in line.receive() if line is not None else ():
                 contact.spoke = now
-                self._heard(letter, body, source, work.link, contact)
+                self._heard(letter, body, source, work, contact)
         except Exception as e:  # it reads what others have written: nothing that it says may end the master
             self._log("error", f"the process that keeps the fleet's keys is ended: it said {one_line(str(e))[:200]}")
             self._companion.stop()
@@ -197,18 +216,19 @@ class Supply:
             self._companion.stop()
             contact.spoke = now
 
-    def _heard(self, letter: bytes, body: bytes, source: Delivered, link: Link, contact: Contact) -> None:
+    def _heard(self, letter: bytes, body: bytes, source: Delivered, work: Keeping, contact: Contact) -> None:
         said = json.loads(body)
         if letter == keeper.HEARD:
             contact.answered, contact.in_row, contact.heard = contact.answered + 1, 0, time.time()
             contact.secret = int(said["secret"])
             self._learn(source, said, contact)
-            self._regain(link, contact)
+            self._listen(work, str(said["deaf"]), contact)
+            self._regain(work.link, contact)
         elif letter == keeper.UNHEARD:
             self._fail(contact)
             error = one_line(str(said["error"]))[: keeper.ERROR_MOST]
             if contact.in_row >= FAILURES_TO_LOSE:
-                self._lose(source, link, contact, error)
+                self._lose(source, work.link, contact, error)
         elif letter == keeper.ROTATED:
             self._rotated(said, contact)
         else:
@@ -225,6 +245,12 @@ class Supply:
         document = said["document"] and Document.of_json(said["document"])
         self._rotations.deliver(source.name, source.heard(document, offset, time.time()))
         self._changes += 1
+
+    def _listen(self, work: Keeping, deaf: str, contact: Contact) -> None:
+        if deaf and not contact.deaf:
+            late = f"of other ticket keys hosts learn up to {work.poll / 1000:g} s late"
+            self._log("warning", f"fleet: {late}, as {work.link} tells them nothing: {deaf}; see docs/fleet.md")
+        contact.deaf = deaf
 
     @staticmethod
     def _fail(contact: Contact) -> None:
@@ -365,5 +391,6 @@ class Supply:
                 "version": document and document.version,
                 "secret": contact.secret if contact.secret >= 0 else None,
                 "clock_offset": contact.offset / 1000,
+                "told_at_once": not contact.deaf,
             },
         }

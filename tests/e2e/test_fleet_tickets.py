@@ -228,6 +228,24 @@ def test_revoked_keys_open_nothing(fleet):
     fleet.check_resumption()
 
 
+def test_a_revocation_is_everywhere_at_once(tmp_path, pki, nginx):
+    """Long before hosts would look by themselves."""
+    with RedisServer(tmp_path) as redis, Fleet(tmp_path, pki, nginx, [redis], poll="10s", settle="30s") as fleet:
+        fleet.wait_shared()
+        subscribed = ["PUBSUB", "NUMSUB", "edge:edge:tickets"]
+        wait_until(lambda: redis.call(*subscribed)[1] == len(fleet.hosts), SECONDS, "all listen")
+        _, session = fleet.hosts[0].connect()
+        begun = time.monotonic()
+        key = fleet.hosts[0].ask("rotate", wait=True, revoke=True)["key"]
+        fleet.wait_everywhere(lambda host: host.sealing() == key, "seals with the new key")
+        seconds = time.monotonic() - begun
+        assert seconds < 5
+        for host in fleet.hosts:
+            assert not host.connect(session)[0]
+        fleet.check_resumption()
+        print(f"revoked everywhere after {seconds:.2f} s")
+
+
 def test_what_is_told(fleet):
     first, *_ = fleet.hosts
     said = first.command("fleet", "status")

@@ -30,7 +30,7 @@ dir /var/lib/redis
 daemonize no
 supervised systemd
 user default off
-user edge on >{password} ~edge:* +@all -@admin -@dangerous +info +config|get
+user edge on >{password} ~edge:* &edge:* +@all -@admin -@dangerous +info +config|get
 """
 
 # A session of the first address at each of the others: whether it is resumed there.

@@ -20,6 +20,7 @@ KEYS = {
     "version": 7,
     "secret": 0,
     "clock_offset": 0.0,
+    "told_at_once": True,
 }
 FLEET = {"name": "west", "mode": "sentinel", "redis": ["redis://a:1"], "share": ["tickets"], "tickets": KEYS}
 
@@ -45,6 +46,7 @@ def test_what_is_shown():
         ({"secret": 1}, "number 2 of secret_files still"),
         ({"secret": None, "version": None}, "secret       –"),
         ({"clock_offset": -3.2}, "Redis's is -3.2 s off"),
+        ({"told_at_once": False}, "found when it is asked"),
         ({"connected": False, "lost": NOW, "error": "a\x1b[31mb\nc"}, "not reached"),
     ],
 )

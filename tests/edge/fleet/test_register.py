@@ -11,7 +11,7 @@ import pytest
 from cext.tls.replay import DOWN, FRESH, SEEN, AwaitedRegister, SharedRegister
 
 from edge.fleet import link as links
-from edge.fleet import register
+from edge.fleet import nodes, register
 from edge.fleet.register import CLOCKS_MS, Asking, UnfitError, check, check_clock
 from edge.fleet.settings import Fleet
 from edge.schema import Place, read_table
@@ -110,6 +110,7 @@ def make(tmp_path):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(register, "PROBE_SECONDS", 0.05)
+    monkeypatch.setattr(nodes, "KNOWN_SECONDS", 0.02)
 
 
 @pytest.fixture(scope="module")
@@ -316,7 +317,7 @@ def test_a_name_that_nobody_answers_for(make, monkeypatch):
 
     async def go():
         monkeypatch.setattr(socket, "getaddrinfo", look_up)
-        monkeypatch.setattr(register, "CONNECT_SECONDS", 0.02)
+        monkeypatch.setattr(nodes, "CONNECT_SECONDS", 0.02)
         host = Host(*make("redis.example:1"))
         try:
             await host.until(lambda: host.said, "a line in the log")
@@ -384,10 +385,10 @@ def test_a_cluster(make, tmp_path):
 
     async def go():
         with contextlib.ExitStack() as stack:
-            nodes = redis_server.cluster(tmp_path)
-            for node in nodes:
-                stack.callback(node.kill)
-            async with hosts(2, *make(nodes[0], mode="cluster")) as (one, other):
+            members = redis_server.cluster(tmp_path)
+            for member in members:
+                stack.callback(member.kill)
+            async with hosts(2, *make(members[0], mode="cluster")) as (one, other):
                 names = [f"{i}" for i in range(64)]
                 spread = [f"{i % 256:02x}{i}" for i in range(64)]
                 assert await one.answers(*names) == [FRESH] * 64
@@ -397,8 +398,8 @@ def test_a_cluster(make, tmp_path):
                     call.name = f"{i:04x}".encode().ljust(32, b"0")
                 one.awaited.asker(calls)
                 assert [await call.answered for call in calls] == [FRESH] * 64
-                assert all(node.call("DBSIZE") for node in nodes)
-                nodes[1].kill()
+                assert all(member.call("DBSIZE") for member in members)
+                members[1].kill()
                 await one.up(False)
                 assert one.awaited.up  # the other shards
 

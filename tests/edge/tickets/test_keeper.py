@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from edge.fleet import link as links
+from edge.fleet.news import News
 from edge.fleet.settings import Fleet
 from edge.fleet.wrapping import wrap
 from edge.processes import channel
@@ -22,7 +23,7 @@ from edge.schema import Place, read_table
 from edge.tickets import keeper as keepers
 from edge.tickets.keeper import FleetError, Keeper, Keeping
 from tests import redis_server
-from tests.e2e.processes import ROOT
+from tests.e2e.processes import ROOT, wait_until
 from tests.redis_server import RedisServer
 
 ROTATE = 3_600_000
@@ -228,15 +229,40 @@ def test_a_user_needs_no_more_rights(make, redis, password):
             polled(make(**password))
 
 
+def test_who_may_not_publish_writes_nevertheless(make, redis, password):
+    permit(redis, *RIGHTS)
+    host = Keeper(make(**password))
+    do(host.poll, lambda: host.rotate(revoke=True), host.close)
+    assert re.search(r"(?i)permission|can.t run this command", host.mute)
+    for rights in (["+publish"], ["+publish", "&edge:other:*"]):
+        permit(redis, *RIGHTS, "resetchannels", *rights)
+        do(host.poll, lambda: host.rotate(revoke=True), host.close)
+        assert re.search(r"(?i)permission|can.t .*channel", host.mute)
+    permit(redis, *RIGHTS, "resetchannels", "+publish", f"&{KEY}")
+    do(host.poll, lambda: host.rotate(revoke=True), host.close)
+    assert host.mute == ""
+
+
 def test_the_user_that_is_documented(make, redis, tmp_path):
     page = (ROOT / "docs/fleet.md").read_text()
     commands = re.findall(r"^(ACL SETUSER .*?)(?: {2,}#.*)?$", page, re.MULTILINE)
-    assert len(commands) == 3
+    assert len(commands) == 4
     for command in commands:
         redis.call(*command.replace("NAME", "edge").replace("PASSWORD", "secret").split())
     (tmp_path / "password").write_text("secret")
-    host = Keeper(make(username="edge", password_file="password"))
+    keeping = make(username="edge", password_file="password")
+    host = Keeper(keeping)
     do(host.poll, lambda: host.rotate(revoke=True), host.close)
+    assert host.mute == ""
+
+    async def go():
+        heard = asyncio.Event()
+        news = News(keeping.link, KEY, heard.set)
+        await asyncio.wait_for(heard.wait(), SECONDS)
+        assert news.refused == ""
+        await news.close()
+
+    asyncio.run(go())
 
 
 def test_nor_in_a_cluster_or_behind_sentinels(make, tmp_path, password):
@@ -313,6 +339,19 @@ def test_what_it_says(make, redis):
         rotated = next(body for letter, body in said if letter == keepers.ROTATED)
         assert rotated["id"] == 7 and rotated["key"] == first["document"]["keys"][1][0]
         assert next(body for _, body in said if body.get("document"))["document"]["version"] == 2
+
+
+def test_what_another_host_changes_is_heard_at_once(make, redis):
+    with process(make(poll="10s", settle="30s")) as one, process(make(poll="10s", settle="30s")) as other:
+        hears, says = listen(one), listen(other)
+        known = next(hears)[1]["document"]
+        assert next(says)[1]["document"] == known
+        wait_until(lambda: redis.call("PUBSUB", "NUMSUB", KEY)[1] == 2, SECONDS, "both listen")
+        begun = time.monotonic()
+        other.send(keepers.ROTATE, json.dumps({"id": 1, "revoke": True}).encode())
+        changed = next(body["document"] for letter, body in hears if body.get("document"))
+        assert changed["epoch"] == 1
+        assert time.monotonic() - begun < 8, "and not when it would have looked anyway"
 
 
 def test_redis_is_away(make, tmp_path):

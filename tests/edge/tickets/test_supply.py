@@ -11,6 +11,7 @@ import pytest
 from edge.errors import EdgeError
 from edge.processes import channel
 from edge.processes.channel import Channel
+from edge.processes.waiting import Waiting
 from edge.tickets import directory, keeper
 from edge.tickets import supply as supplies
 from edge.tickets.delivered import Delivered
@@ -91,7 +92,9 @@ class Setting:
 
     def __init__(self, make):
         self.rotations, self.companion, self.log = Rotations(), Companion(), []
-        self.supply = Supply(self.companion, self.rotations, lambda level, message: self.log.append((level, message)))
+        self.waiting = Waiting()
+        report = lambda level, message: self.log.append((level, message))  # noqa: E731
+        self.supply = Supply(self.companion, self.rotations, self.waiting, report)
         source = make()
         self.rotation = self.rotations._rotate(source, source.state())
         self.source = source
@@ -110,8 +113,8 @@ class Setting:
     def step(self):
         return self.supply.step(self.generation, self.workers)
 
-    def hears(self, document=None, offset=0):
-        self.companion.say(keeper.HEARD, document=document and document.to_json(), offset=offset, secret=0)
+    def hears(self, document=None, offset=0, deaf=""):
+        self.companion.say(keeper.HEARD, document=document and document.to_json(), offset=offset, secret=0, deaf=deaf)
         self.step()
 
     def fails(self, error="it is away"):
@@ -161,6 +164,38 @@ def test_a_failure_alone_is_nothing(fleet):
     fleet.fails()
     assert fleet.told("not reached") == [] and fleet.state()["connected"]
     assert fleet.state()["polls"] == {"answered": 2, "failed": 2}
+
+
+def test_what_is_said_wakes_the_master(fleet, clock):
+    """At once; and there is nothing to wake it when nobody is there any more."""
+
+    def waits(seconds):
+        begun = time.perf_counter()
+        fleet.waiting.wait(clock.now + seconds)
+        return time.perf_counter() - begun > 0.9 * seconds
+
+    assert waits(0.05)
+    fleet.companion.say(keeper.HEARD, document=document().to_json(), offset=0, secret=0, deaf="")
+    assert not waits(30)
+    fleet.step()
+    assert fleet.state()["connected"] and waits(0.05)
+    fleet.companion.stop()
+    fleet.supply.stop()
+    assert waits(0.05)
+
+
+def test_a_user_who_may_not_listen(fleet):
+    """It is told once, and again when it was otherwise."""
+    for deaf in ("not allowed", "not allowed", "", "not allowed"):
+        fleet.hears(document(), deaf=deaf)
+        assert fleet.state()["told_at_once"] is not bool(deaf)
+        assert fleet.state()["connected"]
+    told = fleet.told("tells them nothing")
+    assert len(told) == 2
+    assert told[0] == (
+        "fleet: of other ticket keys hosts learn up to 5 s late, as redis://a:1 tells them nothing: not allowed; "
+        "see docs/fleet.md"
+    )
 
 
 def test_lost_and_found_are_told_once(fleet, clock):

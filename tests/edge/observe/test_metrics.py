@@ -246,8 +246,10 @@ def test_the_dashboard_asks_for_metrics_that_exist():
             asked |= metrics_in(target["expr"])
             for label in re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]):
                 assert re.search(rf"by \([^)]*\b{label}\b", target["expr"]), (panel["title"], label)
-        at = panel["gridPos"]
-        assert at["x"] + at["w"] <= 24
+    places = [panel["gridPos"] for panel in dashboard["panels"]]
+    covered = [(at["x"] + x, at["y"] + y) for at in places for x in range(at["w"]) for y in range(at["h"])]
+    assert len(set(covered)) == len(covered), "none lies on another"
+    assert max(x for x, _ in covered) < 24
     for listed in [*dashboard["annotations"]["list"], *dashboard["templating"]["list"]]:
         text = json.dumps(listed)
         assert metrics_in(text) <= SAMPLES
@@ -255,6 +257,7 @@ def test_the_dashboard_asks_for_metrics_that_exist():
     rare = {"edge_handoffs", "edge_proxy_headers_refused", "edge_handshakes_waiting", "edge_ocsp_expiry_time_seconds"}
     assert len(shown) > len(NAMES) // 2
     assert not shown & rare
+    assert shown >= {name.name for name in NAMES.values() if name.name.startswith(("edge_fleet", "edge_register"))}
 
 
 def test_alerts_ask_for_metrics_that_exist():

@@ -57,14 +57,14 @@ def _next_port(low: int) -> int:
             return port
 
 
-def wait_until(condition: Callable[[], object], seconds: float, what: str):
+def wait_until(condition: Callable[[], object], seconds: float = 10, what: str | Callable[[], str] = "it is so"):
     """What the condition gives once that is true; AssertionError when it is not in time."""
     end = time.monotonic() + seconds
     while True:
         value = condition()
         if value:
             return value
-        assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
+        assert time.monotonic() < end, f"not within {seconds:g} s: {what() if callable(what) else what}"
         time.sleep(0.01)
 
 
@@ -96,14 +96,21 @@ class Process:
                 list(map(str, command)),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
-                stderr=subprocess.STDOUT,
                 start_new_session=True,  # a Ctrl-C at the terminal is the test run's to pass on
-                **options,
+                **{"stderr": subprocess.STDOUT, **options},
             )
 
     @property
     def pid(self) -> int:
         return self.popen.pid
+
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def titles(self, beginning: str) -> dict[int, str]:
+        """Those of its children that call themselves so, and more: by their process ids."""
+        found = {pid: title(pid) for pid in sorted(children(self.pid))}
+        return {pid: name for pid, name in found.items() if name.startswith(beginning)}
 
     def output(self) -> str:
         return self.log.read_text(errors="replace")
@@ -118,6 +125,10 @@ class Process:
         except BaseException:
             self.kill()
             raise
+
+    def wait(self, seconds: float = 10) -> int:
+        """Its exit code, once it has ended."""
+        return self.popen.wait(seconds)
 
     def stop(self, seconds: float = 10) -> int:
         """SIGTERM, then its exit code; killed when it does not end in time."""

@@ -10,11 +10,13 @@ import sys
 import time
 from pathlib import Path
 
+from edge.commands.client import Admin, RefusedError
 from tests.e2e.pki import Certificate, Pki
-from tests.e2e.processes import ROOT, Process, children, free_port, rss, title, wait_until
+from tests.e2e.processes import ROOT, Process, free_port, rss, wait_until
 
 LOG_SECONDS = 20
 """Logs are written in batches, every half second."""
+ADMIN_SECONDS = 60
 
 _LINE = re.compile(r"(?P<time>\S+) (?P<level>\w+) \[(?P<pid>\d+)\] (?P<message>.*)")
 _CRASH = ("Traceback (most recent call last)", "Fatal Python error", "Exception ignored", "AddressSanitizer")
@@ -148,11 +150,20 @@ class Edge:
                 self.stop()
 
     def signal(self, number: int) -> None:
-        os.kill(self.process.pid, number)
+        self.process.signal(number)
 
     def reload(self) -> None:
         """SIGHUP, with whatever stands in the configuration's file now."""
         self.signal(signal.SIGHUP)
+
+    def ask(self, command: str, **arguments: object) -> dict:
+        """What the admin socket answers in the end, be it that it refuses."""
+        path = str(self.tables["server"]["admin"]).removeprefix("unix:")
+        with Admin(Path(path)) as admin:
+            try:
+                return admin.ask_one(command, ADMIN_SECONDS, **arguments)
+            except RefusedError as e:
+                return e.line
 
     # Its processes.
 
@@ -162,7 +173,7 @@ class Edge:
 
     def titled(self, beginning: str) -> list[int]:
         """The master's children whose titles begin so."""
-        return sorted(pid for pid in children(self.pid) if title(pid).startswith(beginning))
+        return list(self.process.titles(beginning))
 
     def workers(self) -> list[int]:
         return self.titled("edge: worker")

@@ -53,12 +53,7 @@ class Host:
         return engine.resumed, engine.session
 
     def ask(self, command: str, **arguments) -> dict:
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(SECONDS)
-            sock.connect(self.edge.tables["server"]["admin"].removeprefix("unix:"))
-            sock.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")
-            with sock.makefile("rb") as lines:
-                return json.loads(lines.readline())
+        return self.edge.ask(command, **arguments)
 
     def state(self) -> dict:
         return self.ask("status")["state"]

@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.examples import run_example
 from tests.e2e.processes import Process, free_port, peer, run, wait_until
 from tests.edge.conftest import certificates, edge, origin  # noqa: F401  # fixtures
-from tests.edge.server import Edge, until
+from tests.edge.server import Edge
 
 HANDED = 'kind = "handoff"\nbind = ["unix:{path}"]'
 
@@ -75,16 +75,16 @@ def test_from_edge_to_edge_with_workers_that_are_replaced(edge, origin, receivin
     assert edge.log().count("handshake failed") == 0
     behind.file.write_text(behind.file.read_text().replace("workers = 2", "workers = 3") + "\n")
     inode = path.stat().st_ino
-    behind.send(signal.SIGHUP)
+    behind.signal(signal.SIGHUP)
     while "generation 2 serves" not in behind.log():
         assert edge.get().status == 200
-    until(lambda: len(behind.workers()) == 3, 30)
+    wait_until(lambda: len(behind.workers()) == 3, 30)
     for _ in range(10):
         assert edge.get().status == 200
     assert path.stat().st_ino == inode
     for pid in behind.workers():
         os.kill(pid, signal.SIGKILL)
-        until(lambda pid=pid: pid not in behind.workers() and len(behind.workers()) == 3, 30)
+        wait_until(lambda pid=pid: pid not in behind.workers() and len(behind.workers()) == 3, 30)
         assert edge.get().status == 200
     session = tmp_path / "session"
     command = [peer("openssl"), "s_client", "-connect", f"127.0.0.1:{edge.port}", "-servername", "localhost", "-tls1_3",

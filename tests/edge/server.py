@@ -3,16 +3,15 @@
 import http.client
 import os
 import re
-import signal
 import ssl
-import subprocess
 import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from signal import SIGTERM
 
-from tests.e2e.processes import ROOT, children, free_port, title
+from tests.e2e.processes import ROOT, Process, free_port, wait_until
 
 
 class Origin:
@@ -82,18 +81,16 @@ upstream = "origin"
 """)
 
     def start(self, *arguments, generation=1):
-        self.err = (self.directory / "stderr").open("wb")
-        arguments = arguments or ("run", "--config", str(self.file))
-        self.process = subprocess.Popen(
-            [sys.executable, *self.program, *arguments],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=self.err,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, **self.environment},
-            pass_fds=self.descriptors,
-            start_new_session=True,
-        )
+        command = [sys.executable, *self.program, *(arguments or ("run", "--config", self.file))]
+        with (self.directory / "stderr").open("wb") as err:
+            self.process = Process(
+                command,
+                self.directory / "stdout",
+                cwd=ROOT,
+                stderr=err,
+                env={**os.environ, **self.environment},
+                pass_fds=self.descriptors,
+            )
         if generation:
             self.wait_generation(generation)
         return self
@@ -102,18 +99,18 @@ upstream = "origin"
         return (self.directory / "stderr").read_text()
 
     def wait_log(self, pattern, *, seconds=15, count=1):
-        until(lambda: len(re.findall(pattern, self.log())) >= count, seconds, lambda: f"{pattern!r} in:\n{self.log()}")
+        found = lambda: len(re.findall(pattern, self.log())) >= count  # noqa: E731
+        wait_until(found, seconds, lambda: f"{pattern!r} in:\n{self.log()}")
 
     def wait_generation(self, number):
         self.wait_log(rf"generation {number} serves")
 
-    def send(self, number):
-        os.kill(self.process.pid, number)
+    def signal(self, number):
+        self.process.signal(number)
 
     def workers(self):
         """{pid: title} of the master's children."""
-        titles = {pid: title(pid) for pid in children(self.process.pid)}
-        return {pid: name for pid, name in titles.items() if name.startswith("edge: worker")}
+        return self.process.titles("edge: worker")
 
     def connect(self, port=None, timeout=10):
         """A TLS connection, as http.client."""
@@ -129,22 +126,18 @@ upstream = "origin"
         finally:
             connection.close()
 
-    def stop(self, number=signal.SIGTERM, seconds=15):
+    def stop(self, number=SIGTERM, seconds=15):
         """-> the exit code."""
-        self.send(number)
+        self.signal(number)
         try:
             return self.process.wait(seconds)
         finally:
             self.close()
 
     def close(self):
-        if self.process and self.process.poll() is None:
-            # Its session is its own: whatever it left behind goes with it.
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-        if self.process:
-            self.process.stdout.close()
-            self.err.close()
+        """If it runs still, it is killed, and all of its processes with it."""
+        if self.process and self.process.popen.poll() is None:
+            self.process.kill()
 
 
 class Load:
@@ -197,11 +190,3 @@ class Load:
                 connection.close()
                 connection = None
                 self.failures.append((time.monotonic(), repr(e)))
-
-
-def until(condition, seconds=10, what=lambda: "condition"):
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            raise AssertionError(f"not within {seconds} s: {what()}")
-        time.sleep(0.02)

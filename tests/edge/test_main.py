@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import edge as package
-from tests.e2e.processes import ROOT, free_port
-from tests.edge.server import Edge, until
+from tests.e2e.processes import ROOT, free_port, wait_until
+from tests.edge.server import Edge
 
 SANITIZER = {name: os.environ[name] for name in ("LD_PRELOAD", "ASAN_OPTIONS") if name in os.environ}
 
@@ -181,17 +181,11 @@ def demo(tmp_path):
     demo = Edge(tmp_path, None, environment=environment)
     demo.port = port
     demo.start("run", "--port", str(port), generation=0)
-    lines = iter(demo.process.stdout.readline, b"")
-    demo.welcome = "".join(line.decode() for line in stop_after(lines, b"Configuration:"))
+    said = demo.process.output
+    wait_until(lambda: re.search(r"^ *Configuration: .*\n", said(), re.MULTILINE), 30, said)
+    demo.welcome = said()
     yield demo
     demo.close()
-
-
-def stop_after(lines, words):
-    for line in lines:
-        yield line
-        if words in line:
-            return
 
 
 def test_the_demo(demo, tmp_path):
@@ -216,11 +210,11 @@ def test_the_demo(demo, tmp_path):
 
     (file,) = re.findall(r"Configuration: (.*)", demo.welcome)
     assert run("check", "--config", file).returncode == 0
-    demo.send(signal.SIGHUP)
+    demo.signal(signal.SIGHUP)
     demo.wait_generation(2)
     assert demo.get().status == 200
     assert demo.stop(signal.SIGINT) == 0
-    until(lambda: not list(tmp_path.glob("edge-demo-*")), 10, lambda: "the origin to end")
+    wait_until(lambda: not list(tmp_path.glob("edge-demo-*")), 10, lambda: "the origin to end")
 
 
 def test_the_demo_keeps_its_ca(demo, tmp_path):

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from edge import demo
-from tests.e2e.processes import alive, free_port, open_files
+from tests.e2e.processes import alive, free_port, open_files, wait_until
 from tests.e2e.server import settled
-from tests.edge.server import Load, Origin, until
+from tests.edge.server import Load, Origin
 
 
 def test_titles_name_master_slot_and_generation(edge):
@@ -41,12 +41,12 @@ def test_hup_with_a_bad_file_changes_nothing(edge, origin):
         1,
     ):
         edge.file.write_text(bad)
-        edge.send(signal.SIGHUP)
+        edge.signal(signal.SIGHUP)
         edge.wait_log("reload refused, nothing has changed", count=number)
         assert why in edge.log()
         assert edge.get().status == 200
     edge.file.unlink()
-    edge.send(signal.SIGHUP)
+    edge.signal(signal.SIGHUP)
     edge.wait_log("no such file or directory")
     assert edge.workers() == before
     assert "Traceback" not in edge.log()
@@ -59,17 +59,17 @@ def test_hup_under_load_loses_nothing_and_serves_the_new_settings(edge):
     with Load(edge) as load:
         for generation in range(2, 6):
             time.sleep(0.3)
-            edge.send(signal.SIGHUP)
+            edge.signal(signal.SIGHUP)
             edge.wait_generation(generation)
         edge.configure(second)
-        edge.send(signal.SIGHUP)
+        edge.signal(signal.SIGHUP)
         edge.wait_generation(6)
         time.sleep(0.5)
         assert edge.get().headers["Origin"] == "second"
     assert load.failures == []
     assert load.requests > 50
     assert load.origins == {"origin", "second"}
-    until(lambda: sorted(edge.workers().values()) == [f"edge: worker {i} (generation 6)" for i in (0, 1)])
+    wait_until(lambda: sorted(edge.workers().values()) == [f"edge: worker {i} (generation 6)" for i in (0, 1)])
     assert edge.stop() == 0
     second.close()
 
@@ -89,9 +89,9 @@ def test_a_renewed_certificate_is_served_after_hup(edge, tmp_path):
     for name in ("localhost.pem", "localhost.key"):
         (tmp_path / name).write_bytes((renewed / name).read_bytes())
     assert serial() == before
-    edge.send(signal.SIGHUP)
+    edge.signal(signal.SIGHUP)
     edge.wait_generation(2)
-    until(lambda: serial() != before)
+    wait_until(lambda: serial() != before)
     assert edge.stop() == 0
 
 
@@ -110,7 +110,7 @@ def test_a_request_outlives_the_reload(edge):
     connection = edge.connect()
     connection.request("GET", "/slow/1500/5")
     time.sleep(0.3)
-    edge.send(signal.SIGHUP)
+    edge.signal(signal.SIGHUP)
     edge.wait_generation(2)
     response = connection.getresponse()
     assert (response.status, response.read()) == (200, b"xxxxx")
@@ -126,12 +126,12 @@ def test_a_request_outlives_the_replacement_of_its_worker(edge, origin):
     connection.request("GET", "/slow/1500/5")
     time.sleep(0.3)
     edge.configure(origin, server="workers = 3")
-    edge.send(signal.SIGHUP)
+    edge.signal(signal.SIGHUP)
     edge.wait_generation(2)
     response = connection.getresponse()
     assert (response.status, response.read()) == (200, b"xxxxx")
     assert response.headers["Connection"] == "close"
-    until(lambda: len(edge.workers()) == 3)
+    wait_until(lambda: len(edge.workers()) == 3)
     assert not set(edge.workers()) & set(workers)
     assert edge.stop() == 0
 
@@ -146,7 +146,7 @@ def test_a_request_that_crosses_the_replacement_is_answered(edge, origin, before
             connection.request("GET", "/")
             assert connection.getresponse().read() == b"xx"
     edge.configure(origin, server="workers = 3")
-    edge.send(signal.SIGHUP)
+    edge.signal(signal.SIGHUP)
     edge.wait_generation(2)
     time.sleep(0.2)  # the old workers drain
     for connection in connections:
@@ -182,7 +182,7 @@ def test_a_killed_worker_loses_only_its_open_connections(edge, origin):
             (pid,) = edge.workers()
             before = len(load.failures)
             os.kill(pid, signal.SIGKILL)
-            until(lambda pid=pid: edge.workers() and pid not in edge.workers())
+            wait_until(lambda pid=pid: edge.workers() and pid not in edge.workers())
             time.sleep(0.3)
             # Each client has one connection: it may have been open, and accepted, in the worker that died.
             assert len(load.failures) - before <= 6
@@ -218,16 +218,16 @@ def test_the_number_of_workers_changes_without_loss(edge, origin):
     with Load(edge, clients=8) as load:
         for generation, number in enumerate((4, 1, 3, 2), 2):
             edge.configure(origin, server=f"workers = {number}")
-            edge.send(signal.SIGHUP)
+            edge.signal(signal.SIGHUP)
             edge.wait_generation(generation)
-            until(lambda number=number: len(edge.workers()) == number, 15, edge.log)
+            wait_until(lambda number=number: len(edge.workers()) == number, 15, edge.log)
             time.sleep(0.3)
-        edge.send(signal.SIGTTIN)
-        until(lambda: len(edge.workers()) == 3, 15, edge.log)
+        edge.signal(signal.SIGTTIN)
+        wait_until(lambda: len(edge.workers()) == 3, 15, edge.log)
         assert "the number of workers changes from 2 to 3" in edge.log()
         time.sleep(0.3)
-        edge.send(signal.SIGTTOU)
-        until(lambda: len(edge.workers()) == 2, 15, edge.log)
+        edge.signal(signal.SIGTTOU)
+        wait_until(lambda: len(edge.workers()) == 2, 15, edge.log)
     assert load.failures == []
     assert load.requests > 50
     assert edge.stop() == 0
@@ -258,8 +258,8 @@ def test_nobody_is_sent_to_a_socket_before_its_last_holder_has_closed_it(edge):
     edge.program = ["-c", LATE]
     edge.start()
     with Load(edge) as load:
-        edge.send(signal.SIGTTOU)
-        until(lambda: len(edge.workers()) == 1, 15, edge.log)
+        edge.signal(signal.SIGTTOU)
+        wait_until(lambda: len(edge.workers()) == 1, 15, edge.log)
         time.sleep(0.3)
     assert load.failures == []
     assert edge.stop() == 0
@@ -269,12 +269,12 @@ def test_addresses_come_and_go(edge, origin):
     edge.start()
     other = free_port()
     edge.configure(origin, bind=[f"127.0.0.1:{edge.port}", f"127.0.0.1:{other}"])
-    edge.send(signal.SIGHUP)
+    edge.signal(signal.SIGHUP)
     edge.wait_generation(2)
     assert edge.get(port=other).status == 200
     assert edge.get().status == 200
     edge.configure(origin, bind=[f"127.0.0.1:{other}"])
-    edge.send(signal.SIGHUP)
+    edge.signal(signal.SIGHUP)
     edge.wait_generation(3)
     assert edge.get(port=other).status == 200
 
@@ -284,10 +284,10 @@ def test_addresses_come_and_go(edge, origin):
             return False
         return True
 
-    until(refused)
+    wait_until(refused)
     # A wildcard over an address that is held already.
     edge.configure(origin, bind=[f"0.0.0.0:{other}"])
-    edge.send(signal.SIGHUP)
+    edge.signal(signal.SIGHUP)
     edge.wait_generation(4)
     assert edge.get(port=other).status == 200
     assert edge.stop() == 0
@@ -297,7 +297,7 @@ def test_a_taken_address_on_reload_changes_nothing(edge, origin):
     edge.start()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         edge.configure(origin, bind=[f"127.0.0.1:{edge.port}", f"127.0.0.1:{taken.getsockname()[1]}"])
-        edge.send(signal.SIGHUP)
+        edge.signal(signal.SIGHUP)
         edge.wait_log("reload refused, nothing has changed: .* is in use already")
     assert edge.get().status == 200
     assert edge.stop() == 0
@@ -310,7 +310,7 @@ def test_sigterm_drains(edge):
     idle.getresponse().read()
     busy.request("GET", "/slow/1000/5")
     time.sleep(0.2)
-    edge.send(signal.SIGTERM)
+    edge.signal(signal.SIGTERM)
     time.sleep(0.4)
     with pytest.raises(ConnectionRefusedError):
         edge.connect().connect()
@@ -347,9 +347,9 @@ def test_a_quick_stop_waits_for_nothing(edge, number):
 def test_workers_follow_a_killed_master(edge):
     edge.start()
     workers = list(edge.workers())
-    edge.send(signal.SIGKILL)
+    edge.signal(signal.SIGKILL)
     edge.process.wait()
-    until(lambda: not any(map(alive, workers)), 5)
+    wait_until(lambda: not any(map(alive, workers)), 5)
     assert "the master is gone" in edge.log()
 
 
@@ -358,7 +358,7 @@ def test_a_worker_that_hangs_is_replaced(edge, origin):
     edge.start()
     (pid,) = edge.workers()
     os.kill(pid, signal.SIGSTOP)
-    until(lambda: edge.workers() and pid not in edge.workers(), 10, edge.log)
+    wait_until(lambda: edge.workers() and pid not in edge.workers(), 10, edge.log)
     assert edge.get().status == 200
     assert edge.stop() == 0
 
@@ -402,15 +402,15 @@ def test_a_worker_that_cannot_start_takes_a_reload_back(breakable, origin):
     other = free_port()
     breakable.configure(origin, server="workers = 3", bind=[f"127.0.0.1:{breakable.port}", f"127.0.0.1:{other}"])
     with Load(breakable) as load:
-        breakable.send(signal.SIGHUP)
+        breakable.signal(signal.SIGHUP)
         breakable.wait_log("reload taken back")
         time.sleep(0.3)
     assert load.failures == []
-    until(lambda: breakable.workers() == before)
+    wait_until(lambda: breakable.workers() == before)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", other))
     breakable.broken.unlink()
-    breakable.send(signal.SIGHUP)
+    breakable.signal(signal.SIGHUP)
     breakable.wait_log("generation 3 serves: 3 workers")
     assert breakable.get(port=other).status == 200
     assert breakable.stop() == 0
@@ -424,7 +424,7 @@ def test_workers_that_die_again_and_again_come_slower(breakable, origin):
     os.kill(pid, signal.SIGKILL)
     breakable.wait_log(r"slot 0: [45] workers died in a row; the next starts in [13]\.[26] s")
     breakable.broken.unlink()
-    until(breakable.workers, 10)
+    wait_until(breakable.workers, 10)
     assert breakable.get().status == 200
     assert breakable.stop() == 0
 
@@ -438,14 +438,14 @@ def test_a_worker_inherits_nothing_of_one_that_is_dead(edge):
     for _ in range(3):
         victim = of(1)
         os.kill(victim, signal.SIGKILL)
-        until(lambda victim=victim: of(1) not in (0, victim), 15, edge.log)
+        wait_until(lambda victim=victim: of(1) not in (0, victim), 15, edge.log)
     os.kill(of(1), signal.SIGKILL)  # the next one there has to wait
-    until(lambda: not of(1), 15, edge.log)
+    wait_until(lambda: not of(1), 15, edge.log)
     first = of(0)
     os.kill(first, signal.SIGKILL)
-    until(lambda: of(0) not in (0, first), 15, edge.log)
+    wait_until(lambda: of(0) not in (0, first), 15, edge.log)
     assert not of(1)
-    until(lambda: open_files(of(0)) == before, 10, lambda: f"{open_files(of(0))} files, not {before}")
+    wait_until(lambda: open_files(of(0)) == before, 10, lambda: f"{open_files(of(0))} files, not {before}")
     assert edge.stop() == 0
 
 
@@ -453,10 +453,10 @@ def test_a_storm_of_hups_ends_in_one_generation(edge):
     edge.start()
     with Load(edge, clients=4) as load:
         for _ in range(40):
-            edge.send(signal.SIGHUP)
+            edge.signal(signal.SIGHUP)
             time.sleep(0.02)
         time.sleep(1)
-        until(
+        wait_until(
             lambda: len(edge.workers()) == 2 and len(set(re.findall(r"\d+\)", str(edge.workers())))) == 1, 20, edge.log
         )
     assert load.failures == []
@@ -468,7 +468,7 @@ def test_pid_file(edge, origin, tmp_path):
     edge.start()
     assert int((tmp_path / "one.pid").read_text()) == edge.process.pid
     edge.configure(origin, server='workers = 1\npid_file = "two.pid"')
-    edge.send(signal.SIGHUP)
+    edge.signal(signal.SIGHUP)
     edge.wait_generation(2)
     assert int((tmp_path / "two.pid").read_text()) == edge.process.pid
     assert not (tmp_path / "one.pid").exists()
@@ -482,14 +482,14 @@ def test_logs_are_reopened(edge, origin, tmp_path):
     )
     edge.start(generation=0)
     error_log, access_log = tmp_path / "e.log", tmp_path / "a.log"
-    until(lambda: error_log.exists() and "generation 1 serves" in error_log.read_text())
+    wait_until(lambda: error_log.exists() and "generation 1 serves" in error_log.read_text())
     edge.get("/first/0/1")
-    until(lambda: "/first/0/1" in access_log.read_text())
+    wait_until(lambda: "/first/0/1" in access_log.read_text())
     access_log.rename(tmp_path / "a.old")
     error_log.rename(tmp_path / "e.old")
-    edge.send(signal.SIGUSR1)
-    until(lambda: access_log.exists() and error_log.exists())
-    until(lambda: edge.get("/second/0/1") and "/second/0/1" in access_log.read_text())
+    edge.signal(signal.SIGUSR1)
+    wait_until(lambda: access_log.exists() and error_log.exists())
+    wait_until(lambda: edge.get("/second/0/1") and "/second/0/1" in access_log.read_text())
     assert "/second/" not in (tmp_path / "a.old").read_text().split("/first/0/1")[0]
     assert edge.stop() == 0
     assert "edge stops" in error_log.read_text()
@@ -512,12 +512,12 @@ def test_workers_run_as_the_user(edge, origin, tmp_path):
     assert set(status["Groups"].split()) <= {str(g) for g in os.getgrouplist("nobody", nobody.pw_gid)}
     assert edge.get("/one/0/1").status == 200
     (tmp_path / "a.log").rename(tmp_path / "a.old")
-    edge.send(signal.SIGUSR1)
-    until(
+    edge.signal(signal.SIGUSR1)
+    wait_until(
         lambda: edge.get("/two/0/1") and (tmp_path / "a.log").exists() and "/two/" in (tmp_path / "a.log").read_text()
     )
     os.kill(pid, signal.SIGKILL)
-    until(lambda: edge.workers() and pid not in edge.workers())
+    wait_until(lambda: edge.workers() and pid not in edge.workers())
     assert edge.get().status == 200
     assert edge.stop() == 0
 

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from edge import demo
-from tests.edge.server import until
+from tests.e2e.processes import wait_until
 
 PROGRAM = """
 import os
@@ -84,7 +84,7 @@ def test_a_worker_that_says_nonsense_is_replaced(breakable, tmp_path):
     edge.garbled.touch()
     edge.wait_log(r"worker 0 \(pid \d+\) is killed: it said a frame of kind b'X'", seconds=30)
     edge.garbled.unlink()
-    until(lambda: len(edge.workers()) == 2 and set(edge.workers()) != workers, 30)
+    wait_until(lambda: len(edge.workers()) == 2 and set(edge.workers()) != workers, 30)
     assert len(workers & set(edge.workers())) == 1
     renew(edge, tmp_path)
     edge.wait_log(r"certificate\[0\]: .* serial", seconds=30)
@@ -101,7 +101,7 @@ def test_a_worker_that_dies_in_the_middle_is_not_waited_for(breakable, tmp_path)
     edge.wait_log(r"certificate\[0\]: is new, and prepared by the workers", seconds=30)
     os.kill(first, signal.SIGKILL)
     edge.wait_log(r"certificate\[0\]: .* serial", seconds=30)
-    until(lambda: len(edge.workers()) == 2, 30)
+    wait_until(lambda: len(edge.workers()) == 2, 30)
     after = serials(edge)
     assert len(after) == 1 and after != before
     assert edge.stop() == 0
@@ -113,8 +113,8 @@ def test_a_reload_comes_between(breakable, tmp_path):
     for generation in (2, 3):
         before = serials(edge)
         renew(edge, tmp_path)
-        edge.send(signal.SIGHUP)
+        edge.signal(signal.SIGHUP)
         edge.wait_generation(generation)
-        until(lambda before=before: serials(edge).isdisjoint(before), 30)
+        wait_until(lambda before=before: serials(edge).isdisjoint(before), 30)
         assert len(serials(edge)) == 1
     assert edge.stop() == 0

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from edge.commands.client import Admin
 from tests.e2e.pki import Pki
 from tests.e2e.processes import wait_until
 from tests.e2e.server import Edge
@@ -46,9 +45,7 @@ class Server(Edge):
 
     def told(self) -> dict[str, Any]:
         """Its figures, as `edge status --json` has them."""
-        with Admin(self.directory / "admin.sock") as admin:
-            [answer] = admin.ask("status")
-        return answer
+        return self.ask("status")
 
     def counters(self) -> dict[str, int]:
         figures = self.told()["figures"]

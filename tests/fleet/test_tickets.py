@@ -3,7 +3,6 @@ those of a host that is cut off from Redis, and keys are rotated meanwhile."""
 
 import pytest
 
-from edge.commands.client import Admin
 from tests.e2e.processes import wait_until
 from tests.fleet.fleet import Fleet
 
@@ -76,11 +75,6 @@ def test_sessions_and_early_data_go_anywhere(fleet):
         wait_until(lambda s=other: takes(fleet, s, fleet.session(first)), SECONDS, "early data is taken")
 
 
-def rotate(server):
-    with Admin(server.directory / "admin.sock") as admin:
-        return admin.ask_one("rotate", SECONDS, wait=True)
-
-
 def test_a_host_that_is_cut_off(fleet, redis):
     """It goes on with the keys it knows, and opens what the others seal even after they have rotated: the next key was
     known to it. When it is back it has theirs."""
@@ -90,7 +84,7 @@ def test_a_host_that_is_cut_off(fleet, redis):
     with alone.host.cut_off(redis.host):
         alone.wait_error("is not reached: .*; the last known ticket keys go on", mark, SECONDS)
         check_resumption(fleet)
-        key = rotate(others[0])["key"]
+        key = others[0].ask("rotate", wait=True)["key"]
         assert wait_agreed(fleet, others) == key != before
         assert sealing(alone) == before
         check_resumption(fleet)
@@ -107,7 +101,7 @@ def test_a_host_is_killed_and_comes_back(fleet):
     dead.process.kill()
     for other in others:
         assert resumes(fleet, other, session)
-    rotate(others[0])
+    others[0].ask("rotate", wait=True)
     dead.start()
     wait_agreed(fleet)
     assert resumes(fleet, dead, session)

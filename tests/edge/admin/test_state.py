@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from tests.edge.server import until
+from tests.e2e.processes import wait_until
 from tests.edge.test_main import run
 
 
@@ -32,7 +32,7 @@ def test_a_worker_that_was_killed_is_counted_in_its_slot(administered):
         workers = state(administered)["workers"]
         return [w["state"] for w in workers] == ["serving"] * 2 and workers[1]["pid"] != victim["pid"]
 
-    until(replaced, 30)
+    wait_until(replaced, 30)
     after = state(administered)
     assert [worker["restarts"] for worker in after["workers"]] == [0, 1]
     assert after["workers"][0] == before["workers"][0]
@@ -55,11 +55,11 @@ def test_drains(administered, origin):
         draining = [worker for worker in told["workers"] if worker["state"] == "draining"]
         return draining and told["drains"]["workers"] == len(draining) and told["drains"]["until"] > told["now"]
 
-    until(drains, 30)
+    wait_until(drains, 30)
     for connection in connections:
         assert connection.getresponse().read() == b"xxxxx"
         connection.close()
-    until(lambda: state(administered)["drains"] == {"workers": 0, "until": None}, 30)
+    wait_until(lambda: state(administered)["drains"] == {"workers": 0, "until": None}, 30)
     assert administered.stop() == 0
 
 

@@ -25,7 +25,7 @@ from edge.logs.logline import Event
 from edge.logs.logs import Logs, Sender
 from edge.logs.settings import Syslog, SyslogAddress
 from edge.logs.targets import FileTarget, JournalTarget, SyslogTarget, entry
-from tests.edge.server import until
+from tests.e2e.processes import wait_until
 from tests.edge.test_config import LEAST
 
 SECONDS = 20
@@ -293,7 +293,7 @@ def test_a_rotation_keeps_the_order(writing, tmp_path):
     path.rename(old)
     writing.sender.lines(logline.ACCESS, b"2\n")
     writing.plan(access=("file", path, "json", opened(path)))
-    until(path.exists)
+    wait_until(path.exists)
     writing.sender.lines(logline.ACCESS, b"3\n")
     writing.end()
     assert (old.read_bytes() + path.read_bytes()).split() == [b"1", b"2", b"3"]
@@ -506,10 +506,10 @@ def test_the_writing_process_is_started_again(started, tmp_path):
     own = started(settings_of(tmp_path, 'error_log = { path = "e.log" }'))
     child = own.describe()["pid"]
     own.sender.event(6, "before")
-    until(lambda: "before" in (tmp_path / "e.log").read_text())
+    wait_until(lambda: "before" in (tmp_path / "e.log").read_text())
     os.kill(child, signal.SIGKILL)
     own.sender.event(6, "between")
-    until(lambda: own.keep() and own.describe()["pid"] not in (None, child))
+    wait_until(lambda: own.keep() and own.describe()["pid"] not in (None, child))
     own.sender.event(6, "after")
     own.end()
     said = (tmp_path / "e.log").read_text()

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.processes import children, free_port
-from tests.edge.server import until
+from tests.e2e.processes import children, free_port, wait_until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to give up")
 
@@ -49,10 +48,10 @@ def test_processes_beside_the_master_can_do_nothing(edge, origin, tmp_path, dump
         server=f'workers = 2\nuser = "nobody"\nmetrics = "127.0.0.1:{port}"\ncore_dumps = {str(dumps).lower()}',
     )
     edge.start()
-    until(lambda: len(children(edge.process.pid)) >= 3)
+    wait_until(lambda: len(children(edge.process.pid)) >= 3)
     found = children(edge.process.pid)
     for pid in found:
-        until(lambda pid=pid: status(pid)["NoNewPrivs"] == "1")
+        wait_until(lambda pid=pid: status(pid)["NoNewPrivs"] == "1")
         facts = status(pid)
         assert facts["Uid"].split() == [str(NOBODY.pw_uid)] * 4
         assert facts["Gid"].split() == [str(NOBODY.pw_gid)] * 4
@@ -96,9 +95,9 @@ def test_a_master_without_privileges_keeps_its_memory_private(edge, origin, tmp_
         assert status(pid)["Uid"].split() == [str(NOBODY.pw_uid)] * 4
         assert is_private(pid)
     assert edge.get().status == 200
-    edge.send(signal.SIGHUP)
+    edge.signal(signal.SIGHUP)
     edge.wait_generation(2)
-    edge.send(signal.SIGUSR1)
+    edge.signal(signal.SIGUSR1)
     assert edge.get().status == 200
     assert edge.stop() == 0
     assert "Traceback" not in edge.log()

@@ -15,7 +15,8 @@ import pytest
 from edge.errors import ListenError
 from edge.processes import systemd
 from edge.settings import Bind
-from tests.edge.server import Load, until
+from tests.e2e.processes import wait_until
+from tests.edge.server import Load
 
 
 class Manager:
@@ -41,7 +42,7 @@ class Manager:
         def there():
             return sum(name in m and value in (None, m[name]) for m in self.listen()) >= count
 
-        until(there, seconds, lambda: f"{name}={value} in {self.heard}")
+        wait_until(there, seconds, lambda: f"{name}={value} in {self.heard}")
 
     def order(self):
         """The states it was told, without those of the watchdog."""
@@ -67,11 +68,11 @@ def test_states_of_a_life(edge, origin, manager):
     manager.wait("READY")
     assert edge.get().status == 200
     assert manager.status() == f"generation 1: 2 of 2 workers serve 127.0.0.1:{edge.port}"
-    edge.send(signal.SIGHUP)
+    edge.signal(signal.SIGHUP)
     manager.wait("READY", count=2)
     good = edge.file.read_text()
     edge.file.write_text("nonsense")
-    edge.send(signal.SIGHUP)
+    edge.signal(signal.SIGHUP)
     manager.wait("READY", count=3)
     edge.file.write_text(good)
     assert edge.stop() == 0
@@ -111,9 +112,9 @@ def test_the_watchdog_hears_of_workers_that_live(edge, origin, manager):
     os.kill(worker, signal.SIGSTOP)
     # It is late after worker_timeout; until it is replaced nothing vouches for the service.
     edge.wait_log(rf"worker 0 \(pid {worker}\) has shown no sign of life", seconds=30)
-    until(lambda: edge.workers() and worker not in edge.workers(), 30)
+    wait_until(lambda: edge.workers() and worker not in edge.workers(), 30)
     before = manager.count("WATCHDOG")
-    until(lambda: manager.count("WATCHDOG") > before + 2, 30)
+    wait_until(lambda: manager.count("WATCHDOG") > before + 2, 30)
     assert edge.stop() == 0
 
 
@@ -233,16 +234,16 @@ def test_given_sockets_are_served_and_outlive_edge(edge, origin, give, sockets):
     edge.configure(origin, server="workers = 2")
     edge.start()
     with Load(edge) as load:
-        until(lambda: load.requests > 100)
-        edge.send(signal.SIGHUP)
+        wait_until(lambda: load.requests > 100)
+        edge.signal(signal.SIGHUP)
         edge.wait_generation(2)
         if sockets == 1:
-            edge.send(signal.SIGTTIN)
-            until(lambda: len(edge.workers()) == 3)
-            edge.send(signal.SIGTTOU)
-            until(lambda: len(edge.workers()) == 2, 30)
+            edge.signal(signal.SIGTTIN)
+            wait_until(lambda: len(edge.workers()) == 3)
+            edge.signal(signal.SIGTTOU)
+            wait_until(lambda: len(edge.workers()) == 2, 30)
         before = load.requests
-        until(lambda: load.requests > before + 100)
+        wait_until(lambda: load.requests > before + 100)
     assert load.failures == []
     # The manager's sockets stay: who connects while edge is away is served by the next.
     assert edge.stop() == 0
@@ -267,7 +268,7 @@ def test_more_given_sockets_than_workers_are_refused(edge, origin, give):
     edge.close()
     edge.configure(origin, server="workers = 2")
     edge.start()
-    edge.send(signal.SIGTTOU)
+    edge.signal(signal.SIGTTOU)
     edge.wait_log("the number of workers stays 2")
     assert edge.stop() == 0
     first.close()

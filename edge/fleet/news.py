@@ -76,7 +76,7 @@ class News:
         raise ConnectionError
 
     async def _read(self, connection: Any) -> None:
-        from redis.exceptions import ResponseError  # noqa: PLC0415  # see edge.fleet.link
+        from redis.exceptions import InvalidResponse, ResponseError  # noqa: PLC0415  # see edge.fleet.link
 
         subscribed = False
         while True:
@@ -85,8 +85,13 @@ class News:
             except ResponseError as e:
                 self.refused = str(e)
                 raise
-            if not subscribed or said[0] != b"subscribe":
-                self._heard()
-            if said[0] == b"subscribe":
-                subscribed, self.refused = True, ""
-                self._confirmed.set()
+            match said:
+                case [b"subscribe", self._key, _]:
+                    if not subscribed:
+                        self._heard()
+                    subscribed, self.refused = True, ""
+                    self._confirmed.set()
+                case [b"message", self._key, _]:
+                    self._heard()
+                case _:
+                    raise InvalidResponse("it says what it was not asked for")

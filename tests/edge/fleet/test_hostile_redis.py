@@ -10,7 +10,7 @@ import pytest
 from cext.tls.replay import DOWN
 
 from edge.fleet import link as links
-from edge.fleet import register
+from edge.fleet import news, register
 from edge.fleet.settings import Fleet
 from edge.schema import Place, read_table
 from edge.tickets.keeper import FleetError, Keeper, Keeping
@@ -140,5 +140,26 @@ def test_ticket_keys(make, what, mode):
                 await keeper.poll()
             assert keeper.agreement.known is None
             await keeper.close()
+
+    run(go)
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_news(make, monkeypatch, what):
+    """What is no news is not heard; it listens again, and not without a pause."""
+    monkeypatch.setattr(news, "AGAIN_SECONDS", (0.05, 0.05))
+    monkeypatch.setattr(news, "REFUSED_SECONDS", 0.05)
+    monkeypatch.setattr(news, "ANSWER_SECONDS", 0.5)
+
+    async def go():
+        async with Liar(what) as liar:
+            heard = []
+            link, _ = make(liar.url)
+            listening = news.News(link, link.key("tickets"), lambda: heard.append(1))
+            end = time.monotonic() + SECONDS
+            assert await longest_turn(lambda: liar.connections >= 4 or time.monotonic() > end) < STALL
+            assert liar.connections >= 4
+            assert not heard
+            await listening.close()
 
     run(go)

@@ -4,9 +4,11 @@ time, and by who trusts the right authority."""
 import asyncio
 import os
 import pickle
+import re
 import subprocess
 import sys
 import time
+import tomllib
 
 import pytest
 import redis
@@ -21,6 +23,7 @@ from edge.fleet.settings import Fleet
 from edge.schema import Place, read_table
 from tests import redis_server
 from tests.e2e.pki import Authority
+from tests.e2e.processes import ROOT
 from tests.redis_server import RedisServer
 
 
@@ -311,3 +314,9 @@ def test_a_configuration_is_read_once_and_by_the_master_alone(tmp_path):
     handed = Handed(from_pieces(material.pieces()), {})
     assert plane.prepare(settings, bytes(32), material=handed).link == prepared.link
     assert prepared.link.password == "p"
+
+
+def test_the_oldest_package_that_is_taken_is_said_to_be_tested():
+    [extra] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["fleet"]
+    oldest = re.fullmatch(r"redis>=(\d+),<\d+", extra)[1]
+    assert f"{oldest}.0.0" in (ROOT / "docs/fleet.md").read_text()

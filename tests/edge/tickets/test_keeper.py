@@ -354,6 +354,16 @@ def test_what_another_host_changes_is_heard_at_once(make, redis):
         assert time.monotonic() - begun < 8, "and not when it would have looked anyway"
 
 
+def test_who_may_not_listen_looks_and_says_why(make, redis, password):
+    permit(redis, *RIGHTS, "resetchannels")
+    with process(make(poll="100ms", settle="300ms", **password)) as line:
+        said = listen(line)
+        letter, body = next(one for one in said if one[1].get("deaf"))
+        assert letter == keepers.HEARD and "ermission" in body["deaf"]
+        letter, body = next(said)
+        assert letter == keepers.HEARD and body["deaf"]
+
+
 def test_redis_is_away(make, tmp_path):
     with RedisServer(tmp_path) as server, process(make(server, poll="100ms", settle="300ms")) as line:
         said = listen(line)

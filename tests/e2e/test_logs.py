@@ -48,6 +48,7 @@ def test_what_is_not_known_is_left_out(edge):
     with Client(edge, name=None, context=context) as client:
         client.get("/s/ok?plain")
     record = edge.wait_request(path="/s/ok?plain")
+    assert record["status"] == 200, record
     assert set(record) == ALWAYS | PROXIED
 
 

@@ -104,14 +104,6 @@ class Process:
     def pid(self) -> int:
         return self.popen.pid
 
-    def signal(self, number: int) -> None:
-        os.kill(self.pid, number)
-
-    def titles(self, beginning: str) -> dict[int, str]:
-        """Those of its children that call themselves so, and more: by their process ids."""
-        found = {pid: title(pid) for pid in sorted(children(self.pid))}
-        return {pid: name for pid, name in found.items() if name.startswith(beginning)}
-
     def output(self) -> str:
         return self.log.read_text(errors="replace")
 
@@ -163,6 +155,12 @@ def title(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode(errors="replace")
     except OSError:
         return ""
+
+
+def titled(parent: int, beginning: str) -> dict[int, str]:
+    """The titles of those children that begin so, by process id."""
+    found = {pid: title(pid) for pid in sorted(children(parent))}
+    return {pid: name for pid, name in found.items() if name.startswith(beginning)}
 
 
 def alive(pid: int) -> bool:

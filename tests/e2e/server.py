@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edge.commands.client import Admin, RefusedError
 from tests.e2e.pki import Certificate, Pki
-from tests.e2e.processes import ROOT, Process, free_port, rss, wait_until
+from tests.e2e.processes import ROOT, Process, free_port, rss, titled, wait_until
 
 LOG_SECONDS = 20
 """Logs are written in batches, every half second."""
@@ -150,7 +150,7 @@ class Edge:
                 self.stop()
 
     def signal(self, number: int) -> None:
-        self.process.signal(number)
+        os.kill(self.pid, number)
 
     def reload(self) -> None:
         """SIGHUP, with whatever stands in the configuration's file now."""
@@ -173,7 +173,7 @@ class Edge:
 
     def titled(self, beginning: str) -> list[int]:
         """The master's children whose titles begin so."""
-        return list(self.process.titles(beginning))
+        return list(titled(self.pid, beginning))
 
     def workers(self) -> list[int]:
         return self.titled("edge: worker")

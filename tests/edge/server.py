@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from signal import SIGTERM
 
-from tests.e2e.processes import ROOT, Process, free_port, wait_until
+from tests.e2e.processes import ROOT, Process, free_port, titled, wait_until
 
 
 class Origin:
@@ -106,11 +106,11 @@ upstream = "origin"
         self.wait_log(rf"generation {number} serves")
 
     def signal(self, number):
-        self.process.signal(number)
+        os.kill(self.process.pid, number)
 
     def workers(self):
         """{pid: title} of the master's children."""
-        return self.process.titles("edge: worker")
+        return titled(self.process.pid, "edge: worker")
 
     def connect(self, port=None, timeout=10):
         """A TLS connection, as http.client."""

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import redis
-
 from tests.e2e.processes import wait_until
 from tests.fleet.network import Host, Network
 from tests.redis_server import RedisServer
@@ -54,9 +52,9 @@ class Sentinel(Redis):
         super().__init__(network, host, directory, sentinel=True, **lines)
 
     def knows(self, *, replicas: int, sentinels: int) -> bool:
-        with self.network.inside(self.host.namespace), redis.Redis(host=self.address, port=self.port) as client:
-            facts = client.sentinel_master("edge")
-        return facts["num-slaves"] >= replicas and facts["num-other-sentinels"] >= sentinels - 1
+        words = iter(self.ask("SENTINEL", "MASTER", "edge"))
+        facts = dict(zip(words, words, strict=True))
+        return int(facts[b"num-slaves"]) >= replicas and int(facts[b"num-other-sentinels"]) >= sentinels - 1
 
 
 def settle(master: Redis, replicas: list[Redis], sentinels: list[Sentinel]) -> None:

@@ -22,6 +22,8 @@ cdef enum SignatureScheme:
 cdef enum:
     SIGNATURE_MAX = 1024               # RSA-8192
     SCHEME_COUNT = 13
+    POINT_MAX = 133                    # bytes of an uncompressed point, on P-521
+    PLAIN_SPKI_MAX = 32 + POINT_MAX
 
 cdef class PrivateKey:
     """A signing key. Python: PrivateKey.from_pem(bytes) (ValueError on anything else than one unencrypted key)."""
@@ -34,6 +36,10 @@ cdef class PrivateKey:
     cdef EVP_MD_CTX *ed25519            # prepared likewise; copied into `scratch` for each signature
     cdef EVP_MD_CTX *scratch
     cdef bint prepare(self, int i) noexcept nogil
+    cdef bint allows(self, int i) noexcept nogil
+    cdef size_t plain_spki(self, uint8_t *out) noexcept nogil
+    # The public half's SubjectPublicKeyInfo as nearly everybody writes it (an EC key with a named curve and an uncompressed
+    # point, RFC 5480, section 2), of at most PLAIN_SPKI_MAX bytes; 0: it has no such form, or not this simple one.
     cdef bint supports(self, int scheme) noexcept nogil
     # whether `schemes` has it: never true of PKCS#1, which sign() does for TLS 1.2
     cdef int sign(self, int scheme, const uint8_t *message, size_t n, uint8_t *signature, size_t *sig_len) noexcept nogil

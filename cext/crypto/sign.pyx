@@ -6,13 +6,27 @@ that a signature fetches and allocates nothing of ours. Ed25519 signs the messag
 
 import re
 
+cimport cython
 from libc.limits cimport INT_MAX
+from libc.string cimport memcmp, memcpy
 
+from cext.base.wire cimport Reader, left, reader_init
+from cext.crypto.der cimport DER_INTEGER, DER_OID, DER_SEQUENCE, read_der_of
 from cext.crypto.hash_kdf cimport HASH_SHA256, HASH_SHA384, hash_once
 from cext.lib.libcrypto cimport (
+    BIGNUM,
     BIO,
     BIO_free,
     BIO_new_mem_buf,
+    BN_clear_free,
+    EC_GROUP,
+    EC_GROUP_new_by_curve_name,
+    EC_POINT,
+    EC_POINT_cmp,
+    EC_POINT_free,
+    EC_POINT_mul,
+    EC_POINT_new,
+    EC_POINT_oct2point,
     ERR_clear_error,
     EVP_DigestSign,
     EVP_DigestSignInit,
@@ -32,7 +46,9 @@ from cext.lib.libcrypto cimport (
     EVP_PKEY_eq,
     EVP_PKEY_free,
     EVP_PKEY_get_bits,
+    EVP_PKEY_get_bn_param,
     EVP_PKEY_get_group_name,
+    EVP_PKEY_get_octet_string_param,
     EVP_PKEY_is_a,
     EVP_PKEY_sign,
     EVP_PKEY_sign_init,
@@ -41,12 +57,17 @@ from cext.lib.libcrypto cimport (
     EVP_sha256,
     EVP_sha384,
     EVP_sha512,
+    NID_X9_62_prime256v1,
+    NID_secp384r1,
+    NID_secp521r1,
     OPENSSL_clear_free,
     OPENSSL_free,
     OSSL_DECODER_CTX,
     OSSL_DECODER_CTX_free,
     OSSL_DECODER_CTX_new_for_pkey,
     OSSL_DECODER_from_data,
+    OSSL_PKEY_PARAM_PRIV_KEY,
+    OSSL_PKEY_PARAM_PUB_KEY,
     PEM_read_bio,
     PEM_read_bio_PrivateKey,
     RSA_PKCS1_PADDING,
@@ -103,6 +124,23 @@ cdef Scheme[SCHEME_COUNT] SCHEMES = [
     Scheme(RSA_PKCS1_SHA512, FAMILY_RSA, 64, PADDING_PKCS1),
 ]
 
+# What comes before the key in a SubjectPublicKeyInfo of the plain form.
+cdef struct Plain:
+    int family
+    const uint8_t *head
+    size_t head_length
+    size_t key_length
+
+cdef Plain[4] PLAIN = [
+    Plain(FAMILY_P256, <const uint8_t *> b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01"
+                       b"\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00", 26, 65),
+    Plain(FAMILY_P384, <const uint8_t *> b"\x30\x76\x30\x10\x06\x07\x2a\x86\x48\xce\x3d\x02\x01"
+                       b"\x06\x05\x2b\x81\x04\x00\x22\x03\x62\x00", 23, 97),
+    Plain(FAMILY_P521, <const uint8_t *> b"\x30\x81\x9b\x30\x10\x06\x07\x2a\x86\x48\xce\x3d\x02\x01"
+                       b"\x06\x05\x2b\x81\x04\x00\x23\x03\x81\x86\x00", 25, 133),
+    Plain(FAMILY_ED25519, <const uint8_t *> b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00", 12, 32),
+]
+
 KINDS = {
     FAMILY_P256: "ecdsa-p256",
     FAMILY_P384: "ecdsa-p384",
@@ -113,6 +151,7 @@ KINDS = {
 }
 
 
+@cython.no_gc
 cdef class PrivateKey:
     """A signing key: PrivateKey.from_pem(pem)."""
 
@@ -129,7 +168,7 @@ cdef class PrivateKey:
 
     cdef bint supports(self, int scheme) noexcept nogil:
         cdef int i = find(scheme, self.family)
-        return i >= 0 and SCHEMES[i].padding != PADDING_PKCS1 and self.prepare(i)
+        return i >= 0 and SCHEMES[i].padding != PADDING_PKCS1 and self.allows(i)
 
     cdef int sign(self, int scheme, const uint8_t *message, size_t n,
                   uint8_t *signature, size_t *sig_len) noexcept nogil:
@@ -154,9 +193,13 @@ cdef class PrivateKey:
             done = EVP_PKEY_sign(self.contexts[i], signature, sig_len, digest, SCHEMES[i].digest_length) == 1
         return 0 if done else failed()
 
+    cdef bint allows(self, int i) noexcept nogil:
+        """Whether the key does not refuse SCHEMES[i], as an RSASSA-PSS key does whose parameters name another hash
+        (RFC 4055, section 1.2). Others are not asked: of many keys few ever sign, and by one scheme."""
+        return self.family != FAMILY_RSA_PSS or self.prepare(i)
+
     cdef bint prepare(self, int i) noexcept nogil:
-        """Makes what signing by SCHEMES[i] reuses, once. False when the key refuses the scheme, as an RSASSA-PSS key
-        whose parameters name another hash does (RFC 4055, section 1.2)."""
+        """Makes what signing by SCHEMES[i] reuses, once."""
         if SCHEMES[i].digest_length:
             if self.contexts[i] == NULL:
                 self.contexts[i] = new_context(self.pkey, &SCHEMES[i], 1)
@@ -189,12 +232,21 @@ cdef class PrivateKey:
             raise ValueError("the private key cannot be read: malformed, or of a kind libcrypto does not know")
         self.family = _family(self.pkey)
         self.kind = KINDS[self.family]
-        self.schemes = tuple(SCHEMES[i].id for i in range(SCHEME_COUNT) if self.supports(SCHEMES[i].id))
-        self.schemes12 = self.schemes + tuple(
-            SCHEMES[i].id for i in range(SCHEME_COUNT)
-            if SCHEMES[i].id not in self.schemes and find12(SCHEMES[i].id, self.family) == i and self.prepare(i))
+        self.schemes, self.schemes12 = self._usable()
         self._prove()
         return self
+
+    def _usable(self):
+        """`schemes` and `schemes12`: the same objects for all keys of a family that refuses none."""
+        cdef int i
+        if self.family in _USABLE:
+            return _USABLE[self.family]
+        schemes = tuple(SCHEMES[i].id for i in range(SCHEME_COUNT) if self.supports(SCHEMES[i].id))
+        others = tuple(SCHEMES[i].id for i in range(SCHEME_COUNT) if SCHEMES[i].id not in schemes
+                       and find12(SCHEMES[i].id, self.family) == i and self.allows(i))
+        if self.family != FAMILY_RSA_PSS:
+            _USABLE[self.family] = schemes, schemes + others
+        return schemes, schemes + others
 
     def sign_bytes(self, int scheme, bytes message not None):
         """The signature of a message by a SignatureScheme; ValueError for a scheme that does not fit the key."""
@@ -231,21 +283,42 @@ cdef class PrivateKey:
 
     def public_spki(self):
         """The public half as SubjectPublicKeyInfo (DER), to be compared with a certificate's."""
-        return _spki(self.pkey)
+        cdef uint8_t plain[PLAIN_SPKI_MAX]
+        cdef size_t n = self.plain_spki(plain)
+        return plain[:n] if n else _spki(self.pkey)
+
+    cdef size_t plain_spki(self, uint8_t *out) noexcept nogil:
+        cdef int i
+        cdef size_t n = 0
+        for i in range(4):
+            if PLAIN[i].family != self.family:
+                continue
+            if (EVP_PKEY_get_octet_string_param(self.pkey, OSSL_PKEY_PARAM_PUB_KEY, out + PLAIN[i].head_length,
+                                                POINT_MAX, &n) != 1 or n != PLAIN[i].key_length):
+                failed()
+                return 0
+            memcpy(out, PLAIN[i].head, PLAIN[i].head_length)
+            return PLAIN[i].head_length + n
+        return 0
 
     def matches(self, PublicKey public not None):
         """Whether `public` is this key's other half, however its SubjectPublicKeyInfo is written."""
         return EVP_PKEY_eq(self.pkey, public.pkey) == 1
 
     def _prove(self):
-        # A file may carry a public half that is not its private half's: clients would see it as bad signatures.
+        # A file may carry a public half that is not its private half's: clients would see it as bad signatures. With EC
+        # keys the one is the other times the generator, which is told in a tenth of what a signature takes.
         cdef uint8_t signature[SIGNATURE_MAX]
         cdef size_t n = 0
         cdef const uint8_t *probe = b"a signature of this by the private half verifies by the public half"
         if not self.schemes:
             raise ValueError("this RSASSA-PSS key's parameters allow no scheme of TLS: use a key without restrictions")
-        if (self.sign(self.schemes[0], probe, PROBE_LENGTH, signature, &n) < 0
-                or verify_with(self.pkey, find(self.schemes[0], self.family), probe, PROBE_LENGTH, signature, n) < 0):
+        if is_ecdsa(self.family):
+            fits = has_own_point(self.pkey, group_of(self.family))
+        else:
+            fits = (self.sign(self.schemes[0], probe, PROBE_LENGTH, signature, &n) == 0 and
+                    verify_with(self.pkey, find(self.schemes[0], self.family), probe, PROBE_LENGTH, signature, n) == 0)
+        if not fits:
             raise ValueError("the private key does not fit the public key stored with it")
 
 
@@ -417,49 +490,118 @@ cdef EVP_PKEY_CTX *new_context(EVP_PKEY *pkey, const Scheme *scheme, bint sign) 
     return ctx
 
 
+cdef bint has_own_point(EVP_PKEY *pkey, const EC_GROUP *group) noexcept nogil:
+    """Whether the public point of an EC key is its private number times the generator (SEC 1, section 3.2.1)."""
+    cdef uint8_t public[POINT_MAX]
+    cdef size_t n = 0
+    cdef BIGNUM *number = NULL
+    cdef EC_POINT *stored = EC_POINT_new(group)
+    cdef EC_POINT *own = EC_POINT_new(group)
+    cdef bint same = (
+        stored != NULL and own != NULL
+        and EVP_PKEY_get_octet_string_param(pkey, OSSL_PKEY_PARAM_PUB_KEY, public, POINT_MAX, &n) == 1
+        and EC_POINT_oct2point(group, stored, public, n, NULL) == 1
+        and EVP_PKEY_get_bn_param(pkey, OSSL_PKEY_PARAM_PRIV_KEY, &number) == 1
+        and EC_POINT_mul(group, own, number, NULL, NULL, NULL) == 1
+        and EC_POINT_cmp(group, stored, own, NULL) == 0)
+    BN_clear_free(number)
+    EC_POINT_free(stored)
+    EC_POINT_free(own)
+    ERR_clear_error()
+    return same
+
+
+# libcrypto makes a group anew for each who asks.
+cdef EC_GROUP *_p256 = NULL
+cdef EC_GROUP *_p384 = NULL
+cdef EC_GROUP *_p521 = NULL
+
+
+cdef const EC_GROUP *group_of(int family) except NULL:
+    """Of an ECDSA family."""
+    global _p256, _p384, _p521
+    cdef EC_GROUP **group = &_p256 if family == FAMILY_P256 else &_p384 if family == FAMILY_P384 else &_p521
+    cdef int nid = (NID_X9_62_prime256v1 if family == FAMILY_P256 else
+                    NID_secp384r1 if family == FAMILY_P384 else NID_secp521r1)
+    if group[0] == NULL:
+        group[0] = EC_GROUP_new_by_curve_name(nid)
+    if group[0] == NULL:
+        raise MemoryError
+    return group[0]
+
+
 cdef int failed() noexcept nogil:
     """-1, with libcrypto's error queue emptied: a peer that sends bad signatures must not fill it."""
     ERR_clear_error()
     return -1
 
 
-# libcrypto 3.0 takes 0.3 ms to find out which of its decoders are for private keys: they are looked for once.
-cdef OSSL_DECODER_CTX *_pkcs8_decoder = NULL
-cdef EVP_PKEY *_decoded = NULL          # where it puts a key
+# libcrypto 3.0 takes 0.3 ms to find out which of its decoders are for private keys: they are looked for once, and those of
+# a kind alone, since it tries one after the other.
+cdef struct Decoder:
+    const char *kind                    # libcrypto's name; NULL: any
+    const uint8_t *oid                  # of the PrivateKeyInfo's privateKeyAlgorithm
+    size_t oid_length
+    OSSL_DECODER_CTX *ctx               # NULL: not made yet
+
+cdef Decoder[4] _decoders = [
+    Decoder(b"EC", <const uint8_t *> b"\x2a\x86\x48\xce\x3d\x02\x01", 7, NULL),
+    Decoder(b"RSA", <const uint8_t *> b"\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01", 9, NULL),
+    Decoder(b"ED25519", <const uint8_t *> b"\x2b\x65\x70", 3, NULL),
+    Decoder(NULL, NULL, 0, NULL),
+]
+cdef EVP_PKEY *_decoded = NULL          # where they put a key
 
 PKCS8 = b"-----BEGIN PRIVATE KEY-----"
+_USABLE = {}                            # family -> (schemes, schemes12)
+
+
+cdef Decoder *_decoder_for(const uint8_t *private_key_info, size_t n) noexcept:
+    """By the algorithm of a PrivateKeyInfo (RFC 5208, section 5)."""
+    cdef Reader r, info, version, algorithm, oid
+    cdef int i
+    reader_init(&r, private_key_info, n)
+    if (read_der_of(&r, DER_SEQUENCE, &info) and read_der_of(&info, DER_INTEGER, &version)
+            and read_der_of(&info, DER_SEQUENCE, &algorithm) and read_der_of(&algorithm, DER_OID, &oid)):
+        for i in range(3):
+            if left(&oid) == _decoders[i].oid_length and memcmp(oid.p, _decoders[i].oid, _decoders[i].oid_length) == 0:
+                return &_decoders[i]
+    return &_decoders[3]
 
 
 cdef EVP_PKEY *_decode_pkcs8(bytes block) except? NULL:
     """The key of a PEM block with a PrivateKeyInfo; NULL when it cannot be read this way."""
-    global _pkcs8_decoder, _decoded
     cdef unsigned char *der = NULL
-    cdef const unsigned char *p
     cdef char *label = NULL
     cdef char *header = NULL
     cdef long n = 0
-    cdef size_t length
-    cdef EVP_PKEY *found
+    cdef EVP_PKEY *found = NULL
     cdef BIO *bio = BIO_new_mem_buf(<const char *> block, <int> len(block))
-    if _pkcs8_decoder == NULL:
-        _pkcs8_decoder = OSSL_DECODER_CTX_new_for_pkey(&_decoded, b"DER", b"PrivateKeyInfo", NULL, EVP_PKEY_KEYPAIR,
-                                                       NULL, NULL)
-    if bio == NULL or _pkcs8_decoder == NULL:
-        BIO_free(bio)
+    if bio == NULL:
         raise MemoryError
     if PEM_read_bio(bio, &label, &header, &der, &n) == 1:
-        _decoded = NULL
-        p = der
-        length = n
-        if OSSL_DECODER_from_data(_pkcs8_decoder, &p, &length) != 1 or length:
-            EVP_PKEY_free(_decoded)
-            _decoded = NULL
-            OSSL_DECODER_CTX_free(_pkcs8_decoder)       # it may remember the fault
-            _pkcs8_decoder = NULL
+        found = _decode_by(_decoder_for(der, n), der, n)
     BIO_free(bio)
     OPENSSL_free(label)
     OPENSSL_free(header)
     OPENSSL_clear_free(der, n)
+    return found
+
+
+cdef EVP_PKEY *_decode_by(Decoder *decoder, const uint8_t *p, size_t n) noexcept:
+    global _decoded
+    cdef EVP_PKEY *found
+    if decoder.ctx == NULL:
+        decoder.ctx = OSSL_DECODER_CTX_new_for_pkey(&_decoded, b"DER", b"PrivateKeyInfo", decoder.kind,
+                                                    EVP_PKEY_KEYPAIR, NULL, NULL)
+    if decoder.ctx == NULL:
+        return NULL
+    _decoded = NULL
+    if OSSL_DECODER_from_data(decoder.ctx, &p, &n) != 1 or n:
+        EVP_PKEY_free(_decoded)
+        _decoded = NULL
+        OSSL_DECODER_CTX_free(decoder.ctx)              # it may remember the fault
+        decoder.ctx = NULL
     found = _decoded
     _decoded = NULL
     return found

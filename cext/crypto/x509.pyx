@@ -1,9 +1,14 @@
 """The public key in a certificate (see the .pxd)."""
 
-from libc.string cimport memset
+from libc.stdint cimport uint8_t
+from libc.string cimport memcmp, memset
 from libc.time cimport time_t, tm
 
-from cext.crypto.sign cimport PublicKey, public_key_of
+from cext.base.wire cimport Reader, left, reader_init
+from cext.crypto.der cimport (
+    DER_BIT_STRING, DER_BOOLEAN, DER_EXTENSIONS, DER_INTEGER, DER_OCTET_STRING, DER_OID, DER_SEQUENCE, DER_VERSION,
+    read_der, read_der_of)
+from cext.crypto.sign cimport PLAIN_SPKI_MAX, PrivateKey, PublicKey, public_key_of
 from cext.lib.libcrypto cimport (
     ASN1_TIME, ASN1_TIME_to_tm, EVP_PKEY, ERR_clear_error, EVP_PKEY_free, KU_DIGITAL_SIGNATURE, OPENSSL_free, X509,
     X509_free, X509_get0_notAfter, X509_get0_notBefore, X509_get_issuer_name, X509_get_key_usage, X509_get_pubkey,
@@ -25,6 +30,65 @@ cpdef PublicKey public_key(bytes certificate_der):
         EVP_PKEY_free(pkey)
         raise ValueError("the certificate's key usage does not allow signatures")
     return public_key_of(pkey)
+
+
+cpdef bint certifies_plainly(bytes certificate_der, PrivateKey key):
+    cdef Reader whole, spki, extensions
+    cdef uint8_t own[PLAIN_SPKI_MAX]
+    cdef size_t n = key.plain_spki(own)
+    reader_init(&whole, certificate_der, len(certificate_der))
+    if not n or not find_in_certificate(whole, &spki, &extensions):
+        return False
+    return left(&spki) == n and memcmp(spki.p, own, n) == 0 and may_sign(extensions)
+
+
+cdef bint find_in_certificate(Reader r, Reader *spki, Reader *extensions) noexcept nogil:
+    """The whole SubjectPublicKeyInfo, and the Extensions (.p NULL: none) of a Certificate (RFC 5280, section 4.1); False
+    when its structure is another."""
+    cdef Reader certificate, tbs, passed
+    cdef int tag
+    extensions.p = extensions.end = NULL
+    if not read_der_of(&r, DER_SEQUENCE, &certificate) or left(&r):
+        return 0
+    if not read_der_of(&certificate, DER_SEQUENCE, &tbs):
+        return 0
+    # signatureAlgorithm, signatureValue
+    if (not read_der_of(&certificate, DER_SEQUENCE, &passed) or not read_der_of(&certificate, DER_BIT_STRING, &passed)
+            or left(&certificate)):
+        return 0
+    # version, serialNumber; signature, issuer, validity, subject
+    if not read_der_of(&tbs, DER_VERSION, &passed) or not read_der_of(&tbs, DER_INTEGER, &passed):
+        return 0
+    for _ in range(4):
+        if not read_der_of(&tbs, DER_SEQUENCE, &passed):
+            return 0
+    spki.p = tbs.p
+    if not read_der_of(&tbs, DER_SEQUENCE, &passed):
+        return 0
+    spki.end = tbs.p
+    while left(&tbs):
+        if not read_der(&tbs, &tag, &passed):
+            return 0
+        if tag == DER_EXTENSIONS and (not read_der_of(&passed, DER_SEQUENCE, extensions) or left(&passed)):
+            return 0
+    return 1
+
+
+cdef bint may_sign(Reader extensions) noexcept nogil:
+    """Whether they have no key usage, or one with digitalSignature (RFC 5280, section 4.2.1.3)."""
+    cdef Reader extension, oid, critical, value, bits
+    while left(&extensions):
+        if not read_der_of(&extensions, DER_SEQUENCE, &extension) or not read_der_of(&extension, DER_OID, &oid):
+            return 0
+        if left(&oid) != 3 or memcmp(oid.p, b"\x55\x1d\x0f", 3) != 0:
+            continue
+        read_der_of(&extension, DER_BOOLEAN, &critical)
+        # The first byte of a BIT STRING counts the unused bits at its end.
+        if (not read_der_of(&extension, DER_OCTET_STRING, &value) or left(&extension)
+                or not read_der_of(&value, DER_BIT_STRING, &bits) or left(&value)
+                or left(&bits) < 2 or not bits.p[1] & 0x80):
+            return 0
+    return 1
 
 
 cpdef bytes issuer_name(bytes certificate_der):

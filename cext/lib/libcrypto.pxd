@@ -27,6 +27,10 @@ cdef extern from "<openssl/types.h>" nogil:
         pass
     ctypedef struct ASN1_TIME:
         pass
+    ctypedef struct BIGNUM:
+        pass
+    ctypedef struct BN_CTX:
+        pass
     ctypedef struct OSSL_PARAM:
         void *data
     ctypedef int pem_password_cb(char *buf, int size, int rwflag, void *u) noexcept nogil
@@ -84,6 +88,7 @@ cdef extern from "<openssl/evp.h>" nogil:
     int EVP_PKEY_get_bits(const EVP_PKEY *pkey)
     int EVP_PKEY_get_group_name(const EVP_PKEY *pkey, char *name, size_t size, size_t *n)
     int EVP_PKEY_get_octet_string_param(const EVP_PKEY *pkey, const char *key, unsigned char *buf, size_t size, size_t *n)
+    int EVP_PKEY_get_bn_param(const EVP_PKEY *pkey, const char *key, BIGNUM **number)
     int EVP_PKEY_set1_encoded_public_key(EVP_PKEY *pkey, const unsigned char *p, size_t n)
     int EVP_PKEY_eq(const EVP_PKEY *a, const EVP_PKEY *b)
 
@@ -135,6 +140,26 @@ cdef extern from "<openssl/core_names.h>" nogil:
     const char *OSSL_PKEY_PARAM_GROUP_NAME
     const char *OSSL_PKEY_PARAM_PRIV_KEY
     const char *OSSL_PKEY_PARAM_PUB_KEY
+
+cdef extern from "<openssl/bn.h>" nogil:
+    void BN_clear_free(BIGNUM *number)
+
+cdef extern from "<openssl/ec.h>" nogil:
+    ctypedef struct EC_GROUP:
+        pass
+    ctypedef struct EC_POINT:
+        pass
+    enum:
+        NID_X9_62_prime256v1
+        NID_secp384r1
+        NID_secp521r1
+    EC_GROUP *EC_GROUP_new_by_curve_name(int nid)
+    EC_POINT *EC_POINT_new(const EC_GROUP *group)
+    void EC_POINT_free(EC_POINT *point)
+    int EC_POINT_mul(const EC_GROUP *group, EC_POINT *out, const BIGNUM *times_generator, const EC_POINT *point,
+                     const BIGNUM *times_point, BN_CTX *ctx)
+    int EC_POINT_oct2point(const EC_GROUP *group, EC_POINT *out, const unsigned char *p, size_t n, BN_CTX *ctx)
+    int EC_POINT_cmp(const EC_GROUP *group, const EC_POINT *a, const EC_POINT *b, BN_CTX *ctx)     # 0: equal
 
 cdef extern from "<openssl/rsa.h>" nogil:
     int EVP_PKEY_CTX_set_rsa_padding(EVP_PKEY_CTX *ctx, int padding)

@@ -37,7 +37,7 @@ cdef class Credential:
     cdef tuple certificates                         # whole Certificate messages, by CertificateVariant
     cdef uint8_t form[VARIANTS]                     # for each variant the first with the same message
     cdef tuple algorithms                           # that they are compressed by (cext.tls.compression), preferred first
-    cdef list compressed                            # for each of them CompressedCertificates, once asked for; see compress()
+    cdef list compressed                            # for each of them CompressedCertificates; None: nobody has asked. See compress()
     cdef uint16_t compressions[COMPRESSIONS_MAX]    # the algorithms' numbers
     cdef size_t n_compressions
     cdef bytes certificate_status                   # TLS 1.2's whole message; b"": none
@@ -48,6 +48,9 @@ cdef class Credential:
     cdef size_t n_schemes12
     cdef bint ecdsa                                 # goes with TLS 1.2's ECDHE_ECDSA suites, else with ECDHE_RSA
     cdef uint16_t curve                             # NamedGroup of an ECDSA key, else 0
+    cdef PublicKey shown_key(self)
+    cdef int use_key(self, PrivateKey key) except -1
+    # ValueError when it is not the one that peers verify by.
     cdef int encode(self, tuple algorithms) except -1
     cdef bytes compress(self, size_t algorithm, int variant)
     # What the message becomes, whole; None where nothing is gained. Done once, for the first who asks.

@@ -2,10 +2,11 @@
 
 import re
 
+cimport cython
 from libc.string cimport memcmp
 
 from cext.base.wire cimport left, read_vec16, reader_init
-from cext.crypto.x509 cimport issuer_name
+from cext.crypto.x509 cimport certifies_plainly, issuer_name
 from cext.crypto.x509 cimport public_key as read_public_key
 from cext.tls.constants cimport (
     EXT_DELEGATED_CREDENTIAL, EXT_SIGNED_CERTIFICATE_TIMESTAMP, EXT_STATUS_REQUEST, HS_CERTIFICATE,
@@ -25,6 +26,7 @@ CURVES = {"ecdsa-p256": 0x0017, "ecdsa-p384": 0x0018, "ecdsa-p521": 0x0019}
 LABEL = re.compile("[a-z0-9_-]+")
 
 
+@cython.no_gc                           # there may be many, and none refers back
 cdef class Credential:
     """A certificate chain and its key.
 
@@ -49,10 +51,8 @@ cdef class Credential:
         self.chain = tuple(bytes(der) for der in chain)
         if not self.chain or not all(self.chain):
             raise ValueError("a credential needs a chain of DER certificates, leaf first")
-        public_key = read_public_key(self.chain[0])
         if delegated_credential is not None:
             self.delegated = DelegatedCredential(delegated_credential, self.chain[0])
-            public_key = self.delegated.public_key
         self.ocsp_response = bytes(ocsp_response)
         self.ocsp_expires = <uint64_t> max(int(ocsp_expires), 0) * 1000
         self.signed_certificate_timestamps = timestamp_list(signed_certificate_timestamps)
@@ -61,17 +61,12 @@ cdef class Credential:
         self.match_issuer = match_issuer
         self.issuers = tuple(issuer_name(der) for der in self.chain) if match_issuer else ()
         if isinstance(key, PrivateKey):
-            self.key = key
-            if not self.key.matches(public_key):
-                raise ValueError("the key is not the one of the chain's first certificate" if self.delegated is None
-                                 else "the key is not the one of the delegated credential")
-            schemes13 = self.key.schemes
-            schemes12 = self.key.schemes12
+            self.use_key(key)
+            kind, schemes13, schemes12 = self.key.kind, self.key.schemes, self.key.schemes12
         elif callable(getattr(key, "sign", None)):
             self.signer = key
-            self.public_key = public_key
-            schemes13 = public_key.schemes
-            schemes12 = public_key.schemes12
+            self.public_key = self.shown_key()
+            kind, schemes13, schemes12 = self.public_key.kind, self.public_key.schemes, self.public_key.schemes12
         else:
             raise TypeError(f"a PrivateKey or an object with sign(message, scheme), not {type(key).__name__}")
         if self.delegated is not None:
@@ -82,10 +77,23 @@ cdef class Credential:
             schemes12 = [scheme for scheme in schemes if scheme in schemes12]
         self.n_schemes = fill(self.schemes, schemes13, "signature scheme")
         self.n_schemes12 = fill(self.schemes12, schemes12, "signature scheme")
-        self.ecdsa = not public_key.kind.startswith("rsa")
-        self.curve = CURVES.get(public_key.kind, 0)
+        self.ecdsa = not kind.startswith("rsa")
+        self.curve = CURVES.get(kind, 0)
         if not self.n_schemes and not self.n_schemes12:
-            raise ValueError(f"a key of kind {public_key.kind} signs nothing in TLS")
+            raise ValueError(f"a key of kind {kind} signs nothing in TLS")
+
+    cdef PublicKey shown_key(self):
+        """The one that peers verify by."""
+        return read_public_key(self.chain[0]) if self.delegated is None else self.delegated.public_key
+
+    cdef int use_key(self, PrivateKey key) except -1:
+        self.key = key
+        if self.delegated is None and certifies_plainly(self.chain[0], key):
+            return 0
+        if not key.matches(self.shown_key()):
+            raise ValueError("the key is not the one of the chain's first certificate" if self.delegated is None
+                             else "the key is not the one of the delegated credential")
+        return 0
 
     cdef int encode(self, tuple algorithms) except -1:
         """Makes the messages that show the certificates."""
@@ -104,7 +112,6 @@ cdef class Credential:
         self.certificates = tuple(messages[body] for body in bodies)
         self.algorithms = algorithms
         self.n_compressions = fill(self.compressions, [algorithm.number for algorithm in algorithms], "compression")
-        self.compressed = [None] * len(algorithms)
         return 0
 
     @property
@@ -132,7 +139,10 @@ cdef class Credential:
 
     cdef bytes compress(self, size_t algorithm, int variant):
         cdef int form = self.form[variant]
-        cdef dict made = self.compressed[algorithm]
+        cdef dict made
+        if self.compressed is None:
+            self.compressed = [None] * len(self.algorithms)
+        made = self.compressed[algorithm]
         if made is None:
             made = self.compressed[algorithm] = {}
         if form not in made:

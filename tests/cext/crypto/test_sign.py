@@ -341,15 +341,57 @@ def test_rsa_pss_keys_that_allow_no_scheme(peers):
     assert "no scheme" in refusal(rsa_pss_pem(peers["rsa"], der(0x30)))
 
 
-def test_halves_that_do_not_fit():
+CURVES = {"p256": ec.SECP256R1(), "p384": ec.SECP384R1(), "p521": ec.SECP521R1()}
+
+
+@pytest.mark.parametrize("curve", sorted(CURVES))
+def test_halves_that_do_not_fit(curve):
     # the public point in an EC key's file replaced by another's
-    a, b = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    a, b = (ec.generate_private_key(CURVES[curve]) for _ in range(2))
     points = [k.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint) for k in (a, b)]
     whole = a.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
     assert points[0] in whole
-    mixed = base64.encodebytes(whole.replace(*points))
-    message = refusal(b"-----BEGIN PRIVATE KEY-----\n" + mixed + b"-----END PRIVATE KEY-----\n")
-    assert "does not fit" in message
+    assert "does not fit" in refusal(armoured(whole.replace(*points)))
+    # ... and by its opposite, which has the same x
+    x, y = points[0][1 : 1 + len(points[0]) // 2], points[0][1 + len(points[0]) // 2 :]
+    opposite = b"\4" + x + (PRIMES[curve] - int.from_bytes(y, "big")).to_bytes(len(y), "big")
+    assert "does not fit" in refusal(armoured(whole.replace(points[0], opposite)))
+
+
+PRIMES = {
+    "p256": 2**256 - 2**224 + 2**192 + 2**96 - 1,
+    "p384": 2**384 - 2**128 - 2**96 + 2**32 - 1,
+    "p521": 2**521 - 1,
+}
+
+
+def armoured(whole):
+    return b"-----BEGIN PRIVATE KEY-----\n" + base64.encodebytes(whole) + b"-----END PRIVATE KEY-----\n"
+
+
+def test_an_ec_key_without_its_public_half_or_with_a_compressed_one():
+    key = ec.generate_private_key(ec.SECP256R1())
+    number = key.private_numbers().private_value.to_bytes(32, "big")
+    curve = der(0x06, bytes.fromhex("2a8648ce3d030107"))
+    algorithm = der(0x30, der(0x06, bytes.fromhex("2a8648ce3d0201")), curve)
+    point = key.public_key().public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+    for public in (b"", der(0xA1, der(0x03, b"\0" + point))):
+        inner = der(0x30, der(0x02, b"\1"), der(0x04, number), public)
+        loaded = sign.PrivateKey.from_pem(armoured(der(0x30, der(0x02, b"\0"), algorithm, der(0x04, inner))))
+        assert loaded.matches(sign.PublicKey.from_spki(spki(key)))
+        key.public_key().verify(loaded.sign_bytes(0x0403, b"m"), b"m", *parameters(0x0403))
+
+
+def test_an_algorithm_that_is_not_the_keys(peers):
+    """A PrivateKeyInfo whose algorithm says another kind than what stands in it."""
+    whole = peers["ecdsa-p256"].private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    rsa_id, ec_id = bytes.fromhex("06092a864886f70d010101"), bytes.fromhex("06072a8648ce3d0201")
+    algorithm = der(0x30, ec_id, der(0x06, bytes.fromhex("2a8648ce3d030107")))
+    assert algorithm in whole
+    content = whole[whole.index(algorithm) + len(algorithm) :]
+    for other in (der(0x30, rsa_id, b"\5\0"), der(0x30, bytes.fromhex("06032b6570")), der(0x30, b"\6\1\1")):
+        assert "cannot be read" in refusal(armoured(der(0x30, der(0x02, b"\0"), other, content)))
+    assert sign.PrivateKey.from_pem(armoured(whole)).kind == "ecdsa-p256", "and the next is read as ever"
 
 
 def test_malformed_spki(peers):

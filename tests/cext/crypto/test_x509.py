@@ -8,6 +8,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from cryptography.x509.oid import NameOID
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cext.crypto import sign, x509
 
@@ -49,13 +51,63 @@ def test_the_key_of_a_certificate(kind):
         assert public.verify_bytes(scheme, b"m", private.sign_bytes(scheme, b"m"))
 
 
-@pytest.mark.parametrize("signs", [True, False])
-def test_a_key_usage_without_signatures_is_refused(signs):
-    usage = dict.fromkeys(
+def usage_of(*, signs):
+    others = dict.fromkeys(
         ("content_commitment", "data_encipherment", "key_agreement", "key_cert_sign", "crl_sign", "encipher_only",
          "decipher_only"), False)  # fmt: skip
-    key_usage = peer_x509.KeyUsage(digital_signature=signs, key_encipherment=True, **usage)
-    der = certificate(KINDS["rsa"](), key_usage)
+    return peer_x509.KeyUsage(digital_signature=signs, key_encipherment=True, **others)
+
+
+def loaded(key):
+    return sign.PrivateKey.from_pem(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+
+P521 = {"ecdsa-p521": lambda: ec.generate_private_key(ec.SECP521R1())}
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS | P521))
+def test_what_is_plain_to_see(kind):
+    make = (KINDS | P521)[kind]
+    key, other = make(), make()
+    plain = kind != "rsa"
+    assert loaded(key).public_spki() == key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    assert x509.certifies_plainly(certificate(key), loaded(key)) is plain
+    assert x509.certifies_plainly(certificate(key, usage_of(signs=True)), loaded(key)) is plain
+    assert not x509.certifies_plainly(certificate(key, usage_of(signs=False)), loaded(key))
+    assert not x509.certifies_plainly(certificate(other), loaded(key))
+
+
+def test_nothing_is_plain_of_what_is_cut_or_too_long():
+    key = KINDS["ecdsa-p256"]()
+    der, private = certificate(key, usage_of(signs=True)), loaded(key)
+    for n in range(len(der)):
+        assert not x509.certifies_plainly(der[:n], private)
+    for broken in (der + b"\0", b"\x30\x00", bytes(100), b"\xff" * 100):
+        assert not x509.certifies_plainly(broken, private)
+
+
+PLAIN_KEY = KINDS["ecdsa-p256"]()
+PLAIN = certificate(PLAIN_KEY, usage_of(signs=True)), loaded(PLAIN_KEY)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, len(PLAIN[0]) - 1), st.integers(0, 255)), max_size=4))
+def test_what_seems_plain_is_so(changes):
+    """Whatever else is wrong with a certificate, libcrypto never finds another key in it, nor that it may not sign."""
+    der = bytearray(PLAIN[0])
+    for at, value in changes:
+        der[at] = value
+    if not x509.certifies_plainly(bytes(der), PLAIN[1]):
+        return
+    try:
+        assert PLAIN[1].matches(x509.public_key(bytes(der)))
+    except ValueError as e:
+        assert "key usage" not in str(e)
+
+
+@pytest.mark.parametrize("signs", [True, False])
+def test_a_key_usage_without_signatures_is_refused(signs):
+    der = certificate(KINDS["rsa"](), usage_of(signs=signs))
     if signs:
         assert x509.public_key(der).kind == "rsa"
         return

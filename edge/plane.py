@@ -20,7 +20,7 @@ from cext.proxy.address_table import AddressTable
 from cext.proxy.early_rules import EarlyRules
 from cext.proxy.hints import EarlyHints, HintTable
 from cext.proxy.listener_settings import ListenerSettings, Quota
-from cext.proxy.router import Route, Router
+from cext.proxy.router import HookedRoute, Route, Router
 from cext.proxy.trace import TraceSettings
 from cext.tls.config import ServerConfig
 from cext.tls.credential import Credential
@@ -282,7 +282,7 @@ def _identities(settings: Settings, material: Material, before: Prepared | None)
     places = range(len(settings.certificate))
     found: list[Kept | certs.Identity] = []
     for i in places:
-        material.progress()
+        material.progress("reads certificates", i, len(places))
         load = functools.partial(certs.load_entry, settings, i)
         found.append(material.kept.get(i) or material.get((CERTIFICATES, i), load))
     settled = certs.settle(settings, [one.of(served) if isinstance(one, Kept) else one for one in found])
@@ -545,7 +545,7 @@ def _routes(
     settings: Settings, groups: dict[str, Any], labels: Labels, learned: Any, loads: dict[object, Any]
 ) -> list[Any]:
     return [
-        Route(
+        (HookedRoute if route.hooks else Route)(
             groups[route.upstream],
             hosts=route.match.host or (),
             path=route.match.path,

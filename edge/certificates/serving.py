@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from edge.certificates.certs import Identity
+from edge.change.material import Progress, untold
 
 CERTIFICATES: Final = "certificates"
 """The kind of rollout that replaces some: {index: Identity}, for `Serving.prepare`."""
@@ -27,7 +28,7 @@ class Serving:
     """All of a configuration's identities, credentials and ServerConfigs. Raises what `make_credentials` does.
 
     `before`: those of the configuration whose place this one takes; what is the same goes on. `options`: what decides,
-    beside the credentials, what configs there are. `progress()` is called for each identity that is looked at.
+    beside the credentials, what configs there are. `progress` is told of each identity that is looked at.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class Serving:
         *,
         options: object = None,
         before: "Serving | None" = None,
-        progress: Callable[[], None] = lambda: None,
+        progress: Progress = untold,
     ) -> None:
         self._make_credentials = make_credentials
         self._make_configs = make_configs
@@ -58,8 +59,8 @@ class Serving:
             known = _Known(before)
             found = [known.find(identity) for identity in identities]
             self._credentials = []
-            for identity, credentials, like in found:
-                progress()
+            for i, (identity, credentials, like) in enumerate(found):
+                progress("makes certificates ready", i, len(found))
                 self._credentials.append(credentials or make_credentials(identity, like))
             self.new = sum(not kept for _, kept, _ in found)
             self.identities = tuple(_without_keys(identity) for identity, _, _ in found)

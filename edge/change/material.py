@@ -13,15 +13,23 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+Progress = Callable[[str, int, int], None]
+"""Told now and then by what takes long: what it does, and how many of how many are done."""
+
+
+def untold(what: str, done: int, of: int) -> None:
+    """To nobody."""
+
+
 _PIECE: Final = 32
 """Things in a piece: few enough that a piece is read in a millisecond or two."""
 
 
 class Material:
-    """As the master has it: `read()` is called, and what it gave is remembered. `progress()` is called now and then by
-    those who take long with what is read."""
+    """As the master has it: `read()` is called, and what it gave is remembered. `progress` is told how far that has
+    come, and what is made of it."""
 
-    def __init__(self, progress: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, progress: Progress = untold) -> None:
         self.progress = progress
         self._read: dict[Hashable, object] = {}
         self._descriptors: dict[Hashable, int] = {}
@@ -70,6 +78,11 @@ class Handed(Material):
     @property
     def reads(self) -> bool:
         return False
+
+    def forget(self) -> None:
+        """Lets go of it all, bit by bit."""
+        while self._read:
+            self._read.popitem()
 
     def get(self, key: Hashable, _read: Callable[[], T]) -> T:
         return cast(T, self._read[key])

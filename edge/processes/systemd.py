@@ -19,6 +19,10 @@ _FIRST_FD: Final = 3
 _STATUS_MOST: Final = 400
 """Characters of a status: it is one line of `systemctl status`."""
 _UNSENT_MOST: Final = 16
+WORK_SECONDS: Final = 1.0
+"""From one word about work that takes long to the next."""
+_EXTEND_SECONDS: Final = 60
+"""By which each of these words puts the end of the manager's patience off."""
 
 Environment = MutableMapping[str, str]
 
@@ -89,6 +93,7 @@ class Service:
         self._status = ""
         self._healthy_at = 0.0
         self._watchdog_at = 0.0
+        self._work_at = time.monotonic() + WORK_SECONDS
 
     @property
     def notifier(self) -> Notifier:
@@ -130,16 +135,25 @@ class Service:
             return now + 0.1
         return max(self._watchdog_at, now + period / 4) if period else None
 
-    def at_work(self) -> None:
-        """The master's loop does not turn, since it does what takes long; but it goes on."""
-        if self._notifier.watchdog and time.monotonic() >= self._watchdog_at:
+    def at_work(self, what: str, done: int, of: int) -> None:
+        """The master's loop does not turn, since it does what takes long; but it goes on. A start that does is not
+        ended for being late, nor is a reload."""
+        if not self._notifier.address or self._stopping:
+            return
+        now = time.monotonic()
+        if self._notifier.watchdog and now >= self._watchdog_at:
             self._keep_watch(healthy=True)
+        if now >= self._work_at:
+            self._work_at = now + WORK_SECONDS
+            self._status = f"{'reloads' if self._ready else 'starts'}: {what}, {done:,} of {of:,}"
+            self._notifier.tell(STATUS=self._status, EXTEND_TIMEOUT_USEC=_EXTEND_SECONDS * 1_000_000)
 
     def reload_asked(self) -> None:
         """A change begins. It may be over before the next step: the manager, who has asked for it maybe, hears of it
         all the same."""
         if self._ready and not self._stopping and not self._reloading:
             self._reloading = True
+            self._work_at = time.monotonic() + WORK_SECONDS
             self._notifier.tell(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
 
     def stopping(self) -> None:

@@ -147,5 +147,6 @@ def test_who_reads_many_says_that_it_goes_on(reloads):
     calls = []
     text = '[[listener]]\nbind = ["127.0.0.1:1"]\n' + "".join(map(ENTRY.format, "abc")) + REST
     settings = config.parse(text, str(reloads.directory / "edge.toml"))
-    plane.prepare(settings, SECRET, material=Material(lambda: calls.append(1)))
-    assert len(calls) == 2 * 3, "for each certificate when it is read, and when the engine takes it"
+    plane.prepare(settings, SECRET, material=Material(lambda *call: calls.append(call)))
+    read, made = "reads certificates", "makes certificates ready"
+    assert calls == [(what, i, 3) for what in (read, made) for i in range(3)]

@@ -54,6 +54,9 @@ def test_what_was_read_goes_along():
     for ask in (handed.get, handed.descriptor):
         with pytest.raises(KeyError):
             ask("something else", never)
+    handed.forget()
+    with pytest.raises(KeyError):
+        handed.get(("certificate", 99), never)
 
 
 def test_pieces():

@@ -143,10 +143,64 @@ def test_the_watchdog_hears_of_a_master_that_reads_for_long(tmp_path):
     service = systemd.Service(systemd.Notifier(str(tmp_path / "notify"), watchdog=0.03))
     end = time.monotonic() + 0.2
     while time.monotonic() < end:
-        service.at_work()
+        service.at_work("reads", 1, 2)
     assert 4 <= manager.count("WATCHDOG") <= 21
-    systemd.Service(systemd.Notifier(str(tmp_path / "notify"))).at_work()
+    systemd.Service(systemd.Notifier(str(tmp_path / "notify"))).at_work("reads", 1, 2)
     assert manager.count("WATCHDOG") <= 21, "nobody watches"
+
+
+def test_work_that_takes_long_is_told_and_not_ended_for_it(tmp_path, monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(systemd.time, "monotonic", lambda: now)
+    manager = Manager(str(tmp_path / "notify"))
+    service = systemd.Service(systemd.Notifier(str(tmp_path / "notify")))
+    for done in range(20_000):
+        service.at_work("reads certificates", done, 20_000)
+        now += 0.0005
+    extended = {"EXTEND_TIMEOUT_USEC": "60000000"}
+    starts = [m["STATUS"] for m in manager.listen()]
+    assert manager.heard == [{"STATUS": status} | extended for status in starts]
+    assert len(starts) == 9, "one a second, and none of a start that is quick"
+    assert starts[1].startswith("starts: reads certificates, 4,00")
+    assert starts[1].endswith(" of 20,000")
+
+    service.step(serving=True, reloading=False, status="1 worker", healthy=True)
+    assert manager.listen()[-1] == {"READY": "1", "STATUS": "1 worker"}
+    service.reload_asked()
+    service.at_work("reads certificates", 1, 2)
+    assert "RELOADING" in manager.listen()[-1]
+    now += 1.0
+    service.at_work("reads certificates", 1, 2)
+    assert manager.listen()[-1] == {"STATUS": "reloads: reads certificates, 1 of 2"} | extended
+    service.step(serving=True, reloading=False, status="1 worker", healthy=True)
+    assert manager.listen()[-1] == {"READY": "1", "STATUS": "1 worker"}
+
+    service.stopping()
+    told = len(manager.listen())
+    now += 10
+    service.at_work("reads certificates", 1, 2)
+    assert len(manager.listen()) == told
+    manager.socket.close()
+
+
+@pytest.mark.parametrize("manager", ["path"], indirect=True)
+def test_a_start_that_reads_for_long_says_how_far_it_is(edge, manager):
+    edge.environment = {"NOTIFY_SOCKET": manager.name}
+    edge.program = ["-c", _SLOW]
+    edge.start()
+    manager.wait("READY")
+    assert manager.heard[0] == {
+        "STATUS": "starts: reads certificates, 0 of 1", "EXTEND_TIMEOUT_USEC": "60000000"
+    }  # fmt: skip
+    assert manager.heard[-1]["STATUS"] == f"generation 1: 2 of 2 workers serve 127.0.0.1:{edge.port}"
+
+
+_SLOW = """
+from edge.processes import systemd
+systemd.WORK_SECONDS = 0.0
+from edge.__main__ import main
+main()
+"""
 
 
 def test_a_watchdog_for_somebody_else_is_not_ours():

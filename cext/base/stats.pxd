@@ -7,6 +7,7 @@ rows up. What it sees of a row may be a moment apart from field to field; no sin
 Everything is a uint64: a count that only grows, or, where it is said, a gauge: how many there are now.
 """
 
+cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 
 cdef enum:
@@ -147,6 +148,7 @@ cdef class StatsTable:
     cdef bint stable(self, uint64_t *seen) noexcept nogil
     cdef int add_row(self, int row, Sums into) except -1
 
+@cython.no_gc                           # its subclasses could not be without, else
 cdef class Counted:
     """What has a series to count in."""
     cdef readonly uint32_t index        # of the series

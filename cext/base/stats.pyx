@@ -9,6 +9,7 @@ without their bit, are not looked at. A row that is folded gives its pages back.
 import mmap
 import time
 
+cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
@@ -212,6 +213,7 @@ cdef void set_series_gauges(Series *series, const Series *of) noexcept nogil:
     series.idle = of.idle
 
 
+@cython.no_gc
 cdef class Counted:
     pass
 

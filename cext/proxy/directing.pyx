@@ -19,6 +19,7 @@ from cext.proxy.hook_call cimport HookCall
 from cext.proxy.hooks cimport Hooks
 from cext.proxy.request_view cimport Answer, RequestView
 from cext.proxy.response_view cimport ResponseView
+from cext.proxy.router cimport hooks_of
 from cext.proxy.timeouts cimport Timeouts
 from cext.proxy.upstream cimport UpstreamRequest
 
@@ -50,7 +51,7 @@ cdef bint direct(Downstream client, Exchange x, const Head *h) noexcept:
         return True
     if not request.ask_director(hooks, h, False):
         return False
-    if hooks.response is None and request.untouched() and (x.route is None or x.route.hooks is None):
+    if hooks.response is None and request.untouched() and (x.route is None or not x.route.hooked):
         x.overseer = None                       # nobody asks for it any more
         if Py_REFCNT(<PyObject *> request) == 1:
             request.x = None
@@ -61,9 +62,10 @@ cdef bint direct(Downstream client, Exchange x, const Head *h) noexcept:
 
 cdef bint direct_on_route(Downstream client, Exchange x, const Head *h) noexcept:
     cdef Request request = request_of(client, x, h)
-    if x.route.hooks is request.policy:         # which has been asked
+    cdef Hooks hooks = <Hooks> hooks_of(x.route)
+    if hooks is request.policy:                 # which has been asked
         return True
-    request.of_route = <Hooks> x.route.hooks
+    request.of_route = hooks
     return request.of_route.director is None or request.ask_director(request.of_route, h, True)
 
 

@@ -1,4 +1,9 @@
-"""Which route a request takes: by host, path and method, the most specific first."""
+"""Which route a request takes: by host, path and method, the most specific first.
+
+There may be many: what they consist of is nothing that Python's garbage collector looks through (classes without, and
+tuples of such), again and again while they serve and all at once when they are new. None of it refers back, but for what
+has hooks.
+"""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -34,11 +39,19 @@ cdef class Route(Counted):
     cdef readonly bint push                 # what responses ask to be preloaded is pushed, where HTTP/2 can
     cdef readonly EarlyHints hints          # None: none are sent but an upstream's
     cdef readonly EarlyRules early          # for requests that arrive in early data; None: they wait
-    cdef public object hooks                # Hooks of its own, in a worker; None: none
+    cdef bint hooked                        # it is a HookedRoute, and has some
     cdef readonly tuple upgrade             # protocols that requests may switch to: bytes in lower case
     cdef bint accepts(self, const uint8_t *path, size_t path_len, int method,
                       const uint8_t *method_name, size_t method_len) noexcept
     cdef bint accepts_method(self, int method, const uint8_t *method_name, size_t method_len) noexcept
+
+cdef class HookedRoute(Route):
+    """A route that has hooks of its own. They may refer back: the garbage collector sees to it."""
+    cdef object own                         # Hooks, in a worker; None: there are none yet. Python: `hooks`
+
+cdef inline object hooks_of(Route route):
+    """Hooks of its own; None: it has none."""
+    return (<HookedRoute> route).own if route.hooked else None
 
 cdef int answered_here(Route route, const Head *h) noexcept
 """The status that the edge answers a request by itself with, for which `route` (None: none) was found; 0: forward it.
@@ -47,8 +60,8 @@ TRACE gets 405 (RFC 9110 section 9.3.8) unless its route names that method; OPTI
 cdef class Paths:
     """Routes that differ in path and method: those of a host, most specific first. Of many, those that may fit are looked
     up: by a whole path, by the beginnings of one, and one after the other only where a "*" stands within."""
-    cdef list routes
-    cdef dict exact                         # path -> list of (place in `routes`, Route), by place; None: too few routes
+    cdef tuple routes
+    cdef dict exact                         # path -> tuple of (place in `routes`, Route), by place; None: too few routes
     cdef dict prefixes                      # the same by what stands before a final "*"
     cdef list lengths                       # of those, longest first
     cdef list others                        # likewise (place, Route)

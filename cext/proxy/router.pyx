@@ -7,6 +7,7 @@ with methods before one without; then the order of the configuration.
 
 from heapq import merge
 
+cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.pyport cimport PY_SSIZE_T_MAX
 from libc.stdint cimport UINT32_MAX, UINT64_MAX
@@ -28,6 +29,7 @@ cdef class Load:
     pass
 
 
+@cython.no_gc
 cdef class Route:
     """Route(upstream, hosts=("example.com", "*.example.com"), path="/x/*", methods=("GET",), timeouts={"total": 9000})
 
@@ -77,6 +79,17 @@ cdef class Route:
         if not self.method_mask >> method & 1:
             return False
         return method != METHOD_OTHER or PyBytes_FromStringAndSize(<const char *> method_name, method_len) in self.other_methods
+
+
+cdef class HookedRoute(Route):
+    @property
+    def hooks(self):
+        return self.own
+
+    @hooks.setter
+    def hooks(self, hooks):
+        self.own = hooks
+        self.hooked = hooks is not None
 
 
 cdef int answered_here(Route route, const Head *h) noexcept:
@@ -150,15 +163,16 @@ cdef list in_order(routes):
     return list(merge(*parts, key=Route.specificity))
 
 
+@cython.no_gc
 cdef class Paths:
     def __init__(self, routes):
-        self.routes = in_order(routes)
+        self.routes = tuple(in_order(routes))
         if len(self.routes) > SEARCHED_MOST:
             self.index_routes()
 
     def index_routes(self):
         cdef Route route
-        self.exact, self.prefixes, self.others = {}, {}, []
+        exact, prefixes, self.others = {}, {}, []
         for ranked in enumerate(self.routes):
             route = ranked[1]
             if ranked[0] % TOGETHER == 0:
@@ -166,11 +180,12 @@ cdef class Paths:
                     pass
             before, star, after = route.pattern.partition(b"*")
             if not star:
-                self.exact.setdefault(before, []).append(ranked)
+                exact.setdefault(before, []).append(ranked)
             elif after:
                 self.others.append(ranked)
             else:
-                self.prefixes.setdefault(before, []).append(ranked)
+                prefixes.setdefault(before, []).append(ranked)
+        self.exact, self.prefixes = with_tuples(exact), with_tuples(prefixes)
         self.lengths = sorted({len(before) for before in self.prefixes}, reverse=True)
 
     cdef Route first(self, const uint8_t *path, size_t path_len, int method,
@@ -179,7 +194,7 @@ cdef class Paths:
         cdef Route found = None
         cdef Py_ssize_t place, found_at = PY_SSIZE_T_MAX
         cdef size_t length
-        cdef list ranked
+        cdef tuple ranked
         if self.exact is None:
             for route in self.routes:
                 if route.accepts(path, path_len, method, method_name, method_len):
@@ -209,6 +224,16 @@ cdef class Paths:
             if route.accepts(path, path_len, method, method_name, method_len):
                 return route
         return found
+
+
+cdef dict with_tuples(dict lists):
+    cdef dict found = {}
+    for i, key in enumerate(lists):
+        if i % TOGETHER == 0:
+            with nogil:
+                pass
+        found[key] = tuple(lists[key])
+    return found
 
 
 cdef dict by_name(dict routes):

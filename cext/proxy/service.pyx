@@ -156,7 +156,7 @@ cdef void launch(Downstream client, Exchange x, const Head *h) noexcept:
 
 
 cdef void launch_further(Downstream client, Exchange x, const Head *h, bint routed) noexcept:
-    if not routed and (not served(client, x, h) or x.route.hooks is not None and not direct_on_route(client, x, h)):
+    if not routed and (not served(client, x, h) or x.route.hooked and not direct_on_route(client, x, h)):
         return
     if x.route.hints is not None and not x.pushed:
         try:

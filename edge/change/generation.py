@@ -15,6 +15,7 @@ from edge.certificates.watch import Watch
 from edge.change.inheritance import Lend, Part, Take
 from edge.change.material import Material
 from edge.early_data.registers import Registers
+from edge.garbage import young_alone
 from edge.logs import logs
 from edge.logs.errorlog import ErrorLog
 from edge.logs.logs import Logs, Sender
@@ -75,6 +76,10 @@ class Generations:
     def next(self, before: Generation | None = None, material: Material | None = None) -> Generation:
         """Reads and prepares the file, with what has not changed since `before`. What is read beside it is remembered
         in `material`. Raises EdgeError; nothing has changed then."""
+        with young_alone():
+            return self._next(before, material)
+
+    def _next(self, before: Generation | None, material: Material | None) -> Generation:
         settings = config.load(self.file)
         watch = Watch(settings)
         if before and material:

@@ -20,6 +20,7 @@ from edge import plane
 from edge.certificates.stapling import Staples
 from edge.change.material import Handed, Material, from_pieces, in_pieces
 from edge.change.rollout import Parcel
+from edge.garbage import young_alone
 from edge.logs.logline import Log
 from edge.observe.labels import Labels
 from edge.plane import Prepared
@@ -99,11 +100,8 @@ def prepare(
     take_over: Callable[[Successor], None],
 ) -> Successor:
     """Beside the worker's loop. Raises what makes it impossible."""
-    gc.disable()  # or it would look through all that is made here, in one go, while the loop waits
-    try:
+    with young_alone():  # or it would look through all that is made here, in one go, while the loop waits
         return _prepare(parcel, build, before, report, take_over)
-    finally:
-        gc.enable()
 
 
 def _prepare(
@@ -122,7 +120,8 @@ def _prepare(
     settings = dataclasses.replace(announcement.settings, route=tuple(routes))
     handed = len(announcement.opened)
     opened = dict(zip(announcement.opened, parcel.descriptors[:handed], strict=True))
-    prepared = build(settings, labels, before, Handed(from_pieces(pieces), opened))
+    handed_over = Handed(from_pieces(pieces), opened)
+    prepared = build(settings, labels, before, handed_over)
     hooks = plane.make_hooks(prepared, report)
     staples = Staples(prepared.serving, announcement.staples)
     staples.look()
@@ -130,8 +129,13 @@ def _prepare(
         bind: socket.socket(fileno=os.dup(fd))
         for bind, fd in zip(announcement.added, parcel.descriptors[handed:], strict=True)
     }
-    # What routes and certificates are made of has been used; a worker need not keep it.
+    # What routes and certificates are made of has been used; a worker need not keep it. It goes one by one: all of it
+    # at once would take longer than a turn may.
     prepared = dataclasses.replace(prepared, settings=announcement.settings)
+    del settings
+    while routes:
+        routes.pop()
+    handed_over.forget()
     return Successor(announcement, prepared, hooks, staples, sockets, take_over)
 
 

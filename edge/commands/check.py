@@ -12,6 +12,7 @@ from edge import config, plane
 from edge.admin import shown
 from edge.certificates import inventory
 from edge.commands import options, render
+from edge.garbage import young_alone
 
 _CHECK_SECRET: Final = bytes(32)
 SHOWN_MOST: Final = 200
@@ -30,7 +31,8 @@ def check(file: Path, place: Path | None) -> None:
     --as is for a file that is checked before it is put in place: relative paths start, and policies' modules stand,
     where it will be. `--config -` is standard input.
     """
-    prepared = plane.prepare(config.parse(_text(file), str(place or file)), _CHECK_SECRET)
+    with young_alone():
+        prepared = plane.prepare(config.parse(_text(file), str(place or file)), _CHECK_SECRET)
     for warning in plane.warnings(prepared):
         click.echo(f"warning: {warning}", err=True)
     settings = prepared.settings

@@ -6,7 +6,7 @@ import contextlib
 import h11
 import pytest
 from cext.proxy.pool import UpstreamGroup
-from cext.proxy.router import Route
+from cext.proxy.router import HookedRoute, Route
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -408,7 +408,8 @@ def test_a_routes_own_hooks_come_after_the_policys_and_see_what_it_has_made():
     heads = []
 
     def routes(group):
-        found = [Route(group, path="/here", max_running=1), Route(group, path="/there"), Route(group, path="/other")]
+        found = [HookedRoute(group, path="/here", max_running=1)]
+        found += [Route(group, path=path) for path in ("/there", "/other")]
         found[0].hooks = hooks(of_route, answered("r"))
         return found
 
@@ -426,7 +427,7 @@ def test_a_routes_own_hooks_come_after_the_policys_and_see_what_it_has_made():
 
 def test_a_route_has_hooks_where_the_policy_has_none(protocol):
     def routes(group):
-        found = [Route(group, path="/here"), Route(group, path="/there")]
+        found = [HookedRoute(group, path="/here"), Route(group, path="/there")]
         found[0].hooks = hooks(lambda request: request.respond(204))
         return found
 

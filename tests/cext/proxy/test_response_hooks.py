@@ -4,7 +4,7 @@ import threading
 
 import pytest
 from cext.proxy.hooks import AbortRequest, RequestOver
-from cext.proxy.router import Route
+from cext.proxy.router import HookedRoute, Route
 
 from tests.cext.proxy.harness import Client, H2Client, get, reply, until
 from tests.cext.proxy.hooked import Gate, directed, hooks
@@ -337,7 +337,7 @@ def test_several_wait_one_after_the_other(protocol, gate):
         return response
 
     def routes(group):
-        found = [Route(group)]
+        found = [HookedRoute(group)]
         found[0].hooks = hooks(None, appends("r"))
         return found
 

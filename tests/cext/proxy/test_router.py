@@ -1,11 +1,13 @@
 """Routes: the most specific first."""
 
+import gc
 import random
 import time
+import weakref
 
 import pytest
 from cext.proxy.pool import UpstreamGroup
-from cext.proxy.router import Route, Router
+from cext.proxy.router import HookedRoute, Route, Router
 
 UP = UpstreamGroup("b", [("tcp", "127.0.0.1", 9000)])
 
@@ -135,3 +137,31 @@ def test_a_search_does_not_grow_with_the_routes(hosts):
 
     few, many = (min(seconds(count) for _ in range(3)) for count in (100, 20_000))
     assert many < 20 * few, "200 times the routes"
+
+
+def test_the_garbage_collector_does_not_look_through_routes():
+    """Which takes as long as there are many, while the loop waits."""
+    routes = [route(hosts=("many.test",), path=f"/{i}/*") for i in range(500)]
+    routes += [route(hosts=(f"h{i}.test", f"*.h{i}.test"), path=f"/{i}") for i in range(500)]
+    gc.collect()
+    before = len(gc.get_objects())
+    router = Router(routes)
+    gc.collect()
+    assert len(gc.get_objects()) - before < 50
+    assert router.match(b"many.test", b"/7/x").path == "/7/*"
+
+
+def test_hooks_that_refer_to_their_route_are_collected():
+    class Policy:
+        """As one that keeps `request.route`."""
+
+    one = HookedRoute(UP)
+    policy = one.hooks = Policy()
+    policy.route = one
+    gone = weakref.ref(policy)
+    one.hooks = None
+    assert one.hooks is None
+    one.hooks = policy
+    del one, policy
+    gc.collect()
+    assert gone() is None

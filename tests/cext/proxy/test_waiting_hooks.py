@@ -6,7 +6,7 @@ import time
 
 import pytest
 from cext.proxy.hooks import AbortRequest, RequestOver
-from cext.proxy.router import Route
+from cext.proxy.router import HookedRoute
 
 from tests.cext.proxy.harness import Client, H2Client, get, post, reply, until
 from tests.cext.proxy.hooked import Gate, directed, hooks, recording
@@ -342,7 +342,7 @@ def test_policy_and_route_wait_one_after_the_other(protocol, gate):
         request.headers["x-two"] = one + "2"
 
     def routes(group):
-        found = [Route(group)]
+        found = [HookedRoute(group)]
         found[0].hooks = hooks(of_route)
         return found
 

@@ -222,6 +222,8 @@ def _check_upstreams(settings: Settings, top: Place) -> None:
 def _check_timeouts(settings: Settings, top: Place) -> None:
     listeners = tuple(listener.timeouts for listener in settings.listener)
     for i, route in enumerate(settings.route):
+        if route.timeouts.header is None:
+            continue
         error = timeouts.check(listeners, route.timeouts, top.key("route").item(i).key("timeouts"))
         if error:
             raise error

@@ -382,11 +382,12 @@ def _policies(
     if name := settings.server.hooks:
         wanted[name] = (name, root.key("server").key("hooks"), False)
     for i, route in enumerate(settings.route):
+        if not route.hooks:
+            continue
         at = root.key("route").item(i).key("hooks")
-        if route.hooks and route.hooks == settings.server.hooks:
+        if route.hooks == settings.server.hooks:
             raise at.error(f'"{route.hooks}" is asked about every request already', "remove it here, or from [server]")
-        if route.hooks:
-            wanted.setdefault(route.hooks, (route.hooks, at, True))
+        wanted.setdefault(route.hooks, (route.hooks, at, True))
     if not wanted:
         return {}, None
     modules = policy.modules_of(list(wanted.values()), material)
@@ -558,7 +559,7 @@ def _routes(
             max_running=route.limits.requests,
             series=labels.index(ROUTE, route_label(route)),
             early_data=_early_rules(route.early_data, settings.tls.early_data),
-            hints=_early_hints(route.early_hints, learned, Place(settings.file).key("route").item(i)),
+            hints=_early_hints(route.early_hints, learned, settings.file, i),
             load=loads.get((route.match.host or (), route.match.path, route.match.method or ())),
         )
         for i, route in enumerate(settings.route)
@@ -574,10 +575,10 @@ def _early_rules(mode: str, early_data: EarlyData | None) -> object:
     return EarlyRules(mode, methods=safe.methods, query=safe.query, content=safe.content)
 
 
-def _early_hints(wanted: HintSettings | None, learned: object, at: Place) -> object:
+def _early_hints(wanted: HintSettings | None, learned: object, file: str, index: int) -> object:
     if wanted is None:
         return None
-    at = at.key("early_hints")
+    at = Place(file).key("route").item(index).key("early_hints")
     if not wanted.links and not wanted.learn:
         raise at.error("hints at nothing", "add links, or learn = true")
     for i, link in enumerate(wanted.links):

@@ -35,7 +35,7 @@ class Place:
     path: str = ""
 
     def key(self, name: str) -> "Place":
-        shown = name if _BARE.fullmatch(name) else json.dumps(name)
+        shown = _shown_key(name)
         return Place(self.file, f"{self.path}.{shown}" if self.path else shown)
 
     def item(self, index: int) -> "Place":
@@ -43,6 +43,11 @@ class Place:
 
     def error(self, problem: str, remedy: str) -> ConfigError:
         return ConfigError(self.file, self.path, problem, remedy)
+
+
+@functools.lru_cache(256)
+def _shown_key(name: str) -> str:
+    return name if _BARE.fullmatch(name) else json.dumps(name)
 
 
 class Kind(ABC, Generic[T]):
@@ -87,7 +92,26 @@ def knob(kind: Kind[T], doc: str, *, default: object = REQUIRED, otherwise: str 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(knob, dataclasses.field))
 def table(cls: type[T]) -> type[T]:
     """Makes a class of knobs a table."""
-    return dataclasses.dataclass(frozen=True, slots=True, kw_only=True)(cls)
+    made = dataclasses.dataclass(frozen=True, slots=True, kw_only=True)(cls)
+    _pickle_quickly(made)
+    return made
+
+
+def _pickle_quickly(cls: type) -> None:
+    """What dataclasses have for this asks for the names of all fields each time: of a reload with many routes that was
+    a quarter, in each worker."""
+    names = tuple(f.name for f in dataclasses.fields(cls))
+    puts = tuple(getattr(cls, name).__set__ for name in names)
+
+    def get(self: object) -> tuple[object, ...]:
+        return tuple([getattr(self, name) for name in names])
+
+    def put(self: object, state: tuple[object, ...]) -> None:
+        for set_one, value in zip(puts, state, strict=True):
+            set_one(self, value)
+
+    made = cast(Any, cls)
+    made.__getstate__, made.__setstate__ = get, put
 
 
 def knobs(cls: type) -> Iterator[tuple[str, Knob]]:
@@ -105,7 +129,7 @@ def read_table(cls: type[T], value: object, at: Place, **extra: object) -> T:
         raise at.error(
             f"{show(value)} is not a table", f"write it as a table with keys of: {', '.join(dict(knobs(cls)))}"
         )
-    known = dict(knobs(cls))
+    known = _knobs(cast(Any, cls))
     for name in value:
         if name not in known:
             raise at.key(name).error("unknown key", nearest(name, known, "remove it; the keys here are"))
@@ -125,7 +149,7 @@ def write_table(value: object) -> dict[str, Any]:
     return {name: k.kind.write(it) for name, k, it in found if it is not None or k.default is not None}
 
 
-def nearest(name: str, known: Sequence[str] | dict[str, Any], otherwise: str) -> str:
+def nearest(name: str, known: Sequence[str] | Mapping[str, Any], otherwise: str) -> str:
     """A remedy: the known name that was probably meant, or all of them."""
     close = difflib.get_close_matches(name, known, n=1)
     if close:

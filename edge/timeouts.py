@@ -3,6 +3,7 @@
 docs/timeouts.md shows what each one measures and how it ends a request.
 """
 
+import functools
 from typing import Any, Final
 
 from edge.errors import ConfigError
@@ -125,8 +126,9 @@ class RouteTimeouts:
     websocket_idle: Milliseconds | None = _override("websocket_idle")
 
 
+@functools.lru_cache(256)  # most routes have none of their own
 def limits(timeouts: ListenerTimeouts | RouteTimeouts) -> dict[str, int]:
-    """Those that are set, by the data plane's names: milliseconds, bytes per second; 0 for none."""
+    """Those that are set, by the data plane's names: milliseconds, bytes per second; 0 for none. Not to be changed."""
     values = {of_plane: getattr(timeouts, name) for name, of_plane in NAMES.items()}
     return {name: value for name, value in values.items() if value is not None}
 

@@ -301,8 +301,8 @@ cdef class Router:
         return self.anywhere.first(path, path_len, method, method_name, method_len)
 
     def take_apart(self):
-        """Nobody looks for routes here any more -> what it had, to be let go of bit by bit."""
-        parts = [*self.routes, *self.exact.items(), *self.wildcard.items(), self.anywhere]
+        """Nobody looks for routes here any more -> the lists and dictionaries of what it had, to be let go of bit by bit."""
+        parts = [self.routes, self.exact, self.wildcard, [self.anywhere]]
         self.routes, self.anywhere = [], Paths([])
         self.exact, self.wildcard, self.bare_routes = {}, {}, {}
         return parts

@@ -161,6 +161,10 @@ def _dismantle(parts: list[Any]) -> None:
         if isinstance(part, Prepared):
             policies = policies or part.modules is not None
             parts += part.router.take_apart()
+        while part and isinstance(part, list):
+            part.pop()
+        while part and isinstance(part, dict):
+            part.popitem()
         del part
     if policies:
         gc.collect()  # modules and their functions refer to one another

@@ -1,5 +1,6 @@
 """Both halves of a rollout, joined by channels: all workers use what is new, or none does."""
 
+import gc
 import os
 import queue
 import socket
@@ -238,6 +239,7 @@ def aloof():
 def test_pieces_and_descriptors_come_along(aloof):
     own, pipe = Kept(), os.pipe()
     r = Rollout(1, "thing", "new", own, pieces=[b"one", b"two"], descriptors=lambda worker: [pipe[worker.slot.index]])
+    gc.collect()  # what others have left open is not to be closed meanwhile
     before = len(os.listdir("/proc/self/fd"))
     assert not r.step(aloof)
     for worker in aloof:

@@ -5,7 +5,7 @@ The layers, from the ground up, and who may import whom:
     lib     declarations of libcrypto, nghttp2 and Linux (.pxd only, no logic)
     base    wire (bounded reader and writer), buffer (pooled chunks), arena (memory that sleeps), timers,
             stats (counters in memory that processes share)
-    crypto  aead, hash_kdf, mlkem, kx, sign, x509: the only importers of lib.libcrypto
+    crypto  aead, hash_kdf, mlkem, kx, der, sign, x509: the only importers of lib.libcrypto
     tls     the TLS engine, sans-I/O: messages in, messages and secrets out; records around it
     http    the HTTP codec, sans-I/O: heads, bodies, framing rules, HTTP/2 sessions
     net     file descriptors: loop (epoll and timers), stream, listener, descriptors that are passed on

@@ -1,6 +1,7 @@
 """The configuration: what it reads, and that every fault names file, key and remedy."""
 
 import os
+import pickle
 import pwd
 import socket
 import time
@@ -199,6 +200,15 @@ header = "9s"
         "tunnel_idle": 8000,
         "header": 9000,
     }
+
+
+def test_settings_are_the_same_in_another_process(tmp_path):
+    written = parse(LEAST + '[[route]]\nmatch = { path = "/x" }\nupstream = "app"\ntimeouts = { total = "9s" }\n', tmp_path)
+    read = pickle.loads(pickle.dumps(written))
+    assert read == written
+    assert read.route[-1].timeouts.total == 9000
+    with pytest.raises(ValueError, match="zip"):  # of a table that has other keys
+        read.route[-1].__setstate__((1,))
 
 
 def test_settings_are_frozen():

@@ -203,7 +203,8 @@ header = "9s"
 
 
 def test_settings_are_the_same_in_another_process(tmp_path):
-    written = parse(LEAST + '[[route]]\nmatch = { path = "/x" }\nupstream = "app"\ntimeouts = { total = "9s" }\n', tmp_path)
+    more = '[[route]]\nmatch = { path = "/x" }\nupstream = "app"\ntimeouts = { total = "9s" }\n'
+    written = parse(LEAST + more, tmp_path)
     read = pickle.loads(pickle.dumps(written))
     assert read == written
     assert read.route[-1].timeouts.total == 9000

@@ -234,7 +234,7 @@ def test_a_revocation_is_everywhere_at_once(tmp_path, pki, nginx):
         key = fleet.hosts[0].ask("rotate", wait=True, revoke=True)["key"]
         fleet.wait_everywhere(lambda host: host.sealing() == key, "seals with the new key")
         seconds = time.monotonic() - begun
-        assert seconds < 5
+        assert seconds < 8
         for host in fleet.hosts:
             assert not host.connect(session)[0]
         fleet.check_resumption()

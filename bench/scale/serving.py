@@ -23,7 +23,7 @@ from bench.processes import BenchError, Process, accepts, tree, wait_until
 from bench.scale import meter
 
 START_SECONDS = 1800.0
-PATIENCE = 120.0  # seconds beyond its planned time that a client may take
+PATIENCE = 600.0  # seconds beyond its planned time that a client may take, on an emulated processor
 PROBE_SECONDS = 0.005
 WORKER = "edge: worker"
 CPUCLOCK_SCHED = 2  # of a process by its id: what clock_getcpuclockid(3) gives, at the scheduler's grain
@@ -38,6 +38,23 @@ class Machine:
     directory: Path
     edge_cpu: int
     load_cpu: int
+    away: str = ""
+    """Where bench.scale.away serves, if clients run elsewhere."""
+    addresses: tuple[str, ...] = ()
+    """Of this machine, for those."""
+
+    def address(self, number: int) -> str:
+        """One for each client that holds many connections."""
+        if not self.away:
+            return f"127.0.0.{number + 1}"
+        if number >= len(self.addresses):
+            raise BenchError(f"clients elsewhere need {number + 1} addresses to connect to: --addresses has fewer")
+        return self.addresses[number]
+
+    @property
+    def ends(self) -> int:
+        """Of a connection, in this kernel."""
+        return 1 if self.away else 2
 
 
 def own_cpu(pid: int) -> float:
@@ -85,13 +102,15 @@ def handshake(port: int, name: str, seconds: float) -> bytes:
 class Edge:
     """edge, serving `text` with PORT filled in. Times are seconds of CPU unless a name says "wall"."""
 
-    def __init__(self, machine: Machine, name: str, text: str, *, workers: int = 1, server: str = "") -> None:
+    def __init__(
+        self, machine: Machine, name: str, text: str, *, workers: int = 1, server: str = "", drain: str = "30s"
+    ) -> None:
         self.machine = machine
         self.port = quiet_port()
         self.file = machine.directory / f"{name}.toml"
         # A path of a Unix socket is short.
         self._admin = machine.directory / "admin.sock"
-        head = f'[server]\nworkers = {workers}\nadmin = "unix:{self._admin}"\ndrain_timeout = "30s"\n{server}'
+        head = f'[server]\nworkers = {workers}\nadmin = "unix:{self._admin}"\ndrain_timeout = "{drain}"\n{server}'
         (machine.directory / f"{METER}.py").write_text(Path(meter.__file__).read_text())
         text += f'[[route]]\nmatch = {{ host = ["{meter.HOST}"] }}\nupstream = "backend"\nhooks = "{METER}:Policy"\n'
         self.file.write_text(head + text.replace(PORT, str(self.port)))
@@ -150,13 +169,8 @@ class Edge:
     def reload(self) -> dict[str, float]:
         """What one costs, and the longest that a request waited beside it."""
         master, workers = own_cpu(self.master), self.workers_cpu()
-        command = [sys.executable, "-m", "edge", "reload", "--admin", str(self._admin), "--wait", "--timeout", "30m"]
         with probing(self.port) as waits, metering(self.port) as pause:
-            begun = time.monotonic()
-            ran = subprocess.run(command, capture_output=True, text=True, timeout=START_SECONDS, cwd=ROOT, check=False)
-            wall = time.monotonic() - begun
-        if ran.returncode:
-            raise BenchError(f"the reload failed: {(ran.stdout + ran.stderr)[-400:]}")
+            wall = self.ask("reload", "--wait", "--timeout", "30m")
         ordered = sorted(waits)
         return {
             "wall": wall,
@@ -167,13 +181,23 @@ class Edge:
             "pause": pause[0],
         }
 
-    def end(self) -> dict[str, float]:
-        """Drains all workers: how long that takes, and their CPU time for it as far as it was seen."""
+    def ask(self, *words: str) -> float:
+        """A command of edge's to the running one: the seconds until it has ended."""
+        begun = time.monotonic()
+        command = [sys.executable, "-m", "edge", *words, "--admin", str(self._admin)]
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=START_SECONDS, cwd=ROOT, check=False)
+        if ran.returncode:
+            raise BenchError(f"edge {' '.join(words)} failed: {(ran.stdout + ran.stderr)[-400:]}")
+        return time.monotonic() - begun
+
+    def end(self, seconds: float = 0) -> dict[str, float]:
+        """Drains all workers, within PATIENCE and so many seconds: how long that takes, and their CPU time for it as
+        far as it was seen."""
         used, last, begun = self.workers_cpu(), 0.0, time.monotonic()
         os.kill(self.master, signal.SIGTERM)
         while any(title(pid).startswith(WORKER) for pid in self.workers):
             last = max(last, self.workers_cpu())
-            if time.monotonic() - begun > PATIENCE:
+            if time.monotonic() - begun > PATIENCE + seconds:
                 raise BenchError("the workers do not end")
             time.sleep(0.005)
         return {"wall": time.monotonic() - begun, "worker": max(0.0, last - used)}
@@ -261,13 +285,13 @@ def load(machine: Machine, edge: Edge, options: list[str], *, path: str = "/") -
     return {**found, "server_us": used / found["done"] * 1e6}
 
 
-def generator(
-    machine: Machine, edge: Edge, options: list[str], *, path: str = "/", address: str = "127.0.0.1"
-) -> Process:
+def generator(machine: Machine, edge: Edge, options: list[str], *, path: str = "/", number: int = 0) -> Process:
+    """`bench load`, to the address of that number."""
     url = f"https://localhost:{edge.port}{path}"
-    command = [sys.executable, "-m", "bench", "load", url, "--address", address, "--json", *options]
+    words = [url, "--address", machine.address(number), "--json", "--timeout", "60", *options]
+    way = ["bench.scale.away", machine.away] if machine.away else ["bench", "load"]
     log = machine.directory / f"clients-{time.monotonic_ns()}.log"
-    return Process(command, cpu=machine.load_cpu, log=log, directory=ROOT)
+    return Process([sys.executable, "-m", *way, *words], cpu=machine.load_cpu, log=log, directory=ROOT)
 
 
 def patiently(condition: Callable[[], bool], seconds: float, what: str) -> None:

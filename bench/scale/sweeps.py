@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 from cryptography import x509
 
 from bench.processes import BenchError, allow_files, wait_until
@@ -25,9 +26,12 @@ Point = dict[str, float]
 PAGE = os.sysconf("SC_PAGE_SIZE")
 ASKED = 1000  # names or URLs that the clients of a point ask for, for each second of a reading
 SPARE = 2000  # descriptors that a process keeps for other things than connections
-CONNECTIONS_OF_A_CLIENT = 20_000  # to one address and port: the kernel has some 28,000 ports for them
+# To one address and port: when half of its 28,000 ports are taken the kernel looks for each in vain for long.
+CONNECTIONS_OF_A_CLIENT = 12_000
 SETTLE_SECONDS = 1.0  # at most
-BESIDE = 500  # requests per second beside idle connections
+BESIDE = 500.0
+HANDSHAKE_SECONDS = 0.05  # that one may take before it is no use to wait for all, on an emulated processor
+TELL_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Setting:
     certificates: site.Certificates
     backend: int  # its port
     seconds: float  # for what is measured over a time
+    beside: float = BESIDE  # requests a second beside idle connections
 
     @property
     def asked(self) -> int:
@@ -51,7 +56,7 @@ class Setting:
 def configuration(setting: Setting, certificates: str, routes: str, *, address: str = "127.0.0.1") -> str:
     return (
         f'[[listener]]\nbind = ["{address}:{serving.PORT}"]\n'
-        'timeouts = { keepalive = "1h" }\nlimits = { connections = 10000000 }\n'
+        'timeouts = { handshake = "1m", keepalive = "24h" }\nlimits = { connections = 10000000 }\n'
         f'{certificates}[[upstream]]\nname = "backend"\nservers = ["127.0.0.1:{setting.backend}"]\n{routes}'
     )
 
@@ -183,7 +188,7 @@ def connections(setting: Setting, count: int, options: list[str]) -> Point:
     files = allow_files(2 * count + 2 * SPARE)
     workers = math.ceil(count / max(files - SPARE, 1))
     text = configuration(setting, setting.certificates.tables(1), ANY, address="0.0.0.0")
-    with Edge(machine, "connections", text, workers=workers) as edge:
+    with Edge(machine, "connections", text, workers=workers, drain="30m") as edge:
         serving.load(machine, edge, ["--mode", "handshake", "--count", "200"])
         setting.settle()
         own, kernel, used = own_memory(edge), kernel_memory(), edge.workers_cpu()
@@ -191,19 +196,46 @@ def connections(setting: Setting, count: int, options: list[str]) -> Point:
             found: Point = {"workers": workers, "accept_us": (edge.workers_cpu() - used) / count * 1e6}
             setting.settle()
             found["connection_bytes"] = (own_memory(edge) - own) * 1024 / count
-            # Each has two ends in this kernel.
-            found["kernel_bytes"] = (kernel_memory() - kernel) / count / 2
+            found["kernel_bytes"] = (kernel_memory() - kernel) / count / machine.ends
             found["idle_worker_ms"] = edge.idle(setting.seconds)["worker"] * 1e3
-            asking = ["--mode", "requests", "-c", "16", "--rate", str(BESIDE), "--seconds", f"{setting.seconds:g}"]
+            rate = f"{setting.beside:g}"
+            asking = ["--mode", "requests", "-c", "16", "--rate", rate, "--seconds", f"{setting.seconds:g}"]
             beside = serving.load(machine, edge, asking)
             found["request_us"] = beside["server_us"]
             found["request_wait_median_us"] = beside["latency_us"]["p50"]
             found["request_wait_p99_us"] = beside["latency_us"]["p99"]
             last = serving.load(machine, edge, ["--mode", "handshake", "--count", str(setting.asked)])
             found["last_handshake_us"] = last["server_us"]
-            ended = edge.end()
-            found |= {"drain_wall_s": ended["wall"], "drain_worker_s": ended["worker"]}
+            alone = serving.load(machine, edge, ["--mode", "handshake", "-c", "1", "--count", "100"])
+            found["fresh_wait_median_us"] = alone["latency_us"]["p50"]
+            found["fresh_wait_p99_us"] = alone["latency_us"]["p99"]
+            found |= attempted(lambda: asked(edge, "list", "show", "connections", "--json", "--limit", str(2 * count)))
+            found |= attempted(lambda: asked(edge, "status", "status"))
+            found |= attempted(lambda: renamed("reload", edge.reload()))
+            found["after_connection_bytes"] = (own_memory(edge) - own) * 1024 / count
+            found |= attempted(lambda: drained(edge, count))
     return found
+
+
+def attempted(measure: Callable[[], Point]) -> Point:
+    """What fails does so alone: all those connections are not to be made again for it."""
+    try:
+        return measure()
+    except (BenchError, OSError) as e:
+        click.echo(f"  not measured: {e}", err=True)
+        return {}
+
+
+def asked(edge: Edge, name: str, *words: str) -> Point:
+    """A command to the running edge: how long it takes, and how long the worker's loop makes others wait meanwhile."""
+    with serving.metering(edge.port) as pause:
+        wall = edge.ask(*words)
+    return {f"{name}_wall_s": wall, f"{name}_pause_ms": pause[0] * 1e3}
+
+
+def drained(edge: Edge, count: int) -> Point:
+    ended = edge.end(count * HANDSHAKE_SECONDS)
+    return {"drain_wall_s": ended["wall"], "drain_worker_s": ended["worker"]}
 
 
 def own_memory(edge: Edge) -> int:
@@ -226,12 +258,28 @@ def held(machine: Machine, edge: Edge, count: int, most: int, options: list[str]
     with contextlib.ExitStack() as clients:
         for i, first in enumerate(range(0, count, most)):
             number = min(most, count - first)
-            wanted = ["--mode", "idle", "--count", str(number), "--seconds", "3600", "--max-errors", "1", *options]
-            client = clients.enter_context(serving.generator(machine, edge, wanted, address=f"127.0.0.{i + 1}"))
-            wait_until(lambda client=client: '"held"' in client.output() or not client.running(), serving.PATIENCE)
+            wanted = ["--mode", "idle", "--count", str(number), "--seconds", "86400", "--max-errors", "1", *options]
+            client = clients.enter_context(serving.generator(machine, edge, wanted, number=i))
+            holds = progress(lambda client=client: '"held"' in client.output() or not client.running(), machine, count)
+            wait_until(holds, serving.PATIENCE + number * HANDSHAKE_SECONDS)
             if '"held"' not in client.output():
                 raise BenchError(f"the connections were not made: {client.tail()}")
         yield
+
+
+def progress(done: Callable[[], bool], machine: Machine, count: int) -> Callable[[], bool]:
+    """The same, which tells how far it is where that takes long."""
+    last = time.monotonic()
+
+    def tells() -> bool:
+        nonlocal last
+        if time.monotonic() - last > TELL_SECONDS:
+            last = time.monotonic()
+            sockets = re.search(r"^TCP: inuse (\d+)", Path("/proc/net/sockstat").read_text(), re.M)
+            click.echo(f"  {int(sockets[1]) // machine.ends if sockets else 0:,} of {count:,} connections", err=True)
+        return done()
+
+    return tells
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -26,6 +27,7 @@ import sys
 import sysconfig
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
 from pathlib import Path
 
 from tests.e2e.machine import NEEDED, Booted
@@ -317,9 +319,22 @@ class Hosts:
         there = b"\0".join(file for file in listed if file and (ROOT / os.fsdecode(file)).exists())
         pack = ["tar", "--create", "--no-recursion", "--null", "--files-from=-"]
         packed = subprocess.run(pack, input=there, cwd=ROOT, capture_output=True, timeout=60, check=True).stdout
+        self._unpack(name, packed, place)
+
+    def send_build(self, name: str, place: str = "/root/edge") -> None:
+        """The server and its benchmarks as they are built here, into a directory of a host of this machine's release,
+        and what they need of PyPI beside them: `cd DIRECTORY && PYTHONPATH=packages python3 -m edge`."""
+        pack = ["tar", "--create", "--exclude=*.pyx", "--exclude=*.pxd", "--exclude=*.c", "--exclude=__pycache__"]
+        packages = sorted(file for file in _files_of("edge", "trustme") if "edge" not in file)
+        site = ["--transform=s,^[^/]*,packages/&,", "--directory", sysconfig.get_path("platlib"), *packages]
+        for what in (["--directory", ROOT, "edge", "cext", "bench"], site):
+            packed = subprocess.run([*pack, *what], capture_output=True, timeout=60, check=True).stdout
+            self._unpack(name, packed, place)
+
+    def _unpack(self, name: str, packed: bytes, place: str) -> None:
         unpack = f"mkdir -p {place} && tar --extract --no-same-owner --directory={place}"
         line = self.inside(["ssh", "-F", str(self.ssh_config), name, unpack])
-        subprocess.run(line, input=packed, timeout=120, check=True)
+        subprocess.run(line, input=packed, timeout=300, check=True)
 
     def environment(self) -> Mapping[str, str]:
         """For Ansible."""
@@ -341,3 +356,21 @@ class Hosts:
         options.setdefault("cwd", ROOT / "ansible")
         return self.command(*command, seconds=seconds, env=self.environment(), **options)
 
+
+
+def _files_of(*projects: str) -> set[str]:
+    """What these and all that they require have at the top of site-packages; of their extras, nothing."""
+    files: set[str] = set()
+    todo, done = list(projects), set(projects)
+    while todo:
+        name = todo.pop()
+        try:
+            own = metadata.files(name) or ()
+        except metadata.PackageNotFoundError:  # not for this Python, or this system
+            continue
+        files |= {file.parts[0] for file in own if file.parts[0] not in ("..", "__pycache__")}
+        required = [line for line in metadata.requires(name) or () if "extra ==" not in line]
+        more = {re.match(r"[\w.-]+", line)[0].lower() for line in required} - done
+        todo += more
+        done |= more
+    return files

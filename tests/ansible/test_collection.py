@@ -19,6 +19,7 @@ PROGRAMS = Path(sys.executable).parent
 
 def run(tmp_path, *command):
     environment = {**os.environ, "ANSIBLE_HOME": str(tmp_path), "ANSIBLE_LOCALHOST_WARNING": "no", "NO_COLOR": "1"}
+    environment["ANSIBLE_PIPELINING"] = "true"
     environment["PATH"] = f"{PROGRAMS}:{environment['PATH']}"
     environment.pop("ANSIBLE_CONFIG", None)
     return subprocess.run(

@@ -124,6 +124,26 @@ def test_what_is_secret_is_never_told():
                 assert task.get("diff") is False, task["name"]
 
 
+def tasks_in(tasks):
+    for task in tasks:
+        yield task
+        for inner in ("block", "rescue", "always"):
+            yield from tasks_in(task.get(inner, []))
+
+
+def test_nobody_becomes_root_on_the_controller():
+    """`become: false` would not say so: an inventory's ansible_become, which is meant for its hosts, goes before it."""
+    delegated = [
+        task
+        for file in (COLLECTION / "roles").glob("*/tasks/*.yml")
+        for task in tasks_in(yaml.safe_load(file.read_text()))
+        if task.get("delegate_to") == "localhost"
+    ]
+    assert len(delegated) > 5
+    for task in delegated:
+        assert task["vars"]["ansible_become"] is False, task["name"]
+
+
 @pytest.mark.parametrize("encrypted", [True, False])
 def test_a_ticket_key_is_made_and_written_encrypted(tmp_path, encrypted):
     """The task that makes it, run as it stands."""

@@ -3,12 +3,12 @@
 import copy
 import re
 import time
-from itertools import product
+from itertools import pairwise, product
 
 import pytest
 
 from tests.e2e.processes import run, wait_until
-from tests.hosts.fleet import NAME, SERVING, WHEELHOUSE, delivered, h2load, h2load_requests, wrk, wrk_requests
+from tests.hosts.fleet import NAME, SERVING, WHEELHOUSE, delivered, h2load, h2load_requests, pair, wrk, wrk_requests
 from tests.hosts.versions import other_version
 
 pytestmark = pytest.mark.machines
@@ -92,6 +92,7 @@ def test_the_bench_playbook_loads_all_hosts(fleet, deployed, tmp_path):
     fleet.hosts.group(edge_bench=["build12"])
     results = tmp_path / "results.md"
     options = {"bench_url": f"https://{NAME}/1k", "bench_seconds": 1, "bench_results": str(results)}
+    options["edge_address"] = "{{ host_address }}"  # by name they are reached through ssh alone
     played = fleet.play("bench", **options).fine()
     rows = [[word.strip() for word in line.split("|")[1:-1]] for line in results.read_text().splitlines()[2:]]
     assert {(row[0], row[1]) for row in rows} == set(product(SERVING, ("handshake", "resume", "h1", "h2")))
@@ -104,6 +105,7 @@ def test_the_bench_playbook_loads_all_hosts(fleet, deployed, tmp_path):
 
 def test_a_reload_takes_a_changed_configuration_over(fleet, deployed, config):
     config["route"].append({"match": {"path": "/who"}, "upstream": "echo"})  # which asks for an upgrade: 426
+    config["server"]["admin"] = "unix:/run/edge/other.sock"  # by which it is not reached before
     before = {host: (fleet.main_pid(host), workers(fleet, host)) for host in SERVING}
     checked = fleet.play("reload", "--check", "--diff", edge_config=config).fine()
     assert re.search(r'(?m)^\+.*"/who"', checked.output), checked.output[-4000:]
@@ -145,6 +147,105 @@ def test_a_reload_refuses_a_bad_configuration(fleet, deployed, config, fault):
     fleet.progress.note(f"reload with {fault}", f"refused, the old one serves; {what}", played.seconds)
 
 
+# Restarts, and what is dropped from the inventory.
+
+
+def times_away(fleet) -> list[tuple[int, int]]:
+    """When each host's service ended last and when it served again, us; the machines have one clock."""
+    properties = ["ActiveExitTimestampMonotonic", "ActiveEnterTimestampMonotonic"]
+    ask = "systemctl show " + " ".join(f"--property={name}" for name in properties) + " edge"
+    told = [fleet.hosts.ssh(host, ask).stdout for host in SERVING]
+    return [tuple(int(re.search(rf"{name}=(\d+)", text)[1]) for name in properties) for text in told]
+
+
+# A unit by which the process can be known.
+MARKED = {"edge_service_overrides": {"Service": {"OOMScoreAdjust": 7}}, "edge_upgrade_watch": 2}
+
+
+def marked(fleet, host: str) -> bool:
+    return fleet.hosts.ssh(host, f"cat /proc/{fleet.main_pid(host)}/oom_score_adj").stdout == "7\n"
+
+
+def test_a_restart_that_fails_is_taken_back_at_the_first_host(fleet, deployed):
+    """A unit with which nothing starts. The others were not touched, and serve throughout."""
+    unit = "cat /etc/systemd/system/edge.service.d/50-ansible.conf"
+    before = {host: (workers(fleet, host), fleet.hosts.ssh(host, unit).stdout) for host in SERVING}
+    first, *others = SERVING
+    with fleet.crowd(*others) as crowd:
+        played = fleet.play("deploy", edge_service_overrides={"Service": {"ExecStartPre": "/bin/false"}})
+        crowd.wait(300)
+    assert played.code != 0
+    assert [host for host in SERVING if played.failed.get(host)] == [first]
+    assert [host for host in SERVING if played.changed.get(host)] == [first]
+    assert "The files of before are in place again, and edge serves with them: Restart edge" in played.output
+    after = {host: (workers(fleet, host), fleet.hosts.ssh(host, unit).stdout) for host in SERVING}
+    assert {host: after[host] for host in others} == {host: before[host] for host in others}
+    assert after[first][1] == before[first][1]
+    assert fleet.serves(first)
+    assert fleet.play("deploy").fine().total_changed() == 0
+    what = f"taken back at the first host; {crowd.expect_no_failure()}"
+    fleet.progress.note("a unit that does not start", what, played.seconds)
+
+
+def test_a_restart_after_which_a_host_is_not_healthy_is_taken_back(fleet, deployed):
+    """It starts, and what is asked of it is not answered: the process has the unit of before again."""
+    asked = [{**fleet.variables["edge_health_requests"][0], "url": f"https://{NAME}/nothing"}]
+    played = fleet.play("deploy", edge_health_requests=asked, edge_health_seconds=3, **MARKED)
+    assert played.code != 0
+    assert [host for host in SERVING if played.failed.get(host)] == ["a"]
+    assert not marked(fleet, "a")
+    assert fleet.serves("a")
+
+
+@pytest.fixture
+def more(fleet, config, tmp_path):
+    """What the fleet has otherwise, and more: a unit, a certificate, a secret, a file and policies."""
+    other = fleet.authority.issue("dropped", "p256", "dropped.test")
+    config["certificate"].append(pair("dropped.test"))
+    (tmp_path / "policies/package").mkdir(parents=True)
+    (tmp_path / "policies/package/__init__.py").write_text("")
+    return {
+        "edge_config": config,
+        "edge_certificates": [*fleet.variables["edge_certificates"], delivered("dropped.test", other)],
+        "edge_secrets": [{"name": "dropped.secret", "content": "not to be told"}],
+        "edge_files": [*fleet.variables["edge_files"], {"path": "dropped/file.txt", "content": "x"}],
+        "edge_policies": [str(tmp_path / "policies/package")],
+        **MARKED,
+    }
+
+
+DROPPED = "certificates/dropped.test certificates/.pairs/dropped.test secrets/dropped.secret dropped package"
+LIST = f"cd /etc/edge && ls -d {DROPPED} secrets/by-hand 2>/dev/null"
+
+
+def test_hosts_are_restarted_in_turn_and_what_is_dropped_goes(fleet, deployed, more):
+    begin = time.monotonic()
+    fleet.play("deploy", **more).fine()
+    for host in SERVING:
+        assert marked(fleet, host)
+        assert set(fleet.hosts.ssh(host, LIST).stdout.split()) == set(DROPPED.split())
+        assert fleet.hosts.ssh(host, "touch /etc/edge/secrets/by-hand").returncode == 0
+    away = sorted(times_away(fleet))
+    assert all(back < next_away for (_, back), (next_away, _) in pairwise(away)), away
+    # Dropped, but still needed: all is as it was.
+    refused = fleet.play("deploy", **more | {"edge_certificates": fleet.variables["edge_certificates"]})
+    assert refused.code != 0
+    assert re.search(r"See that edge could start without it: .*dropped\.test", refused.output), refused.output[-3000:]
+    assert "certificates/dropped.test" in fleet.hosts.ssh("a", LIST).stdout.split()
+    checked = fleet.play("deploy", "--check", "--diff").fine()
+    assert '/etc/edge/secrets/dropped.secret"' in checked.output
+    assert fleet.hosts.ssh("a", LIST).stdout.count("dropped.secret") == 1
+    played = fleet.play("deploy").fine()
+    assert "not to be told" not in checked.output + played.output + refused.output
+    for host in SERVING:
+        assert not marked(fleet, host)
+        assert fleet.hosts.ssh(host, LIST).stdout.split() == ["secrets/by-hand"]
+        assert fleet.hosts.ssh(host, "rm /etc/edge/secrets/by-hand && ls -d /etc/edge.before").returncode != 0
+    assert fleet.play("deploy").fine().total_changed() == 0
+    what = "another unit, one host after the other; what is no longer listed is gone"
+    fleet.progress.note("restart", what, time.monotonic() - begin)
+
+
 # Upgrade.
 
 
@@ -162,8 +263,9 @@ def upgraded(fleet, deployed, tmp_path):
 def test_a_rolling_upgrade_loses_no_request(fleet, deployed, upgraded):
     before = {host: fleet.main_pid(host) for host in SERVING}
     with fleet.crowd() as crowd:
-        played = fleet.play("upgrade", edge_wheelhouse=str(upgraded)).fine()
+        played = fleet.play("upgrade", edge_wheelhouse=str(upgraded), **MARKED | {"edge_upgrade_watch": 15}).fine()
         crowd.wait(500)
+    assert "not the one of this version: a, b, c." in " ".join(played.output.split())
     assert running_versions(fleet) == {"0.1.1"}
     for host in SERVING:
         assert fleet.main_pid(host) != before[host]

@@ -116,3 +116,38 @@ def test_an_upgrade_that_fails_leaves_those_after_it_alone(played):
     code, said = played([stage, upgrade, say], "--limit", "a,b,d")
     assert code == 0, said
     assert "not the one of this version: a, b." in " ".join(said.split())
+
+
+def test_who_has_to_be_restarted(tmp_path):
+    """Whose unit is another; or as it is to be, where a run was cut off before what runs was started by it."""
+    (decide,) = [
+        task
+        for task in yaml.safe_load((COLLECTION / "roles/edge/tasks/unit_before.yml").read_text())
+        if "ansible.builtin.set_fact" in task
+    ]
+    cases = {  # the unit, what overrides it, and both as a run that was cut off found them
+        "as it is to be": (["u", "o", "", ""], False),
+        "another unit": (["x", "o", "", ""], True),
+        "overridden otherwise": (["u", "x", "", ""], True),
+        "never overridden": (["u", "", "", ""], True),
+        "cut off": (["u", "o", "u", "x"], True),
+        "cut off elsewhere": (["u", "o", "u", "o"], False),
+    }
+    tasks = []
+    for number, (name, (found, _)) in enumerate(cases.items()):
+        stats = [{"stat": {"exists": True, "checksum": digest} if digest else {"exists": False}} for digest in found]
+        for running in (True, False):
+            variables = {**decide["vars"], "edge__units": {"results": stats}, "edge__running": running}
+            tasks.append({**decide, "vars": variables})
+            say = f"{number} {running} {{{{ edge__to_restart }}}}."
+            tasks.append({"name": name, "ansible.builtin.debug": {"msg": say}})
+    play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": tasks}
+    play["vars"] = {"edge__unit_digests": ["u", "o"]}
+    (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
+    done = run(tmp_path, "ansible-playbook", tmp_path / "play.yml")
+    assert done.returncode == 0, done.stdout
+    said = re.findall(r"(\d) (True|False) (True|False)\.", done.stdout)
+    assert len(said) == 2 * len(cases)
+    for (name, (_, restarted)), when_running, when_not in zip(cases.items(), said[::2], said[1::2], strict=True):
+        assert when_running[2] == str(restarted), name
+        assert when_not[2] == "False", name

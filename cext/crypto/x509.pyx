@@ -35,7 +35,10 @@ cpdef PublicKey public_key(bytes certificate_der):
 cpdef bint certifies_plainly(bytes certificate_der, PrivateKey key):
     cdef Reader whole, spki, extensions
     cdef uint8_t own[PLAIN_SPKI_MAX]
-    cdef size_t n = key.plain_spki(own)
+    cdef size_t n
+    if key is None:
+        raise TypeError("a PrivateKey is needed")
+    n = key.plain_spki(own)
     reader_init(&whole, certificate_der, len(certificate_der))
     if not n or not find_in_certificate(whole, &spki, &extensions):
         return False

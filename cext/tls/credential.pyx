@@ -2,7 +2,6 @@
 
 import re
 
-cimport cython
 from libc.string cimport memcmp
 
 from cext.base.wire cimport left, read_vec16, reader_init
@@ -26,7 +25,6 @@ CURVES = {"ecdsa-p256": 0x0017, "ecdsa-p384": 0x0018, "ecdsa-p521": 0x0019}
 LABEL = re.compile("[a-z0-9_-]+")
 
 
-@cython.no_gc                           # there may be many, and none refers back
 cdef class Credential:
     """A certificate chain and its key.
 

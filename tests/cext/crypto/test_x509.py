@@ -84,6 +84,9 @@ def test_nothing_is_plain_of_what_is_cut_or_too_long():
         assert not x509.certifies_plainly(der[:n], private)
     for broken in (der + b"\0", b"\x30\x00", bytes(100), b"\xff" * 100):
         assert not x509.certifies_plainly(broken, private)
+    for nothing in ((None, private), (der, None)):
+        with pytest.raises(TypeError):
+            x509.certifies_plainly(*nothing)
 
 
 PLAIN_KEY = KINDS["ecdsa-p256"]()

@@ -1,5 +1,8 @@
 """Configuration: what is refused when it is made, and which credential a ClientHello gets."""
 
+import gc
+import weakref
+
 import pytest
 from cext.crypto.sign import PrivateKey
 from cext.tls.config import ClientConfig, ServerConfig
@@ -39,6 +42,19 @@ def test_credential_is_a_certificate_message():
 def test_credential_without_a_leaf(chain):
     with pytest.raises(ValueError):
         Credential(chain, credential().key)
+
+
+def test_a_signer_that_refers_to_its_credential_is_collected():
+    class Signer:
+        def sign(self, message, scheme):
+            raise AssertionError
+
+    signer = Signer()
+    signer.credential = Credential(credential().chain, signer)
+    gone = weakref.ref(signer)
+    del signer
+    gc.collect()
+    assert gone() is None
 
 
 def test_credential_of_another_key():

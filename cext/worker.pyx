@@ -23,7 +23,29 @@ from cext.proxy.handoff_door import HandoffDoor
 
 cdef enum:
     DRAIN_CHECK_MS = 50
+    DRAIN_AT_ONCE = 256     # some 10 ms of work, for connections of HTTP/2
+    DRAIN_EVERY_MS = 1      # the next tick of the timers
     PRESSURE_CHECK_MS = 1000
+
+
+cdef class Draining:
+    """Clients that are to leave, a part of them in each tick of the timers: whoever is served meanwhile does not wait for
+    all, nor when what was drained together ends together."""
+
+    cdef list clients
+    cdef object timer
+
+    def __init__(self, Loop loop, list clients):
+        self.clients = clients
+        self.timer = loop.every(DRAIN_EVERY_MS, self.go_on)
+        self.go_on()
+
+    def go_on(self):
+        for client in self.clients[-DRAIN_AT_ONCE:]:
+            (<Downstream> client).drain()
+        del self.clients[-DRAIN_AT_ONCE:]
+        if not self.clients:
+            self.timer.cancel()
 
 
 cdef class DataPlane:
@@ -82,9 +104,8 @@ cdef class DataPlane:
         frontend.close()
         self.frontends.remove(frontend)
         frontend.settings.retire()
-        for client in self.watched(Downstream):
-            if (<Downstream> client).settings is frontend.settings:
-                (<Downstream> client).drain()
+        clients = self.watched(Downstream)
+        Draining(self.loop, [client for client in clients if (<Downstream> client).settings is frontend.settings])
 
     def log_to(self, sink, **form):
         """From now on requests are logged there (None: not at all), in this form: see AccessLog."""
@@ -130,8 +151,7 @@ cdef class DataPlane:
             frontend.accept_queued()
         self.stop_accepting()
         self.drain_until = self.loop.now + deadline_ms
-        for client in self.watched(Downstream):
-            (<Downstream> client).drain()
+        Draining(self.loop, self.watched(Downstream))
         self.drain_check = self.loop.every(DRAIN_CHECK_MS, self.check_drained)
 
     def check_drained(self):

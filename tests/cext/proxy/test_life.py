@@ -5,6 +5,7 @@ import gc
 import os
 import random
 import resource
+import select
 import socket
 import ssl
 import threading
@@ -185,6 +186,21 @@ def test_drain():
         assert edge.ended.wait(2)
         for client in (under_way, idle, begun):
             client.close()
+
+
+def test_many_are_drained_in_parts():
+    """A turn of the loop tells 256 of them: whoever is served meanwhile does not wait for all."""
+    with serving(echo) as edge, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(H2Client(edge)) for _ in range(300)]
+        poll = select.poll()
+        for client in clients:
+            client.ask()
+            poll.register(client.sock, select.POLLIN)
+        assert poll.poll(0) == []
+        told = edge.call(lambda: (edge.plane.drain(8000), len(poll.poll(0)))[1])
+        assert told == 256
+        until(lambda: len(poll.poll(0)) == len(clients))
+        assert edge.ended.wait(8)
 
 
 def test_drain_has_a_deadline():

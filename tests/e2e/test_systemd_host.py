@@ -192,3 +192,51 @@ def test_a_master_that_hangs_is_started_again_by_the_watchdog(machine):
     wait_until(lambda: main_pid(machine) not in (0, before), 60, "another master")
     wait_until(lambda: serves(machine), 30, "service")
     assert "Watchdog timeout" in machine.journal("edge")
+
+
+CERTIFICATES = 14
+SLOW = """\
+import time
+from edge.certificates import certs
+
+load = certs.load_entry
+
+def load_slowly(settings, index):
+    time.sleep(0.5)
+    return load(settings, index)
+
+certs.load_entry = load_slowly
+from edge.__main__ import main
+main()
+"""
+SLOW_UNIT = """\
+[Service]
+ExecStart=
+ExecStart=/opt/edge/current/bin/python /etc/edge/slow.py run --config /etc/edge/slow.toml
+TimeoutStartSec=3s
+WatchdogSec=30s
+"""
+
+
+def test_a_start_that_goes_on_is_not_ended_for_being_late(machine):
+    """Twice as long as TimeoutStartSec, with certificates that are slow to read; how far it is can be seen."""
+    head, table, rest = re.split(r"(\[\[certificate\]\].*?\n\n)", CONFIGURATION, flags=re.DOTALL)
+    machine.write("/etc/edge/slow.toml", head + CERTIFICATES * table + rest)
+    machine.write("/etc/edge/slow.py", SLOW)
+    unit = machine.write("/run/systemd/system/edge.service.d/slow.conf", SLOW_UNIT)
+    machine.run("systemctl", "daemon-reload", check=True)
+    try:
+        machine.run("systemctl", "stop", "edge", check=True)
+        begun = time.monotonic()
+        machine.run("systemctl", "start", "--no-block", "edge", check=True)
+        seen = rf"starts: reads certificates, \d+ of {CERTIFICATES}"
+        wait_until(lambda: re.fullmatch(seen, machine.property("edge", "StatusText")), 30, "how far it is")
+        wait_until(lambda: machine.property("edge", "ActiveState") != "activating", 60, "an end of the start")
+        assert machine.property("edge", "ActiveState") == "active", machine.journal("edge")
+        assert time.monotonic() - begun > CERTIFICATES * 0.5
+        assert machine.property("edge", "NRestarts") == "0"
+        assert serves(machine)
+    finally:
+        unit.unlink()
+        machine.run("systemctl", "daemon-reload", check=True)
+        machine.run("systemctl", "restart", "edge", check=True)

@@ -2,7 +2,9 @@
 
 import importlib.util
 import os
+import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -87,3 +89,29 @@ def test_without_a_password_nothing_is_written(vaulted, monkeypatch, context):
     monkeypatch.setattr(VaultSecretsContext, "_current", context)
     with pytest.raises(AnsibleFilterError, match="no password of a vault"):
         vaulted("a key\n")
+
+
+def test_the_admin_socket_is_found_wherever_it_is(tmp_path):
+    place, before = tmp_path / "edge.toml", tmp_path / "before.toml"
+    script = (COLLECTION / "roles/edge/files/admin.py").read_text()
+    for file, here in ("/etc/edge.before/etc/edge.toml", before), ("/etc/edge/edge.toml", place):
+        assert file in script
+        script = script.replace(file, str(here))
+
+    def said():
+        done = subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.PIPE, text=True, timeout=60)
+        return done.stdout.strip()
+
+    assert said() == ""
+    with socket.socket(socket.AF_UNIX) as one, socket.socket(socket.AF_UNIX) as other:
+        one.bind(str(tmp_path / "one"))
+        other.bind(str(tmp_path / "other"))
+        place.write_text(f'[server]\nadmin = "unix:{tmp_path}/one"\n')
+        before.write_text(f'[server.admin]\npath = "unix:{tmp_path}/other"\nmode = "0660"\n')
+        assert said() == str(tmp_path / "one")
+        place.write_text(f'[server]\nadmin = "unix:{tmp_path}/nobody"\n')
+        assert said() == str(tmp_path / "other")
+        place.write_text("[server\n")
+        assert said() == str(tmp_path / "other")
+        before.write_text("[server]\nworkers = 2\n")
+        assert said() == ""

@@ -24,6 +24,7 @@ from cext.proxy.handoff_door import HandoffDoor
 cdef enum:
     DRAIN_CHECK_MS = 50
     DRAIN_AT_ONCE = 256     # some 10 ms of work, for connections of HTTP/2
+    DRAIN_PARTS = 128       # at most, so that it takes 2 s with however many
     DRAIN_EVERY_MS = 1      # the next tick of the timers
     PRESSURE_CHECK_MS = 1000
 
@@ -33,17 +34,19 @@ cdef class Draining:
     all, nor when what was drained together ends together."""
 
     cdef list clients
+    cdef Py_ssize_t at_once
     cdef object timer
 
     def __init__(self, Loop loop, list clients):
         self.clients = clients
+        self.at_once = max(<Py_ssize_t> DRAIN_AT_ONCE, len(clients) // DRAIN_PARTS + 1)
         self.timer = loop.every(DRAIN_EVERY_MS, self.go_on)
         self.go_on()
 
     def go_on(self):
-        for client in self.clients[-DRAIN_AT_ONCE:]:
+        for client in self.clients[-self.at_once:]:
             (<Downstream> client).drain()
-        del self.clients[-DRAIN_AT_ONCE:]
+        del self.clients[-self.at_once:]
         if not self.clients:
             self.timer.cancel()
 

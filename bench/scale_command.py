@@ -266,4 +266,6 @@ def chart(name: str, found: dict[str, Any]) -> str:
 
 
 def points(found: dict[str, Any], curve: str, key: str, factor: float) -> list[tuple[float, float]]:
-    return [(point["n"], point[key] * factor) for point in found["curves"].get(curve, []) if key in point]
+    """Of one worker: those of several are kept as figures alone."""
+    of_one = [point for point in found["curves"].get(curve, []) if point.get("workers", 1) == 1 and key in point]
+    return sorted((point["n"], point[key] * factor) for point in of_one)

@@ -13,13 +13,14 @@ import sys
 
 import pytest
 
-from tests.e2e.processes import ROOT
+from tests.e2e.processes import ROOT, wait_until
 from tests.hosts import network, virtual
 
 pytestmark = pytest.mark.machines
 
 SIZES = os.environ.get("EDGE_HOSTS_IDLE") or ("1000,10000,100000" if virtual.accelerated() else "300,3000")
 RESULT = ROOT / ".cache/hosts/idle.json"
+PAUSE_MS = {True: 250, False: 2500}
 NEEDED = "nginx-light libnghttp2-14"
 BENCH = (
     "cd /root/edge && ulimit -n 1048576 && PYTHONPATH=packages python3 -u -m bench scale connections"
@@ -43,7 +44,7 @@ def points(virtual_host, progress):
         assert done.returncode == 0, done.stdout
     aside = f"{network.ASIDE}.{hosts.hosts['v'].number}"
     addresses = [f"{aside}.{number}" for number in range(2, 2 + CLIENTS)]
-    card = hosts.ssh("v", f"ip -oneline address show to {addresses[0]}").stdout.split()[1]
+    card = wait_until(lambda: card_of(hosts, addresses[0]), 60, "the card's address")
     hosts.ssh("v", "; ".join(f"ip address add {address}/24 dev {card}" for address in addresses[1:]))
     command = BENCH.format(
         clients=f"{aside}.1:{PORT}", addresses=",".join(addresses), sizes=SIZES, **SETTINGS[virtual.accelerated()]
@@ -61,6 +62,11 @@ def points(virtual_host, progress):
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     RESULT.write_text(json.dumps(found, indent=1) + "\n")
     return {curve: {point["n"]: point for point in points} for curve, points in found["curves"].items()}
+
+
+def card_of(hosts, address):
+    """The name of the network card that has it; "" when none has yet."""
+    return "".join(hosts.ssh("v", f"ip -oneline address show to {address}").stdout.split()[1:2])
 
 
 @contextlib.contextmanager
@@ -85,7 +91,7 @@ def test_one_worker_holds_them(points, progress, curve, most):
     progress.note(f"{many['n']:,} idle, {curve[-2:]}", f"one worker: {said}", 0)
     assert many["connection_bytes"] < most
     # One that comes new does not pay for those that are there; others are at work on this machine, too.
-    assert many["last_handshake_us"] < 3 * few["last_handshake_us"]
-    assert many["list_pause_ms"] < 10 * max(few["list_pause_ms"], 20)
+    assert many["last_handshake_us"] < 5 * few["last_handshake_us"]
+    assert max(many["list_pause_ms"], many["reload_pause_ms"]) < PAUSE_MS[virtual.accelerated()]
     assert "drain_wall_s" in many
     assert "reload_wall_s" in many

@@ -29,11 +29,11 @@ TOLD = {
 VM = "vm_"  # before the name of a curve that was measured in a virtual machine
 
 
-def both(key: str, factor: float = 1) -> dict[str, tuple[str, str, float]]:
-    """A figure of both protocols, here and in a virtual machine."""
+def both(key: str, factor: float = 1, *, vm: tuple[str, ...] = ("HTTP/1.1",)) -> dict[str, tuple[str, str, float]]:
+    """A figure of both protocols, and of some in a virtual machine."""
     kinds = {"HTTP/1.1": "h1", "HTTP/2": "h2"}
     own = {name: (f"connections_{kind}", key, factor) for name, kind in kinds.items()}
-    return own | {f"{name}, VM": (f"{VM}connections_{kind}", key, factor) for name, kind in kinds.items()}
+    return own | {f"{name}, VM": (f"{VM}connections_{kinds[name]}", key, factor) for name in vm}
 
 
 # (title, unit, {name of a curve: (sweep, key, by which it is multiplied)}), of each chart
@@ -98,8 +98,8 @@ CHARTS: dict[str, tuple[str, tuple[tuple[str, str, dict[str, tuple[str, str, flo
     "connections": (
         "With more idle connections",
         (
-            ("Memory of a connection, worker", "bytes", both("connection_bytes")),
-            ("Memory of a connection, kernel", "bytes", both("kernel_bytes")),
+            ("Memory of a connection, worker", "bytes", both("connection_bytes", vm=("HTTP/1.1", "HTTP/2"))),
+            ("Memory of a connection, kernel", "bytes", both("kernel_bytes", vm=("HTTP/1.1", "HTTP/2"))),
             ("The worker's CPU while nothing is asked", "ms in a second", both("idle_worker_ms")),
             ("A busy connection beside them", "CPU µs", {
                 "request": ("connections_h1", "request_us", 1),
@@ -258,6 +258,8 @@ def chart(name: str, found: dict[str, Any]) -> str:
     title, panels = CHARTS[name]
     facts = found["machine"]
     subtitle = f"{facts['cpu']}, Linux {facts['kernel']}, OpenSSL {facts['openssl']}; one worker; {found['when'][:10]}"
+    if name == "connections" and "vm" in found:
+        subtitle += f"; VM: {found['vm']['machine']['cpu']}"
     drawn = []
     for heading, unit, of in panels:
         curves = [Curve(label, points(found, *source)) for label, source in of.items()]

@@ -107,7 +107,7 @@ CHARTS: dict[str, tuple[str, tuple[tuple[str, str, dict[str, tuple[str, str, flo
                 "request, VM": ("vm_connections_h1", "request_us", 1),
                 "handshake, VM": ("vm_connections_h1", "last_handshake_us", 1),
             }),
-            ("Handshake of each, with a request", "CPU µs", both("accept_us")),
+            ("Handshake of each, with a request", "CPU µs", both("accept_us", vm=())),
             ("Drain of all", "CPU ms", both("drain_worker_s", 1000)),
         ),
     ),

@@ -73,6 +73,10 @@ class RedisServer:
                 **({} if sentinel else {"tls-cluster": "yes"}),
             }
         self._config |= config or {}
+        self.bus_port = 0
+        if self._config.get("cluster-enabled") == "yes":
+            self.bus_port = free_port()  # or 10,000 more than its own, which may be taken
+            self._config["cluster-port"] = str(self.bus_port)
         self.process: Process | None = None
 
     @property
@@ -153,14 +157,13 @@ def cluster(
 ) -> list[RedisServer]:
     """Nodes that run, each with its share of the slots."""
     lines = {"cluster-enabled": "yes", "cluster-node-timeout": "1000", **(config or {})}
-    ports = [{"cluster-port": str(free_port())} for _ in range(number)]  # or 10,000 more, which may be taken
-    nodes = [RedisServer(directory, config=lines | port, **options).start() for port in ports]
+    nodes = [RedisServer(directory, config=lines, **options).start() for _ in range(number)]
     for i, node in enumerate(nodes):
         begin, end = 16384 * i // number, 16384 * (i + 1) // number - 1
         node.call("CLUSTER", "ADDSLOTSRANGE", begin, end)
         node.call("CLUSTER", "SET-CONFIG-EPOCH", i + 1)
         if i:
-            nodes[0].call("CLUSTER", "MEET", node.address, node.port, ports[i]["cluster-port"])
+            nodes[0].call("CLUSTER", "MEET", node.address, node.port, node.bus_port)
 
     def joined(node: RedisServer) -> bool:
         info = node.call("CLUSTER", "INFO")

@@ -357,7 +357,8 @@ class Line:
         """Whether a mark is of that life, and of a moment that has been: one that has not would end early data until it
         comes."""
         since = mark.removeprefix(life)
-        return mark.startswith(life) and since.isdigit() and int(since[:MOMENT_DIGITS]) <= self._at + CLOCKS_MS
+        known = mark.startswith(life) and since.isdigit() and len(since) < MOMENT_DIGITS
+        return known and int(since) <= self._at + CLOCKS_MS
 
     async def _leave_mark(self, life: bytes) -> bytes:
         """From now on; or since another host has found the same."""
@@ -435,7 +436,11 @@ class Line:
                     if not self._sent:
                         raise UnfitError("it says what it was not asked for")
                 batch = self._sent.popleft()
-                batch.take(batch, replies)
+                try:
+                    batch.take(batch, replies)
+                except Exception:
+                    _answer(batch.calls, DOWN)  # those that have not been answered
+                    raise
         except (*FAILED, UnfitError) as e:
             if connection is self._connection:
                 self.drop(_said(e))
@@ -450,6 +455,8 @@ class Line:
         mark, acknowledged = replies[-1], replies[-3] if self._replicas else 0
         fault = next((reply for reply in replies if isinstance(reply, Exception)), None)
         fault = fault or self._clock_fault(batch, replies)
+        if fault is None and not isinstance(acknowledged, int):
+            fault = UnfitError("it does not say how many replicas have what was taken")
         sure = fault is None and mark == self._mark and acknowledged >= self._replicas
         for call, reply in zip(batch.calls, replies, strict=False):
             if reply is None:
@@ -505,7 +512,10 @@ def _moment(told: Any) -> int:
         seconds, microseconds = map(int, told)
     except (TypeError, ValueError):
         raise UnfitError("it does not know what time it is") from None
-    return seconds * 1000 + microseconds // 1000
+    moment = seconds * 1000 + microseconds // 1000
+    if not 0 <= moment < 10 ** (MOMENT_DIGITS - 1):
+        raise UnfitError("it is at a time that no clock tells")
+    return moment
 
 
 def _facts(info: bytes) -> dict[str, str]:

@@ -128,6 +128,81 @@ def test_the_register(make, monkeypatch, what):
     run(go)
 
 
+class Turncoat(Liar):
+    """Answers as Redis does, but for one command, once an entry has been written: that one gets `said`."""
+
+    def __init__(self, command, said):
+        self._command, self._said = command, said
+        self._turned = False
+        self._mark = b""
+
+    async def _serve(self, reader, writer):
+        try:
+            while head := await reader.readline():
+                command = []
+                for _ in range(int(head[1:])):
+                    length = int((await reader.readline())[1:])
+                    command.append((await reader.readexactly(length + 2))[:-2])
+                self._turned = self._turned or b"PX" in command
+                lies = self._turned and command[0] == self._command
+                writer.write(self._said if lies else self._answer(*command))
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    def _answer(self, name, *arguments):
+        if name == b"INFO":
+            facts = b"run_id:1\r\nmaster_replid:2\r\nrole:master\r\nmaxmemory:0\r\nconnected_slaves:1\r\n"
+            return b"$%d\r\n%s\r\n" % (len(facts), facts)
+        if name == b"TIME":
+            return b"*2\r\n$%d\r\n%d\r\n$6\r\n%06d\r\n" % (10, *divmod(time.time_ns() // 1000, 1_000_000))
+        if name == b"WAIT":
+            return b":1\r\n"
+        if name == b"GET":
+            return b"$%d\r\n%s\r\n" % (len(self._mark), self._mark) if self._mark else b"$-1\r\n"
+        if name == b"SET" and b"PX" not in arguments:
+            self._mark = arguments[1]
+        return b"+OK\r\n"
+
+
+LIES = {
+    "a time of another kind": (b"TIME", b":1\r\n"),
+    "no time": (b"TIME", b"$-1\r\n"),
+    "a time in three parts": (b"TIME", b"*3\r\n:1\r\n:2\r\n:3\r\n"),
+    "a time in no parts": (b"TIME", b"*2\r\n*0\r\n*0\r\n"),
+    "a time that no clock has": (b"TIME", b"*2\r\n$4000\r\n" + b"9" * 4000 + b"\r\n$1\r\n0\r\n"),
+    "a time long ago": (b"TIME", b"*2\r\n$4000\r\n-" + b"9" * 3999 + b"\r\n$1\r\n0\r\n"),
+    "micros that no clock has": (b"TIME", b"*2\r\n$1\r\n0\r\n$4000\r\n" + b"9" * 4000 + b"\r\n"),
+    "no number of replicas": (b"WAIT", b"$1\r\n1\r\n"),
+    "nothing of replicas": (b"WAIT", b"$-1\r\n"),
+    "a list of replicas": (b"WAIT", b"*1\r\n:1\r\n"),
+    "a number for a mark": (b"GET", b":1\r\n"),
+    "a list for a mark": (b"GET", b"*1\r\n:1\r\n"),
+    "a fault": (b"GET", b"-ERR no\r\n"),
+    "a list for an entry": (b"SET", b"*1\r\n+OK\r\n"),
+    "a number for an entry": (b"SET", b":1\r\n"),
+}
+
+
+@pytest.mark.parametrize("what", LIES)
+def test_a_register_that_has_been_relied_on(make, what):
+    """Whoever asks hears at once that it cannot be told; the log, why."""
+
+    async def go():
+        async with Turncoat(*LIES[what]) as liar:
+            host = Host(*make(liar.url, replicas=1), deadline=60_000)
+            try:
+                await host.up()
+                assert await host.answers("a", "b") == [DOWN, DOWN]
+                await host.until(lambda: host.said or what.endswith("an entry"), "a word")
+                assert "unforeseen" not in str(host.said)
+            finally:
+                await host.close()
+
+    run(go)
+
+
 @pytest.mark.parametrize("mode", ["server", "cluster", "sentinel"])
 @pytest.mark.parametrize("what", HOSTILE)
 def test_ticket_keys(make, what, mode):

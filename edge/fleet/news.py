@@ -21,6 +21,8 @@ AGAIN_SECONDS: Final = (0.5, 10.0)
 """Until the next try after a failure, and after many."""
 REFUSED_SECONDS: Final = 60.0
 """The same, when the user may not subscribe."""
+REST_SECONDS: Final = 0.01
+"""After each that is heard: others may publish as fast as they can."""
 
 
 class News:
@@ -93,5 +95,6 @@ class News:
                     self._confirmed.set()
                 case [b"message", self._key, _]:
                     self._heard()
+                    await asyncio.sleep(REST_SECONDS)
                 case _:
                     raise InvalidResponse("it says what it was not asked for")

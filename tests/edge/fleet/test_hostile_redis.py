@@ -81,6 +81,15 @@ class Liar:
         self._server.close()
 
 
+async def commands(reader):
+    while head := await reader.readline():
+        parts = []
+        for _ in range(int(head[1:])):
+            length = int((await reader.readline())[1:])
+            parts.append((await reader.readexactly(length + 2))[:-2])
+        yield parts
+
+
 @pytest.fixture
 def make(tmp_path):
     (tmp_path / "secret").write_bytes(bytes(range(48)))
@@ -138,11 +147,7 @@ class Turncoat(Liar):
 
     async def _serve(self, reader, writer):
         try:
-            while head := await reader.readline():
-                command = []
-                for _ in range(int(head[1:])):
-                    length = int((await reader.readline())[1:])
-                    command.append((await reader.readexactly(length + 2))[:-2])
+            async for command in commands(reader):
                 self._turned = self._turned or b"PX" in command
                 lies = self._turned and command[0] == self._command
                 writer.write(self._said if lies else self._answer(*command))
@@ -235,6 +240,49 @@ def test_news(make, monkeypatch, what):
             assert await longest_turn(lambda: liar.connections >= 4 or time.monotonic() > end) < STALL
             assert liar.connections >= 4
             assert not heard
+            await listening.close()
+
+    run(go)
+
+
+class Flood(Liar):
+    """Confirms, and then has news and no end of it."""
+
+    async def _serve(self, reader, writer):
+        self.connections += 1
+        try:
+            async for command in commands(reader):
+                if command[0] == b"SUBSCRIBE":
+                    break
+                writer.write(b"+OK\r\n")
+            parts = [b"$%d\r\n%s\r\n" % (len(part), part) for part in (b"edge:edge:tickets", b"")]
+            writer.write(b"*3\r\n$9\r\nsubscribe\r\n%s:1\r\n" % parts[0])
+            while True:
+                writer.write(b"*3\r\n$7\r\nmessage\r\n%s%s" % tuple(parts) * 500)
+                await writer.drain()
+                await asyncio.sleep(0)
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+
+def test_news_without_end(make, monkeypatch):
+    """They are heard, but the process has a rest from each to the next; where the connection is not confirmed any more,
+    as all that comes before, it is another one's turn."""
+    monkeypatch.setattr(news, "SURE_SECONDS", 0.3)
+    monkeypatch.setattr(news, "ANSWER_SECONDS", 0.3)
+
+    async def go():
+        async with Flood("") as flood:
+            heard = []
+            link, _ = make(flood.url)
+            listening = news.News(link, link.key("tickets"), lambda: heard.append(time.monotonic()))
+            end = time.monotonic() + SECONDS
+            assert await longest_turn(lambda: flood.connections >= 3 or time.monotonic() > end) < STALL
+            assert flood.connections >= 3
+            assert len(heard) > flood.connections
+            assert len(heard) <= (heard[-1] - heard[0]) / news.REST_SECONDS + 2 * flood.connections
             await listening.close()
 
     run(go)

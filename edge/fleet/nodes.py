@@ -74,10 +74,11 @@ class Lookup:
         self._asked: asyncio.Future[OSError | None] | None = None
 
     async def error(self) -> OSError | None:
+        """None: somewhere. RuntimeError when there is no thread to be had."""
         if self._asked is None:
             loop = asyncio.get_running_loop()
-            self._asked = loop.create_future()
             threading.Thread(target=self._look_up, args=(loop,), daemon=True).start()
+            self._asked = loop.create_future()  # in time: what answers it waits for the loop
         return await asyncio.shield(self._asked)
 
     def _look_up(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -24,6 +24,7 @@ from cext.lib.libcrypto cimport (
     EC_POINT,
     EC_POINT_cmp,
     EC_POINT_free,
+    EC_POINT_is_at_infinity,
     EC_POINT_mul,
     EC_POINT_new,
     EC_POINT_oct2point,
@@ -491,7 +492,8 @@ cdef EVP_PKEY_CTX *new_context(EVP_PKEY *pkey, const Scheme *scheme, bint sign) 
 
 
 cdef bint has_own_point(EVP_PKEY *pkey, const EC_GROUP *group) noexcept nogil:
-    """Whether the public point of an EC key is its private number times the generator (SEC 1, section 3.2.1)."""
+    """Whether the public point of an EC key is its private number times the generator, and none that anybody knows the
+    number of: infinity, of 0 (SEC 1, section 3.2.1)."""
     cdef uint8_t public[POINT_MAX]
     cdef size_t n = 0
     cdef BIGNUM *number = NULL
@@ -503,7 +505,8 @@ cdef bint has_own_point(EVP_PKEY *pkey, const EC_GROUP *group) noexcept nogil:
         and EC_POINT_oct2point(group, stored, public, n, NULL) == 1
         and EVP_PKEY_get_bn_param(pkey, OSSL_PKEY_PARAM_PRIV_KEY, &number) == 1
         and EC_POINT_mul(group, own, number, NULL, NULL, NULL) == 1
-        and EC_POINT_cmp(group, stored, own, NULL) == 0)
+        and EC_POINT_cmp(group, stored, own, NULL) == 0
+        and EC_POINT_is_at_infinity(group, own) == 0)
     BN_clear_free(number)
     EC_POINT_free(stored)
     EC_POINT_free(own)

@@ -160,6 +160,7 @@ cdef extern from "<openssl/ec.h>" nogil:
                      const BIGNUM *times_point, BN_CTX *ctx)
     int EC_POINT_oct2point(const EC_GROUP *group, EC_POINT *out, const unsigned char *p, size_t n, BN_CTX *ctx)
     int EC_POINT_cmp(const EC_GROUP *group, const EC_POINT *a, const EC_POINT *b, BN_CTX *ctx)     # 0: equal
+    int EC_POINT_is_at_infinity(const EC_GROUP *group, const EC_POINT *point)
 
 cdef extern from "<openssl/rsa.h>" nogil:
     int EVP_PKEY_CTX_set_rsa_padding(EVP_PKEY_CTX *ctx, int padding)

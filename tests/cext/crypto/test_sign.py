@@ -369,15 +369,30 @@ def armoured(whole):
     return b"-----BEGIN PRIVATE KEY-----\n" + base64.encodebytes(whole) + b"-----END PRIVATE KEY-----\n"
 
 
-def test_an_ec_key_without_its_public_half_or_with_a_compressed_one():
-    key = ec.generate_private_key(ec.SECP256R1())
-    number = key.private_numbers().private_value.to_bytes(32, "big")
+def p256(number, point=b""):
+    """PEM of a private number, and of a public point if there is to be one."""
     curve = der(0x06, bytes.fromhex("2a8648ce3d030107"))
     algorithm = der(0x30, der(0x06, bytes.fromhex("2a8648ce3d0201")), curve)
+    public = der(0xA1, der(0x03, b"\0" + point)) if point else b""
+    inner = der(0x30, der(0x02, b"\1"), der(0x04, number.to_bytes(32, "big")), public)
+    return armoured(der(0x30, der(0x02, b"\0"), algorithm, der(0x04, inner)))
+
+
+ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+
+
+@pytest.mark.parametrize("number", [0, ORDER])
+@pytest.mark.parametrize("point", [b"", b"\0"])
+def test_a_number_that_gives_infinity(number, point):
+    assert "does not fit" in refusal(p256(number, point))
+
+
+def test_an_ec_key_without_its_public_half_or_with_a_compressed_one():
+    key = ec.generate_private_key(ec.SECP256R1())
+    number = key.private_numbers().private_value
     point = key.public_key().public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
-    for public in (b"", der(0xA1, der(0x03, b"\0" + point))):
-        inner = der(0x30, der(0x02, b"\1"), der(0x04, number), public)
-        loaded = sign.PrivateKey.from_pem(armoured(der(0x30, der(0x02, b"\0"), algorithm, der(0x04, inner))))
+    for public in (b"", point):
+        loaded = sign.PrivateKey.from_pem(p256(number, public))
         assert loaded.matches(sign.PublicKey.from_spki(spki(key)))
         key.public_key().verify(loaded.sign_bytes(0x0403, b"m"), b"m", *parameters(0x0403))
 

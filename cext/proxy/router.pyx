@@ -185,7 +185,7 @@ cdef class Paths:
                 self.others.append(ranked)
             else:
                 prefixes.setdefault(before, []).append(ranked)
-        self.exact, self.prefixes = with_tuples(exact), with_tuples(prefixes)
+        self.exact, self.prefixes = each_made(exact, tuple), each_made(prefixes, tuple)
         self.lengths = sorted({len(before) for before in self.prefixes}, reverse=True)
 
     cdef Route first(self, const uint8_t *path, size_t path_len, int method,
@@ -226,23 +226,14 @@ cdef class Paths:
         return found
 
 
-cdef dict with_tuples(dict lists):
+cdef dict each_made(dict lists, make):
+    """{key: make(the list there)}; other threads have their turn."""
     cdef dict found = {}
     for i, key in enumerate(lists):
         if i % TOGETHER == 0:
             with nogil:
                 pass
-        found[key] = tuple(lists[key])
-    return found
-
-
-cdef dict by_name(dict routes):
-    cdef dict found = {}
-    for i, name in enumerate(routes):
-        if i % TOGETHER == 0:
-            with nogil:
-                pass
-        found[name] = Paths(routes[name])
+        found[key] = make(lists[key])
     return found
 
 
@@ -266,7 +257,7 @@ cdef class Router:
             for host in route.hosts:
                 table, name = (wildcard, host[2:]) if host.startswith("*.") else (exact, host)
                 table.setdefault(name.encode("ascii"), []).append(route)
-        self.exact, self.wildcard = by_name(exact), by_name(wildcard)
+        self.exact, self.wildcard = each_made(exact, Paths), each_made(wildcard, Paths)
         self.anywhere = Paths(anywhere)
         self.by_host = bool(self.exact or self.wildcard)
 

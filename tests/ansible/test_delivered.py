@@ -141,3 +141,24 @@ def test_it_is_noted_before_it_is_put_in_place(host, tmp_path):
     assert set(host.delivered) - noted == {f"files {name}" for name in copied} | {"secrets secrets/new"}
     assert set(host.delivered) >= noted
     assert (host.etc / ".delivered").stat().st_mode & 0o777 == 0o600
+
+
+def test_names_that_would_take_more_with_them_are_refused(host):
+    """When they are gone from the inventory: all of a directory, or what is not below /etc/edge."""
+    [refuse] = [task for task in host.tasks("preflight") if "lead elsewhere" in task["name"]]
+    wrong = {
+        "edge_secrets": ["", "..", "a/b"],
+        "edge_certificates": ["", ".pairs"],
+        "edge_files": ["", "a/", "../a", "/a", "a/../../b", "edge.toml", ".delivered"],
+    }
+    key = {"edge_files": "path"}
+    plays = [
+        host.play([refuse], **{variable: [{key.get(variable, "name"): name, "content": "x"}]})
+        | {"ignore_errors": True}
+        for variable, names in wrong.items()
+        for name in names
+    ]
+    right = host.play([refuse], edge_secrets=SECRETS, edge_files=[{"path": "a/.b", "content": "x"}])
+    done = host.run(*plays, right)
+    assert done.stdout.count("...ignoring") == len(plays), done.stdout
+    assert done.returncode == 0, done.stdout

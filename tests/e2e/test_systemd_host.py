@@ -1,5 +1,6 @@
 """edge.service under a real systemd, on a machine of its own (tests/e2e/machine.py): EDGE_SLOW=1, and only for root."""
 
+import contextlib
 import re
 import time
 
@@ -198,14 +199,16 @@ CERTIFICATES = 14
 SLOW = """\
 import time
 from edge.certificates import certs
+from edge.processes import systemd
 
 load = certs.load_entry
 
 def load_slowly(settings, index):
-    time.sleep(0.5)
+    time.sleep(0.5 if index != HANGS_AT else 3600)
     return load(settings, index)
 
 certs.load_entry = load_slowly
+systemd._EXTEND_SECONDS = 6  # or the test of one that hangs would take minutes
 from edge.__main__ import main
 main()
 """
@@ -215,28 +218,47 @@ ExecStart=
 ExecStart=/opt/edge/current/bin/python /etc/edge/slow.py run --config /etc/edge/slow.toml
 TimeoutStartSec=3s
 WatchdogSec=30s
+Restart=no
 """
 
 
-def test_a_start_that_goes_on_is_not_ended_for_being_late(machine):
-    """Twice as long as TimeoutStartSec, with certificates that are slow to read; how far it is can be seen."""
+@contextlib.contextmanager
+def starting_slowly(machine, hangs_at=-1):
+    """With certificates that are slow to read, one of which never is if its place is given."""
     head, table, rest = re.split(r"(\[\[certificate\]\].*?\n\n)", CONFIGURATION, flags=re.DOTALL)
     machine.write("/etc/edge/slow.toml", head + CERTIFICATES * table + rest)
-    machine.write("/etc/edge/slow.py", SLOW)
+    machine.write("/etc/edge/slow.py", f"HANGS_AT = {hangs_at}\n{SLOW}")
     unit = machine.write("/run/systemd/system/edge.service.d/slow.conf", SLOW_UNIT)
     machine.run("systemctl", "daemon-reload", check=True)
     try:
         machine.run("systemctl", "stop", "edge", check=True)
-        begun = time.monotonic()
         machine.run("systemctl", "start", "--no-block", "edge", check=True)
         seen = rf"starts: reads certificates, \d+ of {CERTIFICATES}"
         wait_until(lambda: re.fullmatch(seen, machine.property("edge", "StatusText")), 30, "how far it is")
-        wait_until(lambda: machine.property("edge", "ActiveState") != "activating", 60, "an end of the start")
-        assert machine.property("edge", "ActiveState") == "active", machine.journal("edge")
-        assert time.monotonic() - begun > CERTIFICATES * 0.5
-        assert machine.property("edge", "NRestarts") == "0"
-        assert serves(machine)
+        yield
     finally:
         unit.unlink()
         machine.run("systemctl", "daemon-reload", check=True)
         machine.run("systemctl", "restart", "edge", check=True)
+
+
+def begins(machine):
+    return machine.property("edge", "ActiveState") == "activating"
+
+
+def test_a_start_that_goes_on_is_not_ended_for_being_late(machine):
+    """Twice as long as TimeoutStartSec; how far it is can be seen."""
+    begun = time.monotonic()
+    with starting_slowly(machine):
+        wait_until(lambda: not begins(machine), 60, "an end of the start")
+        assert machine.property("edge", "ActiveState") == "active", machine.journal("edge")
+        assert time.monotonic() - begun > CERTIFICATES * 0.5
+        assert machine.property("edge", "NRestarts") == "0"
+        assert serves(machine)
+
+
+def test_a_start_that_hangs_is_ended_though_it_has_gone_on(machine):
+    with starting_slowly(machine, hangs_at=4):
+        wait_until(lambda: not begins(machine), 60, "an end of the start")
+        assert machine.property("edge", "ActiveState") != "active"
+        assert machine.property("edge", "Result") == "timeout", machine.journal("edge")

@@ -456,7 +456,7 @@ def test_sentinels_of_which_some_are_silent(make, server, tmp_path):
 @pytest.mark.parametrize("theirs", [True, False])
 def test_a_clock_that_was_wrong(make, server, monkeypatch, theirs):
     """Entries expire by Redis's clock: if it was that one, what was taken is not relied on any more. A host whose own
-    is wrong is no trouble to the others."""
+    goes wrong while it asks is no trouble to the others."""
 
     async def go():
         async with hosts(1, *make(server)) as host:

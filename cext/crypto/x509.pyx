@@ -89,7 +89,7 @@ cdef bint may_sign(Reader extensions) noexcept nogil:
         # The first byte of a BIT STRING counts the unused bits at its end.
         if (not read_der_of(&extension, DER_OCTET_STRING, &value) or left(&extension)
                 or not read_der_of(&value, DER_BIT_STRING, &bits) or left(&value)
-                or left(&bits) < 2 or not bits.p[1] & 0x80):
+                or left(&bits) < 2 or bits.p[0] > 7 or not bits.p[1] & 0x80):
             return 0
     return 1
 

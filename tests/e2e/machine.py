@@ -1,7 +1,7 @@
-"""Machines with a real systemd, booted by systemd-nspawn on a tree that is copied on write. Only for root.
+"""Machines with a real systemd. Only for root.
 
-`Booted` is any of them; tests/hosts has fresh Debian hosts of it. `Machine` is this host's own system, with a network
-of its own: what tests change in it is gone with it, and nothing is installed or downloaded.
+`Booted` is any that systemd-nspawn boots; tests/hosts has fresh Debian hosts of it. `Machine` is this host's own
+system, with a network of its own: what tests change in it is gone with it, and nothing is installed or downloaded.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ import sysconfig
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,22 +64,15 @@ def skip_without() -> None:
         pytest.skip(f"there is no {', '.join(missing)}: apt install systemd-container dbus")
 
 
-class Booted:
-    """A machine in `directory`, which may hold what an earlier one of the same name has left: `upper`, its disk.
+class Bootable:
+    """A machine in `directory`, which may hold what an earlier one of the same name has left: `upper`, what
+    differs from the tree.
 
-    `tree`: what is copied on write. `target`: the unit that is active when it has booted.
+    `tree`: its files. `target`: the unit that is active when it has booted. `namespace`, `cgroup`: of its process.
     """
 
     def __init__(
-        self,
-        name: str,
-        directory: Path,
-        tree: Path,
-        *,
-        target: str,
-        namespace: str = "",
-        cgroup: Path | None = None,
-        options: Sequence[str] = (),
+        self, name: str, directory: Path, tree: Path, *, target: str, namespace: str = "", cgroup: Path | None = None
     ) -> None:
         self.name = name
         self.directory = directory
@@ -86,25 +80,47 @@ class Booted:
         self.target = target
         self.namespace = namespace
         self.cgroup = cgroup
-        self.options = options
         self.process: subprocess.Popen | None = None
         self.pid = 0
-        """Of nspawn."""
+        """Of the process that it is."""
         for part in ("upper", "work", "root"):
             (directory / part).mkdir(parents=True, exist_ok=True)
 
-    def boot(self) -> None:
-        """Begins to; `wait_booted` waits for the end of it."""
-        places = (self.directory, self.tree, self.namespace, self.cgroup or "")
-        with open(self.directory / "console", "wb") as console:
+    def start(self, command: Sequence[object], log: str) -> None:
+        with open(self.directory / log, "wb") as output:
             self.process = subprocess.Popen(
-                ["unshare", "--mount", "sh", "-c", _BOOT, "sh", *places, f"--machine={self.name}", *self.options],
+                [str(word) for word in command],
                 stdin=subprocess.DEVNULL,
-                stdout=console,
+                stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
         self.pid = self.process.pid
+
+    def place(self, path: str) -> Path:
+        """Where a file of the machine's is written."""
+        return self.directory / "upper" / path.lstrip("/")
+
+    def write(self, path: str, text: str | bytes, mode: int = 0o644) -> Path:
+        file = self.place(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(text.encode() if isinstance(text, str) else text)
+        file.chmod(mode)
+        return file
+
+
+class Booted(Bootable):
+    """systemd-nspawn's, on a tree that is copied on write."""
+
+    def __init__(self, *args: Any, options: Sequence[str] = (), **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.options = options
+
+    def boot(self) -> None:
+        """Begins to; `wait_booted` waits for the end of it."""
+        places = (self.directory, self.tree, self.namespace, self.cgroup or "")
+        boot = ["unshare", "--mount", "sh", "-c", _BOOT, "sh", *places, f"--machine={self.name}", *self.options]
+        self.start(boot, "console")
 
     @property
     def leader(self) -> int:
@@ -135,15 +151,10 @@ class Booted:
 
     # What is in it.
 
-    def write(self, path: str, text: str | bytes, mode: int = 0o644) -> Path:
-        """A file of the machine's, before it is booted or while it runs."""
+    def place(self, path: str) -> Path:
+        """Before it is booted, or while it runs."""
         leader = self.leader
-        place = f"/proc/{leader}/root" if leader else self.directory / "upper"
-        file = Path(place) / path.lstrip("/")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(text.encode() if isinstance(text, str) else text)
-        file.chmod(mode)
-        return file
+        return Path(f"/proc/{leader}/root", path.lstrip("/")) if leader else super().place(path)
 
     def run(self, *command: str | Path, seconds: float = 60, check: bool = False) -> subprocess.CompletedProcess:
         """A command in it, as root."""

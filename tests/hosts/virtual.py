@@ -12,7 +12,9 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from tests.e2e.machine import Bootable
 from tests.e2e.processes import wait_until
 
 QEMU = "qemu-system-x86_64"
@@ -109,36 +111,13 @@ def lacking() -> str:
     return ""
 
 
-class Virtual:
-    """A machine in `directory`, which may hold what an earlier one of the same name has left: `disk`.
+class Virtual(Bootable):
+    """QEMU's, whose `disk` is made of its tree, with a kernel, when it boots first; what is written gets there when it
+    boots next. `namespace`: of the network where the taps of its cards are."""
 
-    `tree`: what its disk is made of, with a kernel. `target`: the unit that is active when it has booted. `namespace`:
-    of the network where the taps of its cards are.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        directory: Path,
-        tree: Path,
-        *,
-        target: str,
-        namespace: str,
-        cgroup: Path,
-        cards: Sequence[Card],
-    ) -> None:
-        self.name = name
-        self.directory = directory
-        self.tree = tree
-        self.target = target
-        self.namespace = namespace
-        self.cgroup = cgroup
+    def __init__(self, *args: Any, cgroup: Path, cards: Sequence[Card], **more: Any) -> None:
+        super().__init__(*args, cgroup=cgroup, **more)
         self.cards = cards
-        self.process: subprocess.Popen | None = None
-        self.pid = 0
-        """Of QEMU."""
-        for part in ("upper", "work", "root"):
-            (directory / part).mkdir(parents=True, exist_ok=True)
         if not self._disk.exists():
             for number, card in enumerate(cards):
                 self.write(f"etc/systemd/network/{number + 10}-card.network", card.network())
@@ -151,29 +130,13 @@ class Virtual:
     def _console(self) -> Path:
         return self.directory / "console"
 
-    def write(self, path: str, text: str | bytes, mode: int = 0o644) -> Path:
-        """A file of the machine's, from its next boot on."""
-        file = self.directory / "upper" / path.lstrip("/")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(text.encode() if isinstance(text, str) else text)
-        file.chmod(mode)
-        return file
-
     def boot(self) -> None:
         """Begins to; `wait_booted` waits for the end of it."""
         disk = ["unshare", "--mount", "sh", "-c", _DISK, "sh", self.directory, self.tree, DISK]
         subprocess.run(disk, stdin=subprocess.DEVNULL, capture_output=True, timeout=300, check=True)
         join = 'echo $$ >"$1/cgroup.procs"; shift; exec "$@"'
         inside = ["nsenter", f"--net=/run/netns/{self.namespace}"]
-        with open(self.directory / "qemu.log", "wb") as log:
-            self.process = subprocess.Popen(
-                ["sh", "-c", join, "sh", str(self.cgroup), *inside, *self._command()],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self.pid = self.process.pid
+        self.start(["sh", "-c", join, "sh", self.cgroup, *inside, *self._command()], "qemu.log")
 
     def _command(self) -> list[str]:
         kernel, initrd = (max((self.tree / "boot").glob(f"{name}-*")) for name in ("vmlinuz", "initrd.img"))

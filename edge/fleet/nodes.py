@@ -39,8 +39,9 @@ class Nodes:
 
         redis: Any = self._client.redis
         errors = [await lookup.error() for lookup in self._lookups]
-        if errors and all(errors):
-            raise errors[0]  # type: ignore[misc]  # there is one
+        failed = [error for error in errors if error is not None]
+        if failed and len(failed) == len(errors):
+            raise failed[0]
         if self._cluster:
             async with self._learning:
                 if time.monotonic() >= self._learned + KNOWN_SECONDS:

@@ -99,7 +99,9 @@ upstream = "origin"
         return (self.directory / "stderr").read_text()
 
     def wait_log(self, pattern, *, seconds=15, count=1):
-        found = lambda: len(re.findall(pattern, self.log())) >= count  # noqa: E731
+        def found():
+            return len(re.findall(pattern, self.log())) >= count
+
         wait_until(found, seconds, lambda: f"{pattern!r} in:\n{self.log()}")
 
     def wait_generation(self, number):

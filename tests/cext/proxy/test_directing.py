@@ -230,7 +230,9 @@ def test_limits_of_time_stay_with_a_changed_request(protocol):
         request.path = "/changed"
         assert request.timeouts.first_byte == 30
 
-    silent = lambda conn: conn.sock.recv(9999) and conn.sock.recv(1)  # noqa: E731
+    def silent(connection):
+        return connection.sock.recv(9999) and connection.sock.recv(1)
+
     with directed(director, silent) as edge, Each(edge, protocol) as client:
         assert client.ask()[0] == 504
     assert edge.log()[0]["error"] == "timeout: first_byte"
@@ -307,7 +309,9 @@ def test_a_director_answers_itself(protocol):
 
 @pytest.mark.parametrize("status", [200, 204, 205, 301, 304, 404, 599])
 def test_answers_with_and_without_content(protocol, status):
-    director = lambda request: request.respond(status, [("X-A", "1"), ("X-A", "2")])  # noqa: E731
+    def director(request):
+        request.respond(status, [("X-A", "1"), ("X-A", "2")])
+
     with directed(director) as edge, Each(edge, protocol) as client:
         for _ in range(2):
             got, fields, body = client.ask()

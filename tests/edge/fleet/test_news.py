@@ -127,6 +127,10 @@ def test_in_a_cluster(make, tmp_path):
     run(go)
 
 
+def role(server):
+    return server.call("ROLE")[0]
+
+
 def test_a_failover(make, tmp_path):
     """The new master is listened to."""
 
@@ -137,8 +141,7 @@ def test_a_failover(make, tmp_path):
                 async with listening(make(sentinel, mode="sentinel")) as [one]:
                     await published(master, one)
                     await asyncio.to_thread(wait_until, lambda: fails_over(sentinel), SECONDS, "a failover")
-                    is_master = lambda: replica.call("ROLE")[0] == b"master"  # noqa: E731
-                    await asyncio.to_thread(wait_until, is_master, SECONDS, "another master")
+                    await asyncio.to_thread(wait_until, lambda: role(replica) == b"master", SECONDS, "another master")
                     master.kill()
                     await heard_of(replica, one)
 

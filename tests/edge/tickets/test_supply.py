@@ -93,8 +93,7 @@ class Setting:
     def __init__(self, make):
         self.rotations, self.companion, self.log = Rotations(), Companion(), []
         self.waiting = Waiting()
-        report = lambda level, message: self.log.append((level, message))  # noqa: E731
-        self.supply = Supply(self.companion, self.rotations, self.waiting, report)
+        self.supply = Supply(self.companion, self.rotations, self.waiting, lambda *said: self.log.append(said))
         source = make()
         self.rotation = self.rotations._rotate(source, source.state())
         self.source = source

@@ -7,7 +7,7 @@ import contextlib
 import os
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import redis
@@ -152,12 +152,20 @@ def sentinel(directory: Path, master: RedisServer, service: str, **options) -> R
     return RedisServer(directory, sentinel=True, config=lines, **options)
 
 
+@contextlib.contextmanager
 def cluster(
     directory: Path, number: int = 3, *, config: dict[str, str] | None = None, **options
-) -> list[RedisServer]:
+) -> Iterator[list[RedisServer]]:
     """Nodes that run, each with its share of the slots."""
     lines = {"cluster-enabled": "yes", "cluster-node-timeout": "1000", **(config or {})}
-    nodes = [RedisServer(directory, config=lines, **options).start() for _ in range(number)]
+    with contextlib.ExitStack() as stack:
+        nodes = [stack.enter_context(RedisServer(directory, config=lines, **options)) for _ in range(number)]
+        _join(nodes)
+        yield nodes
+
+
+def _join(nodes: Sequence[RedisServer]) -> None:
+    number = len(nodes)
     for i, node in enumerate(nodes):
         begin, end = 16384 * i // number, 16384 * (i + 1) // number - 1
         node.call("CLUSTER", "ADDSLOTSRANGE", begin, end)
@@ -172,4 +180,3 @@ def cluster(
 
     for node in nodes:
         wait_until(lambda node=node: joined(node), SECONDS, "the cluster is one")
-    return nodes

@@ -425,16 +425,14 @@ def _flags(sentinel: RedisServer) -> bytes:
 
 
 def test_a_cluster(tmp_path, pki, nginx):
-    nodes = redis_server.cluster(tmp_path)
-    try:
-        with Fleet(tmp_path, pki, nginx, nodes, 2, mode="cluster") as fleet:
-            fleet.wait_shared()
-            fleet.check_resumption()
-            assert fleet.hosts[0].ask("rotate", wait=True)["ok"]
-            fleet.check_resumption()
-    finally:
-        for node in nodes:
-            node.kill()
+    with (
+        redis_server.cluster(tmp_path) as nodes,
+        Fleet(tmp_path, pki, nginx, nodes, 2, mode="cluster") as fleet,
+    ):
+        fleet.wait_shared()
+        fleet.check_resumption()
+        assert fleet.hosts[0].ask("rotate", wait=True)["ok"]
+        fleet.check_resumption()
 
 
 # Without Redis.

@@ -188,8 +188,7 @@ def test_a_cluster(make, tmp_path, authority, shown, tls):
         options = {"certificate": authority.issue("redis4", "p256", "127.0.0.1"), "ca": authority.file}
         options["config"] = {"tls-client-cert-file": str(shown.chain), "tls-client-key-file": str(shown.key)}
         values = {"ca": str(authority.file)}
-    nodes = redis_server.cluster(tmp_path, **options)
-    try:
+    with redis_server.cluster(tmp_path, **options) as nodes:
         link = make(*nodes[1:], mode="cluster", **values)
         keys = [f"edge:edge:{i}" for i in range(20)]
         assert talk(link, *(("SET", key, "v") for key in keys)) == [True] * 20
@@ -197,9 +196,6 @@ def test_a_cluster(make, tmp_path, authority, shown, tls):
         if tls:
             with pytest.raises(FAILURES):
                 talk(make(*nodes, mode="cluster", ca=str(Authority(tmp_path).file)), ("GET", "k"))
-    finally:
-        for node in nodes:
-            node.kill()
 
 
 @pytest.mark.parametrize("mode", ["server", "cluster"])

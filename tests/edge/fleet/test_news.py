@@ -116,10 +116,7 @@ def test_in_a_cluster(make, tmp_path):
     """Whichever node is told."""
 
     async def go():
-        with contextlib.ExitStack() as stack:
-            nodes = redis_server.cluster(tmp_path)
-            for node in nodes:
-                stack.callback(node.kill)
+        with redis_server.cluster(tmp_path) as nodes:
             async with listening(make(nodes[0], mode="cluster"), make(nodes[2], mode="cluster")) as both:
                 for node in nodes:
                     await published(node, *both)

@@ -384,10 +384,7 @@ def test_a_cluster(make, tmp_path):
     """Names are spread over its nodes; a node that goes takes its part with it, and the register down."""
 
     async def go():
-        with contextlib.ExitStack() as stack:
-            members = redis_server.cluster(tmp_path)
-            for member in members:
-                stack.callback(member.kill)
+        with redis_server.cluster(tmp_path) as members:
             async with hosts(2, *make(members[0], mode="cluster")) as (one, other):
                 names = [f"{i}" for i in range(64)]
                 spread = [f"{i % 256:02x}{i}" for i in range(64)]
@@ -429,9 +426,7 @@ def test_what_its_user_must_be_allowed(make, server, tmp_path):
 def test_what_its_user_must_be_allowed_in_a_cluster(make, tmp_path):
     async def go():
         (tmp_path / "password").write_text("let me in\n")
-        [node] = redis_server.cluster(tmp_path, 1)
-        with contextlib.closing(contextlib.ExitStack()) as stack:
-            stack.callback(node.kill)
+        with redis_server.cluster(tmp_path, 1) as [node]:
             node.call("ACL", "SETUSER", "edge", "reset", "on", ">let me in", *ALLOWED, "+cluster|slots", "+command")
             async with hosts(1, *make(node, mode="cluster", username="edge", password_file="password")) as host:
                 assert await host.answers("a", "a") == [FRESH, SEEN]

@@ -266,17 +266,14 @@ def test_the_user_that_is_documented(make, redis, tmp_path):
 
 
 def test_nor_in_a_cluster_or_behind_sentinels(make, tmp_path, password):
-    nodes = redis_server.cluster(tmp_path)
-    with contextlib.ExitStack() as stack:
+    with redis_server.cluster(tmp_path) as nodes:
         for node in nodes:
-            stack.callback(node.kill)
             permit(node, *RIGHTS, *IN_A_CLUSTER)
         polled(make(*nodes, mode="cluster", **password))
-    master = stack.enter_context(RedisServer(tmp_path))
-    with stack:
+    with RedisServer(tmp_path) as master:
         permit(master, *RIGHTS)
-        sentinel = stack.enter_context(redis_server.sentinel(tmp_path, master, "edge"))
-        polled(make(sentinel, mode="sentinel", **password))
+        with redis_server.sentinel(tmp_path, master, "edge") as sentinel:
+            polled(make(sentinel, mode="sentinel", **password))
 
 
 def test_an_old_master_that_is_a_replica_now(make, tmp_path):
